@@ -1,0 +1,54 @@
+"""Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
+
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[1]
+INSIDE_HOST = Path("/srv/formula/immich").exists()
+
+# Tests of modules run inside a host, scenarios outside, with hosts in their hands. Each side collects its own.
+collect_ignore = ["scenarios"] if INSIDE_HOST else ["unit", "functional"]
+
+
+@pytest.fixture(scope="session")
+def minion_opts():
+    """A masterless minion's configuration that loads the repository's modules and states in place."""
+    config = pytest.importorskip("salt.config")  # absent outside a host, where nothing asks for this fixture
+    opts = config.minion_config("/etc/salt/minion")
+    opts["file_client"] = "local"
+    opts["module_dirs"] = [str(REPO)]
+    opts["modules_dirs"] = [str(REPO / "_modules")]
+    opts["states_dirs"] = [str(REPO / "_states")]
+    opts["utils_dirs"] = [str(REPO / "_utils")]
+    return opts
+
+
+@pytest.fixture
+def loaders(minion_opts, tmp_path):
+    """Salt's loaders as one run has them: a fresh ``__context__`` shared by everything.
+
+    Change ``loaders.opts["pillar"]`` in place to give a test its pillar; ``loaders.opts["test"]`` is the test mode.
+    """
+    from saltfactories.utils.functional import Loaders
+
+    opts = dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path / "cache"))
+    instance = Loaders(opts)
+    yield instance
+    instance.reset_state()
+
+
+@pytest.fixture
+def modules(loaders):
+    return loaders.modules
+
+
+@pytest.fixture
+def states(loaders):
+    return loaders.states
+
+
+@pytest.fixture(params=[False, True], ids=["real", "test=True"])
+def testmode(request):
+    """Both ways of running a state."""
+    return request.param

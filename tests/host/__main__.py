@@ -1,0 +1,59 @@
+"""Command line of the test hosts: `python3 -m tests.host COMMAND`, as root, in the repository."""
+
+import argparse
+import sys
+
+from tests.host import images
+from tests.host.lan import sweep
+from tests.host.machine import Host
+
+IN_HOST = "cd /srv/formula && /opt/salt/bin/python -m pytest -o cache_dir=/tmp/pytest -o log_level=WARNING"
+
+
+NOTES = """Salt 3008 masks: inside modules and states, __salt__["pillar.get"] returns asterisks. Read secrets from the
+__pillar__ dunder (salt.utils.data.traverse_dict_and_list(__pillar__, path, default, delimiter=":"))."""
+
+
+def _layers(arguments):
+    return images.bare() if arguments.bare else images.ready()
+
+
+def build(_):
+    """Build everything that hosts are made from."""
+    images.ready()
+    return 0
+
+
+def run(arguments):
+    """Boot a disposable host, run a shell script on it, throw the host away."""
+    with Host("host", layers=_layers(arguments)) as host:
+        return host.stream(" ".join(arguments.rest) or "exec bash -i")
+
+
+def pytest(arguments):
+    """Boot a disposable host and run pytest on it, with the given arguments (paths from the repository's top)."""
+    with Host("host", layers=_layers(arguments)) as host:
+        rest = " ".join("'" + part.replace("'", "'\\''") + "'" for part in arguments.rest)
+        return host.stream(f"export PYTHONDONTWRITEBYTECODE=1 CI=true; {IN_HOST} {rest}")
+
+
+def clean(_):
+    """Remove what killed runs left behind."""
+    sweep()
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python3 -m tests.host", description=__doc__, epilog=NOTES)
+    commands = parser.add_subparsers(required=True)
+    for function in (build, run, pytest, clean):
+        command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
+        command.set_defaults(function=function)
+        if function in (run, pytest):
+            command.add_argument("--bare", action="store_true", help="only systemd, Python and Salt")
+    arguments, rest = parser.parse_known_args()
+    arguments.rest = rest
+    return arguments.function(arguments)
+
+
+sys.exit(main())

@@ -1,0 +1,99 @@
+"""A network of test hosts: one network namespace of its own with a bridge, cut off from everything else."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.host.cache import CACHE, run
+
+RUN = CACHE / "run"
+# TEST-NET-2 of RFC 5737: an address range that no real host has.
+PREFIX = "198.51.100"
+
+
+class Lan:
+    """Network namespace, bridge, and a folder for everything its hosts write.
+
+    The folder's lock is held while this process lives. What a killed process left is swept by the next one.
+    """
+
+    def __init__(self):
+        RUN.mkdir(parents=True, exist_ok=True)
+        sweep()
+        self.name = f"if{os.getpid()}x{time.monotonic_ns() % 100000}"
+        self.folder = RUN / self.name
+        self.folder.mkdir()
+        self._lock = open(self.folder / "lock", "w", encoding="ascii")  # noqa: SIM115 (held for the life of the LAN)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self._next_address = 10
+        run("ip", "netns", "add", self.name)
+        self.run("ip", "link", "add", "br0", "type", "bridge")
+        self.run("ip", "address", "add", f"{PREFIX}.1/24", "dev", "br0")
+        self.run("ip", "link", "set", "br0", "up")
+        self.run("ip", "link", "set", "lo", "up")
+
+    @property
+    def enter(self):
+        """Command prefix that runs a program in this network. (`ip netns exec` would hide the cgroups.)"""
+        return ["nsenter", f"--net=/run/netns/{self.name}"]
+
+    def run(self, *command):
+        return run(*self.enter, *command)
+
+    def address(self):
+        """The next free address."""
+        self._next_address += 1
+        return f"{PREFIX}.{self._next_address}"
+
+    def close(self):
+        _remove(self.folder)
+        self._lock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def sweep():
+    """Remove what processes that were killed left behind."""
+    for folder in RUN.glob("if*"):
+        with contextlib.suppress(OSError), open(folder / "lock", "a", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder)
+
+
+def _remove(folder):
+    for pid in _processes_of(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for _ in range(50):
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf8").splitlines()]
+        left = [mount for mount in mounts if mount.startswith(f"{folder}/")]
+        if not left:
+            break
+        for mount in reversed(left):
+            subprocess.run(["umount", mount], capture_output=True, check=False)
+        time.sleep(0.1)
+    else:
+        raise RuntimeError(f"still mounted below {folder}")
+    subprocess.run(["ip", "netns", "delete", folder.name], capture_output=True, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes_of(folder):
+    """PIDs of the nspawn processes (and, first, of their PID 1) whose root is below this folder."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if command[0].endswith(b"systemd-nspawn") and any(
+                part.startswith(f"{folder}/".encode()) for part in command
+            ):
+                yield from (int(pid) for pid in (entry / "task" / entry.name / "children").read_text().split())
+                yield int(entry.name)

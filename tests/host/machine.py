@@ -1,0 +1,244 @@
+"""One test host: a Debian machine booted with systemd-nspawn on an overlay of cached layers."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.host import images
+from tests.host.cache import run, say
+from tests.host.lan import Lan
+
+BOOT_SECONDS = 60
+NETWORK_FILE = "[Match]\nName=host0\n[Network]\nAddress={address}/24\nGateway={gateway}\nLinkLocalAddressing=no\n"
+
+
+class HostError(RuntimeError):
+    """A command on a test host failed; the text is what it printed."""
+
+
+class Host:
+    """A host called ``name`` on ``lan`` (a LAN of its own if none is given), over ``layers`` (top first).
+
+    ``containers`` is a folder copied to /var/lib/containers. ``keep`` is a folder in which the host's own layer
+    (``upper``) and ``containers`` are left, to be the layers of other hosts after a clean power-off. ``binds`` are more
+    folders to show it read-only: pairs of outer and inner path.
+    """
+
+    def __init__(self, name, lan=None, layers=None, containers=None, keep=None, binds=()):
+        self.name = name
+        self._binds = list(binds)
+        self._own_lan = None if lan else Lan()
+        self.lan = lan or self._own_lan
+        self.address = self.lan.address()
+        self.folder = self.lan.folder / name
+        self.folder.mkdir()
+        self._storage = keep or self.folder
+        self.upper = self._storage / "upper"
+        self.containers = self._storage / "containers"
+        self.root = self.folder / "root"
+        for folder in (self.upper, self.folder / "work", self.root):
+            folder.mkdir()
+        work = self.folder / "work"
+        if keep:  # overlayfs wants upper and work on one file system
+            work = self._storage / "work"
+            work.mkdir()
+        layers = layers or images.ready()
+        lower = ":".join(map(str, layers))
+        run(
+            "mount",
+            "-t",
+            "overlay",
+            "overlay",
+            "-o",
+            f"lowerdir={lower},upperdir={self.upper},workdir={work}",
+            self.root,
+        )
+        if containers:
+            run("cp", "-a", "--reflink=auto", containers, self.containers)
+        else:
+            self.containers.mkdir()
+        self._write_identity()
+        self._process = None
+        self.boot()
+
+    def _write_identity(self):
+        (self.root / "etc/hostname").write_text(f"{self.name}\n", encoding="ascii")
+        hosts = f"127.0.0.1 localhost\n{self.address} {self.name}\n{self.lan_gateway} registry.test\n"
+        (self.root / "etc/hosts").write_text(hosts, encoding="ascii")
+        # aardvark-dns refuses to start without one; nothing answers there, as on a host that is offline.
+        (self.root / "etc/resolv.conf").write_text(f"nameserver {self.lan_gateway}\n", encoding="ascii")
+        network = self.root / "etc/systemd/network/10-host0.network"
+        network.parent.mkdir(parents=True, exist_ok=True)
+        network.write_text(NETWORK_FILE.format(address=self.address, gateway=self.lan_gateway), encoding="ascii")
+
+    @property
+    def lan_gateway(self):
+        return f"{self.address.rsplit('.', 1)[0]}.1"
+
+    # -- life ----------------------------------------
+
+    def boot(self):
+        """Start the machine and wait until systemd has finished booting."""
+        binds = [
+            (images.packages() / "apt", "/srv/apt"),
+            (images.packages() / "wheels", "/srv/wheels"),
+            *images.formula_binds(),
+            *self._binds,
+        ]
+        command = [
+            *self.lan.enter, "systemd-nspawn", "-q", "-D", self.root, "-M", f"{self.lan.name}-{self.name}", "--boot",
+            "--register=no", "--keep-unit", "--console=pipe", "--capability=all", "--link-journal=no",
+            "--system-call-filter=add_key keyctl bpf mount", "--network-bridge=br0",
+            f"--bind={self.containers}:/var/lib/containers",
+            *[f"--bind-ro={outer}:{inner}" for outer, inner in binds],
+        ]  # fmt: skip
+        with open(self.folder / "console.log", "ab") as console:
+            self._process = subprocess.Popen(
+                list(map(str, command)),
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+                env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"},
+            )
+        self.wait_booted()
+
+    def wait_booted(self, not_pid=None):
+        """Wait until `systemctl is-system-running` says running or degraded."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                raise HostError(f"{self.name} did not boot: {self.console()[-2000:]}")
+            if self.pid and self.pid != not_pid:
+                state = self.run("systemctl is-system-running", check=False).stdout.strip()
+                if state in ("running", "degraded"):
+                    return
+            time.sleep(0.1)
+        raise HostError(f"{self.name} did not finish booting in {BOOT_SECONDS} s: {self.console()[-2000:]}")
+
+    @property
+    def pid(self):
+        """PID of the machine's PID 1, seen from outside; None if there is none at the moment."""
+        try:
+            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text(encoding="ascii")
+        except OSError:
+            return None
+        return int(children.split()[0]) if children.split() else None
+
+    def console(self):
+        return (self.folder / "console.log").read_text(encoding="utf8", errors="replace")
+
+    def reboot(self):
+        """Reboot in the regular way and wait until the machine is back."""
+        before = self.pid
+        self.run("systemctl reboot", check=False)
+        self.wait_booted(not_pid=before)
+
+    def power_off(self):
+        """Shut down in the regular way."""
+        self.run("systemctl poweroff", check=False)
+        self._process.wait(timeout=120)
+
+    def crash(self):
+        """Cut the power: every process dies at once."""
+        if self._process.poll() is None:
+            if self.pid:
+                os.kill(self.pid, signal.SIGKILL)
+            self._process.wait(timeout=30)
+
+    def close(self):
+        self.crash()
+        run("umount", self.root)
+        if self._own_lan:
+            self._own_lan.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    # -- work ----------------------------------------
+
+    def command(self, script):
+        """The argument list that runs a shell script on the host."""
+        return [
+            "nsenter", "-t", str(self.pid), "-a", "env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin",
+            "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "PODMAN_COMPOSE_WARNING_LOGS=false",
+            "/bin/sh", "-c", f"cd /root; {script}",
+        ]  # fmt: skip
+
+    def run(self, script, check=True, timeout=120, stdin=None):
+        """Run a shell script as root; return the completed process, text in stdout and stderr."""
+        done = subprocess.run(
+            self.command(script), capture_output=True, text=True, check=False, timeout=timeout, input=stdin
+        )
+        if check and done.returncode:
+            raise HostError(
+                f"{self.name}: {script}: exit {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+            )
+        return done
+
+    def out(self, script, **kwargs):
+        """What a shell script prints, stripped."""
+        return self.run(script, **kwargs).stdout.strip()
+
+    def stream(self, script):
+        """Run a shell script with this terminal's input and output; return its exit code."""
+        return subprocess.run(self.command(script), check=False).returncode
+
+    def write(self, path, text, mode="0644"):
+        """Write a file on the host (through standard input: no argument list holds the text)."""
+        self.run(f"mkdir -p $(dirname {path}) && umask 077 && cat >{path} && chmod {mode} {path}", stdin=text)
+
+    def read(self, path):
+        return self.run(f"cat {path}").stdout
+
+    def pillar(self, pillar):
+        """Make this the pillar's `immich` key."""
+        self.write("/srv/pillar/top.sls", "base: {'*': [immich]}\n")
+        self.write("/srv/pillar/immich.sls", "#!json\n" + json.dumps({"immich": pillar}), mode="0600")
+
+    def salt(self, *arguments, check=True, timeout=600):
+        """`salt-call --local ARGUMENTS` as parsed JSON of the local minion's return."""
+        quoted = " ".join("'" + str(argument).replace("'", "'\\''") + "'" for argument in arguments)
+        done = self.run(f"salt-call --local --out=json --log-level=error {quoted}", check=False, timeout=timeout)
+        try:
+            answer = json.loads(done.stdout)["local"]
+        except ValueError:
+            raise HostError(f"salt-call {quoted}: exit {done.returncode}\n{done.stdout}\n{done.stderr}") from None
+        if check and not isinstance(answer, (dict, str, list, bool, int)):
+            raise HostError(f"salt-call {quoted}: {answer!r}")
+        return answer
+
+    def apply(self, sls="immich", test=False, check=True, timeout=900):
+        """`state.apply SLS` as a list of state returns in the order in which they ran, failing if a state failed."""
+        answer = self.salt("state.apply", sls, *(["test=True"] if test else []), timeout=timeout)
+        if not isinstance(answer, dict):
+            if not check:
+                return [{"result": False, "name": sls, "comment": "\n".join(map(str, answer)), "changes": {}}]
+            raise HostError(f"state.apply {sls}: {answer}")
+        states = sorted(answer.values(), key=lambda state: state["__run_num__"])
+        failed = [state for state in states if state["result"] is False]
+        if check and failed:
+            raise HostError(f"state.apply {sls}: " + json.dumps(failed, indent=1)[:8000])
+        return states
+
+    def wait_for(self, script, seconds=30):
+        """Wait until a shell script succeeds; return what it printed."""
+        deadline = time.monotonic() + seconds
+        while True:
+            done = self.run(script, check=False)
+            if done.returncode == 0:
+                return done.stdout.strip()
+            if time.monotonic() > deadline:
+                raise HostError(f"{self.name}: not within {seconds} s: {script}\n{done.stdout}\n{done.stderr}")
+            time.sleep(0.2)
+
+
+def say_address(host):
+    """Tell a person where the host is."""
+    say(f"{host.name} is at {host.address} in network namespace {host.lan.name}")
