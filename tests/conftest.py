@@ -1,5 +1,6 @@
 """Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,16 @@ INSIDE_HOST = Path("/srv/formula/immich").exists()
 
 # Tests of modules run inside a host, scenarios outside, with hosts in their hands. Each side collects its own.
 collect_ignore = ["scenarios"] if INSIDE_HOST else ["unit", "functional"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """A skip under CI is a failure: nobody looks at skips."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true":
+        report.outcome = "failed"
+        report.longrepr = f"skipped under CI: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -24,18 +35,25 @@ def minion_opts():
     return opts
 
 
+@pytest.fixture(scope="module")
+def module_loaders(minion_opts, tmp_path_factory):
+    """Making loaders takes longer than most tests, so those of one file share them."""
+    from saltfactories.utils.functional import Loaders
+
+    opts = dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path_factory.mktemp("cache")))
+    return Loaders(opts)
+
+
 @pytest.fixture
-def loaders(minion_opts, tmp_path):
-    """Salt's loaders as one run has them: a fresh ``__context__`` shared by everything.
+def loaders(module_loaders):
+    """Salt's loaders as one run has them: an empty ``__context__``, shared by everything, and an empty pillar.
 
     Change ``loaders.opts["pillar"]`` in place to give a test its pillar; ``loaders.opts["test"]`` is the test mode.
     """
-    from saltfactories.utils.functional import Loaders
-
-    opts = dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path / "cache"))
-    instance = Loaders(opts)
-    yield instance
-    instance.reset_state()
+    module_loaders.context.clear()
+    module_loaders.opts["pillar"].clear()
+    module_loaders.opts["test"] = False
+    return module_loaders
 
 
 @pytest.fixture

@@ -3,9 +3,10 @@
 import argparse
 import sys
 
-from tests.host import images
+from tests.host import images, tools
 from tests.host.lan import sweep
 from tests.host.machine import Host
+from tests.host.registry import stored
 
 IN_HOST = "cd /srv/formula && /opt/salt/bin/python -m pytest -o cache_dir=/tmp/pytest -o log_level=WARNING"
 
@@ -19,8 +20,17 @@ def _layers(arguments):
 
 
 def build(_):
-    """Build everything that hosts are made from."""
-    images.ready()
+    """Build everything that hosts are made from, the stand-in images too."""
+    stored()
+    return 0
+
+
+def install(_):
+    """Install what this machine lacks to boot hosts and to lint; say so where it cannot boot any."""
+    why_not = tools.obstacle()
+    if why_not:
+        sys.exit(f"no test host can be booted here: {why_not}")
+    tools.install({"shellcheck": "shellcheck"})
     return 0
 
 
@@ -46,7 +56,7 @@ def clean(_):
 def main():
     parser = argparse.ArgumentParser(prog="python3 -m tests.host", description=__doc__, epilog=NOTES)
     commands = parser.add_subparsers(required=True)
-    for function in (build, run, pytest, clean):
+    for function in (install, build, run, pytest, clean):
         command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         command.set_defaults(function=function)
         if function in (run, pytest):

@@ -67,8 +67,10 @@ def built(kind, ingredients, make):
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
             return target
+        mounts = Path("/proc/mounts").read_text(encoding="utf8")
         for old in CACHE.glob(f"{kind}-*"):
-            shutil.rmtree(old, ignore_errors=True)
+            if str(old) not in mounts:  # another run may have a host on it
+                shutil.rmtree(old, ignore_errors=True)
         unfinished = CACHE / f"{kind}-unfinished-{os.getpid()}"
         unfinished.mkdir()
         with step(f"building {kind}"):

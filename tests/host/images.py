@@ -1,19 +1,24 @@
 """The root file systems, the local apt repository and the wheelhouse of the test hosts."""
 
+import inspect
 import os
 import shutil
 from pathlib import Path
 
-from tests.host.cache import REPO, built, digest, run
+from tests.host.cache import REPO, built, run
 
+# curl is for the tests alone: they look through it.
 BARE_PACKAGES = [
     "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "iproute2", "procps", "ca-certificates", "tzdata",
+    "curl",
 ]  # fmt: skip
 # What the formula installs, and what the tests need beside it.
 MORE_PACKAGES = [
     "podman", "podman-compose", "netavark", "aardvark-dns", "crun", "nftables", "postgresql", "postgresql-17-pgvector",
-    "valkey-server", "valkey-tools", "redis-server", "docker-registry", "curl", "gnupg", "strace",
+    "valkey-server", "valkey-tools", "redis-server", "docker-registry", "gnupg",
 ]  # fmt: skip
+# In the local repository only: what the bootstrap installs for a Salt that runs on the distribution's Python.
+LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = ["salt~=3008.0", "pip"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis"]
@@ -61,13 +66,14 @@ def debian():
 def _packages(target):
     scratch = target / "scratch"
     run("cp", "-a", "--reflink=auto", debian(), scratch)
+    debs = " ".join(MORE_PACKAGES + LIBRARY_PACKAGES)
     (target / "apt").mkdir()
     (target / "wheels").mkdir()
     chroot(
         scratch,
         f"""
         apt-get -qq update
-        apt-get -qq install --download-only --no-install-recommends {" ".join(MORE_PACKAGES)} >/dev/null
+        apt-get -qq install --download-only --no-install-recommends {debs} >/dev/null
         mv /var/cache/apt/archives/*.deb /out/apt/
         apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev apt-utils >/dev/null
         cd /out/apt && apt-ftparchive packages . >Packages
@@ -81,7 +87,9 @@ def _packages(target):
 
 def packages():
     """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse)."""
-    return built("packages", [BARE_PACKAGES, MORE_PACKAGES, SALT, FORMULA_WHEELS, TEST_WHEELS], _packages)
+    return built(
+        "packages", [BARE_PACKAGES, MORE_PACKAGES, LIBRARY_PACKAGES, SALT, FORMULA_WHEELS, TEST_WHEELS], _packages
+    )
 
 
 def _bare(target):
@@ -117,7 +125,7 @@ def _bare(target):
 
 def bare():
     """Lower layers of a host that has only systemd, Python and Salt."""
-    ingredients = [packages().name, MINION, CONTAINERS, digest(Path(__file__))]
+    ingredients = [packages().name, MINION, CONTAINERS, inspect.getsource(_bare)]
     return [built("bare", ingredients, _bare) / "root"]
 
 

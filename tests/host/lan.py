@@ -14,17 +14,21 @@ from tests.host.cache import CACHE, run
 RUN = CACHE / "run"
 # TEST-NET-2 of RFC 5737: an address range that no real host has.
 PREFIX = "198.51.100"
+CABLE_PREFIX = "203.0.113"
 
 
 class Lan:
     """Network namespace, bridge, and a folder for everything its hosts write.
 
+    With ``uplink`` its hosts reach the outside through this machine, for images from a real registry.
+
     The folder's lock is held while this process lives. What a killed process left is swept by the next one.
     """
 
-    def __init__(self):
+    def __init__(self, uplink=False):
         RUN.mkdir(parents=True, exist_ok=True)
         sweep()
+        self.uplink = uplink
         self.name = f"if{os.getpid()}x{time.monotonic_ns() % 100000}"
         self.folder = RUN / self.name
         self.folder.mkdir()
@@ -36,6 +40,22 @@ class Lan:
         self.run("ip", "address", "add", f"{PREFIX}.1/24", "dev", "br0")
         self.run("ip", "link", "set", "br0", "up")
         self.run("ip", "link", "set", "lo", "up")
+        if uplink:
+            self._connect_outside()
+
+    def _connect_outside(self):
+        """A cable between the namespace and this machine, and address translation at both ends of the way out."""
+        near, far = f"{CABLE_PREFIX}.1", f"{CABLE_PREFIX}.2"
+        run("ip", "link", "add", self.name, "type", "veth", "peer", "name", "uplink", "netns", self.name)
+        run("ip", "address", "add", f"{near}/30", "dev", self.name)
+        run("ip", "link", "set", self.name, "up")
+        self.run("ip", "address", "add", f"{far}/30", "dev", "uplink")
+        self.run("ip", "link", "set", "uplink", "up")
+        self.run("ip", "route", "add", "default", "via", near)
+        for prefix, enter in ((f"{PREFIX}.0/24", self.enter), (f"{CABLE_PREFIX}.0/30", [])):
+            run(*enter, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+            chain = f"chain out {{ type nat hook postrouting priority 100; ip saddr {prefix} masquerade; }}"
+            run(*enter, "nft", f"table ip {self.name} {{ {chain}; }}")
 
     @property
     def enter(self):
@@ -63,7 +83,7 @@ class Lan:
 
 def sweep():
     """Remove what processes that were killed left behind."""
-    for folder in RUN.glob("if*"):
+    for folder in RUN.iterdir():
         with contextlib.suppress(OSError), open(folder / "lock", "a", encoding="ascii") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _remove(folder)
@@ -84,6 +104,7 @@ def _remove(folder):
     else:
         raise RuntimeError(f"still mounted below {folder}")
     subprocess.run(["ip", "netns", "delete", folder.name], capture_output=True, check=False)
+    subprocess.run(["nft", "delete", "table", "ip", folder.name], capture_output=True, check=False)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -11,7 +11,7 @@ from tests.host import images
 from tests.host.cache import run, say
 from tests.host.lan import Lan
 
-BOOT_SECONDS = 60
+BOOT_SECONDS = 120
 NETWORK_FILE = "[Match]\nName=host0\n[Network]\nAddress={address}/24\nGateway={gateway}\nLinkLocalAddressing=no\n"
 
 
@@ -27,7 +27,7 @@ class Host:
     folders to show it read-only: pairs of outer and inner path.
     """
 
-    def __init__(self, name, lan=None, layers=None, containers=None, keep=None, binds=()):
+    def __init__(self, name, *, lan=None, layers=None, containers=None, keep=None, binds=()):
         self.name = name
         self._binds = list(binds)
         self._own_lan = None if lan else Lan()
@@ -68,8 +68,13 @@ class Host:
         (self.root / "etc/hostname").write_text(f"{self.name}\n", encoding="ascii")
         hosts = f"127.0.0.1 localhost\n{self.address} {self.name}\n{self.lan_gateway} registry.test\n"
         (self.root / "etc/hosts").write_text(hosts, encoding="ascii")
-        # aardvark-dns refuses to start without one; nothing answers there, as on a host that is offline.
-        (self.root / "etc/resolv.conf").write_text(f"nameserver {self.lan_gateway}\n", encoding="ascii")
+        # aardvark-dns refuses to start without one. Nothing answers there, as on a host that is offline.
+        resolver = "nameserver 127.0.0.1\n"
+        if self.lan.uplink:
+            resolver = Path("/etc/resolv.conf").read_text(encoding="ascii")
+        (self.root / "etc/resolv.conf").write_text(resolver, encoding="ascii")
+        # A connection to a container that has just died would otherwise hang.
+        (self.root / "root/.curlrc").write_text("max-time = 30\nconnect-timeout = 3\n", encoding="ascii")
         network = self.root / "etc/systemd/network/10-host0.network"
         network.parent.mkdir(parents=True, exist_ok=True)
         network.write_text(NETWORK_FILE.format(address=self.address, gateway=self.lan_gateway), encoding="ascii")
@@ -106,16 +111,15 @@ class Host:
             )
         self.wait_booted()
 
-    def wait_booted(self, not_pid=None):
-        """Wait until `systemctl is-system-running` says running or degraded."""
+    def wait_booted(self):
+        """Wait until systemd has reached multi-user.target."""
         deadline = time.monotonic() + BOOT_SECONDS
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise HostError(f"{self.name} did not boot: {self.console()[-2000:]}")
-            if self.pid and self.pid != not_pid:
-                state = self.run("systemctl is-system-running", check=False).stdout.strip()
-                if state in ("running", "degraded"):
-                    return
+            # A service that fails and is started again and again keeps the system "starting" for good.
+            if self.pid and self.run("systemctl is-active multi-user.target", check=False).returncode == 0:
+                return
             time.sleep(0.1)
         raise HostError(f"{self.name} did not finish booting in {BOOT_SECONDS} s: {self.console()[-2000:]}")
 
@@ -133,9 +137,10 @@ class Host:
 
     def reboot(self):
         """Reboot in the regular way and wait until the machine is back."""
-        before = self.pid
         self.run("systemctl reboot", check=False)
-        self.wait_booted(not_pid=before)
+        # With --keep-unit nspawn leaves the restart to whoever started it.
+        self._process.wait(timeout=120)
+        self.boot()
 
     def power_off(self):
         """Shut down in the regular way."""
@@ -219,9 +224,11 @@ class Host:
         answer = self.salt("state.apply", sls, *(["test=True"] if test else []), timeout=timeout)
         if not isinstance(answer, dict):
             if not check:
-                return [{"result": False, "name": sls, "comment": "\n".join(map(str, answer)), "changes": {}}]
+                return [{"result": False, "id": sls, "comment": "\n".join(map(str, answer)), "changes": {}}]
             raise HostError(f"state.apply {sls}: {answer}")
-        states = sorted(answer.values(), key=lambda state: state["__run_num__"])
+        # A state's own id stands in its tag: of a state that another one ran, `__id__` is the other's.
+        states = [{**state, "id": tag.split("_|-")[1], "function": tag} for tag, state in answer.items()]
+        states.sort(key=lambda state: state["__run_num__"])
         failed = [state for state in states if state["result"] is False]
         if check and failed:
             raise HostError(f"state.apply {sls}: " + json.dumps(failed, indent=1)[:8000])
