@@ -1,0 +1,182 @@
+"""
+Keep the ACL users of Valkey and Redis as declared.
+
+What is not declared is left alone: users nobody lists, and of a listed user its rules or its passwords if none
+are given. Users are compared by what they may do, replaced in one command, so that there is no instant in which
+a user has other rights than its old or its new ones, and saved where the server keeps its users.
+
+Connections are described in the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
+"""
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "valkey_acl"
+
+
+def __virtual__():
+    if "valkey_acl.compare" not in __salt__:
+        return False, "The execution module valkey_acl is not available: it needs the Python library redis."
+    return __virtualname__
+
+
+def present(
+    name,
+    enabled=True,
+    password=None,
+    password_pillar=None,
+    password_file=None,
+    password_hash=None,
+    nopass=None,
+    rules=None,
+    allows=None,
+    denies=None,
+    connection=None,
+):
+    """
+    Ensure that an ACL user is as declared.
+
+    name
+        Name of the user.
+    enabled
+        Whether one can log in as this user. Defaults to true. None leaves that as it is.
+    password, password_pillar, password_file, password_hash
+        The password, pillar path of it, path of a file with it, or its SHA-256 in 64 hexadecimal digits;
+        each one or a list. Defaults to the passwords that the user has.
+    nopass
+        True lets anyone in without a password. Defaults to what the user has, and to false with a password.
+    rules
+        Rules in the server's ACL grammar, a string or a list, read from left to right. Defaults to the rules
+        that the user has.
+    allows, denies
+        Commands that these rules must allow and must deny, each a string like ``CLIENT KILL`` or a list like
+        ``[GET, "a key"]``; without arguments it is about the command whatever its arguments. Checked with
+        ``ACL DRYRUN`` before the old rules are replaced. Defaults to none.
+    connection
+        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        The ACL user alice may use the keys of the application:
+          valkey_acl.present:
+            - name: alice
+            - password_pillar: alice:password
+            - rules: '~app:* +@read +@write -@dangerous'
+            - allows: [GET, [SET, 'app:1', value]]
+            - denies: [FLUSHALL, CLIENT KILL, [GET, foreign]]
+    """
+    user = {
+        "name": name,
+        "enabled": enabled,
+        "password": password,
+        "password_pillar": password_pillar,
+        "password_file": password_file,
+        "password_hash": password_hash,
+        "nopass": nopass,
+        "rules": rules,
+        "allows": allows,
+        "denies": denies,
+    }
+    return _ensure(name, f"The ACL user {name} is as specified.", connection, users=[user])
+
+
+def absent(name, connection=None):
+    """
+    Ensure that there is no such ACL user.
+
+    name
+        Name of the user.
+    connection
+        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+
+    Fails for ``default``, which the server keeps, and for the user that the connection is logged in as.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        The ACL user alice is gone:
+          valkey_acl.absent:
+            - name: alice
+    """
+    return _ensure(name, f"There is no ACL user {name}.", connection, users=[], remove=[name])
+
+
+def managed(name, users, remove_unlisted=False, connection=None):
+    """
+    Ensure that ACL users are as declared, all of them in a few round trips and one transaction.
+
+    name
+        Anything; a sentence about the list.
+    users
+        List of dictionaries with ``name`` and the arguments of :py:func:`present`.
+    remove_unlisted
+        Whether to remove users that are not in the list, apart from ``default`` and the user that the
+        connection is logged in as. Defaults to false.
+    connection
+        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        The ACL users are as listed:
+          valkey_acl.managed:
+            - users:
+                - name: alice
+                  password_pillar: alice:password
+                  rules: '~app:* +@read'
+                - name: bob
+                  enabled: false
+    """
+    comment = f"The {len(users)} listed ACL users are as specified."
+    return _ensure(name, comment, connection, users=users, remove_unlisted=remove_unlisted)
+
+
+def _ensure(name, comment, connection, **declared):
+    ret = {"name": name, "result": True, "comment": comment, "changes": {}}
+    test = __opts__["test"]
+    try:
+        found = __salt__["valkey_acl.compare"](**declared, scratch=not test, connection=connection)
+        ret["changes"] = _changes(found)
+        if found["kept"]:
+            ret["comment"] += f" Unlisted, but kept: {', '.join(found['kept'])}."
+        if found["problems"]:
+            return {**ret, "result": False, "changes": {}, "comment": " ".join(found["problems"])}
+        if not ret["changes"]:
+            return ret
+        if test:
+            return {**ret, "result": None, "comment": f"ACL users would be changed: {_names(ret['changes'])}."}
+        __salt__["valkey_acl.replace"](**declared, connection=connection)
+        left = __salt__["valkey_acl.compare"](**declared, scratch=False, connection=connection)
+        if _changes(left):
+            ret["result"] = False
+            ret["comment"] = f"There were no errors, but the server disagrees about: {_names(_changes(left))}."
+            return ret
+        ret["comment"] += f" Changed: {_names(ret['changes'])}."
+        return ret
+    except (CommandExecutionError, SaltInvocationError) as err:
+        if test and getattr(err, "unreachable", False):
+            # The server may be what this very run would install or start.
+            ret.update(result=None, changes=_unseen(declared))
+            ret["comment"] = f"{err} If this run starts it, its ACL users would be changed."
+            return ret
+        return {**ret, "result": False, "changes": {}, "comment": str(err)}
+
+
+def _changes(found):
+    changes = dict(found["changes"])
+    if found["unsaved"]:
+        changes["saved"] = {"old": False, "new": True}
+    return changes
+
+
+def _names(changes):
+    names = sorted(changes)
+    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:10])} and {len(names) - 10} more"
+
+
+def _unseen(declared):
+    """Changes on a server that cannot be asked yet."""
+    return {user["name"]: {"old": None, "new": "as specified"} for user in declared["users"]}

@@ -1,0 +1,75 @@
+"""Valkey and Redis servers of a test's own, in a folder of their own, on a port and a socket."""
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import redis
+
+PROGRAMS = {"valkey": "/usr/bin/valkey-server", "redis": "/usr/bin/redis-server"}
+
+
+class Server:
+    def __init__(self, program, folder, *, aclfile=True, config=""):
+        self.folder = Path(folder)
+        self.socket = str(self.folder / "server.sock")
+        self.aclfile = self.folder / "users.acl"
+        self.config_file = self.folder / "server.conf"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {folder}", f"unixsocket {self.socket}", 'save ""', config]
+        if aclfile:
+            self.aclfile.touch()
+            lines.append(f"aclfile {self.aclfile}")
+        self.config_file.write_text("\n".join([*lines, ""]))
+        self.arguments = [PROGRAMS[program], str(self.config_file)]
+        self.process = None
+        self.start()
+
+    def start(self):
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(self.arguments, stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                self.client().execute_command("ACL", "WHOAMI")
+                return
+            except redis.exceptions.AuthenticationError:
+                return
+            except redis.exceptions.ConnectionError:
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()
+                time.sleep(0.02)
+
+    def stop(self):
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    @property
+    def connection(self):
+        return {"host": "127.0.0.1", "port": self.port}
+
+    def client(self, username=None, password=None, **arguments):
+        client = redis.Redis(
+            port=self.port, username=username, password=password, decode_responses=True, protocol=2, **arguments
+        )
+        client.response_callbacks.clear()
+        return client
+
+    def run(self, *command):
+        """A command as the administrator, whose rights no test takes away."""
+        with self.client() as client:
+            return client.execute_command(*command)
+
+    def line(self, name):
+        """What ACL LIST says about a user, or None."""
+        found = [line for line in self.run("ACL", "LIST") if line.split(" ")[1] == name]
+        return found[0] if found else None
+
+    def names(self):
+        return set(self.run("ACL", "USERS"))
