@@ -1,0 +1,196 @@
+"""
+Manage settings of a PostgreSQL server, through ALTER SYSTEM.
+
+What the configuration files hold and what the running server uses are both looked at: a restart that was due when
+a run was interrupted is made up for by the next one.
+
+Requires the execution module ``pgsql``; see there for ``connection``.
+"""
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+
+def __virtual__():
+    if "pgsql.config_get" not in __salt__:
+        return False, "pgsql_config needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    return True
+
+
+def present(name, settings=None, include=None, service=None, connection=None):
+    """
+    Ensure that the server runs with settings, and will after a restart.
+
+    Settings that a running server cannot take over need a restart. That happens at most once, only when the running
+    server differs, and is announced.
+
+    name
+        What this is about, for the output only.
+    settings
+        ``{name: value}``. Defaults to none.
+    include
+        ``{name: [entry, …]}``: entries that a list setting shall contain besides what it has.
+        In ``listen_addresses`` a wildcard contains every address of its kind. Defaults to none.
+    service
+        Service to restart where one is needed, such as ``postgresql@17-main``.
+        Defaults to none: such a setting then takes effect when somebody restarts the server.
+    connection
+        Where the server is. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        PostgreSQL listens for the containers too:
+          pgsql_config.present:
+            - settings:
+                max_connections: 200
+            - include:
+                listen_addresses: [10.88.0.1]
+            - service: postgresql@17-main
+    """
+    ret = {"name": name, "result": True, "comment": "PostgreSQL runs with the settings as specified.", "changes": {}}
+    try:
+        current = _current([*(settings or {}), *(include or {})], connection)
+        if current is None:
+            ret["result"] = None
+            ret["changes"] = {
+                key: {"old": None, "new": new} for key, new in {**(settings or {}), **(include or {})}.items()
+            }
+            ret["comment"] = f"PostgreSQL is not there yet. It would be set up{_restarted(service, 'would be')}."
+            return ret
+        statements = dict(settings or {})
+        for key, entries in (include or {}).items():
+            statements[key] = __salt__["pgsql.config_list_with"](key, current[key]["persisted"], entries)
+        wanted = {key: current[key]["below"] if value is None else value for key, value in statements.items()}
+        return _apply(ret, current, wanted, statements, service, connection)
+    except (CommandExecutionError, SaltInvocationError) as err:
+        ret["result"] = False
+        ret["comment"] = str(err)
+    return ret
+
+
+def absent(name, include=None, service=None, connection=None):
+    """
+    Ensure that list settings do not contain certain entries.
+
+    name
+        What this is about, for the output only.
+    include
+        ``{name: [entry, …]}``: entries that the setting shall not contain. Defaults to none.
+    service
+        Service to restart where one is needed. Defaults to none: the entries then go at the next restart.
+    connection
+        Where the server is. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        PostgreSQL no longer listens for the containers:
+          pgsql_config.absent:
+            - include:
+                listen_addresses: [10.88.0.1]
+    """
+    ret = {"name": name, "result": True, "comment": "PostgreSQL runs without these settings.", "changes": {}}
+    try:
+        current = _current(list(include or {}), connection)
+        if current is None:
+            ret["comment"] = "PostgreSQL is not there."
+            return ret
+        wanted, statements = {}, {}
+        for key, entries in (include or {}).items():
+            wanted[key] = __salt__["pgsql.config_list_without"](key, current[key]["persisted"], entries)
+            # What ALTER SYSTEM wrote goes altogether where it says no more than the files below it.
+            as_below = not _changes({key: current[key]["below"]}, {key: wanted[key]}, connection)
+            statements[key] = None if as_below else wanted[key]
+        return _apply(ret, current, wanted, statements, service, connection)
+    except (CommandExecutionError, SaltInvocationError) as err:
+        ret["result"] = False
+        ret["comment"] = str(err)
+    return ret
+
+
+def _current(names, connection):
+    try:
+        return __salt__["pgsql.config_get"](names, connection)
+    except CommandExecutionError as err:
+        if __opts__["test"] and getattr(err, "absent", None) == "server":
+            return None
+        raise
+
+
+def _apply(ret, current, wanted, statements, service, connection):
+    """Bring the files and the running server to what is wanted; ``statements`` is how to say it to ALTER SYSTEM."""
+    persisted = _persisted_changes(current, wanted, connection)
+    running = _running_changes(current, wanted, connection)
+    due = {key: change for key, change in running.items() if current[key]["restart"]}
+    # Without a service to restart, a setting that only waits for a restart is nothing this state can change.
+    pending = {key: change for key, change in running.items() if service or key not in due}
+    changes = {**pending, **persisted}
+    if not changes:
+        if due:
+            ret["comment"] = f"At the next restart PostgreSQL takes over: {', '.join(due)}."
+        return ret
+    if __opts__["test"]:
+        ret["result"] = None
+        ret["changes"] = changes
+        ret["comment"] = f"PostgreSQL would be set up{_outcome(due, service, 'would be')}."
+        return ret
+    if persisted:
+        __salt__["pgsql.config_set"]({key: statements[key] for key in persisted}, connection)
+    else:
+        __salt__["pgsql.reload"](connection)
+    ret["changes"] = changes
+    current = _current(list(wanted), connection)
+    due = {
+        key: change for key, change in _running_changes(current, wanted, connection).items() if current[key]["restart"]
+    }
+    if due and service:
+        _restart(service, connection)
+        current = _current(list(wanted), connection)
+    left = {**_persisted_changes(current, wanted, connection), **_running_changes(current, wanted, connection)}
+    if not service:
+        left = {key: change for key, change in left.items() if key not in due}
+    if left:
+        ret["result"] = False
+        ret["comment"] = (
+            f"There were no errors, but these settings are not as specified: {', '.join(left)}. "
+            f"Are they given on the command line of the server?"
+        )
+        return ret
+    ret["comment"] = f"PostgreSQL was set up{_outcome(due, service, 'was')}."
+    return ret
+
+
+def _persisted_changes(current, wanted, connection):
+    return _changes({key: value["persisted"] for key, value in current.items()}, wanted, connection)
+
+
+def _running_changes(current, wanted, connection):
+    running = {key: value["running"] for key, value in current.items() if value["comparable"]}
+    return _changes(running, {key: wanted[key] for key in running}, connection)
+
+
+def _changes(old, new, connection):
+    return __salt__["pgsql.settings_changes"](old, new, connection)
+
+
+def _outcome(due, service, verb):
+    if not due:
+        return ""
+    if service:
+        return _restarted(service, verb)
+    return f"; a restart of PostgreSQL makes it take over {', '.join(due)}"
+
+
+def _restarted(service, verb):
+    return f", and {service} {verb} restarted" if service else ""
+
+
+def _restart(service, connection):
+    reason = ""
+    try:
+        done = __salt__["service.restart"](service)
+    except CommandExecutionError as err:
+        done, reason = False, f" {err}"
+    if not done:
+        raise CommandExecutionError(
+            f"The settings are persisted, but {service} did not restart: see `journalctl -u {service}`.{reason}"
+        )
+    __salt__["pgsql.wait_until_ready"](connection)

@@ -1,0 +1,280 @@
+"""
+Manage PostgreSQL roles.
+
+What a state does not declare is left alone. Passwords are compared with the verifier that the server stores, so
+that a password which is right is never written, and they never reach the server in clear.
+
+Requires the execution module ``pgsql``; see there for ``connection``.
+"""
+
+import salt.utils.data
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+HIDDEN = "(hidden)"
+
+
+def __virtual__():
+    if "pgsql.role_get" not in __salt__:
+        return False, "pgsql_role needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    return True
+
+
+def present(
+    name,
+    login=None,
+    superuser=None,
+    createdb=None,
+    createrole=None,
+    replication=None,
+    bypassrls=None,
+    inherit=None,
+    connection_limit=None,
+    valid_until=None,
+    password=None,
+    password_pillar=None,
+    password_file=None,
+    password_encryption=None,
+    member_of=None,
+    settings=None,
+    database_settings=None,
+    connection=None,
+):
+    """
+    Ensure that a role is present and as declared, in one transaction.
+
+    name
+        Name of the role.
+    login, superuser, createdb, createrole, replication, bypassrls, inherit
+        The role's attributes, as booleans. Left alone by default; in a new role PostgreSQL's defaults hold.
+    connection_limit
+        Number of connections at a time, -1 for no limit. Left alone by default.
+    valid_until
+        A time stamp after which the password is no longer valid, ``infinity`` for no limit. Left alone by default.
+    password, password_pillar, password_file
+        The password: in clear or as a verifier, as a pillar path, or as the path of a file on the minion whose
+        one final line feed is dropped. Left alone by default.
+    password_encryption
+        ``scram-sha-256`` to have a right password that is stored as md5 written again.
+        Defaults to accepting both.
+    member_of
+        The exact list of roles it is a member of: names, or ``{name: {admin, inherit, set}}`` with booleans
+        (``inherit`` and ``set`` need PostgreSQL 16). Left alone by default.
+    settings
+        Settings of its sessions, as a dictionary; nothing as a value resets one. Left alone by default.
+    database_settings
+        The same in one database: ``{database: {name: value}}``. Left alone by default.
+    connection
+        Where the server is. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        The reports read the shop's data:
+          pgsql_role.present:
+            - name: reports
+            - login: true
+            - password_pillar: shop:reports:password
+            - connection_limit: 10
+            - member_of:
+                - pg_read_all_data
+            - settings:
+                statement_timeout: 5min
+    """
+    ret = {"name": name, "result": True, "comment": f"Role {name} is present as specified.", "changes": {}}
+    declared = {
+        "login": login,
+        "superuser": superuser,
+        "createdb": createdb,
+        "createrole": createrole,
+        "replication": replication,
+        "bypassrls": bypassrls,
+        "inherit": inherit,
+        "connection_limit": connection_limit,
+        "valid_until": valid_until,
+        "member_of": member_of,
+        "settings": settings,
+        "database_settings": database_settings,
+    }
+    declared = {key: value for key, value in declared.items() if value is not None}
+    if password_encryption is not None:
+        declared["password_encryption"] = password_encryption
+    try:
+        secret = _secret(password, password_pillar, password_file)
+        current, why = _current(name, secret, connection)
+        changes = _changes(name, current, declared, secret, connection)
+        if not changes:
+            return ret
+        ret["changes"] = changes
+        verb = "changed" if current else "created"
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["comment"] = f"Role {name} would be {verb}.{why}"
+            return ret
+        ret["changes"] = {}
+        __salt__["pgsql.role_set"](name, connection=connection, **_delta(changes, declared, secret))
+        ret["changes"] = changes
+        left = _changes(name, _current(name, secret, connection)[0], declared, secret, connection)
+        if left:
+            ret["result"] = False
+            ret["comment"] = f"There were no errors, but of role {name} this still differs: {', '.join(left)}."
+            return ret
+        ret["comment"] = f"Role {name} was {verb}."
+    except (CommandExecutionError, SaltInvocationError) as err:
+        ret["result"] = False
+        ret["comment"] = str(err)
+    return ret
+
+
+def absent(name, reassign_to=None, connection=None):
+    """
+    Ensure that a role is absent.
+
+    A role that owns something or was granted something is not dropped, unless told whom to give it to. That is
+    done in one transaction per database, as PostgreSQL sees the objects of one at a time.
+
+    name
+        Name of the role.
+    reassign_to
+        Role that takes over what it owns; what it was granted is revoked. Defaults to refusing.
+    connection
+        Where the server is. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        The reports are gone:
+          pgsql_role.absent:
+            - name: reports
+            - reassign_to: shop
+    """
+    ret = {"name": name, "result": True, "comment": f"Role {name} is absent.", "changes": {}}
+    try:
+        current, why = _current(name, None, connection)
+        if current is None:
+            ret["comment"] += why
+            return ret
+        needed = __salt__["pgsql.role_dependencies"](name, connection)
+        if needed and reassign_to is None:
+            ret["result"] = False
+            ret["comment"] = f"Role {name} is needed: {' '.join(needed)} Say with reassign_to who takes it over."
+            return ret
+        ret["changes"] = {"role": {"old": name, "new": None}}
+        handed = f" What it still owns by then goes to {reassign_to}." if needed else ""
+        if __opts__["test"]:
+            ret["result"] = None
+            ret["comment"] = f"Role {name} would be dropped.{handed}"
+            return ret
+        ret["changes"] = {}
+        __salt__["pgsql.role_drop"](name, reassign_to if needed else None, connection)
+        ret["changes"] = {"role": {"old": name, "new": None}}
+        if __salt__["pgsql.role_get"](name, connection=connection):
+            ret["result"] = False
+            ret["comment"] = f"There were no errors, but role {name} is still there."
+            return ret
+        ret["comment"] = f"Role {name} was dropped.{handed}"
+    except (CommandExecutionError, SaltInvocationError) as err:
+        ret["result"] = False
+        ret["comment"] = str(err)
+    return ret
+
+
+def _current(name, secret, connection):
+    """The role as it is, and what a dry run has to add: a server that is not there yet has no roles."""
+    try:
+        return __salt__["pgsql.role_get"](name, password=secret, connection=connection), ""
+    except CommandExecutionError as err:
+        if __opts__["test"] and getattr(err, "absent", None) == "server":
+            return None, f" It cannot be told yet: {err}"
+        raise
+
+
+def _secret(password, password_pillar, password_file):
+    if sum(source is not None for source in (password, password_pillar, password_file)) > 1:
+        raise SaltInvocationError("Give one of password, password_pillar and password_file.")
+    if password_pillar is not None:
+        # `pillar.get` returns asterisks to modules since Salt 3008.
+        password = salt.utils.data.traverse_dict_and_list(__pillar__, password_pillar, None, delimiter=":")
+        if password is None:
+            raise SaltInvocationError(f"The pillar has no {password_pillar}.")
+    if password_file is not None:
+        try:
+            with open(password_file, encoding="utf-8", newline="") as file:
+                password = file.read().removesuffix("\n")
+        except (OSError, UnicodeDecodeError) as err:
+            raise CommandExecutionError(f"Cannot read {password_file}: {err}") from None
+    return None if password is None else str(password)
+
+
+def _changes(name, current, declared, secret, connection):
+    changes = {} if current else {"role": {"old": None, "new": name}}
+    current = current or {}
+    for key, new in declared.items():
+        if key in DIFFERENCES:
+            changes.update(DIFFERENCES[key](current, new, connection))
+        elif current.get(key) != new:
+            changes[key] = {"old": current.get(key), "new": new}
+    if secret is not None and "password" not in changes and not current.get("password_matches"):
+        changes["password"] = {"old": HIDDEN if current.get("password") else None, "new": HIDDEN}
+    return changes
+
+
+def _valid_until_difference(current, new, connection):
+    if not current:
+        return {"valid_until": {"old": None, "new": str(new)}}
+    if current["valid_until"] == __salt__["pgsql.timestamp"](new, connection):
+        return {}
+    return {"valid_until": {"old": current["valid_until"], "new": str(new)}}
+
+
+def _encryption_difference(current, new, _connection):
+    if current.get("password") in (None, new, "unreadable"):
+        return {}
+    return {"password": {"old": f"{HIDDEN}, {current['password']}", "new": f"{HIDDEN}, {new}"}}
+
+
+def _member_difference(current, new, _connection):
+    wanted = __salt__["pgsql.membership_options"](new)
+    held = current.get("member_of", {})
+    same = set(wanted) == set(held) and all(
+        held[role].get(option) == value for role, options in wanted.items() for option, value in options.items()
+    )
+    return {} if same else {"member_of": {"old": held, "new": wanted}}
+
+
+def _settings_difference(current, new, connection):
+    if not current:
+        return {"settings": {"old": {}, "new": new}}
+    changes = __salt__["pgsql.settings_changes"](current["settings"], new, connection)
+    return {"settings": _old_and_new(changes)} if changes else {}
+
+
+def _database_settings_difference(current, new, connection):
+    if not current:
+        return {"database_settings": {"old": {}, "new": new}}
+    old, wanted = {}, {}
+    for database, values in new.items():
+        held = current["database_settings"].get(database, {})
+        changes = __salt__["pgsql.settings_changes"](held, values, connection)
+        if changes:
+            both = _old_and_new(changes)
+            old[database], wanted[database] = both["old"], both["new"]
+    return {"database_settings": {"old": old, "new": wanted}} if wanted else {}
+
+
+def _old_and_new(changes):
+    return {side: {key: change[side] for key, change in changes.items()} for side in ("old", "new")}
+
+
+def _delta(changes, declared, secret):
+    """What to tell the server: of what is declared, what differs."""
+    delta = {key: declared[key] for key in changes if key in declared}
+    if "password" in changes:
+        delta["password"] = secret
+    return delta
+
+
+DIFFERENCES = {
+    "valid_until": _valid_until_difference,
+    "password_encryption": _encryption_difference,
+    "member_of": _member_difference,
+    "settings": _settings_difference,
+    "database_settings": _database_settings_difference,
+}

@@ -1,0 +1,122 @@
+"""The test host's PostgreSQL, seen past the formula's own modules, and Salt's loaders over them."""
+
+import contextlib
+import os
+import pwd
+import subprocess
+
+import psycopg2
+import salt.loader
+from psycopg2 import sql
+from saltfactories.utils.functional import Loaders
+
+SOCKET_DIR = "/var/run/postgresql"
+UNIT = "postgresql@17-main"
+EVERY_CHARACTER = "".join(chr(code) for code in range(32, 127))
+
+
+class Pg:
+    """Everything that tests make is called ``t_…`` and is gone after ``sweep``."""
+
+    def __init__(self, minion_opts, folder):
+        # Not the loaders' own states: those go through state.single, which takes more than a second per call.
+        self.pillar = {}
+        opts = dict(minion_opts, pillar={}, test=False, cachedir=str(folder))
+        self.loaders = Loaders(opts)
+        # Before any of our modules is loaded; Salt would give each a copy of its own.
+        self.loaders.modules.pack["__pillar__"] = self.pillar
+        self.modules = self.loaders.modules
+        self.call = self.modules.pgsql
+        self._states = {test: self._loaded(dict(opts, test=test)) for test in (False, True)}
+
+    def _loaded(self, opts):
+        loaders = self.loaders
+        states = salt.loader.states(opts, loaders.modules, loaders.utils, loaders.serializers, context=loaders.context)
+        states.pack["__pillar__"] = self.pillar
+        return states
+
+    def state(self, function, *args, test=False, **kwargs):
+        return self._states[test][function](*args, **kwargs)
+
+    def new_run(self):
+        """What a run of Salt keeps is gone."""
+        self.call.disconnect()
+        self.loaders.context.clear()
+
+    @contextlib.contextmanager
+    def read_only(self):
+        """Whatever the module would write now is refused by the server."""
+        self.new_run()
+        os.environ["PGOPTIONS"] = "-c default_transaction_read_only=on"
+        try:
+            yield
+        finally:
+            del os.environ["PGOPTIONS"]
+            self.new_run()
+
+    def sql(self, statement, arguments=None, database="postgres"):
+        """Run a statement as superuser; return the rows if there are any."""
+        with self.superuser(database) as session, session.cursor() as cursor:
+            cursor.execute(statement, arguments)
+            return cursor.fetchall() if cursor.description else None
+
+    def value(self, statement, arguments=None, database="postgres"):
+        return self.sql(statement, arguments, database)[0][0]
+
+    @contextlib.contextmanager
+    def superuser(self, database="postgres"):
+        root = os.geteuid()
+        os.seteuid(pwd.getpwnam("postgres").pw_uid)
+        try:
+            session = psycopg2.connect(host=SOCKET_DIR, user="postgres", dbname=database)
+        finally:
+            os.seteuid(root)
+        session.autocommit = True
+        with contextlib.closing(session):
+            yield session
+
+    def logs_in(self, user, password, database="postgres"):
+        """Whether the server lets somebody in over TCP, where it asks for SCRAM."""
+        try:
+            psycopg2.connect(host="127.0.0.1", user=user, password=password, dbname=database).close()
+        except psycopg2.OperationalError as err:
+            assert "password authentication failed" in str(err)  # noqa: PT017  any other reason is a broken test
+            return False
+        return True
+
+    def verifier(self, role):
+        return self.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", (role,))
+
+    def roles(self):
+        return {row[0] for row in self.sql("SELECT rolname FROM pg_roles")}
+
+    def databases(self):
+        return {row[0] for row in self.sql("SELECT datname FROM pg_database")}
+
+    def everything(self):
+        """A fingerprint of all roles and databases, to show that somebody else's are untouched."""
+        statement = """
+            SELECT (SELECT jsonb_agg(a ORDER BY a.oid) FROM pg_authid a),
+                (SELECT jsonb_agg(m ORDER BY m.oid) FROM pg_auth_members m),
+                (SELECT jsonb_agg(s ORDER BY s.setdatabase, s.setrole) FROM pg_db_role_setting s),
+                (SELECT jsonb_agg(to_jsonb(d) - 'datfrozenxid' - 'datminmxid' ORDER BY d.oid) FROM pg_database d)
+            """
+        return self.sql(statement)
+
+    def sweep(self):
+        self.new_run()
+        self.pillar.clear()
+        for name in [name for name in self.databases() if name.startswith("t_")]:
+            self.sql(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        for name in [name for name in self.roles() if name.startswith("t_")]:
+            self.sql(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+def systemctl(*arguments):
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def restarts():
+    """A value that changes whenever the server restarts."""
+    return systemctl("show", "-p", "ExecMainStartTimestampMonotonic", UNIT)

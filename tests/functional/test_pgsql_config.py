@@ -1,0 +1,259 @@
+"""`pgsql_config`, and the server settings of `pgsql`, on the host's PostgreSQL, which these tests restart."""
+
+import logging
+import subprocess
+from pathlib import Path
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from tests.functional.pgsql_server import UNIT, Pg, restarts
+
+CONF_D = Path("/etc/postgresql/17/main/conf.d/t.conf")
+ADDRESS = "127.0.0.9"
+
+
+@pytest.fixture(scope="module")
+def server(minion_opts, tmp_path_factory):
+    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def pg(server):
+    yield server
+    server.new_run()
+    CONF_D.unlink(missing_ok=True)
+    server.sql("ALTER SYSTEM RESET ALL")
+    server.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    if server.value("SELECT count(*) FROM pg_settings WHERE pending_restart"):
+        subprocess.run(["systemctl", "restart", UNIT], check=True)
+
+
+def present(pg, **arguments):
+    return pg.state("pgsql_config.present", "t", **arguments)
+
+
+def absent(pg, **arguments):
+    return pg.state("pgsql_config.absent", "t", **arguments)
+
+
+def persisted(pg, name):
+    """What ALTER SYSTEM wrote, or None."""
+    statement = "SELECT setting FROM pg_file_settings WHERE name = %s AND sourcefile LIKE '%%auto.conf'"
+    rows = pg.sql(statement, (name,))
+    return rows[0][0] if rows else None
+
+
+def test_setting_that_a_reload_is_enough_for(pg, testmode):
+    before = restarts()
+    ret = present(pg, settings={"checkpoint_timeout": "6min", "log_connections": True}, service=UNIT, test=testmode)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["comment"] == f"PostgreSQL {'would be' if testmode else 'was'} set up."
+    assert ret["changes"] == {
+        "checkpoint_timeout": {"old": "300", "new": "6min"},
+        "log_connections": {"old": "off", "new": True},
+    }
+    assert pg.value("SHOW checkpoint_timeout") == ("5min" if testmode else "6min")
+    assert restarts() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "same"),
+    (
+        ("checkpoint_timeout", "360", "6min"),
+        ("work_mem", "2MB", "2048kB"),
+        ("wal_compression", "pglz", "PGLZ"),
+        ("jit", "off", False),
+        ("random_page_cost", "1.10", 1.1),
+        ("temp_tablespaces", "a, b", "a,b"),
+        ("log_line_prefix", "%m, ", "%m, "),
+        ("DateStyle", "ISO, DMY", ["ISO", "DMY"]),
+    ),
+)
+def test_same_setting_in_other_words(pg, name, held, same):
+    values = (
+        ", ".join(f"'{value}'" for value in held.split(", "))
+        if name in ("temp_tablespaces", "DateStyle")
+        else f"'{held}'"
+    )
+    pg.sql(f'ALTER SYSTEM SET "{name}" = {values}')
+    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    with pg.read_only():
+        assert present(pg, settings={name: same}, service=UNIT)["changes"] == {}
+
+
+def test_restart_happens_once_and_is_announced(pg):
+    wanted = {"include": {"listen_addresses": [ADDRESS]}, "settings": {"max_connections": 90}, "service": UNIT}
+    before = restarts()
+    ret = present(pg, test=True, **wanted)
+    assert ret["result"] is None
+    assert ret["comment"] == f"PostgreSQL would be set up, and {UNIT} would be restarted."
+    assert restarts() == before
+    real = present(pg, **wanted)
+    assert real["result"] is True
+    assert real["comment"] == f"PostgreSQL was set up, and {UNIT} was restarted."
+    assert real["changes"] == ret["changes"]
+    assert real["changes"] == {
+        "listen_addresses": {"old": "localhost", "new": ["localhost", ADDRESS]},
+        "max_connections": {"old": "100", "new": 90},
+    }
+    once = restarts()
+    assert once != before
+    assert pg.value("SHOW max_connections") == "90"
+    # It answers there: the login is refused, but not the connection.
+    with pytest.raises(CommandExecutionError, match=r"password|pg_hba"):
+        pg.call.version(connection={"host": ADDRESS})
+    for test in (True, False):
+        ret = present(pg, test=test, **wanted)
+        assert (ret["result"], ret["changes"]) == (True, {})
+    assert restarts() == once
+
+
+def test_restart_that_an_interrupted_run_owes_is_made_up_for(pg):
+    """As after a kill between ALTER SYSTEM and the restart, or between ALTER SYSTEM and the reload."""
+    pg.sql("ALTER SYSTEM SET max_connections = 90")
+    pg.sql("ALTER SYSTEM SET checkpoint_timeout = '6min'")
+    wanted = {"settings": {"max_connections": 90, "checkpoint_timeout": "6min"}, "service": UNIT}
+    before = restarts()
+    ret = present(pg, test=True, **wanted)
+    assert (ret["result"], set(ret["changes"])) == (None, {"max_connections", "checkpoint_timeout"})
+    assert "would be restarted" in ret["comment"]
+    ret = present(pg, **wanted)
+    assert ret["result"] is True
+    assert ret["changes"]["max_connections"] == {"old": "100", "new": 90}
+    assert restarts() != before
+    assert pg.value("SHOW checkpoint_timeout") == "6min"
+
+
+def test_without_a_service_a_restart_is_left_to_others(pg):
+    before = restarts()
+    ret = present(pg, settings={"max_connections": 90})
+    assert (ret["result"], set(ret["changes"])) == (True, {"max_connections"})
+    assert ret["comment"] == "PostgreSQL was set up; a restart of PostgreSQL makes it take over max_connections."
+    ret = present(pg, settings={"max_connections": 90})
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert ret["comment"] == "At the next restart PostgreSQL takes over: max_connections."
+    assert restarts() == before
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "result"),
+    (
+        ("localhost", "10.88.0.1", ["localhost", "10.88.0.1"]),
+        ("localhost, 10.88.0.1", "10.88.0.1", ["localhost", "10.88.0.1"]),
+        ("*", "10.88.0.1", ["*"]),
+        ("0.0.0.0", "10.88.0.1", ["0.0.0.0"]),
+        ("::", "10.88.0.1", ["::", "10.88.0.1"]),
+        ("::", "fd00::1", ["::"]),
+        ("0.0.0.0", "fd00::1", ["0.0.0.0", "fd00::1"]),
+        ("", "10.88.0.1", ["10.88.0.1"]),
+    ),
+)
+def test_list_of_addresses(pg, held, asked, result):
+    assert pg.call.config_list_with("listen_addresses", held, [asked]) == result
+
+
+def test_lists_of_libraries(pg):
+    held = '"$libdir/vchord", pg_cron.so'
+    assert pg.call.config_list_with("shared_preload_libraries", held, ["vchord.so", "pg_cron"]) == [
+        "$libdir/vchord",
+        "pg_cron.so",
+    ]
+    assert pg.call.config_list_without("shared_preload_libraries", held, ["vchord.so"]) == ["pg_cron.so"]
+    assert pg.call.config_list_with("temp_tablespaces", "a", ["b"]) == ["a", "b"]
+
+
+def test_preloaded_library_is_added_and_taken_out(pg):
+    CONF_D.write_text("shared_preload_libraries = 'auto_explain'\n")
+    include = {"shared_preload_libraries": ["pg_stat_statements.so"]}
+    assert present(pg, include=include, service=UNIT)["result"] is True
+    assert pg.value("SHOW shared_preload_libraries") == 'auto_explain, "pg_stat_statements.so"'
+    assert absent(pg, include=include, service=UNIT)["result"] is True
+    assert persisted(pg, "shared_preload_libraries") is None
+    assert pg.value("SHOW shared_preload_libraries") == "auto_explain"
+
+
+def test_library_that_would_keep_the_server_from_starting(pg, testmode):
+    before = restarts()
+    ret = present(pg, include={"shared_preload_libraries": ["t_none.so"]}, service=UNIT)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "The server has no library t_none.so" in ret["comment"]
+    assert persisted(pg, "shared_preload_libraries") is None
+    assert restarts() == before
+
+
+def test_empty_list_of_libraries_is_refused(pg):
+    """PostgreSQL would store one library with an empty name, and never start again."""
+    with pytest.raises(SaltInvocationError, match="reset it"):
+        pg.call.config_set({"shared_preload_libraries": []})
+
+
+def test_takes_address_out_again(pg, testmode):
+    present(pg, include={"listen_addresses": [ADDRESS]})
+    ret = absent(pg, include={"listen_addresses": [ADDRESS]}, test=testmode)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["changes"] == {"listen_addresses": {"old": f"localhost, {ADDRESS}", "new": ["localhost"]}}
+    # What is left is what the files below say, so nothing stays behind.
+    assert persisted(pg, "listen_addresses") == (f"localhost, {ADDRESS}" if testmode else None)
+    if not testmode:
+        assert absent(pg, include={"listen_addresses": [ADDRESS]})["changes"] == {}
+
+
+def test_other_entries_stay(pg):
+    pg.sql(f"ALTER SYSTEM SET listen_addresses = 'localhost', '192.0.2.9', '{ADDRESS}'")
+    ret = absent(pg, include={"listen_addresses": [ADDRESS]})
+    assert ret["result"] is True
+    assert persisted(pg, "listen_addresses") == "localhost, 192.0.2.9"
+
+
+def test_setting_is_reset(pg):
+    present(pg, settings={"checkpoint_timeout": "6min"})
+    assert present(pg, settings={"checkpoint_timeout": None})["result"] is True
+    assert persisted(pg, "checkpoint_timeout") is None
+    assert pg.value("SHOW checkpoint_timeout") == "5min"
+
+
+def test_files_below_are_seen(pg):
+    CONF_D.write_text("checkpoint_timeout = 6min\n")
+    ret = present(pg, settings={"checkpoint_timeout": "6min"})
+    # The server had not read the file yet; nothing has to be written.
+    assert ret["result"] is True
+    assert ret["changes"] == {"checkpoint_timeout": {"old": "300", "new": "6min"}}
+    assert persisted(pg, "checkpoint_timeout") is None
+    assert pg.value("SHOW checkpoint_timeout") == "6min"
+
+
+def test_unknown_setting(pg, testmode):
+    ret = present(pg, settings={"no_such": 1}, test=testmode)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "PostgreSQL has no setting no_such" in ret["comment"]
+
+
+def test_value_that_the_server_refuses(pg):
+    ret = present(pg, settings={"checkpoint_timeout": "soon"})
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "invalid value for parameter" in ret["comment"]
+
+
+def test_server_that_is_not_there(pg, testmode):
+    arguments = {"include": {"listen_addresses": [ADDRESS]}, "connection": {"host": "/run/nowhere"}}
+    ret = present(pg, service=UNIT, test=testmode, **arguments)
+    assert ret["result"] is (None if testmode else False)
+    assert set(ret["changes"]) == ({"listen_addresses"} if testmode else set())
+    assert ("would be restarted" if testmode else "Cannot connect") in ret["comment"]
+    ret = absent(pg, test=testmode, **arguments)
+    assert ret["result"] is testmode
+
+
+def test_service_that_does_not_restart(pg):
+    logging.disable(logging.ERROR)  # Salt would repeat what systemctl said when the tests are over
+    try:
+        ret = present(pg, settings={"max_connections": 90}, service="t-none")
+    finally:
+        logging.disable(logging.NOTSET)
+    assert ret["result"] is False
+    assert "t-none did not restart" in ret["comment"]
+    assert set(ret["changes"]) == {"max_connections"}
+    # The next run makes up for it.
+    assert present(pg, settings={"max_connections": 90}, service=UNIT)["result"] is True
+    assert pg.value("SHOW max_connections") == "90"

@@ -1,0 +1,321 @@
+"""`pgsql_database`, and the databases of `pgsql`, on the host's PostgreSQL."""
+
+import shutil
+from pathlib import Path
+
+import psycopg2
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from salt.exceptions import CommandExecutionError
+
+from tests.functional.pgsql_server import Pg
+
+FULL = {
+    "owner": "t_owner",
+    "encoding": "utf-8",
+    "locale": "C.UTF-8",
+    "provider": "libc",
+    "tablespace": "pg_default",
+    "connection_limit": 5,
+    "settings": {"work_mem": "16MB"},
+    "privileges": {"PUBLIC": ["TEMP"], "t_reader": ["CONNECT"]},
+    "schema_privileges": {"PUBLIC": [], "t_reader": ["USAGE"]},
+}
+
+
+@pytest.fixture(scope="module")
+def server(minion_opts, tmp_path_factory):
+    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def pg(server):
+    server.sweep()
+    server.sql("CREATE ROLE t_owner; CREATE ROLE t_reader LOGIN PASSWORD 'abc'; CREATE ROLE t_other")
+    yield server
+    server.sweep()
+
+
+def present(pg, **arguments):
+    return pg.state("pgsql_database.present", "t_db", **arguments)
+
+
+def absent(pg, **arguments):
+    return pg.state("pgsql_database.absent", "t_db", **arguments)
+
+
+def test_creates(pg, testmode):
+    ret = present(pg, test=testmode, **FULL)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["comment"] == f"Database t_db {'would be' if testmode else 'was'} created."
+    assert set(ret["changes"]) == {"database", *FULL}
+    assert ("t_db" in pg.databases()) is not testmode
+
+
+def test_what_it_created_is_as_declared(pg):
+    present(pg, **FULL)
+    columns = "pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate, datctype, datlocprovider"
+    row = pg.sql(f"SELECT {columns}, datconnlimit FROM pg_database WHERE datname = 't_db'")[0]
+    assert row == ("t_owner", "UTF8", "C.UTF-8", "C.UTF-8", "c", 5)
+    statement = "SELECT has_database_privilege(%s, 't_db', %s)"
+    rights = {
+        (role, right): pg.value(statement, (role, right))
+        for role in ("t_reader", "t_other")
+        for right in ("CONNECT", "TEMP", "CREATE")
+    }
+    assert [key for key, value in rights.items() if value] == [
+        ("t_reader", "CONNECT"),
+        ("t_reader", "TEMP"),
+        ("t_other", "TEMP"),
+    ]
+    statement = "SELECT has_schema_privilege(%s, 'public', 'USAGE')"
+    assert [pg.value(statement, (role,), "t_db") for role in ("t_reader", "t_other")] == [True, False]
+    assert pg.value("SHOW work_mem", database="t_db") == "16MB"
+    assert pg.logs_in("t_reader", "abc", "t_db")
+
+
+def test_second_run_writes_nothing(pg, testmode):
+    present(pg, **FULL)
+    before = pg.everything()
+    with pg.read_only():
+        ret = present(pg, test=testmode, **FULL)
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert pg.everything() == before
+
+
+DRIFTS = {
+    "owner": ("postgres", "ALTER DATABASE t_db OWNER TO t_other"),
+    "connection_limit": ("postgres", "ALTER DATABASE t_db CONNECTION LIMIT 6"),
+    "settings": ("postgres", "ALTER DATABASE t_db SET work_mem = '17MB'"),
+    "privileges": ("postgres", "GRANT CREATE ON DATABASE t_db TO t_reader; REVOKE TEMP ON DATABASE t_db FROM PUBLIC"),
+    "schema_privileges": ("t_db", "GRANT CREATE ON SCHEMA public TO PUBLIC"),
+}
+
+
+@pytest.mark.parametrize("key", DRIFTS)
+def test_drift(pg, key, testmode):
+    present(pg, **FULL)
+    good = pg.call.database_get("t_db"), pg.call.schema_privileges("t_db")
+    database, statement = DRIFTS[key]
+    pg.sql(statement, database=database)
+    drifted = pg.call.database_get("t_db"), pg.call.schema_privileges("t_db")
+    assert drifted != good
+    ret = present(pg, test=testmode, **FULL)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["comment"] == f"Database t_db {'would be' if testmode else 'was'} changed."
+    assert set(ret["changes"]) == {key}
+    now = pg.call.database_get("t_db"), pg.call.schema_privileges("t_db")
+    assert now == (drifted if testmode else good)
+
+
+@pytest.fixture
+def tablespace(pg):
+    folder = Path("/var/lib/postgresql/t_space")
+    folder.mkdir()
+    shutil.chown(folder, "postgres")
+    pg.sql(f"CREATE TABLESPACE t_space LOCATION '{folder}'")
+    yield "t_space"
+    pg.sweep()
+    pg.sql("DROP TABLESPACE t_space")
+    folder.rmdir()
+
+
+def test_tablespace(pg, tablespace):
+    present(pg, **FULL)
+    moved = {**FULL, "tablespace": tablespace, "connection_limit": 4}
+    ret = present(pg, **moved)
+    assert (ret["result"], set(ret["changes"])) == (True, {"tablespace", "connection_limit"})
+    assert pg.call.database_get("t_db")["tablespace"] == tablespace
+    assert present(pg, **moved)["changes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    (
+        ("encoding", "LATIN1", "encoding is UTF8, not LATIN1"),
+        ("locale", "C", "locale is C.UTF-8, not C"),
+        ("lc_ctype", "POSIX", "lc_ctype is C.UTF-8, not POSIX"),
+        ("provider", "icu", "provider is libc, not icu"),
+    ),
+)
+def test_what_cannot_be_changed_in_place(pg, key, value, sentence, testmode):
+    present(pg, **FULL)
+    before = pg.everything()
+    ret = present(pg, test=testmode, **{**FULL, key: value, "connection_limit": 9})
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert sentence in ret["comment"]
+    assert "Nothing was changed" in ret["comment"]
+    assert pg.everything() == before
+
+
+@pytest.mark.parametrize(
+    "declared",
+    (
+        {"provider": "icu", "locale": "en-US", "lc_collate": "C.UTF-8", "lc_ctype": "C.UTF-8", "encoding": "UTF8"},
+        {"provider": "builtin", "locale": "C.UTF-8", "encoding": "UTF8"},
+        {"encoding": "SQL_ASCII", "lc_collate": "C", "lc_ctype": "C"},
+        {"template": "template0"},
+        {},
+    ),
+)
+def test_locales_and_providers(pg, declared):
+    assert present(pg, **declared)["result"] is True
+    assert present(pg, **declared)["changes"] == {}
+
+
+def test_all_privileges_and_none(pg):
+    assert present(pg, privileges={"t_reader": ["ALL"], "public": []})["result"] is True
+    held = pg.call.database_get("t_db")["privileges"]
+    assert held == {"t_reader": ["CONNECT", "CREATE", "TEMPORARY"], "postgres": ["CONNECT", "CREATE", "TEMPORARY"]}
+    assert present(pg, privileges={"t_reader": ["ALL"], "public": []})["changes"] == {}
+    ret = present(pg, privileges={"t_reader": ["SELECT"]})
+    assert ret["result"] is False
+    assert "No such privilege: SELECT" in ret["comment"]
+
+
+def test_failure_rolls_back(pg):
+    present(pg, **FULL)
+    before = pg.everything()
+    ret = present(pg, **{**FULL, "connection_limit": 6, "settings": {"no_such_setting": 1}})
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "no_such_setting" in ret["comment"]
+    assert pg.everything() == before
+
+
+def test_owner_that_is_not_there(pg):
+    ret = present(pg, owner="t_nobody")
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert 'role "t_nobody" does not exist' in ret["comment"]
+    assert "t_db" not in pg.databases()
+
+
+def test_foreign_databases_are_untouched(pg):
+    pg.sql("CREATE DATABASE t_foreign CONNECTION LIMIT 3")
+    pg.sql("ALTER DATABASE t_foreign SET work_mem = '5MB'")
+    statement = (
+        "SELECT to_jsonb(d) - 'datfrozenxid' - 'datminmxid' FROM pg_database d WHERE datname <> 't_db' ORDER BY oid"
+    )
+    before = pg.sql(statement)
+    present(pg, **FULL)
+    absent(pg, force=True)
+    assert pg.sql(statement) == before
+
+
+def test_server_that_is_not_there(pg, testmode):
+    ret = present(pg, test=testmode, connection={"host": "/run/nowhere"}, **FULL)
+    assert ret["result"] is (None if testmode else False)
+    assert set(ret["changes"]) == ({"database", *FULL} if testmode else set())
+    assert "Cannot connect" in ret["comment"]
+    ret = absent(pg, test=testmode, connection={"host": "/run/nowhere"})
+    assert ret["result"] is testmode
+
+
+# Absence
+
+
+def test_is_not_dropped_without_force(pg, testmode):
+    pg.sql("CREATE DATABASE t_db")
+    ret = absent(pg, test=testmode)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "of data and 0 connections" in ret["comment"]
+    assert "t_db" in pg.databases()
+
+
+def test_drops_with_force_although_somebody_is_connected(pg, testmode):
+    pg.sql("CREATE DATABASE t_db")
+    # The formula's own session is in there too.
+    pg.call.schema_privileges("t_db")
+    with pg.superuser("t_db") as guest:
+        ret = absent(pg, force=True, test=testmode)
+        assert ret["result"] is (None if testmode else True)
+        assert ret["changes"] == {"database": {"old": "t_db", "new": None}}
+        assert "and 1 connections" in ret["comment"]
+        assert ("t_db" in pg.databases()) is testmode
+        if not testmode:
+            with pytest.raises(psycopg2.OperationalError), guest.cursor() as cursor:
+                cursor.execute("SELECT 1")
+
+
+def test_absent_database_stays_absent(pg, testmode):
+    with pg.read_only():
+        ret = absent(pg, test=testmode, force=True)
+    assert (ret["result"], ret["changes"]) == (True, {})
+
+
+# Execution module
+
+
+def test_list_and_exists(pg):
+    pg.sql("CREATE DATABASE t_db")
+    assert {"postgres", "t_db", "template0"} <= set(pg.call.database_list())
+    assert pg.call.database_exists("t_db") is True
+    assert pg.call.database_exists("t_none") is False
+    assert pg.call.database_get("t_none") is None
+
+
+def test_drop_without_force_refuses_connections(pg):
+    pg.sql("CREATE DATABASE t_db")
+    with pg.superuser("t_db"), pytest.raises(CommandExecutionError, match="being accessed by other users"):
+        pg.call.database_drop("t_db")
+    pg.call.database_drop("t_db")
+    assert "t_db" not in pg.databases()
+
+
+def test_schema_that_is_not_there(pg):
+    pg.sql("CREATE DATABASE t_db")
+    pg.sql("DROP SCHEMA public", database="t_db")
+    with pytest.raises(CommandExecutionError, match="has no schema public"):
+        pg.call.schema_privileges("t_db")
+
+
+def test_database_that_is_not_there_is_told_from_a_server_that_is_not(pg):
+    with pytest.raises(CommandExecutionError) as error:
+        pg.call.schema_privileges("t_none")
+    assert error.value.absent == "database"
+    with pytest.raises(CommandExecutionError) as error:
+        pg.call.schema_privileges("t_none", connection={"host": "/run/nowhere"})
+    assert error.value.absent == "server"
+
+
+def test_no_more_than_eight_sessions_are_kept(pg):
+    for index in range(12):
+        pg.sql(f"CREATE DATABASE t_db{index}")
+    for index in range(12):
+        pg.call.schema_privileges(f"t_db{index}")
+    assert pg.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt'") == 8
+
+
+def test_owner_of_a_database_cannot_lead_a_superuser_astray(pg):
+    """What ALTER DATABASE sets for everybody's sessions does not hold in ours."""
+    pg.sql("CREATE DATABASE t_db OWNER t_owner")
+    pg.sql("CREATE SCHEMA evil AUTHORIZATION t_owner", database="t_db")
+    pg.sql("CREATE VIEW evil.pg_namespace AS SELECT 1/0 AS oid, name 'public' AS nspname", database="t_db")
+    trap = (
+        "CREATE FUNCTION evil.acldefault(\"char\", oid) RETURNS aclitem[] LANGUAGE plpgsql AS 'BEGIN RETURN 1/0; END'"
+    )
+    pg.sql(trap, database="t_db")
+    for setting in ("search_path = evil, pg_catalog", "role = t_owner", "quote_all_identifiers = on"):
+        pg.sql(f"ALTER DATABASE t_db SET {setting}")
+    pg.sql("ALTER DATABASE t_db SET standard_conforming_strings = off; ALTER DATABASE t_db SET statement_timeout = 1")
+    session = "SELECT current_setting('search_path'), current_user::text, current_setting('statement_timeout')"
+    assert pg.sql(session, database="t_db") == [("evil, pg_catalog", "t_owner", "1ms")]
+    assert pg.call.schema_privileges("t_db")["PUBLIC"] == ["USAGE"]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    name=st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
+    privileges=st.dictionaries(
+        st.sampled_from(["PUBLIC", "t_owner", "t_reader"]),
+        st.lists(st.sampled_from(["CONNECT", "CREATE", "TEMP", "temporary"]), unique=True),
+    ),
+    limit=st.integers(-1, 1000),
+)
+def test_any_database_is_there_and_stays(pg, name, privileges, limit):
+    name = f"t_{name}".encode()[:60].decode(errors="ignore")
+    declared = {"privileges": privileges, "connection_limit": limit, "owner": "t_owner"}
+    ret = pg.state("pgsql_database.present", name, **declared)
+    assert ret["result"] is True, ret["comment"]
+    assert pg.state("pgsql_database.present", name, **declared)["changes"] == {}
+    assert pg.state("pgsql_database.absent", name, force=True)["result"] is True

@@ -1,0 +1,609 @@
+"""`pgsql_role`, and the roles of `pgsql`, on the host's PostgreSQL."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg2.extensions import encrypt_password
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from _modules.pgsql import password_matches
+from tests.functional.pgsql_server import EVERY_CHARACTER, SOCKET_DIR, Pg
+
+FULL = {
+    "login": True,
+    "superuser": False,
+    "createdb": True,
+    "createrole": False,
+    "replication": False,
+    "bypassrls": False,
+    "inherit": True,
+    "connection_limit": 7,
+    "valid_until": "2040-01-01 00:00:00+00",
+    "password": "correct horse",
+    "member_of": ["pg_monitor"],
+    "settings": {"work_mem": "16MB", "search_path": ["app", "public"]},
+    "database_settings": {"postgres": {"jit": False}},
+}
+NOWHERE = {"host": "/run/nowhere"}
+
+
+@pytest.fixture(scope="module")
+def server(minion_opts, tmp_path_factory):
+    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def pg(server):
+    server.sweep()
+    yield server
+    server.sweep()
+
+
+@pytest.fixture(scope="module")
+def libpq(server):
+    """A connection, which libpq needs for encrypting a password."""
+    with server.superuser() as session:
+        yield session
+
+
+def present(pg, **arguments):
+    return pg.state("pgsql_role.present", "t_role", **arguments)
+
+
+def test_creates(pg, testmode):
+    ret = present(pg, test=testmode, **FULL)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["comment"] == f"Role t_role {'would be' if testmode else 'was'} created."
+    assert ret["changes"]["role"] == {"old": None, "new": "t_role"}
+    assert set(ret["changes"]) == {"role", *FULL}
+    assert ("t_role" in pg.roles()) is not testmode
+
+
+def test_what_it_created_is_as_declared(pg):
+    assert present(pg, **FULL)["result"] is True
+    columns = "rolcanlogin, rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolinherit"
+    row = pg.sql(f"SELECT {columns}, rolconnlimit FROM pg_roles WHERE rolname = 't_role'")[0]
+    assert row == (True, False, True, False, False, False, True, 7)
+    assert pg.value("SELECT rolvaliduntil = '2040-01-01 00:00+00' FROM pg_roles WHERE rolname = 't_role'")
+    assert pg.value("SELECT pg_has_role('t_role', 'pg_monitor', 'MEMBER')")
+    stored = pg.sql("SELECT setconfig FROM pg_db_role_setting WHERE setrole = 't_role'::regrole ORDER BY setdatabase")
+    assert stored == [(["work_mem=16MB", "search_path=app, public"],), (["jit=off"],)]
+    assert pg.logs_in("t_role", "correct horse")
+
+
+def test_second_run_writes_nothing(pg, testmode):
+    present(pg, **FULL)
+    before = pg.everything()
+    with pg.read_only():
+        ret = present(pg, test=testmode, **FULL)
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert pg.everything() == before
+
+
+def test_read_only_proof_can_fail(pg):
+    with pg.read_only():
+        ret = present(pg, login=True)
+    assert ret["result"] is False
+    assert "read-only transaction" in ret["comment"]
+
+
+DRIFTS = {
+    "login": "ALTER ROLE t_role NOLOGIN",
+    "superuser": "ALTER ROLE t_role SUPERUSER",
+    "createdb": "ALTER ROLE t_role NOCREATEDB",
+    "createrole": "ALTER ROLE t_role CREATEROLE",
+    "replication": "ALTER ROLE t_role REPLICATION",
+    "bypassrls": "ALTER ROLE t_role BYPASSRLS",
+    "inherit": "ALTER ROLE t_role NOINHERIT",
+    "connection_limit": "ALTER ROLE t_role CONNECTION LIMIT 8",
+    "valid_until": "ALTER ROLE t_role VALID UNTIL 'infinity'",
+    "password": "ALTER ROLE t_role PASSWORD 'another'",
+    "member_of": "GRANT pg_read_all_data TO t_role",
+    "settings": "ALTER ROLE t_role SET work_mem = '17MB'",
+    "database_settings": "ALTER ROLE t_role IN DATABASE postgres RESET jit",
+}
+
+
+@pytest.mark.parametrize("key", FULL)
+def test_drift(pg, key, testmode):
+    present(pg, **FULL)
+    good = pg.everything()
+    pg.sql(DRIFTS[key])
+    drifted = pg.everything()
+    ret = present(pg, test=testmode, **FULL)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["comment"] == f"Role t_role {'would be' if testmode else 'was'} changed."
+    assert set(ret["changes"]) == {key}
+    if testmode:
+        assert pg.everything() == drifted
+    elif key == "password":
+        assert pg.logs_in("t_role", FULL["password"])
+    else:
+        assert pg.value("SELECT count(*) FROM pg_roles WHERE rolname = 't_role'") == 1
+        assert pg.call.role_get("t_role") == {**pg.call.role_get("t_role"), "login": True}
+        if key not in ("settings", "database_settings"):  # the order in which settings are stored may differ
+            assert [row[0] for row in pg.everything()][:1] == [row[0] for row in good][:1]
+    assert present(pg, test=testmode, **FULL)["changes"].keys() == (ret["changes"].keys() if testmode else set())
+
+
+def test_what_is_not_declared_is_left_alone(pg):
+    pg.sql("CREATE ROLE t_role LOGIN CREATEDB CONNECTION LIMIT 3 PASSWORD 'abc' IN ROLE pg_monitor")
+    before = pg.everything()
+    assert present(pg)["changes"] == {}
+    assert set(present(pg, inherit=False)["changes"]) == {"inherit"}
+    pg.sql("ALTER ROLE t_role INHERIT")
+    assert pg.everything() == before
+
+
+def test_foreign_roles_are_untouched(pg):
+    pg.sql("CREATE ROLE t_foreign LOGIN PASSWORD 'abc' IN ROLE pg_monitor")
+    pg.sql("ALTER ROLE t_foreign SET work_mem = '5MB'")
+    statement = "SELECT to_jsonb(a) FROM pg_authid a WHERE rolname <> 't_role' ORDER BY oid"
+    before = pg.sql(statement)
+    present(pg, **FULL)
+    pg.state("pgsql_role.absent", "t_role")
+    assert pg.sql(statement) == before
+    assert pg.call.role_get("t_foreign")["settings"] == {"work_mem": "5MB"}
+
+
+# Passwords
+
+
+PASSWORDS = [
+    EVERY_CHARACTER,
+    f"  leading and trailing {EVERY_CHARACTER}  ",
+    "'; DROP ROLE t_role; --",
+    "%s %(name)s {} $1 \\'",
+    "päß wörd ﬁ Ⅸ\u00a0\u00ad",
+    "\u0627 not valid by SASLprep a",
+    "x" * 999 + "y",
+]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_password_lets_in_over_tcp(pg, password):
+    ret = present(pg, login=True, password=password)
+    assert ret["result"] is True
+    assert ret["changes"]["password"] == {"old": None, "new": "(hidden)"}
+    assert pg.verifier("t_role").startswith("SCRAM-SHA-256$4096:")
+    assert pg.logs_in("t_role", password)
+    assert not pg.logs_in("t_role", password[1:])
+    assert present(pg, login=True, password=password)["changes"] == {}
+    assert set(present(pg, login=True, password=password + "x")["changes"]) == {"password"}
+
+
+def test_password_from_pillar_and_file(pg, tmp_path):
+    pg.pillar["t"] = {"password": f" {EVERY_CHARACTER} "}
+    assert present(pg, login=True, password_pillar="t:password")["result"] is True
+    assert pg.logs_in("t_role", f" {EVERY_CHARACTER} ")
+    path = tmp_path / "password"
+    path.write_text(f" {EVERY_CHARACTER} \n")
+    assert present(pg, password_file=str(path))["changes"] == {}
+
+
+def test_password_that_is_nowhere(pg, tmp_path):
+    ret = present(pg, password_pillar="t:password")
+    assert (ret["result"], ret["comment"]) == (False, "The pillar has no t:password.")
+    ret = present(pg, password_file=str(tmp_path / "none"))
+    assert ret["result"] is False
+    assert "Cannot read" in ret["comment"]
+    ret = present(pg, password="a", password_pillar="b")
+    assert (ret["result"], ret["comment"]) == (False, "Give one of password, password_pillar and password_file.")
+    assert "t_role" not in pg.roles()
+
+
+def test_iteration_count_of_the_stored_verifier_counts(pg):
+    pg.sql("SET scram_iterations = 10000; CREATE ROLE t_role PASSWORD 'abc'")
+    before = pg.verifier("t_role")
+    assert before.startswith("SCRAM-SHA-256$10000:")
+    assert present(pg, password="abc")["changes"] == {}
+    assert pg.verifier("t_role") == before
+
+
+def test_servers_iteration_count_is_used_for_a_new_verifier(pg):
+    pg.sql("ALTER SYSTEM SET scram_iterations = 5000")
+    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    try:
+        pg.new_run()
+        present(pg, login=True, password="abc")
+        assert pg.verifier("t_role").startswith("SCRAM-SHA-256$5000:")
+        assert pg.logs_in("t_role", "abc")
+    finally:
+        pg.sql("ALTER SYSTEM RESET scram_iterations")
+        pg.sql("SELECT pg_reload_conf()")
+
+
+def test_right_md5_is_kept_unless_scram_is_asked_for(pg):
+    pg.sql("SET password_encryption = 'md5'; CREATE ROLE t_role LOGIN PASSWORD 'abc'")
+    before = pg.verifier("t_role")
+    assert before == "md5" + hashlib.md5(b"abct_role").hexdigest()
+    assert present(pg, password="abc")["changes"] == {}
+    assert pg.verifier("t_role") == before
+    ret = present(pg, password="abc", password_encryption="scram-sha-256", test=True)
+    assert (ret["result"], set(ret["changes"])) == (None, {"password"})
+    ret = present(pg, password="abc", password_encryption="scram-sha-256")
+    assert (ret["result"], set(ret["changes"])) == (True, {"password"})
+    assert pg.logs_in("t_role", "abc")
+    assert present(pg, password="abc", password_encryption="scram-sha-256")["changes"] == {}
+
+
+def test_verifier_is_taken_as_it_is(pg):
+    pg.sql("CREATE ROLE t_other PASSWORD 'abc'")
+    verifier = pg.verifier("t_other")
+    assert present(pg, login=True, password=verifier)["result"] is True
+    assert pg.verifier("t_role") == verifier
+    assert present(pg, login=True, password=verifier)["changes"] == {}
+    assert pg.logs_in("t_role", "abc")
+
+
+def test_password_is_in_no_log_of_the_server_and_no_output(pg, caplog):
+    secret = "s3cr3t-in-no-log"
+    log = Path("/var/log/postgresql/postgresql-17-main.log")
+    pg.sql("ALTER SYSTEM SET log_statement = 'all'")
+    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.3)")
+    try:
+        start = log.stat().st_size
+        with caplog.at_level(1):
+            rets = [present(pg, login=True, password=secret, test=test) for test in (True, False, False)]
+            rets.append(present(pg, password=secret + "2"))
+            rets.append(present(pg, password=secret, settings={"no_such_setting": 1}))
+        logged = log.read_bytes()[start:].decode()
+    finally:
+        pg.sql("ALTER SYSTEM RESET log_statement")
+        pg.sql("SELECT pg_reload_conf()")
+    assert "CREATE ROLE" in logged
+    assert secret not in logged
+    assert [ret["result"] for ret in rets] == [None, True, True, True, False]
+    assert secret not in str(rets)
+    assert "SCRAM" not in str(rets)
+    assert secret not in caplog.text
+
+
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
+# Mapped to a space, mapped to nothing, changed by NFKC, prohibited, unassigned in Unicode 3.2, wrong directions.
+TRICKY = "\u00a0\u3000\u00ad\u200b\ufb01\u2168\u0340\ue000\ufffd\u0221\u0627a1 \u0007"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    password=st.text(CHARACTERS, min_size=1) | st.text(TRICKY, min_size=1, max_size=6),
+    role=st.text("ab\u00e4 ", min_size=1),
+)
+def test_verifiers_of_libpq_are_recognised(libpq, password, role):
+    """libpq is the reference: it prepares passwords with PostgreSQL's own SASLprep."""
+    for algorithm in ("scram-sha-256", "md5"):
+        verifier = encrypt_password(password, role, libpq, algorithm)
+        assert password_matches(password, verifier, role)
+        assert not password_matches(f"{password}x", verifier, role)
+        # A verifier given as the password stands for itself.
+        assert password_matches(verifier, verifier, role)
+
+
+# Memberships
+
+
+def test_membership_options(pg):
+    pg.sql("CREATE ROLE t_a; CREATE ROLE t_b; CREATE ROLE t_c")
+    wanted = ["t_a", {"t_b": {"admin": True}}, {"t_c": {"inherit": False, "set": False}}]
+    assert present(pg, member_of=wanted)["result"] is True
+    statement = """
+        SELECT roleid::regrole::text, admin_option, inherit_option, set_option FROM pg_auth_members
+        WHERE member = 't_role'::regrole ORDER BY 1
+        """
+    expected = [("t_a", False, True, True), ("t_b", True, True, True), ("t_c", False, False, False)]
+    assert pg.sql(statement) == expected
+    assert present(pg, member_of=wanted)["changes"] == {}
+    pg.sql("GRANT t_c TO t_role WITH SET TRUE; REVOKE ADMIN OPTION FOR t_b FROM t_role; REVOKE t_a FROM t_role")
+    assert set(present(pg, member_of=wanted)["changes"]) == {"member_of"}
+    assert pg.sql(statement) == expected
+
+
+def test_membership_by_another_grantor_is_revoked(pg):
+    pg.sql("CREATE ROLE t_a; CREATE ROLE t_grantor; CREATE ROLE t_role; GRANT t_a TO t_grantor WITH ADMIN OPTION")
+    pg.sql("SET ROLE t_grantor; GRANT t_a TO t_role")
+    pg.sql("GRANT t_a TO t_role WITH ADMIN OPTION")
+    assert present(pg, member_of=[{"t_a": {"admin": False}}])["result"] is True
+    assert present(pg, member_of=[])["result"] is True
+    assert pg.sql("SELECT 1 FROM pg_auth_members WHERE member = 't_role'::regrole") == []
+
+
+def test_unknown_membership_option(pg):
+    ret = present(pg, member_of=[{"pg_monitor": {"adm": True}}])
+    assert (ret["result"], ret["comment"]) == (False, "A membership has no option adm.")
+    assert "t_role" not in pg.roles()
+
+
+# Settings
+
+
+def test_settings_are_compared_by_meaning(pg):
+    pg.sql("""
+        CREATE ROLE t_role;
+        ALTER ROLE t_role SET work_mem = '16384kB';
+        ALTER ROLE t_role SET statement_timeout = 60000;
+        ALTER ROLE t_role SET jit = 'off';
+        ALTER ROLE t_role SET random_page_cost = 1.10;
+        ALTER ROLE t_role SET search_path = "$user", public, "My Schema";
+        ALTER ROLE t_role SET "my.Own" = 'a, b';
+        ALTER ROLE t_role SET timezone = 'UTC';
+        """)
+    same = {
+        "work_mem": "16MB",
+        "statement_timeout": "1min",
+        "jit": False,
+        "random_page_cost": 1.1,
+        "search_path": '"$user", public, "My Schema"',
+        "my.Own": "a, b",
+        "TimeZone": "UTC",
+    }
+    with pg.read_only():
+        assert present(pg, settings=same)["changes"] == {}
+    ret = present(pg, settings={**same, "my.Own": "a,b", "work_mem": None})
+    assert ret["changes"]["settings"] == {
+        "old": {"my.Own": "a, b", "work_mem": "16384kB"},
+        "new": {"my.Own": "a,b", "work_mem": None},
+    }
+    held = pg.call.role_get("t_role")["settings"]
+    assert held["my.Own"] == "a,b"
+    assert "work_mem" not in held
+
+
+def test_setting_that_is_an_injection(pg):
+    evil = "x'; ALTER ROLE t_role SUPERUSER; --"
+    assert present(pg, settings={"application_name": evil})["result"] is True
+    assert pg.call.role_get("t_role")["settings"] == {"application_name": evil}
+    ret = present(pg, settings={'a" = 1; ALTER ROLE t_role SUPERUSER; --': 1})
+    assert ret["result"] is False
+    assert not pg.call.role_get("t_role")["superuser"]
+
+
+# Failures
+
+
+def test_failure_rolls_everything_back(pg):
+    ret = present(pg, login=True, password="abc", member_of=["pg_monitor"], settings={"no_such_setting": 1})
+    assert ret["result"] is False
+    assert "no_such_setting" in ret["comment"]
+    assert ret["changes"] == {}
+    assert "t_role" not in pg.roles()
+    # The connection is as good as new.
+    assert present(pg, login=True)["result"] is True
+
+
+def test_server_that_is_not_there(pg, testmode):
+    ret = present(pg, test=testmode, connection=NOWHERE, **FULL)
+    assert ret["result"] is (None if testmode else False)
+    assert "Cannot connect to PostgreSQL at /run/nowhere" in ret["comment"]
+    assert set(ret["changes"]) == ({"role", *FULL} if testmode else set())
+    ret = pg.state("pgsql_role.absent", "t_role", test=testmode, connection=NOWHERE)
+    assert ret["result"] is testmode
+    assert "Cannot connect" in ret["comment"]
+
+
+def test_postgresql_that_is_not_installed(pg, testmode):
+    ret = present(pg, test=testmode, connection={"os_user": "nobody-such"})
+    assert ret["result"] is (None if testmode else False)
+    assert "is the server installed" in ret["comment"]
+
+
+@pytest.mark.parametrize(
+    ("connection", "reason"),
+    (
+        ({"os_user": "daemon"}, "Peer authentication failed"),
+        ({"host": "127.0.0.1", "password": "s3cr3t-wrong"}, "password authentication failed"),
+        ({"host": "192.0.2.1", "connect_timeout": 2}, "Cannot connect"),
+        ({"hots": "x"}, "Unknown in a PostgreSQL connection: hots."),
+    ),
+)
+def test_login_that_fails_is_an_error_and_never_absence(pg, connection, reason, testmode):
+    for function in ("present", "absent"):
+        ret = pg.state(f"pgsql_role.{function}", "t_role", test=testmode, connection=connection)
+        assert ret["result"] is False
+        assert reason in ret["comment"]
+        assert "s3cr3t" not in ret["comment"]
+    assert os.geteuid() == 0
+
+
+def test_session_that_the_server_ended_is_opened_again(pg):
+    present(pg, login=True)
+    pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'salt'")
+    assert present(pg, login=True)["changes"] == {}
+
+
+def test_one_connection_serves_many_states(pg):
+    for index in range(5):
+        pg.state("pgsql_role.present", f"t_role{index}", login=True, settings={"work_mem": "5MB"})
+    assert pg.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt'") == 1
+
+
+def test_connection_from_pillar(pg):
+    pg.sql("CREATE ROLE t_admin SUPERUSER LOGIN PASSWORD 'abc def'")
+    pg.pillar["t"] = {"password": "abc def"}
+    pg.pillar["pgsql"] = {"host": "127.0.0.1", "user": "t_admin", "password_pillar": "t:password", "sslmode": "require"}
+    pg.new_run()
+    assert present(pg, login=True)["result"] is True
+    statement = """
+        SELECT usename, client_addr::text, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
+        WHERE application_name = 'salt'
+        """
+    assert pg.sql(statement) == [("t_admin", "127.0.0.1/32", True)]
+
+
+@pytest.mark.parametrize("trusted", (True, False))
+def test_tls_is_verified(pg, trusted):
+    """Debian's server has a self-signed certificate; any other file does not vouch for it."""
+    pg.sql("CREATE ROLE t_admin SUPERUSER LOGIN PASSWORD 'abc'")
+    name = "ssl-cert-snakeoil.pem" if trusted else "ca-certificates.crt"
+    connection = {
+        "host": "127.0.0.1",
+        "user": "t_admin",
+        "password": "abc",
+        "sslmode": "verify-ca",
+        "sslrootcert": f"/etc/ssl/certs/{name}",
+    }
+    ret = present(pg, login=True, connection=connection)
+    assert ret["result"] is trusted
+    assert ("certificate verify failed" in ret["comment"]) is not trusted
+
+
+def test_administrator_without_superuser(pg):
+    """Such a one cannot read verifiers: a password is compared by logging in."""
+    pg.sql("CREATE ROLE t_admin LOGIN CREATEROLE PASSWORD 'abc'")
+    connection = {"host": "127.0.0.1", "user": "t_admin", "password": "abc"}
+    arguments = {"login": True, "superuser": False, "password": "geheim", "connection": connection}
+    assert present(pg, **arguments)["result"] is True
+    assert pg.call.role_get("t_role", connection=connection)["password"] == "unreadable"
+    assert present(pg, **arguments)["changes"] == {}
+    pg.sql("ALTER ROLE t_role PASSWORD 'another'")
+    assert set(present(pg, **arguments)["changes"]) == {"password"}
+    assert pg.logs_in("t_role", "geheim")
+    ret = present(pg, **{**arguments, "superuser": True})
+    assert ret["result"] is False
+    assert "ermission denied" in ret["comment"]
+
+
+# Absence
+
+
+def test_drops(pg, testmode):
+    pg.sql("CREATE ROLE t_role IN ROLE pg_monitor; ALTER ROLE t_role SET work_mem = '5MB'")
+    ret = pg.state("pgsql_role.absent", "t_role", test=testmode)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["changes"] == {"role": {"old": "t_role", "new": None}}
+    assert ("t_role" in pg.roles()) is testmode
+
+
+def test_absent_role_stays_absent(pg, testmode):
+    with pg.read_only():
+        ret = pg.state("pgsql_role.absent", "t_role", test=testmode)
+    assert (ret["result"], ret["changes"]) == (True, {})
+
+
+@pytest.fixture
+def owner(pg):
+    pg.sql("CREATE ROLE t_role")
+    pg.sql("CREATE DATABASE t_one OWNER t_role")
+    pg.sql("CREATE DATABASE t_two")
+    pg.sql("CREATE TABLE one (); ALTER TABLE one OWNER TO t_role", database="t_one")
+    pg.sql("CREATE TABLE two (); ALTER TABLE two OWNER TO t_role", database="t_two")
+    pg.sql("CREATE TABLE three (); GRANT SELECT ON three TO t_role", database="t_two")
+
+
+def test_role_that_is_needed_is_not_dropped(pg, owner, testmode):
+    ret = pg.state("pgsql_role.absent", "t_role", test=testmode)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    for sentence in (
+        "It owns the database t_one.",
+        "It owns 1 object in the database t_one.",
+        "It has privileges on 1 object in the database t_two.",
+    ):
+        assert sentence in ret["comment"]
+    assert "t_role" in pg.roles()
+
+
+def test_what_it_owns_is_reassigned(pg, owner, testmode):
+    pg.sql("CREATE ROLE t_heir")
+    ret = pg.state("pgsql_role.absent", "t_role", reassign_to="t_heir", test=testmode)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["changes"] == {"role": {"old": "t_role", "new": None}}
+    assert ("t_role" in pg.roles()) is testmode
+    heir = "t_role" if testmode else "t_heir"
+    assert pg.value("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 't_one'") == heir
+    assert pg.value("SELECT tableowner FROM pg_tables WHERE tablename = 'two'", database="t_two") == heir
+
+
+# Execution module
+
+
+def test_list(pg):
+    pg.sql("CREATE ROLE t_role")
+    assert {"postgres", "t_role"} <= set(pg.call.role_list())
+
+
+def test_get_of_nobody(pg):
+    assert pg.call.role_get("t_nobody") is None
+
+
+def test_version(pg):
+    assert pg.call.version() >= 170000
+
+
+def test_timestamp(pg):
+    assert pg.call.timestamp("2040-01-01 01:00+01") == "2040-01-01T00:00:00.000000Z"
+    assert pg.call.timestamp("infinity") == "infinity"
+    with pytest.raises(CommandExecutionError, match="invalid input syntax"):
+        pg.call.timestamp("soon")
+
+
+def test_powers(pg):
+    pg.sql("CREATE ROLE t_middle IN ROLE pg_read_all_data; CREATE ROLE t_role IN ROLE t_middle; CREATE ROLE t_plain")
+    pg.sql("CREATE DATABASE t_one OWNER t_plain")
+    assert pg.call.role_powers("t_role") == ["pg_read_all_data"]
+    assert pg.call.role_powers("t_plain") == []
+
+
+def test_membership_options_in_both_forms(pg):
+    expected = {"a": {}, "b": {"admin": True}}
+    assert pg.call.membership_options(["a", {"b": {"admin": True}}]) == expected
+    assert pg.call.membership_options({"a": None, "b": {"admin": True}}) == expected
+    with pytest.raises(SaltInvocationError):
+        pg.call.membership_options([{"a": {"sudo": True}}])
+
+
+def test_login_works(pg):
+    pg.sql("CREATE ROLE t_role LOGIN PASSWORD 'abc'")
+    here = {"host": "127.0.0.1"}
+    assert pg.call.login_works("t_role", "abc", connection=here) is True
+    assert pg.call.login_works("t_role", "abd", connection=here) is False
+    with pytest.raises(CommandExecutionError, match="Cannot connect"):
+        pg.call.login_works("t_role", "abc", connection=NOWHERE)
+
+
+# Whatever is declared is there afterwards, and stays
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).map(
+    lambda name: f"t_{name}".encode()[:60].decode(errors="ignore")
+)
+ROLES = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(
+            ("login", "superuser", "createdb", "createrole", "replication", "bypassrls", "inherit"), st.booleans()
+        ),
+        "connection_limit": st.integers(-1, 2**31 - 1),
+        "valid_until": st.datetimes().map(lambda at: at.isoformat(" ")) | st.just("infinity"),
+        "password": st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60),
+        "member_of": st.lists(st.sampled_from(["pg_monitor", "pg_read_all_data", "pg_signal_backend"]), unique=True),
+        "settings": st.fixed_dictionaries(
+            {},
+            optional={
+                "work_mem": st.integers(64, 1000000) | st.sampled_from(["64kB", "1.5MB", " 2GB "]),
+                "search_path": st.lists(st.text("ab\"', $", min_size=1).filter(str.strip), min_size=1, max_size=3),
+                "enable_seqscan": st.booleans() | st.sampled_from(["yes", "of", "1", "TRUE"]),
+                "random_page_cost": st.floats(0, 1000).map(lambda cost: round(cost, 3)),
+                "application_name": st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40),
+            },
+        ),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=NAMES, first=ROLES, then=ROLES)
+def test_any_role_is_there_and_stays(pg, name, first, then):
+    for declared in (first, then):
+        ret = pg.state("pgsql_role.present", name, **declared)
+        assert ret["result"] is True, ret["comment"]
+        assert pg.state("pgsql_role.present", name, **declared)["changes"] == {}
+        assert re.search("SCRAM|md5", str(ret)) is None
+    assert pg.state("pgsql_role.absent", name)["result"] is True
+
+
+def test_socket_directory_of_the_tests(pg):
+    """What the tests above connect to by hand is what the module connects to by default."""
+    assert pg.call.role_list(connection={"host": SOCKET_DIR}) == pg.call.role_list()
