@@ -1,0 +1,908 @@
+"""
+The settings as pure functions: pillar in, settings or errors out.
+
+What Salt's loader gives the module is put in by hand, with the repository as its file server. What asks the running
+host is in ``tests/functional/test_immich_settings.py``.
+"""
+
+import copy
+import importlib.util
+import ipaddress
+import json
+import re
+from pathlib import Path
+
+import pytest
+import salt.utils.yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from salt.exceptions import CommandExecutionError
+
+REPO = Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((REPO / "immich/schema.json").read_text())
+DEFAULTS = salt.utils.yaml.safe_load((REPO / "immich/defaults.yaml").read_text())
+TIMEZONES = json.loads((REPO / "immich/timezones.json").read_text())
+REQUIRED = {
+    "postgres": {"password": "postgres-secret-1"},
+    "valkey": {"password": "valkey-secret-22", "admin_password": "admin-secret-333"},
+}
+SECRETS = ("postgres-secret-1", "valkey-secret-22", "admin-secret-333")
+DEBIAN = {"os_family": "Debian", "os": "Debian", "osfinger": "Debian-13"}
+
+
+class Settings:
+    """The module as one run of Salt has it, on a host where nothing listens and Podman has no networks."""
+
+    def __init__(self, grains=DEBIAN):
+        spec = importlib.util.spec_from_file_location("immich_settings", REPO / "_modules/immich_settings.py")
+        self.module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+        self.module.__salt__ = {"cp.cache_files": lambda sources: [str(REPO / source[7:]) for source in sources]}
+        self.module.__grains__ = grains
+        self.module.__context__ = {}
+        self.module.__pillar__ = {}
+        self.module._listeners = list
+        self.module._zone_on_host = lambda name: False
+
+    def errors(self, pillar):
+        self.module.__pillar__ = {"immich": pillar}
+        return {error["path"]: error["message"] for error in self.module.errors()}
+
+    def warnings(self, pillar):
+        self.module.__pillar__ = {"immich": merged(REQUIRED, pillar)}
+        assert self.module.errors() == []
+        return {warning["path"]: warning["message"] for warning in self.module.warnings()}
+
+    def get(self, pillar):
+        self.module.__pillar__ = {"immich": merged(REQUIRED, pillar)}
+        assert self.module.errors() == []
+        return self.module.get()
+
+
+def merged(lower, upper):
+    if not isinstance(lower, dict) or not isinstance(upper, dict):
+        return upper
+    return {**lower, **{key: merged(lower.get(key), value) for key, value in upper.items()}}
+
+
+def nested(path, value):
+    """``value`` at a path such as ``server:user``."""
+    for key in reversed(path.split(":")):
+        value = {key: value}
+    return value
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return Settings()
+
+
+@pytest.fixture
+def subject(loaded):
+    """The module with nothing remembered but the formula's files."""
+    loaded.module.__context__ = {key: value for key, value in loaded.module.__context__.items() if "files" in key}
+    return loaded
+
+
+# The files that describe settings agree with each other
+
+
+def uncommented(text):
+    """``pillar.example`` with every setting in it: a number sign without a space hides one."""
+    return "\n".join(re.sub(r"^( *)#(?=\S)", r"\1", line) for line in text.splitlines())
+
+
+def keys(schema, path=()):
+    """The path of every setting in the schema; ``*`` stands for each entry of a list."""
+    for key, below in schema.get("properties", {}).items():
+        yield (*path, key)
+        yield from keys(below, (*path, key))
+    if "items" in schema:
+        yield from keys(schema["items"], (*path, "*"))
+
+
+def test_schema_is_one():
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_every_setting_is_described():
+    def nodes(schema):
+        yield schema
+        for below in schema.get("properties", {}).values():
+            yield from nodes(below)
+        if "items" in schema:
+            yield from nodes(schema["items"])
+
+    missing = [node for node in nodes(SCHEMA) if "description" not in node and "$ref" not in node]
+    assert missing == []
+
+
+def test_schema_has_exactly_the_keys_of_the_defaults():
+    def default_keys(tree, path=()):
+        for key, value in tree.items():
+            yield (*path, key)
+            if isinstance(value, dict):
+                yield from default_keys(value, (*path, key))
+
+    settable = {path for path in keys(SCHEMA) if "*" not in path and path[0] != "lookup"}
+    assert set(default_keys(DEFAULTS)) - {("lookup",)} == settable
+
+
+def test_osfamilymap_has_exactly_the_keys_of_lookup():
+    systems = salt.utils.yaml.safe_load((REPO / "immich/osfamilymap.yaml").read_text())
+    lookup = SCHEMA["properties"]["lookup"]["properties"]
+    expected = {part: set(described["properties"]) for part, described in lookup.items()}
+    for family in ("Debian", "RedHat"):
+        assert {part: set(values) for part, values in systems[family].items()} == expected
+    for values in systems.values():
+        assert all(set(part) <= expected[name] for name, part in values.items())
+
+
+def test_example_shows_every_setting_with_its_default():
+    example = salt.utils.yaml.safe_load(uncommented((REPO / "pillar.example").read_text()))
+    required = {
+        "postgres": {"password": "change-me"},
+        "valkey": {"password": "change-me", "admin_password": "change-me"},
+    }
+    assert example == {"immich": merged(DEFAULTS, required)}
+
+
+def test_example_names_every_key():
+    text = (REPO / "pillar.example").read_text()
+    missing = {path[-1] for path in keys(SCHEMA) if not re.search(rf"\b{path[-1]}\b[:`]| `{path[-1]}", text)}
+    assert missing == set()
+
+
+def test_example_has_the_order_of_the_defaults():
+    def order(tree, path=()):
+        for key, value in tree.items():
+            yield (*path, key)
+            if isinstance(value, dict):
+                yield from order(value, (*path, key))
+
+    example = salt.utils.yaml.safe_load(uncommented((REPO / "pillar.example").read_text()))["immich"]
+    assert list(order(example)) == list(order(DEFAULTS))
+
+
+def test_placeholders_of_the_example_are_refused(subject):
+    example = salt.utils.yaml.safe_load((REPO / "pillar.example").read_text())["immich"]
+    assert subject.errors(example) == {
+        "immich:postgres:password": "is too short: at least 12 characters",
+        "immich:valkey:admin_password": "is too short: at least 12 characters",
+        "immich:valkey:password": "is too short: at least 12 characters",
+    }
+
+
+def code():
+    """All that may read a setting. Of the settings module what makes something of them, not what checks them."""
+    for folder, pattern in (("immich", "**/*.sls"), ("immich", "**/*.j*"), ("_modules", "*.py"), ("_states", "*.py")):
+        for path in sorted((REPO / folder).glob(pattern)):
+            if path.name == "immich_settings.py":
+                yield path.read_text().partition("# What the host says")[2]
+            elif path.suffix != ".json":
+                yield path.read_text()
+
+
+# Handed on whole, to what takes each key by its name: see the tests of networks, connections and ACL users below.
+HANDED_ON = (("postgres", "admin"), ("valkey", "admin"))
+
+
+def test_every_setting_is_read_by_code():
+    text = "\n".join(code())
+    unread = []
+    for path in keys(SCHEMA):
+        section, key = (path[-2] if len(path) > 1 else "settings"), path[-1]
+        if "*" in path or path in HANDED_ON or path[:-1] in HANDED_ON:
+            continue
+        # settings.server.user, settings["server"]["user"], server["user"], immich:server:user; the two containers
+        # are also looped over as `part`, and what can be deleted by its name
+        also = "|part" if section in ("server", "machine_learning") else "|lookup|host" if path[0] == "lookup" else ""
+        reading = rf"\b({section}{also})(\.|:|\"\]\[\"|\[\"){key}\b"
+        looped = section == "clean" and f'"{key.removeprefix("delete_")}"' in text
+        if not re.search(reading, text) and not looped:
+            unread.append(":".join(path))
+    assert not unread, ", ".join(unread)
+
+
+def test_every_zone_has_one_meaning():
+    assert set(TIMEZONES["legacy"]) & set(TIMEZONES["zones"]) == set()
+    assert set(TIMEZONES["legacy"].values()) <= set(TIMEZONES["zones"])
+
+
+# Valid pillars
+
+
+def test_defaults_with_passwords_are_valid(subject):
+    assert subject.errors(REQUIRED) == {}
+    assert subject.warnings({}) == {}
+
+
+def test_settings_hold_no_secret(subject):
+    users = [{"name": "gitea", "password": "gitea-secret-4444", "rules": "+@read"}]
+    admin = {"host": "db.example", "password": "dba-secret-55555"}
+    text = json.dumps(subject.get({"postgres": {"managed": False, "admin": admin}, "valkey": {"acl_users": users}}))
+    assert not [secret for secret in (*SECRETS, "gitea-secret-4444", "dba-secret-55555") if secret in text]
+    assert subject.module.secret_paths() == [
+        "immich:postgres:password",
+        "immich:postgres:admin:password",
+        "immich:valkey:password",
+        "immich:valkey:admin_password",
+        "immich:valkey:acl_users:*:password",
+        "immich:valkey:admin:password",
+    ]
+
+
+def test_wrong_pillar_gives_no_settings(subject):
+    subject.module.__pillar__ = {"immich": {}}
+    assert subject.module.get() == {}
+    assert subject.module.errors()
+
+
+def test_pillar_without_the_key_lacks_the_passwords(subject):
+    subject.module.__pillar__ = {}
+    assert [error["path"] for error in subject.module.errors()] == [
+        "immich:postgres:password",
+        "immich:valkey:admin_password",
+        "immich:valkey:password",
+    ]
+
+
+def test_a_changed_pillar_is_seen_within_a_run(subject):
+    assert subject.get({"port": 2283})["port"] == 2283
+    assert subject.get({"port": 8080})["port"] == 8080
+    assert "immich:port" in subject.errors(merged(REQUIRED, {"port": 0}))
+    assert "immich:server:?" in subject.errors(merged(REQUIRED, {"server": {1: 2}}))
+    assert subject.errors(merged(REQUIRED, {"server": {}})) == {}
+
+
+def test_evaluated_once_for_a_pillar(subject):
+    assert subject.get({}) is subject.get({})
+
+
+def test_pillar_is_left_as_it_is(subject):
+    pillar = merged(REQUIRED, {"external_libraries": ["/mnt/a/"], "server": {"environment": {"A": 1}}})
+    before = copy.deepcopy(pillar)
+    subject.get(pillar)
+    assert pillar == before
+
+
+def test_sections_without_content_say_nothing(subject):
+    empty = dict.fromkeys(("server", "machine_learning", "podman", "clean", "lookup", "external_libraries"))
+    assert subject.get(empty) == subject.get({})
+    assert subject.errors(None) == subject.errors({})
+
+
+def test_missing_file_of_the_formula_is_an_error(subject):
+    broken = Settings()
+    broken.module.__salt__ = {"cp.cache_files": lambda sources: [""] * len(sources)}
+    with pytest.raises(CommandExecutionError, match="salt://immich/schema"):
+        broken.errors({})
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    (
+        ("ghcr.io/immich-app/immich-server", "ghcr.io/immich-app/immich-server:v3.0.3"),
+        ("ghcr.io/immich-app/immich-server:v3.0.1", "ghcr.io/immich-app/immich-server:v3.0.1"),
+        ("registry.example:5000/immich", "registry.example:5000/immich:v3.0.3"),
+        ("registry.example:5000/immich:v1", "registry.example:5000/immich:v1"),
+        ("localhost/immich@sha256:" + "a" * 64, "localhost/immich@sha256:" + "a" * 64),
+    ),
+)
+def test_image_has_a_tag(subject, image, expected):
+    assert subject.get({"server": {"image": image}})["server"]["image"] == expected
+    assert subject.get({"machine_learning": {"image": image}})["machine_learning"]["image"] == expected
+
+
+def test_paths_are_in_their_usual_form(subject):
+    found = subject.get(
+        {
+            "upload_location": "//mnt/nas//photos/",
+            "machine_learning": {"cache_location": "/mnt/cache/"},
+            "podman": {"projects_dir": "/opt/compose/"},
+            "external_libraries": ["/mnt/a/", {"path": "/home/ana", "mount": "/mnt/ana/"}],
+        }
+    )
+    assert found["upload_location"] == "/mnt/nas/photos"
+    assert found["machine_learning"]["cache_location"] == "/mnt/cache"
+    assert found["project_dir"] == "/opt/compose/immich"
+    assert found["external_libraries"] == [
+        {"path": "/mnt/a", "mount": "/mnt/a"},
+        {"path": "/home/ana", "mount": "/mnt/ana"},
+    ]
+
+
+def test_environment_is_text(subject):
+    found = subject.get({"server": {"environment": {"IMMICH_API_METRICS_PORT": 8081, "A": 1.5, "B": "yes"}}})
+    assert found["server"]["environment"] == {"IMMICH_API_METRICS_PORT": "8081", "A": "1.5", "B": "yes"}
+
+
+def test_own_network_is_there_without_being_listed(subject):
+    found = subject.get({"podman": {"external_networks": [{"name": "other", "subnet": "10.9.0.0/24"}]}})
+    assert [network["name"] for network in found["podman"]["external_networks"]] == ["immich", "other"]
+    assert found["network"] == DEFAULTS["podman"]["external_networks"][0]
+    assert found["podman"]["external_networks"][1]["gateway"] == "10.9.0.1"
+
+
+def test_own_network_keeps_its_interface_and_isolation_in_another_subnet(subject):
+    found = subject.get({"podman": {"external_networks": [{"name": "immich", "subnet": "10.9.0.0/24"}]}})
+    assert found["network"] == {
+        "name": "immich",
+        "subnet": "10.9.0.0/24",
+        "gateway": "10.9.0.1",
+        "interface_name": "immich0",
+        "isolate": "strict",
+    }
+
+
+def test_another_network_can_be_chosen(subject):
+    networks = [{"name": "photos", "subnet": "10.9.0.0/24", "gateway": "10.9.0.254"}]
+    found = subject.get({"network": "photos", "podman": {"external_networks": networks}})
+    assert found["network"] == networks[0]
+    assert found["podman"]["external_networks"] == networks
+
+
+def test_connections_to_managed_servers(subject):
+    found = subject.get({"postgres": {"port": 5433}, "valkey": {"port": 6380}})
+    assert found["postgres"]["connection"] == {
+        "host": "/var/run/postgresql",
+        "port": 5433,
+        "user": "postgres",
+        "os_user": "postgres",
+    }
+    assert found["valkey"]["connection"] == {
+        "host": "127.0.0.1",
+        "port": 6380,
+        "username": "immich-formula",
+        "password_file": "/etc/immich-formula/valkey.password",
+    }
+    assert found["postgres"]["host"] == found["valkey"]["host"] == "host.containers.internal"
+
+
+def test_connections_to_servers_managed_elsewhere(subject):
+    found = subject.get(
+        {
+            "postgres": {
+                "managed": False,
+                "host": "db.example",
+                "port": 5433,
+                "admin": {"host": "10.0.0.5", "user": "dba", "password": "dba-secret-55555", "sslmode": "verify-full"},
+            },
+            "valkey": {
+                "managed": False,
+                "host": "cache.example",
+                "admin": {"host": "10.0.0.6", "port": 6390, "password": "op-secret-666666", "tls": True},
+            },
+        }
+    )
+    assert found["postgres"]["connection"] == {
+        "host": "10.0.0.5",
+        "port": 5433,
+        "maintenance_db": "postgres",
+        "user": "dba",
+        "os_user": "postgres",
+        "password_pillar": "immich:postgres:admin:password",
+        "sslmode": "verify-full",
+    }
+    assert found["valkey"]["connection"] == {
+        "host": "10.0.0.6",
+        "port": 6390,
+        "username": "default",
+        "password_pillar": "immich:valkey:admin:password",
+        "tls": True,
+    }
+    assert (found["postgres"]["host"], found["valkey"]["host"]) == ("db.example", "cache.example")
+
+
+def test_admin_password_is_not_asked_of_a_server_managed_elsewhere(subject):
+    pillar = merged(REQUIRED, {"valkey": {"managed": False, "admin": {"host": "a", "password": "op-secret-666666"}}})
+    del pillar["valkey"]["admin_password"]
+    assert subject.errors(pillar) == {}
+
+
+def test_both_forms_of_acl_users(subject):
+    users = [
+        {"name": "paperless", "password": "paperless-7777", "rules": "~paperless:* +@read"},
+        {
+            "username": "gitea",
+            "password": "gitea-secret-8",
+            "keypattern": "gitea:* queue:*",
+            "commands": "&* +@read  -@dangerous",
+        },
+    ]
+    assert subject.get({"valkey": {"acl_users": users}})["valkey"]["acl_users"] == [
+        {
+            "name": "paperless",
+            "rules": "~paperless:* +@read",
+            "password_pillar": "immich:valkey:acl_users:0:password",
+        },
+        {
+            "name": "gitea",
+            "rules": "~gitea:* ~queue:* &* +@read -@dangerous",
+            "password_pillar": "immich:valkey:acl_users:1:password",
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grains", "packages", "service"),
+    (
+        (DEBIAN, ["postgresql-17"], "valkey-server"),
+        ({**DEBIAN, "osfinger": "Debian-12"}, ["postgresql-15"], "redis-server"),
+        ({"os_family": "Debian", "os": "Ubuntu", "osfinger": "Ubuntu-24.04"}, ["postgresql-16"], "redis-server"),
+        (
+            {"os_family": "RedHat", "os": "Fedora", "osfinger": "Fedora-42"},
+            ["postgresql-server", "postgresql-contrib"],
+            "valkey",
+        ),
+    ),
+)
+def test_lookup_of_each_system(grains, packages, service):
+    lookup = Settings(grains).get({})["lookup"]
+    assert lookup["postgres"]["packages"] == packages
+    assert lookup["valkey"]["service"] == service
+    assert set(lookup) == {"podman", "postgres", "valkey"}
+
+
+def test_lookup_of_the_pillar_wins(subject):
+    lookup = subject.get({"lookup": {"postgres": {"packages": ["postgresql-18"]}}})["lookup"]
+    assert lookup["postgres"]["packages"] == ["postgresql-18"]
+    assert lookup["postgres"]["socket_dir"] == "/var/run/postgresql"
+
+
+def test_unknown_system_needs_a_lookup():
+    found = Settings({"os_family": "Suse", "osfinger": "Leap-16"}).errors(REQUIRED)
+    assert found["immich:lookup:podman:packages"] == "is required: the formula knows none for Leap-16"
+
+
+PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
+
+
+@pytest.mark.parametrize("password", (PRINTABLE, "пароль на двенадцать", "密碼" * 6, " leading and trailing "))
+def test_any_printable_password(subject, password):
+    pillar = {"postgres": {"password": password}, "valkey": {"password": password, "admin_password": password}}
+    assert subject.errors(pillar) == {}
+
+
+@pytest.mark.parametrize(
+    ("pillar", "path"),
+    (
+        ({"version": "release"}, "immich:version"),
+        ({"version": "v3"}, "immich:version"),
+        ({"server": {"image": "localhost/immich:latest"}}, "immich:server:image"),
+        ({"valkey": {"password": "postgres-secret-1"}}, "immich:valkey:password"),
+        (
+            {"valkey": {"acl_users": [{"name": "a", "password": "short", "rules": ""}]}},
+            "immich:valkey:acl_users:0:password",
+        ),
+    ),
+)
+def test_warnings(subject, pillar, path):
+    assert list(subject.warnings(pillar)) == [path]
+
+
+# Wrong pillars: path, value, and a part of the message
+
+ACL = {"name": "a", "password": "twelve-chars", "rules": "+@read"}
+UNMANAGED = {"managed": False}
+
+WRONG = (
+    # required
+    ("postgres:password", None, "is required"),
+    ("valkey:password", None, "is required"),
+    ("valkey:admin_password", None, "is required"),
+    ("postgres:password", "elevenchars", "too short"),
+    ("postgres:password", "", "too short"),
+    ("postgres:password", 123456789012, "put it in quotes"),
+    ("postgres:password", True, "put it in quotes"),
+    ("postgres:password", "twelve-chars\n", "control character"),
+    ("valkey:admin_password", "twelve\tcharacters", "control character"),
+    ("valkey:password", "twelve\u2028characters", "line break"),
+    ("valkey:password", "twelve\ud800characters", "control character"),
+    # types
+    ("port", "2283", "must be a whole number, not text: leave the quotes out"),
+    ("port", 2283.5, "must be a whole number, not a number"),
+    ("port", True, "must be a whole number, not true or false"),
+    ("port", None, "must be a whole number, not nothing"),
+    ("port", [2283], "must be a whole number, not a list"),
+    ("version", 3.0, "must be text, not a number: a version such as v3.0.3"),
+    ("server", "image", "must be a mapping, not text"),
+    ("server:user", 120020, 'numbers of user and group in quotes, such as "2000:2000"'),
+    ("external_libraries", "/mnt/photos", "must be a list, not text"),
+    ("external_libraries:0", [7], "must be text or a mapping"),
+    ("machine_learning:enabled", "yes", "must be true or false, not text: leave the quotes out"),
+    ("podman:external_networks:0", ["immich"], "must be a mapping, not text"),
+    # unknown keys
+    ("prot", 2283, "is no setting: did you mean port?"),
+    ("postgres:passwort", "x", "is no setting: did you mean password?"),
+    ("server:zzz", 1, "is no setting; there are image, user, environment"),
+    ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
+    ("lookup:valkey:service_name", "x", "is no setting: did you mean service?"),
+    # versions and images
+    ("version", "3.0.3", "a version such as v3.0.3"),
+    ("version", "latest", "a version such as v3.0.3"),
+    ("version", "v3.0.3; rm -rf /", "a version such as v3.0.3"),
+    ("server:image", "Ghcr.io/Immich", "in lower case"),
+    ("machine_learning:image", "immich:", "must be an image"),
+    # time zones
+    ("timezone", "Australia/ACT", "write Australia/Sydney"),
+    ("timezone", "US/Pacific", "write America/Los_Angeles"),
+    ("timezone", "Europe/Pariss", "did you mean Europe/Paris?"),
+    ("timezone", "", "is no time zone"),
+    ("timezone", "../../etc/passwd", "is no time zone"),
+    # paths
+    ("upload_location", "srv/immich", "absolute path"),
+    ("upload_location", "/srv/a:b", "without colons"),
+    ("upload_location", "/", "a directory below it"),
+    ("upload_location", "/srv/", "must not be /srv itself"),
+    ("upload_location", "/srv/../etc", "must not hold .."),
+    ("machine_learning:cache_location", "/srv/immich/upload/cache", "overlaps immich:upload_location"),
+    ("machine_learning:cache_location", "/srv/immich", "overlaps immich:upload_location"),
+    ("podman:projects_dir", "/etc", "must not be /etc itself"),
+    ("podman:projects_dir", "/srv/immich/upload", "overlaps immich:upload_location"),
+    ("upload_location_moved_from", "/srv/immich/upload/", "is the same as"),
+    ("external_libraries:0", ["/srv/immich/upload/more"], "overlaps immich:upload_location"),
+    ("external_libraries:1", ["/mnt/a", "/mnt/a"], "overlaps immich:external_libraries:0"),
+    ("external_libraries:0", ["/data/photos"], "set its mount"),
+    ("external_libraries:0", [{"path": "/mnt/a", "mount": "/"}], "set its mount"),
+    ("external_libraries:0:mount", [{"path": "/mnt/a", "mount": "b"}], "absolute path"),
+    ("external_libraries:0:path", [{"mount": "/b"}], "is missing"),
+    (
+        "external_libraries:1",
+        [{"path": "/mnt/a", "mount": "/m"}, {"path": "/mnt/b", "mount": "/m"}],
+        "mounted at the same place",
+    ),
+    ("lookup:valkey:acl_file", "users.acl", "absolute path"),
+    # addresses and ports
+    ("bind_address", "localhost", "must be an IP address"),
+    ("host_gateway", "gateway", "podman or an IPv4 address"),
+    ("host_gateway", "fd00::1", "podman or an IPv4 address"),
+    ("host_gateway", "127.0.0.1", "containers can reach"),
+    ("host_gateway", "172.20.0.1", "must not be in the subnet of the network immich"),
+    ("port", 0, "must be from 1 to 65535"),
+    ("port", 65536, "must be from 1 to 65535"),
+    ("port", 5432, "is the same as immich:postgres:port"),
+    ("port", 6379, "is the same as immich:valkey:port"),
+    ("valkey:port", 5432, "is the same as immich:postgres:port"),
+    # networks
+    ("network", "imich", "did you mean"),
+    ("podman:external_networks:0:subnet", [{"name": "a", "subnet": "10.9.0.1/24"}], "did you mean 10.9.0.0/24?"),
+    ("podman:external_networks:0:subnet", [{"name": "a", "subnet": "10.9.0.0"}], "is no subnet in CIDR notation"),
+    ("podman:external_networks:0:subnet", [{"name": "a", "subnet": "10.9.0.0/33"}], "is no subnet in CIDR notation"),
+    ("podman:external_networks:0:subnet", [{"name": "a", "subnet": "10.9.0.0/30"}], "is too small"),
+    ("podman:external_networks:0:subnet", [{"name": "a", "subnet": "127.0.0.0/8"}], "has another use"),
+    ("podman:external_networks:0:subnet", [{"name": "a"}], "is missing"),
+    ("podman:external_networks:0:name", [{"subnet": "10.9.0.0/24"}], "is missing"),
+    ("podman:external_networks:0:name", [{"name": "podman", "subnet": "10.9.0.0/24"}], "Podman's default network"),
+    (
+        "podman:external_networks:0:gateway",
+        [{"name": "a", "subnet": "10.9.0.0/24", "gateway": "10.8.0.1"}],
+        "10.8.0.1 is not in the subnet 10.9.0.0/24",
+    ),
+    (
+        "podman:external_networks:0:gateway",
+        [{"name": "a", "subnet": "10.9.0.0/24", "gateway": "10.9.0.255"}],
+        "which no host can have",
+    ),
+    (
+        "podman:external_networks:0:gateway",
+        [{"name": "a", "subnet": "10.9.0.0/24", "gateway": "x"}],
+        "must be an IP address",
+    ),
+    (
+        "podman:external_networks:0:interface_name",
+        [{"name": "a", "subnet": "10.9.0.0/24", "interface_name": "sixteen-letters-"}],
+        "1 to 15 letters",
+    ),
+    (
+        "podman:external_networks:1:subnet",
+        [{"name": "a", "subnet": "10.9.0.0/24"}, {"name": "b", "subnet": "10.0.0.0/8"}],
+        "overlaps 10.9.0.0/24 of immich:podman:external_networks:0",
+    ),
+    (
+        "podman:external_networks:1:name",
+        [{"name": "a", "subnet": "10.9.0.0/24"}, {"name": "a", "subnet": "10.8.0.0/24"}],
+        "is the name of two networks",
+    ),
+    ("podman:external_networks:0:subnet", [{"name": "immich", "subnet": "fd00::/64"}], "must be of IPv4"),
+    # environment
+    ("server:environment:DB_HOSTNAME", "x", "use immich:postgres:host"),
+    ("server:environment:DB_PASSWORD_FILE", "/x", "use immich:postgres:password"),
+    ("server:environment:REDIS_DBINDEX", 1, "use immich:valkey:database"),
+    ("server:environment:TZ", "Etc/UTC", "use immich:timezone"),
+    ("server:environment:IMMICH_PORT", 1, "use immich:port"),
+    ("machine_learning:environment:IMMICH_HOST", "::", "the formula sets it"),
+    ("machine_learning:environment:DB_PASSWORD", "x", "use immich:postgres:password"),
+    ("server:environment:IMMICH_LOG_LEVEL", "info", "verbose, debug, log, warn, error, fatal"),
+    ("server:environment:IMMICH_ENV", "", "must not be empty"),
+    ("server:environment:IMMICH_ENV", None, "must be text or a number, not nothing"),
+    ("server:environment:IMMICH_ENV", True, "put it in quotes"),
+    ("server:environment:IMMICH_ENV", float("inf"), "a number beyond all bounds"),
+    ("server:environment:IMMICH-ENV", "x", "no name of an environment variable"),
+    ("server:environment:IMMICH_WORKERS_INCLUDE", "microservices", "must include api"),
+    ("server:environment:IMMICH_WORKERS_EXCLUDE", "api", "must not exclude api"),
+    # PostgreSQL and Valkey
+    ("postgres:user", "postgres", "a name of PostgreSQL's own"),
+    ("postgres:user", "Immich", "lower-case"),
+    ("postgres:database", "template1", "a database of PostgreSQL's own"),
+    ("postgres:host", "db.example", "immich:postgres:managed false"),
+    ("postgres:vector_extension", "vectorcord", "did you mean vectorchord?"),
+    ("postgres:admin:sslmode", "verify", "must be one of"),
+    ("postgres:admin:sslkey", "key.pem", "absolute path"),
+    ("valkey:user", "default", "which has another use"),
+    ("valkey:database", 16, "must be from 0 to 15"),
+    ("valkey:host", "cache.example", "immich:valkey:managed false"),
+    ("valkey:admin:tls_ca", "/etc/ssl/ca.pem", "immich:valkey:admin:tls is false"),
+    # ACL users
+    ("valkey:acl_users:0", [{**ACL, "name": "default"}], "another use"),
+    ("valkey:acl_users:0", [{**ACL, "name": "immich-formula"}], "another use"),
+    ("valkey:acl_users:1", [ACL, ACL], "second entry for the user a"),
+    ("valkey:acl_users:0:rules", [{"name": "a", "password": "x"}], "is missing"),
+    ("valkey:acl_users:0:name", [{"password": "x", "rules": ""}], "is missing"),
+    ("valkey:acl_users:0:commands", [{"username": "a", "password": "x", "keypattern": ""}], "is missing"),
+    ("valkey:acl_users:0:password", [{"name": "a", "rules": ""}], "is required"),
+    ("valkey:acl_users:0", [{**ACL, "username": "a"}], "mixes two forms"),
+    ("valkey:acl_users:0:rules", [{**ACL, "rules": ">secret +@read"}], "rules about passwords"),
+    ("valkey:acl_users:0:rules", [{**ACL, "rules": "nopass +@read"}], "rules about passwords"),
+    ("valkey:acl_users:0:password", [{**ACL, "name": "immich"}], "differs from immich:valkey:password"),
+    # confirmations
+    ("clean:delete_database", "immich2", "must be the value of immich:postgres:database"),
+    ("clean:delete_uploads", True, "must be text, not true or false"),
+    ("clean:delete_uploads", "/srv/immich", "must be the value of immich:upload_location"),
+)
+
+
+NEIGHBOURS = ("network", "machine_learning", "podman")
+
+
+@pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}-{text}" for path, _, text in WRONG])
+def test_wrong_value_is_reported_with_its_path(subject, path, value, message):
+    # A path into a list is given the list as its value.
+    given_at = re.sub(r":\d+.*", "", path)
+    found = subject.errors(merged(REQUIRED, nested(given_at, value)))
+    assert message in found[f"immich:{path}"]
+    # An overlap or a missing part may be told of several places, but of none that has nothing to do with it.
+    assert all(each.split(":")[1] in (path.split(":")[0], *NEIGHBOURS) for each in found)
+
+
+@pytest.mark.parametrize(
+    ("pillar", "path", "message"),
+    (
+        ({"postgres": UNMANAGED}, "immich:postgres:admin:host", "is required"),
+        ({"postgres": UNMANAGED}, "immich:postgres:admin:password", "is required"),
+        ({"valkey": UNMANAGED}, "immich:valkey:admin:host", "is required"),
+        ({"valkey": UNMANAGED}, "immich:valkey:admin:password", "is required"),
+        (
+            {"postgres": {**UNMANAGED, "admin": {"host": "db", "sslcert": "/cert.pem"}}},
+            "immich:postgres:admin:sslkey",
+            "belong together",
+        ),
+        (
+            {"postgres": {**UNMANAGED, "admin": {"host": "a/b", "password": "x"}}},
+            "immich:postgres:admin:host",
+            "absolute path of a directory",
+        ),
+        (
+            {"valkey": {**UNMANAGED, "admin": {"host": "a", "password": "x", "tls": True, "tls_key": "/key.pem"}}},
+            "immich:valkey:admin:tls_cert",
+            "belong together",
+        ),
+    ),
+)
+def test_servers_managed_elsewhere_need_an_administrator(subject, pillar, path, message):
+    assert message in subject.errors(merged(REQUIRED, pillar))[path]
+
+
+def test_socket_needs_no_password(subject):
+    admin = {"host": "/var/run/postgresql"}
+    assert subject.errors(merged(REQUIRED, {"postgres": {"managed": False, "admin": admin}})) == {}
+
+
+def test_everything_is_reported_at_once(subject):
+    found = subject.errors(
+        {
+            "prot": 1,
+            "port": "x",
+            "timezone": "US/Pacific",
+            "upload_location": "relative",
+            "network": "none",
+            "podman": {
+                "external_networks": [
+                    {"name": "a", "subnet": "10.9.0.0/33"},
+                    {"name": "b", "subnet": "10.8.0.0/24", "gateway": "10.9.0.1"},
+                ]
+            },
+            "postgres": {"password": 1},
+            "valkey": {"password": "short"},
+        }
+    )
+    assert list(found) == sorted(found)
+    assert set(found) == {
+        "immich:network",
+        "immich:podman:external_networks:0:subnet",
+        "immich:podman:external_networks:1:gateway",
+        "immich:port",
+        "immich:postgres:password",
+        "immich:prot",
+        "immich:timezone",
+        "immich:upload_location",
+        "immich:valkey:admin_password",
+        "immich:valkey:password",
+    }
+
+
+@pytest.mark.parametrize("pillar", (True, 5, 1.5, "immich", ["immich"], [], b"x", {1, 2}, object()))
+def test_pillar_that_is_no_mapping(subject, pillar):
+    assert "must be a mapping, not " in subject.errors(pillar)["immich"]
+
+
+def test_loop_in_the_pillar(subject):
+    loop = copy.deepcopy(REQUIRED)
+    loop["loop"] = loop["postgres"]["password"] = loop["version"] = loop
+    assert set(subject.errors(loop)) == {"immich:loop", "immich:postgres:password", "immich:version"}
+
+
+@pytest.mark.parametrize("path", ("port", "postgres:password", "version", "server:environment:A", "zzz"))
+def test_number_without_end(subject, path):
+    number = 1 << 40000  # more digits than Python turns into text
+    assert f"immich:{path}" in subject.errors(merged(REQUIRED, nested(path, number)))
+    assert f"immich:{path}" in subject.errors(merged(REQUIRED, nested(path, [number])))
+
+
+# No error tells a secret
+
+
+@pytest.mark.parametrize("path", ("postgres:password", "valkey:password", "valkey:admin_password"))
+@pytest.mark.parametrize(
+    "wrapped",
+    (
+        lambda secret: secret[:8],
+        lambda secret: secret + "\n",
+        lambda secret: [secret],
+        lambda secret: {secret: secret},
+        lambda secret: {1: {secret: [secret]}},
+        lambda secret: int.from_bytes(secret.encode(), "big"),
+    ),
+)
+def test_errors_hold_no_secret(subject, path, wrapped):
+    secret = wrapped("hunter22-hunter22")
+    found = json.dumps(subject.errors(merged(REQUIRED, nested(path, secret))))
+    assert f"immich:{path}" in found
+    assert "hunter22" not in found
+    assert str(int.from_bytes(b"hunter22-hunter22", "big")) not in found
+
+
+def test_errors_of_a_mapping_that_is_a_password_hold_no_secret(subject):
+    assert "hunter22" not in json.dumps(subject.errors({"postgres": "hunter22", "valkey": ["hunter22"]}))
+
+
+# What is read from the host
+
+PROC_NET_TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   105        0 20001 1 0 100 0 0 10 0
+   1: 00000000:08EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 20002 1 0 100 0 0 10 0
+   2: 0100007F:08EC 0100007F:1538 01 00000000:00000000 00:00000000 00000000     0        0 20003 1 0 20 4 30 10 -1
+"""
+PROC_NET_TCP6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when
+   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 0 0 0 0 20004
+   1: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 0 0 0 0 20005
+   2: 000080FE000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 0 0 0 0 20006
+"""
+
+
+def address(text):
+    return ipaddress.ip_address(text)
+
+
+def test_listeners_of_the_kernels_tables(subject):
+    # Taken from a little-endian machine; the column of the inode is the tenth in both.
+    ipv6 = PROC_NET_TCP6.replace(" 0 0 0 0 2", " 00:00000000 00000000 0 0 2")
+    assert subject.module._parsed_listeners(PROC_NET_TCP) == [
+        (address("127.0.0.1"), 5432, 20001),
+        (address("0.0.0.0"), 2283, 20002),
+    ]
+    assert subject.module._parsed_listeners(ipv6) == [
+        (address("::"), 8080, 20004),
+        (address("127.0.0.1"), 8081, 20005),
+        (address("fe80::1"), 8082, 20006),
+    ]
+
+
+CONMON = ["/usr/bin/conmon", "-n", "immich-server", "--exit-command"]
+
+
+@pytest.mark.parametrize(
+    ("bound", "listening", "owner", "message"),
+    (
+        ("0.0.0.0", "127.0.0.1", (7, ["nginx: master"]), "2283 is taken by nginx: master (process 7)"),
+        ("127.0.0.1", "0.0.0.0", (7, ["nginx"]), "2283 is taken by nginx (process 7)"),
+        ("127.0.0.1", "::", (7, ["nginx"]), "2283 is taken by nginx (process 7)"),
+        ("10.0.0.1", "10.0.0.1", None, "2283 is taken by another process"),
+        ("0.0.0.0", "0.0.0.0", (7, ["/usr/bin/conmon", "-n", "paperless"]), "taken by /usr/bin/conmon"),
+        ("0.0.0.0", "0.0.0.0", (7, CONMON), None),
+        ("127.0.0.1", "10.0.0.1", (7, ["nginx"]), None),
+        ("::1", "127.0.0.1", (7, ["nginx"]), None),
+    ),
+)
+def test_port_taken(subject, bound, listening, owner, message):
+    listeners = [(address(listening), 2283, 1), (address("0.0.0.0"), 80, 2)]
+    found = list(subject.module._check_port_free(2283, bound, listeners, lambda inodes: owner))
+    assert [text for _, text in found] == [] if message is None else message in found[0][1]
+
+
+def test_podmans_conflicts_are_told(subject):
+    asked = []
+
+    def conflicts(subnet, ignore):
+        asked.append((subnet, ignore))
+        return ["the host's route to 172.20.0.0/24 through eth1"]
+
+    subject.module.__salt__["podman_network.conflicts"] = conflicts
+    try:
+        found = subject.errors(REQUIRED)
+    finally:
+        del subject.module.__salt__["podman_network.conflicts"]
+    assert asked == [("172.20.0.0/16", "immich")]
+    assert list(found.values()) == ["172.20.0.0/16 overlaps the host's route to 172.20.0.0/24 through eth1"]
+
+
+# Any pillar at all
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(min_value=2**62, max_value=2**20000)
+    | st.floats()
+    | st.text(max_size=30)
+    | st.binary(max_size=5)
+    | st.dates()
+    | st.sampled_from(["/", "/srv/immich", "10.0.0.0/8", "172.20.0.1", "fd00::/64", "::", "immich", "v3.0.3"]),
+    lambda below: (
+        st.lists(below, max_size=3)
+        | st.dictionaries(st.text(max_size=8) | st.integers() | st.none() | st.booleans(), below, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+def shaped(schema):
+    """Pillars of the schema's shape, with something else here and there."""
+    if "$ref" in schema:
+        schema = {**SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], **schema}
+    if "properties" in schema:
+        right = st.fixed_dictionaries({}, optional={key: shaped(each) for key, each in schema["properties"].items()})
+    elif "items" in schema:
+        right = st.lists(shaped(schema["items"]), max_size=3)
+    elif schema.get("type") == "boolean":
+        right = st.booleans()
+    elif schema.get("type") == "integer":
+        right = st.integers(1, 70000)
+    else:
+        right = st.text(max_size=20) | st.sampled_from(
+            ["/srv/a", "/srv/a/b", "/data", "10.0.0.0/8", "10.1.0.0/24", "10.1.0.1", "a", "b", "x" * 12, "Etc/UTC"]
+        )
+    return st.one_of(right, right, right, right, JUNK)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pillar=st.one_of(JUNK, shaped(SCHEMA)))
+def test_any_pillar_gives_settings_or_errors(loaded, pillar):
+    loaded.module.__context__.pop("immich_settings.evaluated", None)
+    loaded.module.__pillar__ = {"immich": pillar}
+    found, got = loaded.module.errors(), loaded.module.get()
+    assert bool(found) != bool(got)
+    assert all(error["path"].isprintable() and error["message"].isprintable() for error in found)
+    json.dumps([found, got])
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(pillar=shaped(SCHEMA).filter(lambda pillar: isinstance(pillar, dict)))
+def test_valid_passwords_never_show(loaded, pillar):
+    loaded.module.__context__.pop("immich_settings.evaluated", None)
+    loaded.module.__pillar__ = {"immich": merged(pillar, REQUIRED)}
+    told = json.dumps([loaded.module.errors(), loaded.module.warnings(), loaded.module.get()])
+    assert not [secret for secret in SECRETS if secret in told]
