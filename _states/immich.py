@@ -1,0 +1,92 @@
+"""
+Applying the formula: a run whose modules have only just been synced, and a pillar that is wrong
+================================================================================================
+
+Used by ``immich/settings.jinja`` and ``immich/bootstrap``. Nothing else has a use for it.
+"""
+
+__virtualname__ = "immich"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def applied(name):
+    """
+    Make sure that an SLS of the formula is applied with the modules that this run has synced.
+
+    A run is rendered before its first state has run, so the SLS that needs the modules is rendered again here. Its
+    states appear in the output like those of any other SLS.
+
+    name
+        The SLS, as in ``immich.postgres``.
+
+    .. code-block:: yaml
+
+        Immich is applied with the modules just synced:
+          immich.applied:
+            - name: immich
+    """
+    ret = {
+        "name": name,
+        "changes": {},
+        "result": True,
+        "comment": f"{name} was applied with the modules just synced",
+    }
+    arguments = {"concurrent": True, "test": __opts__["test"], "saltenv": __env__}
+    if "immich" in __pillar__:
+        # The outer run may have been given its pillar on the command line.
+        arguments["pillar"] = {"immich": __pillar__["immich"]}
+    answer = __salt__["state.sls"](name, **arguments)
+    if not isinstance(answer, dict):
+        ret.update(result=False, comment="\n".join(map(str, answer)))
+        return ret
+    states = sorted(answer.items(), key=lambda item: item[1].get("__run_num__", 0))
+    # Salt keeps no warnings of inner states.
+    ret["warnings"] = [text for _, state in states for text in state.get("warnings", [])]
+    ret["sub_state_run"] = [_sub_state(tag, state) for tag, state in states]
+    if any(state["result"] is False for _, state in states):
+        ret.update(result=False, comment=f"{name} was applied with the modules just synced, and failed; see below")
+    return ret
+
+
+def _sub_state(tag, state):
+    """What Salt wants to know of a state of an inner run, to show it in the outer one."""
+    kind, identifier, name, function = tag.split("_|-")
+    low = {"state": kind, "__id__": identifier, "name": name, "fun": function}
+    kept = ("changes", "result", "duration", "start_time", "comment")
+    return {"low": low, "name": name, **{key: state[key] for key in kept if key in state}}
+
+
+def pillar_valid(name, errors, warnings=()):
+    """
+    Say what is wrong with the pillar, all of it at once.
+
+    name
+        What the state is about, for the output.
+
+    errors
+        List of ``{"path": …, "message": …}``, as from ``immich_settings.errors``. An empty list is success.
+
+    warnings
+        List of sentences that deserve a look and stop nothing. Default: none.
+
+    .. code-block:: yaml
+
+        The pillar is valid:
+          immich.pillar_valid:
+            - errors: []
+    """
+    ret = {
+        "name": name,
+        "changes": {},
+        "result": True,
+        "comment": "The pillar is valid",
+        "warnings": list(warnings),
+    }
+    if errors:
+        lines = [f"{error['path']}: {error['message']}" for error in errors]
+        ret["result"] = False
+        ret["comment"] = "The pillar is wrong; nothing was changed. Mend these and apply again:\n" + "\n".join(lines)
+    return ret

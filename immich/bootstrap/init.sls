@@ -1,0 +1,58 @@
+# Brings Salt's Python the libraries and the minion the modules that the formula needs, with core states alone, and says
+# whether the pillar is valid. Once all is there, only the last remains. Depends on nothing.
+{%- from "immich/settings.jinja" import ready with context %}
+{%- import_yaml "immich/osfamilymap.yaml" as osfamilymap %}
+{%- set python = grains["pythonexecutable"] %}
+{%- set of_distribution = python.startswith("/usr/bin/") %}
+{%- set wheels = ["redis", "psycopg2-binary", "jsonschema"] %}
+{%- set packages = ["python3-redis", "python3-psycopg2", "python3-jsonschema"] %}
+
+{%- if ready %}
+
+The pillar is valid:
+  immich.pillar_valid:
+    - errors: {{ salt["immich_settings.errors"]() | json }}
+    - warnings: {{ salt["immich_settings.warnings"]() | json }}
+
+{%- elif opts["test"] %}
+
+The rest of the plan needs the formula's modules:
+  test.show_notification:
+    - text: |
+        This minion lacks the formula's modules, or has other versions of them, and a dry run installs nothing.
+        state.apply without test=True brings them itself. To see the whole plan before, type:
+          {{ "apt-get install" if of_distribution else python ~ " -m pip install" }} {{ (packages if of_distribution else wheels) | join(" ") }}
+          salt-call --local saltutil.sync_all
+        and repeat test=True. What can be told without them stands below.
+
+{%-   for service in ("podman", "postgres", "valkey") %}
+{%-     set found = namespace(packages=[]) %}
+{%-     for family in (grains["os_family"], grains["os"], grains["osfinger"]) %}
+{%-       set found.packages = osfamilymap.get(family, {}).get(service, {}).get("packages", found.packages) %}
+{%-     endfor %}
+
+Packages of {{ service }} are installed:
+  pkg.installed:
+    - pkgs: {{ found.packages | json }}
+{%-   endfor %}
+
+{%- else %}
+
+Salt's Python has the libraries of the formula's modules:
+{%-   if of_distribution %}
+  pkg.installed:
+    - pkgs: {{ packages | json }}
+{%-   else %}
+  pip.installed:
+    - pkgs: {{ wheels | json }}
+{%-   endif %}
+    - reload_modules: true
+
+The formula's modules are synced:
+  saltutil.sync_all:
+    - refresh: true
+    - reload_modules: true
+    - require:
+      - Salt's Python has the libraries of the formula's modules
+
+{%- endif %}
