@@ -1,0 +1,26 @@
+# Takes the gateway's address and firewall away, after the services that listen there: that of PostgreSQL and Valkey is
+# included.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.valkey.clean", "immich.postgres.clean"]) }}
+{%- if settings %}
+
+The gateway is stopped and stays so:
+  service.dead:
+    - name: immich-gateway
+    - enable: false
+    - require:
+      - sls: immich.valkey.clean
+      - sls: immich.postgres.clean
+
+The gateway's files are removed:
+  immich_app.units_absent:
+    - files:
+      - /etc/systemd/system/immich-gateway.service
+      - /etc/systemd/system/nftables.service.d/immich-gateway.conf
+{%- for service in (settings.lookup.postgres.unit, settings.lookup.valkey.service) %}
+      - /etc/systemd/system/{{ service }}.service.d/immich-gateway.conf
+{%- endfor %}
+      - /etc/immich-gateway.nft
+    - require:
+      - service: The gateway is stopped and stays so
+{%- endif %}

@@ -1,0 +1,67 @@
+# The address at which PostgreSQL and Valkey answer containers (host.containers.internal), there from boot on, and the
+# firewall table that lets only the Immich network reach them there. Depends on immich.podman.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.podman"]) }}
+{%- if settings %}
+{%- set gateway = salt["immich_gateway.wanted"](settings) %}
+{%- set context = {"address": gateway.address, "network": gateway.network, "ports": gateway.ports} %}
+
+The gateway's firewall rules are written:
+  file.managed:
+    - name: /etc/immich-gateway.nft
+    - source: salt://immich/gateway/files/immich-gateway.nft.j2
+    - template: jinja
+    - context: {{ context | json }}
+    - mode: '0644'
+    - require:
+      - sls: immich.podman
+
+The gateway's unit is installed:
+  file.managed:
+    - name: /etc/systemd/system/immich-gateway.service
+    - source: salt://immich/gateway/files/immich-gateway.service.j2
+    - template: jinja
+    - context: {{ context | json }}
+    - mode: '0644'
+    - require:
+      - sls: immich.podman
+
+A restart of nftables keeps the gateway's firewall:
+  file.managed:
+    - name: /etc/systemd/system/nftables.service.d/immich-gateway.conf
+    - source: salt://immich/gateway/files/nftables.conf
+    - mode: '0644'
+    - makedirs: true
+
+{%- for service in gateway.services %}
+
+{{ service }} starts after the gateway:
+  file.managed:
+    - name: /etc/systemd/system/{{ service }}.service.d/immich-gateway.conf
+    - source: salt://immich/gateway/files/service.conf.j2
+    - template: jinja
+    - context: {{ context | json }}
+    - mode: '0644'
+    - makedirs: true
+    - require:
+      - sls: immich.podman
+{%- endfor %}
+
+The gateway comes up at boot:
+  service.enabled:
+    - name: immich-gateway
+    - require:
+      - file: The gateway's unit is installed
+
+The gateway is active:
+  immich_gateway.active:
+    - address: {{ gateway.address }}
+    - network: {{ gateway.network | json }}
+    - ports: {{ gateway.ports | json }}
+    - require:
+      - service: The gateway comes up at boot
+    - watch:
+      - file: The gateway's firewall rules are written
+      - file: The gateway's unit is installed
+      - file: A restart of nftables keeps the gateway's firewall
+{%- endif %}

@@ -1,0 +1,19 @@
+# Removes Immich's network, where nothing else uses it, and the choice of a compose provider. Podman itself, other
+# networks and the directory of compose projects stay.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.app.clean", "immich.gateway.clean"]) }}
+{%- if settings %}
+
+Podman network {{ settings.network.name }} is absent:
+  podman_network.absent:
+    - name: {{ settings.network.name }}
+    - keep_used: true
+    - gone_before: {{ salt["immich_app.containers"](settings.project_dir) | json }}
+    - require:
+      - sls: immich.app.clean
+      - sls: immich.gateway.clean
+
+podman compose has its own choice of provider:
+  file.absent:
+    - name: /etc/containers/containers.conf.d/50-immich.conf
+{%- endif %}

@@ -1,0 +1,41 @@
+# Podman, the one program behind `podman compose`, the directory of compose projects, and the networks that outlive them.
+# Depends on immich.bootstrap.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, []) }}
+{%- if settings %}
+
+Podman and its compose provider are installed:
+  pkg.installed:
+    - pkgs: {{ settings.lookup.podman.packages | json }}
+
+podman compose has one provider:
+  file.managed:
+    - name: /etc/containers/containers.conf.d/50-immich.conf
+    - source: salt://immich/podman/files/50-immich.conf.j2
+    - template: jinja
+    - context:
+        compose_provider: {{ settings.lookup.podman.compose_provider | json }}
+    - mode: '0644'
+    - makedirs: true
+    - require:
+      - pkg: Podman and its compose provider are installed
+
+The directory of compose projects is present:
+  file.directory:
+    - name: {{ settings.podman.projects_dir | json }}
+    - user: root
+    - group: root
+    - mode: '0755'
+    - makedirs: true
+
+{%- for network in settings.podman.external_networks %}
+
+Podman network {{ network.name }} is present:
+  podman_network.present:
+{%-   for key, value in network.items() if value is not none %}
+    - {{ key }}: {{ value | json }}
+{%-   endfor %}
+    - require:
+      - pkg: Podman and its compose provider are installed
+{%- endfor %}
+{%- endif %}
