@@ -1,0 +1,285 @@
+"""
+Decide what Immich needs of PostgreSQL, and check that it has it.
+
+Nothing here speaks to the server: the execution module ``pgsql`` does.
+
+All facts are from Immich v3.0.3: server/src/constants.ts (extensions and their versions) and
+server/src/repositories/database.repository.ts.
+"""
+
+import re
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+# Immich's name of a vector extension (DB_VECTOR_EXTENSION) and PostgreSQL's.
+VECTOR_EXTENSIONS = {"vectorchord": "vchord", "pgvector": "vector"}
+# From the first version (included) to the last (excluded).
+VECTOR_VERSIONS = {"vchord": ((0, 3), (2,)), "vector": ((0, 5), (1,))}
+PRELOAD_LIBRARIES = {"vchord": "vchord.so"}
+OTHER_EXTENSIONS = ["cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"]
+SCHEMA = "public"
+
+ROLE = {
+    "login": True,
+    "superuser": False,
+    "createdb": False,
+    "createrole": False,
+    "replication": False,
+    "bypassrls": False,
+}
+
+
+def __virtual__():
+    if "pgsql.version" not in __salt__:
+        return False, "immich_postgres needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    return True
+
+
+def vector_extension(database, preference="auto", connection=None):
+    """
+    Return the vector extension for a database, by PostgreSQL's name: ``vchord`` or ``vector``.
+
+    What the database has is kept. Otherwise ``auto`` takes VectorChord where the server offers a version that
+    Immich supports, else pgvector.
+
+    database
+        Name of the database, which need not be there yet.
+    preference
+        ``vectorchord``, ``pgvector`` or ``auto``. Defaults to ``auto``.
+    connection
+        As in ``pgsql``. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached or does not offer what is wanted (the exception
+    then has ``absent = "extension"``), and ``SaltInvocationError`` for another preference.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich_postgres.vector_extension immich
+    """
+    if preference not in ("auto", *VECTOR_EXTENSIONS):
+        raise SaltInvocationError(f"There is no vector extension {preference}: say auto, vectorchord or pgvector.")
+    known = _vector_extensions(database, connection)
+    for extension in ("vchord", "vector"):
+        if known[extension]["installed"]:
+            return extension
+    wanted = list(VECTOR_EXTENSIONS.values()) if preference == "auto" else [VECTOR_EXTENSIONS[preference]]
+    for extension in wanted:
+        if supported(extension, known[extension]["available"]):
+            return extension
+    error = CommandExecutionError(
+        f"The server does not offer {' or '.join(_range(extension) for extension in wanted)}: install its package. "
+        f"It offers {_offers(known)}."
+    )
+    error.absent = "extension"
+    raise error
+
+
+def vector_extension_setting(database, preference="auto", connection=None):
+    """
+    Return the vector extension for a database, by Immich's name: ``vectorchord`` or ``pgvector``.
+
+    database, preference, connection
+        As in ``vector_extension``.
+
+    Raises what ``vector_extension`` raises.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich_postgres.vector_extension_setting immich
+    """
+    extension = vector_extension(database, preference, connection)
+    return next(name for name, value in VECTOR_EXTENSIONS.items() if value == extension)
+
+
+def supported(extension, version):
+    """
+    Tell whether Immich supports a version of a vector extension.
+
+    extension
+        ``vchord`` or ``vector``.
+    version
+        Version, or nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich_postgres.supported vector 0.8.0
+    """
+    if not version:
+        return False
+    first, last = VECTOR_VERSIONS[extension]
+    return first <= tuple(map(int, re.findall(r"\d+", version)[:3])) < last
+
+
+def extensions(vector, present=True):
+    """
+    Return the extensions that Immich needs, in the order in which they are created and updated.
+
+    vector
+        ``vchord`` or ``vector``.
+    present
+        Whether the database has that extension already. A new ``vchord`` brings ``vector`` by itself: made apart and
+        before it, that would be taken for the database's choice by the run after an interrupted one.
+        Defaults to ``True``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich_postgres.extensions vector
+    """
+    first = ["vector", "vchord"] if vector == "vchord" and present else [vector]
+    return [*first, *OTHER_EXTENSIONS]
+
+
+def preload_libraries(vector):
+    """
+    Return the libraries that the server has to preload for a vector extension.
+
+    vector
+        ``vchord`` or ``vector``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich_postgres.preload_libraries vchord
+    """
+    return [PRELOAD_LIBRARIES[vector]] if vector in PRELOAD_LIBRARIES else []
+
+
+def hba_record(settings):
+    """
+    Return Immich's record for pg_hba.conf, as ``pgsql.hba_get`` takes it.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_postgres.hba_record "$(salt-call --out=json immich_settings.get)"
+    """
+    return {
+        "type": "host",
+        "database": settings["postgres"]["database"],
+        "user": settings["postgres"]["user"],
+        "address": settings["network"]["subnet"],
+        "method": "scram-sha-256",
+    }
+
+
+def verify(settings, connection=None):
+    """
+    Return the promises about Immich's role and database that the server breaks, as sentences.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    connection
+        As in ``pgsql``. Defaults to that of the settings.
+
+    Raises ``CommandExecutionError`` if the server cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_postgres.verify "$(salt-call --out=json immich_settings.get)"
+    """
+    postgres = settings["postgres"]
+    connection = connection or postgres["connection"]
+    user, database = postgres["user"], postgres["database"]
+    role = __salt__["pgsql.role_get"](user, connection=connection)
+    if role is None:
+        return [f"PostgreSQL has no role {user}: apply immich.postgres."]
+    held = __salt__["pgsql.database_get"](database, connection)
+    if held is None:
+        return [f"PostgreSQL has no database {database}: apply immich.postgres."]
+    broken = _broken_role(user, role) + _broken_database(database, user, held)
+    powerful = __salt__["pgsql.role_powers"](user, connection)
+    broken += [f"The role {user} is a member of {name}: apply immich.postgres." for name in powerful]
+    broken += _broken_extensions(database, postgres["vector_extension"], connection)
+    if postgres["managed"]:
+        broken += _broken_hba(settings, connection)
+        broken += _broken_listening(settings["gateway_address"], connection)
+    return broken
+
+
+def _vector_extensions(database, connection):
+    names = list(VECTOR_VERSIONS)
+    try:
+        return __salt__["pgsql.extension_list"](database, names, connection)
+    except CommandExecutionError as err:
+        if getattr(err, "absent", None) != "database":
+            raise
+    offered = __salt__["pgsql.extension_list"](None, names, connection)
+    return {name: {**extension, "installed": None} for name, extension in offered.items()}
+
+
+def _range(extension):
+    first, last = (".".join(map(str, version)) for version in VECTOR_VERSIONS[extension])
+    return f"{extension} ≥ {first} < {last}"
+
+
+def _offers(known):
+    offers = [f"{name} {extension['available']}" for name, extension in known.items() if extension["available"]]
+    return ", ".join(offers) or "neither"
+
+
+def _broken_role(user, role):
+    wrong = [attribute for attribute, value in ROLE.items() if role[attribute] != value]
+    words = [attribute.upper() if ROLE[attribute] else f"NO{attribute.upper()}" for attribute in wrong]
+    return [f"The role {user} is not {' '.join(words)}: apply immich.postgres."] if wrong else []
+
+
+def _broken_database(database, user, owned):
+    broken = []
+    if owned["owner"] != user:
+        broken.append(f"The database {database} belongs to {owned['owner']}, not to {user}: apply immich.postgres.")
+    public = owned["privileges"].get("PUBLIC", [])
+    if public:
+        broken.append(f"Everybody has {', '.join(public)} on the database {database}: apply immich.postgres.")
+    return broken
+
+
+def _broken_extensions(database, vector, connection):
+    try:
+        vector = vector_extension(database, vector, connection)
+    except CommandExecutionError as err:
+        if getattr(err, "absent", None) != "extension":
+            raise
+        return [str(err)]
+    broken = []
+    for name, extension in __salt__["pgsql.extension_list"](database, extensions(vector), connection).items():
+        where = f"in the database {database}"
+        if not extension["installed"]:
+            broken.append(f"The extension {name} is not {where}: apply immich.postgres.")
+        elif extension["schema"] != SCHEMA:
+            broken.append(f"The extension {name} is in the schema {extension['schema']} {where}, not in {SCHEMA}.")
+        elif name in VECTOR_VERSIONS and not supported(name, extension["installed"]):
+            broken.append(f"The extension {name} has version {extension['installed']} {where}, not {_range(name)}.")
+    return broken
+
+
+def _broken_hba(settings, connection):
+    database = settings["postgres"]["database"]
+    state = __salt__["pgsql.hba_get"](database, hba_record(settings), connection)
+    if state["lines"] != [state["wanted"]] or not state["loaded"]:
+        return [f"pg_hba.conf lacks the record `{state['wanted']}`, or was not read since: apply immich.postgres."]
+    if state["ahead"]:
+        return [f"In pg_hba.conf wider records precede that of {database}: {'; '.join(state['ahead'])}."]
+    return []
+
+
+def _broken_listening(address, connection):
+    setting = __salt__["pgsql.config_get"](["listen_addresses"], connection)["listen_addresses"]["running"]
+    without = __salt__["pgsql.config_list_with"]("listen_addresses", setting, [])
+    if __salt__["pgsql.config_list_with"]("listen_addresses", setting, [address]) != without:
+        return [f"PostgreSQL does not listen at {address}, only at {setting}: apply immich.postgres."]
+    return []

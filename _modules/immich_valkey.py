@@ -1,0 +1,246 @@
+"""
+What Immich needs from Valkey, and what it must not be able to do there.
+
+Turns the formula's settings into users and connections for :py:mod:`valkey_acl <_modules.valkey_acl>`, which knows
+nothing of Immich.
+"""
+
+from salt.exceptions import SaltInvocationError
+
+__virtualname__ = "immich_valkey"
+
+LOGIN = "immich-formula"
+# What a user needs to manage ACL users and the configuration, and no key at all.
+LOGIN_RULES = (
+    "resetkeys resetchannels -@all +acl +config|get +config|set +config|rewrite +client|id +client|list +command +info"
+    " +client|setinfo +ping +multi +exec +discard"
+)
+
+# Measured with Immich v3.0.3 on Valkey 8.1: sign-up, uploads, all queues, websocket, backup, and an
+# empty ACL LOG. Rules count from left to right, so what takes away stands behind what gives.
+RULES = (
+    "~immich_bull:* resetchannels &socket.io#/#* &socket.io-request#/#* &socket.io-response#/#*"
+    " -@all +@read +@write +@pubsub +ping +select +eval +evalsha"
+    " -@dangerous -scan -randomkey -dbsize -function -move -copy -pubsub"
+    " +pubsub|numsub +info +client|setname +client|setinfo +client|list"
+)
+# BullMQ, ioredis and @socket.io/redis-adapter, the libraries through which Immich speaks to Valkey, use these.
+ALLOWS = [
+    "PING",
+    "SELECT",
+    "INFO",
+    "EVAL",
+    "EVALSHA",
+    "CLIENT SETNAME",
+    "CLIENT SETINFO",
+    "CLIENT LIST",
+    "PUBSUB NUMSUB",
+    ["HSET", "immich_bull:job", "field", "value"],
+    ["HGETALL", "immich_bull:job"],
+    ["ZADD", "immich_bull:job", "1", "member"],
+    ["BZPOPMIN", "immich_bull:job", "1"],
+    ["LPUSH", "immich_bull:job", "value"],
+    ["XADD", "immich_bull:job", "*", "field", "value"],
+    ["XREAD", "STREAMS", "immich_bull:job", "0"],
+    ["DEL", "immich_bull:job"],
+    ["PSUBSCRIBE", "socket.io#/#*"],
+    ["SUBSCRIBE", "socket.io-request#/#"],
+    ["SUBSCRIBE", "socket.io-response#/#"],
+    ["PUBLISH", "socket.io#/#", "message"],
+]
+# What would harm, read or overhear others on the same server.
+DENIES = [
+    "FLUSHDB",
+    "FLUSHALL",
+    "SWAPDB",
+    "KEYS",
+    "SCAN",
+    "RANDOMKEY",
+    "DBSIZE",
+    "CONFIG",
+    "MONITOR",
+    "DEBUG",
+    "SHUTDOWN",
+    "ACL",
+    "MIGRATE",
+    "RESTORE",
+    "SORT",
+    "MOVE",
+    "COPY",
+    "FUNCTION",
+    "SCRIPT",
+    "REPLICAOF",
+    "MODULE",
+    "SAVE",
+    "BGSAVE",
+    "PUBSUB CHANNELS",
+    "CLIENT TRACKING",
+    "CLIENT KILL",
+    "CLIENT PAUSE",
+    ["GET", "foreign"],
+    ["SET", "foreign", "value"],
+    ["DEL", "foreign"],
+    ["SUBSCRIBE", "foreign"],
+    ["PSUBSCRIBE", "*"],
+    ["PUBLISH", "foreign", "message"],
+]
+
+
+def __virtual__():
+    if "valkey_acl.compare" not in __salt__:
+        return False, "The execution module valkey_acl is not available: it needs the Python library redis."
+    return __virtualname__
+
+
+def rules():
+    """
+    Return the ACL rules under which Immich works and can do nothing to others on the same server.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.rules
+    """
+    return RULES
+
+
+def logins(settings, own=True):
+    """
+    Return the connections by which the formula may reach Valkey, the preferred one first.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    own
+        Whether the formula's own ACL user is among them. Defaults to true.
+
+    Its own user comes first, so that the administrator's password can be changed by pillar; then ``default`` with
+    the pillar's password, and without one, as on a new server. A server that the formula does not manage has the
+    one connection of ``valkey:admin``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.logins "$(salt-call --out=json immich_settings.get)"
+    """
+    connection = settings["valkey"]["connection"]
+    if not settings["valkey"]["managed"]:
+        return [connection]
+    server = {"host": connection["host"], "port": connection["port"]}
+    administrator = {**server, "username": "default", "password_pillar": "immich:valkey:admin_password"}
+    return [*([connection] if own else []), administrator, server]
+
+
+def users(settings):
+    """
+    Return the users that ``valkey_acl.managed`` is to keep: Immich's own, those listed, and ``default``.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    An entry for Immich's own user gives its rules. Of ``default`` only the password is declared, and only where
+    the formula manages the server. Raises SaltInvocationError for an entry named as the formula's own user.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.users "$(salt-call --out=json immich_settings.get)"
+    """
+    valkey = settings["valkey"]
+    listed = {user["name"]: user for user in valkey["acl_users"]}
+    if LOGIN in listed:
+        raise SaltInvocationError(f"{LOGIN} is the formula's own user in Valkey: give the entry another name.")
+    own = {
+        "name": valkey["user"],
+        "password_pillar": "immich:valkey:password",
+        "rules": listed.get(valkey["user"], {}).get("rules") or RULES,
+        "allows": ALLOWS,
+        "denies": DENIES,
+    }
+    default = {"name": "default", "enabled": None, "password_pillar": "immich:valkey:admin_password"}
+    return [
+        own,
+        *(user for name, user in listed.items() if name != valkey["user"]),
+        *([default] if valkey["managed"] else []),
+    ]
+
+
+def login_user(password_file):
+    """
+    Return the definition of the ACL user by which the formula logs in.
+
+    password_file
+        Path of the file with its password.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.login_user /etc/immich-formula/valkey.password
+    """
+    return {"name": LOGIN, "password_file": password_file, "rules": LOGIN_RULES}
+
+
+def anonymous_clients(connection=None):
+    """
+    Return the clients that a password for the ``default`` user would lock out, as address and name.
+
+    connection
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
+
+    Empty if ``default`` has a password or is disabled. Clients of other users and the connection itself do not
+    count. Raises CommandExecutionError if the server cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.anonymous_clients
+    """
+    default = __salt__["valkey_acl.get"]("default", connection=connection)
+    if not default["nopass"] or not default["enabled"]:
+        return []
+    listed, own = __salt__["valkey_acl.pipeline"]([["CLIENT", "LIST"], ["CLIENT", "ID"]], connection=connection)
+    clients = [dict(field.split("=", 1) for field in line.split(" ")) for line in listed.splitlines()]
+    return [
+        {"addr": client["addr"], "name": client["name"]}
+        for client in clients
+        if client.get("user") == "default" and client["id"] != str(own)
+    ]
+
+
+def verify(settings, connection=None):
+    """
+    Return the promises about Immich's user that the running server breaks, as sentences.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    connection
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the formula's logins.
+
+    Raises CommandExecutionError if the server cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.verify "$(salt-call --out=json immich_settings.get)"
+    """
+    name = settings["valkey"]["user"]
+    own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
+    connection = connection or logins(settings)
+    held = __salt__["valkey_acl.list"](connection=connection)
+    if name not in held:
+        return [f"Valkey has no ACL user {name}: apply immich.valkey."]
+    broken = [] if held[name]["enabled"] else [f"The ACL user {name} is disabled: apply immich.valkey."]
+    if held[name]["nopass"]:
+        broken.append(f"The ACL user {name} needs no password: apply immich.valkey.")
+    if settings["valkey"]["managed"] and held["default"]["enabled"] and held["default"]["nopass"]:
+        broken.append("The Valkey user default needs no password: apply immich.valkey.")
+    found = __salt__["valkey_acl.compare"]([own], scratch=False, connection=connection)
+    broken += found["problems"]
+    if found["unsaved"]:
+        broken.append("Valkey's ACL users are not saved as they are, a restart would change them: apply immich.valkey.")
+    return broken

@@ -1,0 +1,133 @@
+"""
+Bring PostgreSQL to what Immich needs of it.
+
+Requires the execution modules ``pgsql`` and ``immich_postgres``, and the states ``pgsql_config`` and
+``pgsql_extension``.
+"""
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+
+def __virtual__():
+    if "immich_postgres.vector_extension" not in __salt__:
+        return False, "immich_postgres needs the execution module of that name: is psycopg2 in Salt's Python?"
+    return True
+
+
+def server_configured(name, listen_address, database, vector_extension="auto", service=None, connection=None):
+    """
+    Ensure that the server listens for Immich, and preloads what its vector extension needs.
+
+    name
+        What this is about, for the output only.
+    listen_address
+        Address to listen at, besides what the server listens at.
+    database
+        Name of Immich's database, which need not be there yet.
+    vector_extension
+        ``vectorchord``, ``pgvector`` or ``auto``. Defaults to ``auto``.
+    service
+        Service to restart, at most once, where that is needed. Defaults to none.
+    connection
+        As in ``pgsql``. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        PostgreSQL listens for Immich:
+          immich_postgres.server_configured:
+            - listen_address: 10.88.0.1
+            - database: immich
+            - service: postgresql@17-main
+    """
+    include = {"listen_addresses": [listen_address]}
+    try:
+        libraries = _libraries(database, vector_extension, connection)
+    except (CommandExecutionError, SaltInvocationError) as err:
+        return {"name": name, "result": False, "comment": str(err), "changes": {}}
+    if libraries:
+        include["shared_preload_libraries"] = libraries
+    return __states__["pgsql_config.present"](name, include=include, service=service, connection=connection)
+
+
+def extensions_present(name, database, vector_extension="auto", connection=None):
+    """
+    Ensure that Immich's database has the extensions that Immich needs, in the server's versions.
+
+    When the vector extension's version moves, the indexes on it are rebuilt in the same transaction. An existing
+    database keeps the vector extension that it has.
+
+    The database belongs to the role that Immich logs in with, while a superuser creates the extensions: what that
+    role may have put into the schema ``public`` is looked at first, see ``pgsql.extension_create``.
+
+    name
+        What this is about, for the output only.
+    database
+        Name of Immich's database.
+    vector_extension
+        ``vectorchord``, ``pgvector`` or ``auto``. Defaults to ``auto``.
+    connection
+        As in ``pgsql``. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        Immich's database has its extensions:
+          immich_postgres.extensions_present:
+            - database: immich
+    """
+    ret = {"name": name, "result": True, "comment": "", "changes": {}}
+    try:
+        vector = __salt__["immich_postgres.vector_extension"](database, vector_extension, connection)
+        current = __salt__["pgsql.extension_list"](database, [vector], connection)[vector]
+    except (CommandExecutionError, SaltInvocationError) as err:
+        if __opts__["test"] and getattr(err, "absent", None):
+            ret["result"] = None
+            ret["changes"] = {"extensions": {"old": None, "new": "present"}}
+            ret["comment"] = f"The extensions would be created in database {database}. It cannot be told yet: {err}"
+            return ret
+        return {**ret, "result": False, "comment": str(err)}
+    comments = [f"Database {database} has what Immich needs, with the vector extension {vector}."]
+    if vector_extension not in ("auto", _immich_name(database, vector_extension, connection)):
+        comments.append(f"It keeps that although {vector_extension} is asked for.")
+    for extension in __salt__["immich_postgres.extensions"](vector, present=bool(current["installed"])):
+        single = __states__["pgsql_extension.present"](
+            extension,
+            database,
+            schema="public",
+            update=True,
+            cascade=extension == "vchord",
+            reindex=extension in ("vector", "vchord"),
+            connection=connection,
+        )
+        ret["changes"].update(_named(extension, single["changes"]))
+        if single["result"] is False:
+            return {**ret, "result": False, "comment": single["comment"]}
+        if single["changes"]:
+            comments.append(single["comment"])
+        if single["result"] is None:
+            ret["result"] = None
+    ret["comment"] = " ".join(comments[1:] if ret["changes"] else comments)
+    return ret
+
+
+def _libraries(database, vector_extension, connection):
+    try:
+        vector = __salt__["immich_postgres.vector_extension"](database, vector_extension, connection)
+    except CommandExecutionError as err:
+        # No server is for pgsql_config to tell, and a missing extension for the state that creates it.
+        if getattr(err, "absent", None) in ("server", "extension"):
+            return []
+        raise
+    return __salt__["immich_postgres.preload_libraries"](vector)
+
+
+def _immich_name(database, vector_extension, connection):
+    return __salt__["immich_postgres.vector_extension_setting"](database, vector_extension, connection)
+
+
+def _named(extension, changes):
+    named = {}
+    if "extension" in changes or "version" in changes:
+        named[extension] = changes.get("version", changes.get("extension"))
+    elif "schema" in changes:
+        named[f"{extension} schema"] = changes["schema"]
+    return named

@@ -1,0 +1,211 @@
+"""
+Immich's users in Valkey, and the formula's own.
+
+Everything that is not about Immich is in :py:mod:`valkey_acl <_states.valkey_acl>`.
+"""
+
+import contextlib
+import os
+import secrets
+
+import salt.utils.files
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "immich_valkey"
+
+
+def __virtual__():
+    if "immich_valkey.users" not in __salt__:
+        return False, "The execution module immich_valkey is not available: it needs the Python library redis."
+    return __virtualname__
+
+
+def login_present(name, password_file="/etc/immich-formula/valkey.password", connection=None):
+    """
+    Ensure that the formula has an ACL user of its own, with a generated password in a file only root reads.
+
+    name
+        Anything; the user is always ``immich-formula``.
+    password_file
+        Path of the file; it is written before the user is, so that an interrupted run can be completed. Defaults
+        to ``/etc/immich-formula/valkey.password``.
+    connection
+        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`; ``immich_valkey.logins`` gives the
+        ways in. Defaults to the configuration key ``valkey``.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        The formula has a Valkey login of its own:
+          immich_valkey.login_present:
+            - connection: {{ salt["immich_valkey.logins"](settings) | json }}
+    """
+    ret = {"name": name, "result": True, "comment": "The formula has its Valkey login.", "changes": {}}
+    missing = not os.path.exists(password_file)
+    try:
+        if missing and not __opts__["test"]:
+            _write_password(password_file)
+        if missing:
+            ret["changes"][password_file] = {"old": None, "new": "generated"}
+        user = __salt__["immich_valkey.login_user"](password_file)
+        if missing and __opts__["test"]:
+            user = {**user, "password_file": None, "password_hash": "0" * 64}  # the file is not there to be read
+        done = __states__["valkey_acl.managed"](name, [user], connection=connection)
+        ret["changes"].update(done["changes"])
+        if done["result"] is False:
+            return {**ret, "result": False, "changes": {}, "comment": _advice(done["comment"])}
+        if not ret["changes"]:
+            return ret
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": "The formula would get a Valkey login."}
+        # From here on the formula comes in as itself: the way it came may be closed by the next state.
+        __salt__["valkey_acl.disconnect"]()
+        return {**ret, "comment": "The formula has got its Valkey login."}
+    except (OSError, CommandExecutionError, SaltInvocationError) as err:
+        return {**ret, "result": False, "comment": _advice(str(err))}
+
+
+def login_absent(name, password_file="/etc/immich-formula/valkey.password", connection=None):
+    """
+    Ensure that the formula's own ACL user and its password file are gone.
+
+    name
+        Anything; the user is always ``immich-formula``.
+    password_file
+        Path of the file. Defaults to ``/etc/immich-formula/valkey.password``.
+    connection
+        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`; it may be that user itself.
+        Defaults to the configuration key ``valkey``.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        The formula has no Valkey login:
+          immich_valkey.login_absent:
+            - connection: {{ salt["immich_valkey.logins"](settings) | json }}
+    """
+    ret = {"name": name, "result": True, "comment": "The formula has no Valkey login.", "changes": {}}
+    login = __salt__["immich_valkey.login_user"](password_file)["name"]
+    try:
+        if __salt__["valkey_acl.get"](login, connection=connection) is not None:
+            ret["changes"][login] = {"old": "present", "new": None}
+        if os.path.exists(password_file):
+            ret["changes"][password_file] = {"old": "present", "new": None}
+        if not ret["changes"]:
+            return ret
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": "The formula's Valkey login would be removed."}
+        if login in ret["changes"]:
+            __salt__["valkey_acl.delete"](login, connection=connection)
+        if password_file in ret["changes"]:
+            os.unlink(password_file)
+            with contextlib.suppress(OSError):  # the folder goes if nothing else is in it
+                os.rmdir(os.path.dirname(password_file))
+        return {**ret, "comment": "The formula's Valkey login was removed."}
+    except (OSError, CommandExecutionError, SaltInvocationError) as err:
+        return {**ret, "result": False, "changes": {}, "comment": str(err)}
+
+
+def nobody_locked_out(name, secure_default=False, connection=None):
+    """
+    Say who uses ``default`` without a password, before it gets one and before a restart hides them.
+
+    name
+        Anything; a sentence about it.
+    secure_default
+        Whether ``default`` may get its password although clients are connected that use it without one. Defaults to
+        false: then they are named, and the state fails.
+    connection
+        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
+        ``valkey``.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        Nobody is locked out of Valkey:
+          immich_valkey.nobody_locked_out:
+            - connection: {{ salt["immich_valkey.logins"](settings) | json }}
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": "No client uses default without a password."}
+    if secure_default:
+        return {**ret, "comment": "Clients that use default without a password are not looked for."}
+    try:
+        clients = _anonymous_clients(connection)
+    except (CommandExecutionError, SaltInvocationError) as err:
+        return {**ret, "result": False, "comment": _advice(str(err))}
+    return {**ret, "result": False, "comment": _refusal(clients)} if clients else ret
+
+
+def users_managed(name, users, connection=None):
+    """
+    Ensure that the ACL users are as declared, with the right rules named where Immich's do not keep the promises.
+
+    name
+        Anything; a sentence about the list.
+    users
+        List of users as of ``immich_valkey.users``.
+    connection
+        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
+        ``valkey``.
+
+    Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        The Valkey users are as listed:
+          immich_valkey.users_managed:
+            - users: {{ salt["immich_valkey.users"](settings) | json }}
+            - connection: {{ salt["immich_valkey.logins"](settings) | json }}
+    """
+    ret = __states__["valkey_acl.managed"](name, users, connection=connection)
+    if ret["result"] is False and " must be " in ret["comment"]:
+        ret["comment"] += (
+            " Rules count from left to right; these keep the promises (immich:valkey:acl_users needs no entry for"
+            f" Immich): {__salt__['immich_valkey.rules']()}"
+        )
+    return ret
+
+
+def _anonymous_clients(connection):
+    try:
+        return __salt__["immich_valkey.anonymous_clients"](connection)
+    except CommandExecutionError as err:
+        if __opts__["test"] and getattr(err, "unreachable", False):
+            return []
+        raise
+
+
+def _refusal(clients):
+    named = ", ".join(client["addr"] + (f" ({client['name']})" if client["name"] else "") for client in clients)
+    return (
+        f"The Valkey user default has no password, and clients use it: {named}. They would be locked out at their next"
+        " connection. Give them users of their own (immich:valkey:acl_users) or the password, then set"
+        " immich:valkey:secure_default: True."
+    )
+
+
+def _advice(comment):
+    if "does not accept" not in comment:
+        return comment
+    return (
+        f"{comment} The formula gets in as its own user, as default with immich:valkey:admin_password, or as default"
+        " without a password. If the administrator's password was changed on the server, put that one into the pillar."
+    )
+
+
+def _write_password(path):
+    """The file and its folder, for root alone; complete or not at all."""
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    temporary = f"{path}.new"
+    with salt.utils.files.set_umask(0o077):
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(secrets.token_urlsafe(32) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,43 @@
+# Takes Immich's record out of pg_hba.conf and the gateway's address out of what PostgreSQL listens at. The server stays,
+# and so do database and role, unless immich:clean:delete_database names the database. Includes immich.app.clean.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.app.clean"]) }}
+{%- if settings %}
+{%- set postgres = settings.postgres %}
+{%- if postgres.managed %}
+
+Immich may not log in from its network:
+  pgsql_hba.absent:
+    - name: {{ postgres.database | json }}
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - sls: immich.app.clean
+
+PostgreSQL does not listen at the gateway's address:
+  pgsql_config.absent:
+    - include:
+        listen_addresses: [{{ settings.gateway_address | json }}]
+    - service: {{ settings.lookup.postgres.unit | json }}
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - pgsql_hba: Immich may not log in from its network
+{%- endif %}
+{%- if settings.clean.delete_database == postgres.database %}
+
+Immich has no database:
+  pgsql_database.absent:
+    - name: {{ postgres.database | json }}
+    - force: true
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - sls: immich.app.clean
+
+Immich has no role in PostgreSQL:
+  pgsql_role.absent:
+    - name: {{ postgres.user | json }}
+    - reassign_to: {{ postgres.connection.user | json }}
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - pgsql_database: Immich has no database
+{%- endif %}
+{%- endif %}

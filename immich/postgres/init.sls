@@ -1,0 +1,86 @@
+# PostgreSQL with Immich's role, its database and the extensions in it, listening at the gateway's address besides what it
+# had. Of a server that is managed elsewhere, only role, database and extensions. Depends on immich.gateway.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{%- set managed = settings and settings.postgres.managed %}
+{{ start(sls, ["immich.gateway"] if managed else []) }}
+{%- if settings %}
+{%- set postgres = settings.postgres %}
+{%- set host = settings.lookup.postgres %}
+{%- if managed %}
+
+PostgreSQL is installed:
+  pkg.installed:
+    - pkgs: {{ (host.packages + host.pgvector_packages) | json }}
+
+PostgreSQL is running:
+  service.running:
+    - name: {{ host.service | json }}
+    - enable: true
+    - require:
+      - pkg: PostgreSQL is installed
+      - sls: immich.gateway
+
+PostgreSQL is set up for Immich:
+  immich_postgres.server_configured:
+    - listen_address: {{ settings.gateway_address | json }}
+    - database: {{ postgres.database | json }}
+    - vector_extension: {{ postgres.vector_extension | json }}
+    - service: {{ host.unit | json }}
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - service: PostgreSQL is running
+{%- endif %}
+
+Immich has a role in PostgreSQL:
+  pgsql_role.present:
+    - name: {{ postgres.user | json }}
+    - login: true
+    - superuser: false
+    - createdb: false
+    - createrole: false
+    - replication: false
+    - bypassrls: false
+    - member_of: []
+    - password_pillar: immich:postgres:password
+    - password_encryption: scram-sha-256
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - sls: immich.bootstrap
+{%- if managed %}
+      - immich_postgres: PostgreSQL is set up for Immich
+{%- endif %}
+
+Immich has a database that is its own:
+  pgsql_database.present:
+    - name: {{ postgres.database | json }}
+    - owner: {{ postgres.user | json }}
+    - encoding: UTF8
+    - privileges:
+        PUBLIC: []
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - pgsql_role: Immich has a role in PostgreSQL
+{%- if managed %}
+
+Immich may log in to its database from its network:
+  pgsql_hba.present:
+    - name: {{ postgres.database | json }}
+{%- for key, value in salt["immich_postgres.hba_record"](settings).items() %}
+    - {{ key }}: {{ value | json }}
+{%- endfor %}
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - pgsql_database: Immich has a database that is its own
+{%- endif %}
+
+Immich's database has its extensions:
+  immich_postgres.extensions_present:
+    - database: {{ postgres.database | json }}
+    - vector_extension: {{ postgres.vector_extension | json }}
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - pgsql_database: Immich has a database that is its own
+{%- if managed %}
+      - pgsql_hba: Immich may log in to its database from its network
+{%- endif %}
+{%- endif %}

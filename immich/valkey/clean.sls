@@ -1,0 +1,31 @@
+# Takes Immich's ACL user, the gateway's address and last the formula's own login out of Valkey. The server, other users,
+# the ACL file and the password of `default` stay: nothing opens again. Includes immich.app.clean.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.app.clean"]) }}
+{%- if settings %}
+{%- set connection = salt["immich_valkey.logins"](settings) %}
+
+Immich has no Valkey user:
+  valkey_acl.absent:
+    - name: {{ settings.valkey.user | json }}
+    - connection: {{ connection | json }}
+    - require:
+      - sls: immich.app.clean
+{%- if settings.valkey.managed %}
+
+Valkey does not listen at the gateway's address:
+  valkey_config.absent:
+    - config_file: {{ settings.lookup.valkey.config_file | json }}
+    - include:
+        bind: [{{ ("-" ~ settings.gateway_address) | json }}]
+    - connection: {{ connection | json }}
+    - require:
+      - valkey_acl: Immich has no Valkey user
+
+The formula has no Valkey login:
+  immich_valkey.login_absent:
+    - connection: {{ connection | json }}
+    - require:
+      - valkey_config: Valkey does not listen at the gateway's address
+{%- endif %}
+{%- endif %}

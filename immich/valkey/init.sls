@@ -1,0 +1,60 @@
+# Valkey with Immich's ACL user and those of the pillar: passwords only as SHA-256, users in an ACL file, listening at the
+# gateway's address besides what it had. Of a server that is managed elsewhere, only the users. Depends on immich.gateway.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{%- set managed = settings and settings.valkey.managed %}
+{{ start(sls, ["immich.gateway"] if managed else []) }}
+{%- if settings %}
+{%- set valkey = settings.lookup.valkey %}
+{%- set connection = salt["immich_valkey.logins"](settings) %}
+{%- if managed %}
+
+Valkey is installed:
+  pkg.installed:
+    - pkgs: {{ valkey.packages | json }}
+
+Valkey is running:
+  service.running:
+    - name: {{ valkey.service | json }}
+    - enable: true
+    - require:
+      - pkg: Valkey is installed
+      - sls: immich.gateway
+
+Nobody is locked out by a password for Valkey's user default:
+  immich_valkey.nobody_locked_out:
+    - secure_default: {{ settings.valkey.secure_default | json }}
+    - connection: {{ connection | json }}
+    - require:
+      - service: Valkey is running
+
+# With a leading dash Valkey starts even if the address is not there, whatever becomes of the gateway.
+Valkey listens at the gateway's address and keeps its users in an ACL file:
+  valkey_config.managed:
+    - config_file: {{ valkey.config_file | json }}
+    - include:
+        bind: [{{ ("-" ~ settings.gateway_address) | json }}]
+    - acl_file: {{ valkey.acl_file | json }}
+    - user: {{ valkey.user | json }}
+    - group: {{ valkey.group | json }}
+    - service: {{ valkey.service | json }}
+    - connection: {{ connection | json }}
+    - require:
+      - immich_valkey: Nobody is locked out by a password for Valkey's user default
+
+The formula has a Valkey login of its own:
+  immich_valkey.login_present:
+    - connection: {{ connection | json }}
+    - require:
+      - valkey_config: Valkey listens at the gateway's address and keeps its users in an ACL file
+{%- endif %}
+
+The Valkey users are as listed:
+  immich_valkey.users_managed:
+    - users: {{ salt["immich_valkey.users"](settings) | json }}
+    - connection: {{ connection | json }}
+    - require:
+      - sls: immich.bootstrap
+{%- if managed %}
+      - immich_valkey: The formula has a Valkey login of its own
+{%- endif %}
+{%- endif %}

@@ -1,0 +1,392 @@
+"""`immich_postgres` on the host's PostgreSQL. Immich's role and database are called t_immich here."""
+
+import copy
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from tests.functional.pgsql_server import UNIT, Pg, restarts
+
+FOLDER = Path("/usr/share/postgresql/17/extension")
+LIBRARIES = Path("/usr/lib/postgresql/17/lib")
+HBA = Path("/etc/postgresql/17/main/pg_hba.conf")
+ADDRESS = "127.0.0.9"
+PASSWORD = "correct horse battery"
+SETTINGS = {
+    "postgres": {
+        "managed": True,
+        "database": "t_immich",
+        "user": "t_immich",
+        "vector_extension": "auto",
+        "connection": {"host": "/var/run/postgresql", "port": 5432, "user": "postgres", "os_user": "postgres"},
+    },
+    "network": {"name": "immich", "subnet": "172.20.0.0/16"},
+    "gateway_address": ADDRESS,
+}
+PGVECTOR = {"vector", "cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"}
+ROLE = {
+    "login": True,
+    "superuser": False,
+    "createdb": False,
+    "createrole": False,
+    "replication": False,
+    "bypassrls": False,
+    "member_of": [],
+    "password": PASSWORD,
+}
+
+
+@pytest.fixture(scope="module")
+def server(minion_opts, tmp_path_factory):
+    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def pg(server):
+    server.sweep()
+    yield server
+    server.sweep()
+
+
+@pytest.fixture
+def database(pg):
+    """Role and database as the formula makes them."""
+    assert pg.state("pgsql_role.present", "t_immich", **ROLE)["result"] is True
+    ret = pg.state("pgsql_database.present", "t_immich", owner="t_immich", privileges={"PUBLIC": []})
+    assert ret["result"] is True
+
+
+@pytest.fixture
+def host(pg):
+    """The server's own files as they were, afterwards."""
+    before = HBA.read_text()
+    yield
+    HBA.write_text(before)
+    pg.new_run()
+    pg.sql("ALTER SYSTEM RESET ALL")
+    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    if pg.value("SELECT count(*) FROM pg_settings WHERE pending_restart"):
+        subprocess.run(["systemctl", "restart", UNIT], check=True)
+
+
+@pytest.fixture
+def vchord():
+    """
+    An extension called vchord, as Debian has no package of VectorChord: it has its name, its versions, what it
+    requires and a library to preload (another extension's, renamed), but no index to search with.
+    """
+    written = [FOLDER / "vchord.control", FOLDER / "vchord--0.4.3.sql", LIBRARIES / "vchord.so"]
+
+    def offer(version="0.4.3"):
+        control = f"default_version = '{version}'\nrequires = 'vector'\nrelocatable = true\nsuperuser = true\n"
+        written[0].write_text(control)
+        written.append(FOLDER / f"vchord--{version}.sql")
+        written[-1].write_text("CREATE FUNCTION vchord_version() RETURNS int LANGUAGE sql AS 'SELECT 1';\n")
+        shutil.copy(LIBRARIES / "auto_explain.so", written[2])
+
+    yield offer
+    for path in written:
+        path.unlink(missing_ok=True)
+
+
+def extensions_present(pg, **arguments):
+    return pg.state("immich_postgres.extensions_present", "t", **{"database": "t_immich", **arguments})
+
+
+def server_configured(pg, **arguments):
+    wanted = {"listen_address": ADDRESS, "database": "t_immich", "service": UNIT, **arguments}
+    return pg.state("immich_postgres.server_configured", "t", **wanted)
+
+
+def installed(pg):
+    statement = "SELECT extname, nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace"
+    return {row[0]: row[1] for row in pg.sql(statement, database="t_immich") if row[0] != "plpgsql"}
+
+
+def immich(pg):
+    return pg.modules.immich_postgres
+
+
+# Which vector extension
+
+
+def test_auto_is_pgvector_where_the_server_offers_nothing_else(pg, testmode):
+    assert immich(pg).vector_extension("t_immich") == "vector"
+    assert immich(pg).vector_extension_setting("t_immich") == "pgvector"
+
+
+def test_auto_takes_vectorchord_where_the_server_offers_it(pg, database, vchord):
+    vchord()
+    assert immich(pg).vector_extension("t_immich") == "vchord"
+    assert immich(pg).vector_extension_setting("t_immich") == "vectorchord"
+    assert immich(pg).vector_extension("t_immich", "pgvector") == "vector"
+
+
+@pytest.mark.parametrize("version", ("0.2.9", "2.0.0"))
+def test_vectorchord_that_immich_does_not_support(pg, vchord, version):
+    vchord(version)
+    assert immich(pg).vector_extension("t_immich") == "vector"
+    with pytest.raises(CommandExecutionError, match=r"vchord ≥ 0.3 < 2: install its package. It offers vchord"):
+        immich(pg).vector_extension("t_immich", "vectorchord")
+
+
+def test_database_keeps_what_it_has(pg, database, vchord):
+    extensions_present(pg)
+    vchord()
+    pg.new_run()
+    for preference in ("auto", "vectorchord", "pgvector"):
+        assert immich(pg).vector_extension("t_immich", preference) == "vector"
+    ret = extensions_present(pg, vector_extension="vectorchord")
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert "It keeps that although vectorchord is asked for." in ret["comment"]
+
+
+def test_unknown_preference(pg):
+    with pytest.raises(SaltInvocationError, match="There is no vector extension pgvectors"):
+        immich(pg).vector_extension("t_immich", "pgvectors")
+    ret = extensions_present(pg, vector_extension="pgvectors")
+    assert ret["result"] is False
+
+
+@pytest.mark.parametrize(
+    ("extension", "version", "answer"),
+    (
+        ("vchord", "0.3.0", True),
+        ("vchord", "0.2.2", False),
+        ("vchord", "1.1.1", True),
+        ("vchord", "2.0.0", False),
+        ("vector", "0.5", True),
+        ("vector", "0.4.4", False),
+        ("vector", "0.8.0", True),
+        ("vector", "1.0.0", False),
+        ("vector", None, False),
+    ),
+)
+def test_supported_versions(pg, extension, version, answer):
+    assert immich(pg).supported(extension, version) is answer
+
+
+# Extensions
+
+
+def test_extensions_are_created(pg, database, testmode):
+    ret = extensions_present(pg, test=testmode)
+    assert ret["result"] is (None if testmode else True)
+    assert set(ret["changes"]) == PGVECTOR
+    assert ret["changes"]["vector"] == {"old": None, "new": "0.8.0"}
+    assert installed(pg) == ({} if testmode else dict.fromkeys(PGVECTOR, "public"))
+
+
+def test_second_run_writes_nothing(pg, database, testmode):
+    extensions_present(pg)
+    with pg.read_only():
+        ret = extensions_present(pg, test=testmode)
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert ret["comment"] == "Database t_immich has what Immich needs, with the vector extension vector."
+
+
+def test_one_connection_to_the_database(pg, database):
+    extensions_present(pg)
+    statement = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt' AND datname = 't_immich'"
+    assert pg.value(statement) == 1
+
+
+@pytest.fixture
+def newer_pgvector():
+    """A newer pgvector on the server, as after an upgrade of its package."""
+    control = FOLDER / "vector.control"
+    before = control.read_text()
+    update = FOLDER / "vector--0.8.0--0.8.9.sql"
+
+    def offer():
+        control.write_text(before.replace("0.8.0", "0.8.9"))
+        update.write_text("\n")
+
+    yield offer
+    control.write_text(before)
+    update.unlink(missing_ok=True)
+
+
+def test_version_that_moved_brings_new_indexes(pg, database, newer_pgvector):
+    extensions_present(pg)
+    pg.sql("CREATE TABLE smart_search (id int PRIMARY KEY, embedding vector(3))", database="t_immich")
+    pg.sql("CREATE INDEX clip_index ON smart_search USING hnsw (embedding vector_cosine_ops)", database="t_immich")
+    newer_pgvector()
+    pg.new_run()
+
+    def nodes():
+        statement = "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('clip_index', 'smart_search_pkey')"
+        return dict(pg.sql(statement, database="t_immich"))
+
+    before = nodes()
+    ret = extensions_present(pg, test=True)
+    assert (ret["result"], ret["changes"]) == (None, {"vector": {"old": "0.8.0", "new": "0.8.9"}})
+    assert nodes() == before
+    ret = extensions_present(pg)
+    assert (ret["result"], ret["changes"]) == (True, {"vector": {"old": "0.8.0", "new": "0.8.9"}})
+    after = nodes()
+    assert after["clip_index"] != before["clip_index"]
+    assert after["smart_search_pkey"] == before["smart_search_pkey"]
+    assert extensions_present(pg)["changes"] == {}
+    assert nodes() == after
+
+
+def test_extension_in_another_schema_is_moved(pg, database):
+    pg.sql("CREATE SCHEMA other; CREATE EXTENSION unaccent SCHEMA other", database="t_immich")
+    ret = extensions_present(pg)
+    assert (ret["result"], ret["changes"]["unaccent schema"]) == (True, {"old": "other", "new": "public"})
+    assert installed(pg)["unaccent"] == "public"
+
+
+def test_traps_of_the_owner(pg, database):
+    """Immich's role owns the schema: a superuser does not run scripts over functions that it put there."""
+    with pg.superuser("t_immich") as session, session.cursor() as cursor:
+        trap = "CREATE FUNCTION public.sqrt(numeric) RETURNS float8 LANGUAGE sql AS 'SELECT 1.0'"
+        cursor.execute(f"SET ROLE t_immich; {trap}")
+    ret = extensions_present(pg)
+    assert ret["result"] is False
+    assert "function public.sqrt(numeric)" in ret["comment"]
+    assert installed(pg) == {}
+
+
+def test_nothing_is_there_yet(pg, testmode):
+    for arguments in ({}, {"connection": {"host": "/run/nowhere"}}, {"vector_extension": "vectorchord"}):
+        ret = extensions_present(pg, test=testmode, **arguments)
+        assert ret["result"] is (None if testmode else False)
+        assert bool(ret["changes"]) is testmode
+
+
+# The server
+
+
+def test_server_listens_and_restarts_once(pg, host):
+    before = restarts()
+    ret = server_configured(pg, test=True)
+    assert ret["result"] is None
+    assert "would be restarted" in ret["comment"]
+    assert restarts() == before
+    real = server_configured(pg)
+    assert (real["result"], real["changes"]) == (True, ret["changes"])
+    assert set(real["changes"]) == {"listen_addresses"}
+    once = restarts()
+    assert once != before
+    assert server_configured(pg)["changes"] == {}
+    assert restarts() == once
+
+
+def test_vectorchord_is_preloaded_created_and_kept(pg, host, database, vchord):
+    vchord()
+    ret = extensions_present(pg)
+    assert ret["result"] is False
+    assert "needs vchord in shared_preload_libraries, and a restart" in ret["comment"]
+    assert installed(pg) == {}
+    ret = server_configured(pg)
+    assert (ret["result"], set(ret["changes"])) == (True, {"listen_addresses", "shared_preload_libraries"})
+    assert pg.value("SHOW shared_preload_libraries") == '"vchord.so"'
+    ret = extensions_present(pg)
+    # pgvector comes with it: by itself it would have been the database's choice for the next run.
+    assert (ret["result"], set(ret["changes"])) == (True, {*PGVECTOR, "vchord"} - {"vector"})
+    assert installed(pg) == dict.fromkeys({*PGVECTOR, "vchord"}, "public")
+    assert extensions_present(pg, vector_extension="pgvector")["changes"] == {}
+    assert server_configured(pg)["changes"] == {}
+    assert immich(pg).vector_extension_setting("t_immich", "pgvector") == "vectorchord"
+
+
+def test_server_that_is_not_there(pg, testmode):
+    ret = server_configured(pg, connection={"host": "/run/nowhere"}, test=testmode)
+    assert ret["result"] is (None if testmode else False)
+    assert set(ret["changes"]) == ({"listen_addresses"} if testmode else set())
+
+
+# Promises
+
+
+@pytest.fixture
+def promised(pg, host, database):
+    assert server_configured(pg)["result"] is True
+    record = immich(pg).hba_record(SETTINGS)
+    assert pg.state("pgsql_hba.present", "t_immich", **record)["result"] is True
+    assert extensions_present(pg)["result"] is True
+    return pg
+
+
+def test_everything_is_as_promised(promised):
+    with promised.read_only():
+        assert immich(promised).verify(SETTINGS) == []
+
+
+BREACHES = {
+    "ALTER ROLE t_immich SUPERUSER CREATEDB": [
+        "The role t_immich is not NOSUPERUSER NOCREATEDB: apply immich.postgres."
+    ],
+    "ALTER ROLE t_immich NOLOGIN": ["The role t_immich is not LOGIN: apply immich.postgres."],
+    "GRANT pg_execute_server_program TO t_immich": [
+        "The role t_immich is a member of pg_execute_server_program: apply immich.postgres."
+    ],
+    "ALTER DATABASE t_immich OWNER TO postgres": [
+        "The database t_immich belongs to postgres, not to t_immich: apply immich.postgres."
+    ],
+    "GRANT CONNECT ON DATABASE t_immich TO PUBLIC": [
+        "Everybody has CONNECT on the database t_immich: apply immich.postgres."
+    ],
+}
+
+
+@pytest.mark.parametrize("breach", BREACHES)
+def test_broken_promises(promised, breach):
+    promised.sql(breach)
+    assert immich(promised).verify(SETTINGS) == BREACHES[breach]
+
+
+def test_broken_extensions(promised):
+    promised.sql("CREATE SCHEMA other; ALTER EXTENSION unaccent SET SCHEMA other", database="t_immich")
+    promised.sql("DROP EXTENSION pg_trgm", database="t_immich")
+    assert immich(promised).verify(SETTINGS) == [
+        "The extension pg_trgm is not in the database t_immich: apply immich.postgres.",
+        "The extension unaccent is in the schema other in the database t_immich, not in public.",
+    ]
+
+
+def test_broken_record(promised):
+    text = HBA.read_text()
+    HBA.write_text("host all all 0.0.0.0/0 md5\n" + text)
+    promised.call.reload()
+    assert immich(promised).verify(SETTINGS) == [
+        "In pg_hba.conf wider records precede that of t_immich: line 1: host all all 0.0.0.0 0.0.0.0 md5."
+    ]
+    HBA.write_text(text.replace("172.20.0.0/16", "172.21.0.0/16"))
+    promised.call.reload()
+    record = "host  t_immich  t_immich  172.20.0.0/16  scram-sha-256"
+    sentence = f"pg_hba.conf lacks the record `{record}`, or was not read since: apply immich.postgres."
+    assert immich(promised).verify(SETTINGS) == [sentence]
+
+
+def test_address_that_the_server_does_not_listen_at(promised):
+    settings = {**SETTINGS, "gateway_address": "10.88.0.1"}
+    sentence = f"PostgreSQL does not listen at 10.88.0.1, only at localhost, {ADDRESS}: apply immich.postgres."
+    assert immich(promised).verify(settings) == [sentence]
+
+
+def test_server_managed_elsewhere_has_no_record(pg, database):
+    settings = copy.deepcopy(SETTINGS)
+    settings["postgres"]["managed"] = False
+    extensions_present(pg)
+    assert immich(pg).verify(settings) == []
+
+
+def test_nothing_there(pg):
+    assert immich(pg).verify(SETTINGS) == ["PostgreSQL has no role t_immich: apply immich.postgres."]
+    pg.sql("CREATE ROLE t_immich LOGIN")
+    assert immich(pg).verify(SETTINGS) == ["PostgreSQL has no database t_immich: apply immich.postgres."]
+    with pytest.raises(CommandExecutionError, match="Cannot connect"):
+        immich(pg).verify(SETTINGS, connection={"host": "/run/nowhere"})
+
+
+def test_neighbour_cannot_get_in(pg, database):
+    pg.sql("CREATE ROLE t_neighbour LOGIN PASSWORD 'abc'")
+    statement = "SELECT has_database_privilege('t_neighbour', 't_immich', 'CONNECT')"
+    assert pg.value(statement) is False
+    assert pg.logs_in("t_immich", PASSWORD, "t_immich")

@@ -1,0 +1,317 @@
+"""Immich's users in Valkey, against the host's own server under systemd and one that is managed elsewhere."""
+
+import gc
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.functional.valkey_servers import Server
+
+ROLE_RULES = (
+    "~immich_bull* ~immich_channel* &* -@dangerous +@read +@write +@pubsub +select +auth +ping +info +eval +evalsha"
+)
+PASSWORD = "".join(chr(code) for code in range(32, 127))
+
+
+@pytest.fixture
+def loaders(loaders):
+    pillar = loaders.opts["pillar"]
+    admin = {"password": "the remote administrator"}
+    users = [{"name": "other", "password": "others password", "rules": "~other:* +@all -@dangerous"}]
+    pillar["immich"] = {
+        "valkey": {
+            "password": PASSWORD,
+            "admin_password": "administrator " + PASSWORD,
+            "acl_users": users,
+            "admin": admin,
+        }
+    }
+    return loaders
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def server(request, tmp_path):
+    """An empty server, as a new host has it."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    started = Server(request.param, folder)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def password_file(tmp_path):
+    return tmp_path / "immich-formula" / "valkey.password"
+
+
+@pytest.fixture
+def settings(server, password_file):
+    return {
+        "valkey": {
+            "managed": True,
+            "user": "immich",
+            "acl_users": [
+                {
+                    "name": "other",
+                    "rules": "~other:* +@all -@dangerous",
+                    "password_pillar": "immich:valkey:acl_users:0:password",
+                }
+            ],
+            "connection": {**server.connection, "username": "immich-formula", "password_file": str(password_file)},
+        }
+    }
+
+
+@pytest.fixture
+def apply(states, modules, settings, password_file):
+    """The states of `immich.valkey` that are about users, with the same arguments."""
+
+    def both(test=False, **changed):
+        gc.collect()  # closes the connections of a run before, as the end of its process does
+        current = {"valkey": {**settings["valkey"], **changed}}
+        logins = modules.immich_valkey.logins(current)
+        login = states.immich_valkey.login_present(
+            "login", password_file=str(password_file), connection=logins, test=test
+        )
+        gc.collect()
+        users = states.immich_valkey.users_managed(
+            "users",
+            users=modules.immich_valkey.users(current),
+            connection=logins,
+            test=test,
+        )
+        return login, users
+
+    return both
+
+
+def refused(server, command, username="immich", password=PASSWORD):
+    """Whether a user is refused a command for lack of rights, asked by ACL DRYRUN alone."""
+    return server.client(*administrator()).execute_command("ACL", "DRYRUN", username, *command) != "OK"
+
+
+def administrator():
+    return "default", "administrator " + PASSWORD
+
+
+def test_first_run_and_second(apply, modules, settings, server, password_file):
+    login, users = apply()
+    assert (login.result, users.result) == (True, True), login.comment + users.comment
+    assert set(login.changes) == {"immich-formula", str(password_file)}
+    assert set(users.changes) == {"immich", "other", "default"}
+    assert PASSWORD not in str(login.raw) + str(users.raw)
+    assert password_file.read_text().strip() not in str(login.raw)
+    for each in apply():
+        assert (each.result, each.changes) == (True, {}), each.comment
+    for each in apply(test=True):
+        assert (each.result, each.changes) == (True, {}), each.comment
+    assert server.client("immich", PASSWORD).execute_command("PING") == "PONG"
+    assert server.client("other", "others password").execute_command("SET", "other:1", "x") == "OK"
+    assert server.client(*administrator()).execute_command("ACL", "WHOAMI") == "default"
+    assert modules.immich_valkey.verify(settings) == []
+    server.restart()
+    assert modules.immich_valkey.verify(settings) == []
+
+
+def test_first_run_in_test_mode_changes_nothing(apply, server, password_file):
+    login, users = apply(test=True)
+    assert (login.result, users.result) == (None, None)
+    assert set(login.changes) == {"immich-formula", str(password_file)}
+    assert set(users.changes) == {"immich", "other", "default"}
+    assert server.names() == {"default"}
+    assert not password_file.parent.exists()
+
+
+def test_server_that_this_run_would_install(apply, server, password_file, testmode):
+    server.stop()
+    for each in apply(test=testmode):
+        assert each.result is (None if testmode else False), each.comment
+        assert "cannot be reached" in each.comment or testmode
+
+
+def test_password_file_is_roots_alone(apply, password_file):
+    apply()
+    assert password_file.stat().st_mode & 0o777 == 0o600
+    assert password_file.parent.stat().st_mode & 0o777 == 0o700
+    assert len(password_file.read_text().strip()) >= 40
+
+
+def test_login_has_no_access_to_keys(apply, server, password_file):
+    apply()
+    for command in ("GET x", "KEYS *", "FLUSHALL", "DEBUG SLEEP 0", "SHUTDOWN", "EVAL x 0"):
+        assert refused(server, command.split(" "), username="immich-formula")
+
+
+def test_run_that_was_killed_after_the_password_file(apply, password_file):
+    password_file.parent.mkdir(mode=0o700)
+    password_file.write_text("the password of a run that was killed\n")
+    login, _ = apply()
+    assert login.result is True
+    assert set(login.changes) == {"immich-formula"}
+    assert password_file.read_text() == "the password of a run that was killed\n"
+
+
+def test_lost_password_file_is_made_anew(apply, modules, password_file):
+    apply()
+    password_file.unlink()
+    modules.valkey_acl.disconnect()
+    login, users = apply()
+    assert set(login.changes) == {"immich-formula", str(password_file)}
+    assert (login.result, users.result, users.changes) == (True, True, {})
+
+
+def test_administrators_password_is_changed_by_pillar(apply, loaders, server):
+    apply()
+    loaders.opts["pillar"]["immich"]["valkey"]["admin_password"] = "a new one with 'quotes'"
+    _, users = apply()
+    assert users.changes["default"]["new"] == {"password": "changed"}
+    assert server.client("default", "a new one with 'quotes'").execute_command("PING") == "PONG"
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.client(*administrator()).execute_command("PING")
+
+
+def test_default_keeps_its_other_rules(apply, server):
+    server.run("ACL", "SETUSER", "default", "-flushall")
+    apply()
+    default = server.client(*administrator()).execute_command("ACL", "LIST")[0]
+    assert "+@all -flushall" in default
+
+
+def test_no_way_in_says_what_to_do(apply, server):
+    server.run("ACL", "SETUSER", "default", "resetpass", ">somebody elses")
+    login, users = apply()
+    assert (login.result, users.result) == (False, False)
+    assert "put that one into the pillar" in login.comment
+    assert PASSWORD not in login.comment
+
+
+def test_anonymous_clients_are_named_and_not_locked_out(states, modules, settings, apply, server, testmode):
+    server.run("ACL", "SETUSER", "known", "on", ">known", "+@all")
+    known = server.client("known", "known", client_name="authenticated")
+    known.execute_command("PING")
+    anonymous = server.client(client_name="photoprism")
+    anonymous.execute_command("PING")
+    logins = modules.immich_valkey.logins(settings)
+
+    def asked(**arguments):
+        gc.collect()  # closes the connections of a run before, as the end of its process does
+        return states.immich_valkey.nobody_locked_out("open", connection=logins, test=testmode, **arguments)
+
+    refusal = asked()
+    assert (refusal.result, refusal.changes) == (False, {})
+    assert "(photoprism)" in refusal.comment
+    assert "authenticated" not in refusal.comment
+    assert "secure_default: True" in refusal.comment
+    assert asked(secure_default=True).result is True
+    anonymous.close()
+    assert asked().result is True
+    apply()
+    assert asked().result is True
+
+
+def test_foreign_users_stay(apply, server):
+    server.run("ACL", "SETUSER", "foreign", "on", ">foreign", "~foreign", "+get")
+    before = server.line("foreign")
+    apply()
+    listed = server.client(*administrator()).execute_command("ACL", "LIST")
+    assert before in listed
+
+
+def test_promises_hold_on_the_running_server(apply, server):
+    apply()
+    names = (
+        "FLUSHDB FLUSHALL SWAPDB,0,1 KEYS,* SCAN,0 RANDOMKEY DBSIZE CONFIG,GET,* MONITOR DEBUG,SLEEP,0 SHUTDOWN"
+        " ACL,LIST MIGRATE,h,1,k,0,1 RESTORE,immich_bull:k,0,v SORT,immich_bull:k MOVE,immich_bull:k,1"
+        " COPY,immich_bull:a,immich_bull:b FUNCTION,LIST SCRIPT,FLUSH PUBSUB,CHANNELS CLIENT,TRACKING,ON"
+        " CLIENT,KILL,ID,1 CLIENT,PAUSE,1 GET,other:1 SET,other:1,x SUBSCRIBE,other PSUBSCRIBE,* PUBLISH,other,x"
+    )
+    for name in names.split(" "):
+        assert refused(server, name.split(",")), name
+    for command in (["EVAL", "return 1", "1", "immich_bull:x"], ["INFO"], ["PSUBSCRIBE", "socket.io#/#*"]):
+        assert not refused(server, command), command
+
+
+def test_the_roles_own_entry_is_refused_with_the_right_rules(apply, modules, server, testmode):
+    entry = {"name": "immich", "rules": ROLE_RULES, "password_pillar": "immich:valkey:password"}
+    _, users = apply(test=testmode, acl_users=[entry])
+    assert (users.result, users.changes) == (False, {})
+    assert "FLUSHALL must be denied to immich" in users.comment
+    assert modules.immich_valkey.rules() in users.comment
+    assert server.line("immich") is None
+
+
+def test_own_entry_that_keeps_the_promises_is_merged(apply, modules, server):
+    entry = {"name": "immich", "rules": modules.immich_valkey.rules() + " +client|info"}
+    _, users = apply(acl_users=[entry])
+    assert users.result is True, users.comment
+    assert set(users.changes) == {"immich", "default"}
+    assert not refused(server, ["CLIENT", "INFO"])
+
+
+def test_entry_for_the_formulas_own_user_is_refused(modules, settings):
+    settings["valkey"]["acl_users"] = [{"name": "immich-formula", "rules": "+@all"}]
+    with pytest.raises(Exception, match="formula's own user"):
+        modules.immich_valkey.users(settings)
+
+
+BREAKS = {
+    "wider rules": (("immich", "+flushall"), "FLUSHALL must be denied"),
+    "keys of others": (("immich", "~*"), "GET foreign must be denied"),
+    "narrower rules": (("immich", "-eval"), "EVAL must be allowed"),
+    "disabled": (("immich", "off"), "disabled"),
+    "no password": (("immich", "nopass"), "needs no password"),
+    "open default": (("default", "nopass"), "default needs no password"),
+}
+
+
+@pytest.mark.parametrize(("broken", "said"), BREAKS.values(), ids=BREAKS)
+def test_verify_names_what_is_broken(apply, modules, settings, server, broken, said):
+    apply()
+    server.client(*administrator()).execute_command("ACL", "SETUSER", *broken)
+    assert any(said in sentence for sentence in modules.immich_valkey.verify(settings))
+
+
+def test_verify_without_user(modules, settings):
+    assert modules.immich_valkey.verify(settings) == ["Valkey has no ACL user immich: apply immich.valkey."]
+
+
+def test_login_absent(apply, states, modules, settings, server, password_file, testmode):
+    apply()
+    arguments = {"password_file": str(password_file), "connection": modules.immich_valkey.logins(settings)}
+    ret = states.immich_valkey.login_absent("login", test=testmode, **arguments)
+    assert ret.result is (None if testmode else True), ret.comment
+    assert set(ret.changes) == {"immich-formula", str(password_file)}
+    users = server.client(*administrator()).execute_command("ACL", "USERS")
+    assert ("immich-formula" in users) is testmode
+    assert password_file.parent.exists() is testmode
+    assert ("immich-formula" in server.aclfile.read_text()) is testmode
+    states.immich_valkey.login_absent("login", **arguments)
+    assert states.immich_valkey.login_absent("login", **arguments).changes == {}
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.client().execute_command("PING")  # default is not open again
+
+
+def test_server_that_is_managed_elsewhere(modules, states, settings, server):
+    server.run("ACL", "SETUSER", "default", "resetpass", ">the remote administrator")
+    settings["valkey"].update(
+        managed=False,
+        connection={**server.connection, "tls": False, "password_pillar": "immich:valkey:admin:password"},
+    )
+    users = modules.immich_valkey.users(settings)
+    assert [user["name"] for user in users] == ["immich", "other"]
+    arguments = {"users": users, "connection": modules.immich_valkey.logins(settings)}
+    assert set(states.immich_valkey.users_managed("users", **arguments).changes) == {"immich", "other"}
+    assert states.immich_valkey.users_managed("users", **arguments).changes == {}
+    assert modules.immich_valkey.verify(settings) == []
+
+
+def test_secrets_stay_out_of_the_process_list_and_readable_files(apply, tmp_path, password_file):
+    apply()
+    secret = password_file.read_text().strip()
+    listing = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
+    assert secret not in listing
+    readable = [path for path in Path(tmp_path).rglob("*") if path.is_file() and os.stat(path).st_mode & 0o004]
+    assert not [path for path in readable if secret in path.read_text(errors="replace")]
