@@ -1,0 +1,653 @@
+"""
+Immich's compose project: what stands in it, its images and containers, and whether it serves
+==============================================================================================
+
+Everything here is about the application. It is told what it needs: ``settings`` is what ``immich_settings.get``
+returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --out=json immich_settings.get``.
+
+Sources of the rules: Immich's documentation of its environment variables, and what was measured with its server v3.0.3.
+"""
+
+import hashlib
+import http.client
+import json
+import os
+from pathlib import Path
+
+import salt.utils.path
+import salt.utils.yaml
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "immich_app"
+
+SERVER = "immich-server"
+MACHINE_LEARNING = "immich-machine-learning"
+PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
+HASH_LABEL = "io.immich-formula.service-hash"
+PING = {"res": "pong"}
+# A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
+ML_PATIENCE = 60
+ML_PROBE = """
+const until = Date.now() + SECONDS * 1000;
+const look = () => fetch("URL").then(r => r.text()).then(t => { if (!t.includes("pong")) throw t })
+  .catch(e => Date.now() < until ? new Promise(r => setTimeout(r, 500)).then(look) : Promise.reject(e));
+look().then(() => process.exit(0), e => { console.error(String(e.cause || e)); process.exit(1) });
+"""
+# State of a listening socket in /proc/net/tcp, as in the kernel's enum of TCP states.
+TCP_LISTEN = "0A"
+
+
+def __virtual__():
+    return __virtualname__
+
+
+# -- the compose project ----------------------------------------
+
+
+def project(settings, vector_extension):
+    """
+    Return the compose project as data, without any secret.
+
+    settings
+        The formula's settings.
+
+    vector_extension
+        What Immich is told to use, ``vectorchord`` or ``pgvector``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.project "$SETTINGS" pgvector
+    """
+    services = {SERVER: _server(settings, vector_extension)}
+    if settings["machine_learning"]["enabled"]:
+        services[MACHINE_LEARNING] = _machine_learning(settings)
+    for service in services.values():
+        service["labels"] = {HASH_LABEL: _digest(service)}
+    return {
+        "name": "immich",
+        "services": services,
+        "networks": {"immich": {"external": True, "name": settings["network"]["name"]}},
+        "secrets": {name: {"file": f"./secrets/{name}"} for name in ("db_password", "redis_password")},
+        # For immich-stack, the program that runs the project.
+        "x-immich-stack": {
+            "main": SERVER,
+            "ping": f"{server_url(settings)}/api/server/ping",
+            "timeout": settings["service"]["start_timeout"],
+        },
+        # One container, one name: a pod would tie the life of both together.
+        "x-podman": {"in_pod": False},
+    }
+
+
+def project_yaml(settings, vector_extension):
+    """
+    Return the text of ``docker-compose.yml``.
+
+    Arguments are those of :py:func:`project`.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.project_yaml "$SETTINGS" pgvector
+    """
+    head = "# This file is managed by Salt (immich-formula). It holds no secret.\n"
+    return head + salt.utils.yaml.safe_dump(project(settings, vector_extension), default_flow_style=False)
+
+
+def _common(settings, name, part):
+    service = {
+        "image": part["image"],
+        "container_name": name,
+        "networks": ["immich"],
+        "extra_hosts": [f"host.containers.internal:{settings['gateway_address']}"],
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        # The journal has the lines too (immich.service follows them); this is for `podman compose logs`, and bounded.
+        "logging": {"driver": "k8s-file", "options": {"max-size": "20mb"}},
+    }
+    if __grains__.get("selinux", {}).get("enabled"):
+        # The alternative, a `:z` on the mount, relabels every photo.
+        service["security_opt"].append("label=disable")
+    if part["user"]:
+        service["user"] = part["user"]
+    return service
+
+
+def _server(settings, vector_extension):
+    postgres, valkey = settings["postgres"], settings["valkey"]
+    environment = {
+        "TZ": settings["timezone"],
+        "DB_HOSTNAME": postgres["host"],
+        "DB_PORT": postgres["port"],
+        "DB_USERNAME": postgres["user"],
+        "DB_DATABASE_NAME": postgres["database"],
+        "DB_PASSWORD_FILE": "/run/secrets/db_password",
+        # Left alone, a package that appears on the server would switch it under a running Immich.
+        "DB_VECTOR_EXTENSION": vector_extension,
+        "REDIS_HOSTNAME": valkey["host"],
+        "REDIS_PORT": valkey["port"],
+        "REDIS_DBINDEX": valkey["database"],
+        "REDIS_USERNAME": valkey["user"],
+        "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
+        **settings["server"]["environment"],
+    }
+    libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
+    return {
+        **_common(settings, SERVER, settings["server"]),
+        "environment": _environment(environment),
+        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries],
+        "secrets": ["db_password", "redis_password"],
+        "ports": [f"{_bracketed(settings['bind_address'])}:{settings['port']}:2283"],
+        "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
+        "stop_grace_period": "30s",
+    }
+
+
+def _machine_learning(settings):
+    part = settings["machine_learning"]
+    environment = {
+        "TZ": settings["timezone"],
+        # The image's own default, [::], ends it on a host without IPv6.
+        "IMMICH_HOST": "0.0.0.0",
+        # A numeric user has no writable home in the image.
+        "HF_XET_CACHE": "/cache/huggingface-xet",
+        "MPLCONFIGDIR": "/cache/matplotlib",
+        **part["environment"],
+    }
+    return {
+        **_common(settings, MACHINE_LEARNING, part),
+        "environment": _environment(environment),
+        "volumes": [_bind(part["cache_location"], "/cache", False)],
+        "healthcheck": _healthcheck(["CMD", "python3", "/usr/src/healthcheck.py"]),
+        "stop_grace_period": "10s",
+    }
+
+
+def _environment(values):
+    """Strings, with the `$` that compose would interpolate doubled."""
+    return {name: _escaped(str(value)) for name, value in values.items()}
+
+
+def _escaped(text):
+    return text.replace("$", "$$")
+
+
+def _bind(source, target, read_only):
+    mount = {"type": "bind", "source": _escaped(source), "target": _escaped(target)}
+    return {**mount, "read_only": True} if read_only else mount
+
+
+def _bracketed(address):
+    return f"[{address}]" if ":" in address else address
+
+
+def _healthcheck(test):
+    # Podman ignores what the images bring: an OCI manifest carries no health check.
+    return {"test": test, "interval": "30s", "timeout": "10s", "retries": 3, "start_period": "60s"}
+
+
+def _digest(service):
+    return hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def upload_location(compose_file):
+    """
+    Return the path that an existing compose file mounts at ``/data``, or None if there is none.
+
+    compose_file
+        Path of ``docker-compose.yml``.
+
+    Raises CommandExecutionError if the file is there and cannot be understood.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.upload_location /opt/podman/immich/docker-compose.yml
+    """
+    path = Path(compose_file)
+    if not path.exists():
+        return None
+    try:
+        mounts = salt.utils.yaml.safe_load(path.read_text(encoding="utf8"))["services"][SERVER]["volumes"]
+        sources = [_mount_source(mount) for mount in mounts if _mount_target(mount) == "/data"]
+    except (KeyError, TypeError, AttributeError, salt.utils.yaml.YAMLError) as error:
+        raise CommandExecutionError(
+            f"{compose_file} is there, but says nowhere which path is mounted at /data"
+        ) from error
+    return sources[0].replace("$$", "$") if sources else None
+
+
+def _mount_source(mount):
+    return mount["source"] if isinstance(mount, dict) else mount.split(":")[0]
+
+
+def _mount_target(mount):
+    return mount["target"] if isinstance(mount, dict) else mount.split(":")[1]
+
+
+def mount_missing(path):
+    """
+    Return the mount point above a path that ``/etc/fstab`` names and that is not mounted, or None.
+
+    path
+        An absolute path. It need not exist.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.mount_missing /srv/photos/upload
+    """
+    fstab = Path("/etc/fstab")
+    lines = fstab.read_text(encoding="utf8").splitlines() if fstab.exists() else []
+    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    expected = [field[1].replace("\\040", " ") for field in fields if len(field) > 1 and field[1].startswith("/")]
+    mounted = _mount_points()
+    path = os.path.realpath(path)
+    for point in sorted(expected, key=len, reverse=True):
+        if point not in mounted and (path == point or path.startswith(point.rstrip("/") + "/")) and point != "/":
+            return point
+    return None
+
+
+def _mount_points():
+    text = Path("/proc/self/mounts").read_text(encoding="utf8")
+    return {line.split()[1].replace("\\040", " ") for line in text.splitlines()}
+
+
+# -- what runs ----------------------------------------
+
+
+def unit(settings):
+    """
+    Return what the unit file and the states of the application need, decided once.
+
+    ``{"directory": …, "program": …, "after": [units], "mounts": [paths], "images": [references],
+    "owner": {part: {"user": uid, "group": gid}}}``
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.unit "$SETTINGS"
+    """
+    parts = ["server", "machine_learning"] if settings["machine_learning"]["enabled"] else ["server"]
+    return {
+        "directory": settings["project_dir"],
+        "program": PROGRAM,
+        "after": _after(settings),
+        "mounts": [_unit_path(path) for path in _mounts(settings)],
+        "images": [settings[part]["image"] for part in parts],
+        "owner": {part: _owner(settings[part]["user"]) for part in parts},
+    }
+
+
+def _after(settings):
+    units = ["immich-gateway.service"]
+    for part in ("postgres", "valkey"):
+        lookup = settings["lookup"][part]
+        if settings[part]["managed"]:
+            units += [f"{name}.service" for name in sorted({lookup["service"], lookup.get("unit", lookup["service"])})]
+    return units
+
+
+def _mounts(settings):
+    return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
+
+
+def _unit_path(path):
+    """A path as systemd's unit files want it: quoted, with `%` doubled."""
+    return json.dumps(path, ensure_ascii=False).replace("%", "%%")
+
+
+def _owner(user):
+    uid, _, gid = str(user or "0:0").partition(":")
+    return {"user": int(uid), "group": int(gid or uid)}
+
+
+def server_url(settings):
+    """
+    Return the address at which this host itself reaches the server, as in ``http://127.0.0.1:2283``.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.server_url '{"bind_address": "0.0.0.0", "port": 2283}'
+    """
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings["bind_address"], settings["bind_address"])
+    return f"http://{_bracketed(address)}:{settings['port']}"
+
+
+def plan(settings, compose):
+    """
+    Return which containers are not as a compose file wants them: ``{"recreate": {service: why}, "remove": [name]}``.
+
+    settings
+        The formula's settings.
+
+    compose
+        Text of the compose file to compare with.
+
+    Raises CommandExecutionError if Podman does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.plan "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
+    """
+    command = [PROGRAM, "plan", "--file=-", f"--directory={settings['project_dir']}"]
+    return json.loads(_run(command, stdin=compose))
+
+
+def images_missing(images):
+    """
+    Return those of a list of image references that this host does not have.
+
+    images
+        Full references, as in ``["ghcr.io/immich-app/immich-server:v3.0.3"]``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.images_missing '["ghcr.io/immich-app/immich-server:v3.0.3"]'
+    """
+    if not salt.utils.path.which("podman"):
+        return list(images)
+    done = __salt__["cmd.run_all"](
+        ["podman", "image", "inspect", "--format", "x", *images], python_shell=False, ignore_retcode=True
+    )
+    if done["retcode"] == 0:
+        return []
+    return [
+        image for image in images if __salt__["cmd.retcode"](["podman", "image", "exists", image], ignore_retcode=True)
+    ]
+
+
+def pull(image):
+    """
+    Fetch an image.
+
+    image
+        Full reference.
+
+    Raises CommandExecutionError with the registry's answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.pull ghcr.io/immich-app/immich-server:v3.0.3
+    """
+    _run(["podman", "pull", "--quiet", image], timeout=3600)
+
+
+def _run(command, **kwargs):
+    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True, **kwargs)
+    if done["retcode"]:
+        raise CommandExecutionError(f"{' '.join(command[:3])}: {(done['stderr'] or done['stdout']).strip()[-1500:]}")
+    return done["stdout"]
+
+
+def service_status(unit="immich.service"):
+    """
+    Return what systemd says of the unit: ``{"active": …, "enabled": …, "outdated": …, "text": …}``.
+
+    ``outdated`` is True if systemd has read another unit file than the one on the disk.
+
+    unit
+        Name of the unit, ``immich.service`` by default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.service_status
+    """
+    names = "ActiveState,UnitFileState,NeedDaemonReload,StatusText"
+    shown = _run(["systemctl", "show", f"--property={names}", unit])
+    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    return {
+        "active": values.get("ActiveState", "unknown"),
+        "enabled": values.get("UnitFileState", ""),
+        "outdated": values.get("NeedDaemonReload") == "yes",
+        "text": values.get("StatusText", ""),
+    }
+
+
+def last_words(unit="immich.service"):
+    """
+    Return why the unit's program gave up last, or an empty string.
+
+    unit
+        Name of the unit, ``immich.service`` by default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.last_words
+    """
+    command = ["journalctl", "--unit", unit, "--output=cat", "--lines=1", "--grep=^immich-stack: "]
+    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True)
+    return done["stdout"].strip() if done["retcode"] == 0 else ""
+
+
+def containers(directory):
+    """
+    Return the names of all containers, running or not, of the compose project in a directory.
+
+    directory
+        The project's directory.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.containers /opt/podman/immich
+    """
+    if not salt.utils.path.which("podman"):
+        return []
+    label = f"label=com.docker.compose.project.working_dir={directory}"
+    return _run(["podman", "ps", "--all", "--format", "{{.Names}}", "--filter", label]).split()
+
+
+def remove_containers(directory):
+    """
+    Stop and remove all containers of the compose project in a directory.
+
+    directory
+        The project's directory.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.remove_containers /opt/podman/immich
+    """
+    _run(["podman", "rm", "--force", "--time", "30", *containers(directory)])
+
+
+# -- does it keep its promises ----------------------------------------
+
+
+def get_json(url, timeout=10):
+    """
+    Return what an address of the server answers, parsed.
+
+    url
+        An ``http://`` address.
+
+    timeout
+        Seconds to wait, 10 by default.
+
+    Raises CommandExecutionError if there is no answer or it is not JSON.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.get_json http://127.0.0.1:2283/api/server/ping
+    """
+    host, _, path = url[len("http://") :].partition("/")
+    connection = http.client.HTTPConnection(host, timeout=timeout)
+    try:
+        connection.request("GET", f"/{path}")
+        return json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise CommandExecutionError(f"{url} does not answer: {error}") from error
+    finally:
+        connection.close()
+
+
+def initialized(settings):
+    """
+    Return True if somebody has signed up as administrator. Until then whoever reaches the port can.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.initialized "$SETTINGS"
+    """
+    return bool(get_json(f"{server_url(settings)}/api/server/config").get("isInitialized"))
+
+
+def verify(settings):
+    """
+    Return the promises about the application that do not hold, as a list of sentences that say what to do.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.verify "$SETTINGS"
+    """
+    broken = []
+    ping = f"{server_url(settings)}/api/server/ping"
+    try:
+        if get_json(ping) != PING:
+            broken.append(f"{ping} does not answer as Immich: another program has the port? See `ss -ltnp`")
+    except CommandExecutionError as error:
+        broken.append(f"{error}. See `journalctl -u immich`")
+    if settings["machine_learning"]["enabled"]:
+        broken += _machine_learning_unreachable()
+    return broken + listens_wider(settings, listening())
+
+
+def _machine_learning_unreachable():
+    """Ask from inside the server's container, by name, as the server does."""
+    url = f"http://{MACHINE_LEARNING}:3003/ping"
+    script = ML_PROBE.replace("URL", url).replace("SECONDS", str(0 if __opts__["test"] else ML_PATIENCE))
+    done = __salt__["cmd.run_all"](
+        ["podman", "exec", SERVER, "node", "-e", script], python_shell=False, ignore_retcode=True
+    )
+    if done["retcode"] == 0:
+        return []
+    advice = "if the name does not resolve, the DNS of the network (aardvark-dns) or a firewall is in the way"
+    words = done["stderr"].strip()[-300:]
+    return [f"The server does not reach {url}: {words}. See `podman logs {MACHINE_LEARNING}`; {advice}"]
+
+
+def listening():
+    """
+    Return the TCP addresses on which this host listens, as ``[[address, port], …]``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.listening
+    """
+    found = set()
+    for name in ("tcp", "tcp6"):
+        path = Path("/proc/net") / name
+        for line in path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else ():
+            local, state = line.split()[1], line.split()[3]
+            if state == TCP_LISTEN:
+                address, port = local.split(":")
+                found.add((_address(address), int(port, 16)))
+    return [list(pair) for pair in sorted(found)]
+
+
+def _address(hexadecimal):
+    """What the kernel prints: 32-bit words in host byte order."""
+    import ipaddress
+    import sys
+
+    raw = bytes.fromhex(hexadecimal)
+    if sys.byteorder == "little":
+        raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
+    address = ipaddress.ip_address(raw)
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+def listens_wider(settings, sockets):
+    """
+    Return sentences about services of this installation that listen on more addresses than was asked for.
+
+    settings
+        The formula's settings.
+
+    sockets
+        What :py:func:`listening` returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.listens_wider "$SETTINGS" '[["0.0.0.0", 3003]]'
+    """
+    broken = []
+    on = {}
+    for address, port in sockets:
+        on.setdefault(port, set()).add(address)
+    wildcard = {"0.0.0.0", "::"}
+    if settings["bind_address"] not in wildcard and on.get(settings["port"], set()) & wildcard:
+        broken.append(
+            f"Port {settings['port']} listens on every address; immich:bind_address is {settings['bind_address']}"
+        )
+    return broken
+
+
+def listens_everywhere(settings, sockets):
+    """
+    Return sentences about managed services that listen on every address: nobody asked the formula for that.
+
+    settings
+        The formula's settings.
+
+    sockets
+        What :py:func:`listening` returns.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.listens_everywhere "$SETTINGS" '[["0.0.0.0", 6379]]'
+    """
+    names = {"postgres": "PostgreSQL", "valkey": "Valkey"}
+    return [
+        f"{title} listens on every address of this host, as its own configuration says: Immich needs "
+        f"{settings['gateway_address']} alone"
+        for part, title in names.items()
+        if settings[part]["managed"] and any([wild, settings[part]["port"]] in sockets for wild in ("0.0.0.0", "::"))
+    ]

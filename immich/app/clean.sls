@@ -1,0 +1,41 @@
+# Removes Immich's service, containers, compose project and secrets. The library and the model cache stay, unless
+# immich:clean names their path. Images stay: `podman image prune --all` removes what nothing uses.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, []) }}
+{%- if settings %}
+{%-   set service = salt["immich_app.unit"](settings) %}
+
+Immich is stopped and disabled:
+  immich_app.dead:
+    - name: immich.service
+    - directory: {{ settings.project_dir }}
+
+Immich's unit is absent:
+  immich_app.units_absent:
+    - files: [/etc/systemd/system/immich.service]
+    - require:
+      - Immich is stopped and disabled
+
+The program that runs Immich's containers is absent:
+  file.absent:
+    - name: {{ service.program }}
+    - require:
+      - Immich is stopped and disabled
+
+Immich's project directory is absent:
+  file.absent:
+    - name: {{ settings.project_dir }}
+    - require:
+      - Immich is stopped and disabled
+
+{%-   for what, path in (("uploads", settings.upload_location), ("model_cache", settings.machine_learning.cache_location)) %}
+{%-     if settings.clean["delete_" ~ what] == path %}
+
+Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says:
+  file.absent:
+    - name: {{ path | json }}
+    - require:
+      - Immich is stopped and disabled
+{%-     endif %}
+{%-   endfor %}
+{%- endif %}

@@ -1,0 +1,111 @@
+# Immich itself: compose project, secrets, images, and the service that runs them. Requires its network, PostgreSQL and
+# Valkey; where those are managed elsewhere, only that they answer.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
+{%- if settings %}
+{%-   set project = settings.project_dir %}
+{%-   set compose_file = project ~ "/docker-compose.yml" %}
+{%-   set service = salt["immich_app.unit"](settings) %}
+
+Immich's library is present:
+  immich_app.library_present:
+    - name: {{ settings.upload_location | json }}
+    - compose_file: {{ compose_file }}
+    - moved_from: {{ settings.upload_location_moved_from | json }}
+    - user: {{ service.owner.server.user }}
+    - group: {{ service.owner.server.group }}
+
+{%-   if settings.machine_learning.enabled %}
+
+Immich's model cache is present:
+  file.directory:
+    - name: {{ settings.machine_learning.cache_location | json }}
+    - user: {{ service.owner.machine_learning.user }}
+    - group: {{ service.owner.machine_learning.group }}
+    - makedirs: true
+{%-   endif %}
+
+Immich's project directory is present:
+  file.directory:
+    - name: {{ project }}
+    - user: root
+    - group: root
+    - mode: "0755"
+    - require:
+      - sls: immich.podman
+
+Immich's secrets directory is present:
+  file.directory:
+    - name: {{ project }}/secrets
+    - user: root
+    - group: root
+    - mode: "0700"
+    - require:
+      - Immich's project directory is present
+
+{%-   for secret, path in (("db_password", "immich:postgres:password"), ("redis_password", "immich:valkey:password")) %}
+
+Immich's secret {{ secret }} is present:
+  file.managed:
+    - name: {{ project }}/secrets/{{ secret }}
+    - contents_pillar: {{ path }}
+    - contents_newline: false
+    - show_changes: false
+    - user: {{ service.owner.server.user }}
+    - group: {{ service.owner.server.group }}
+    - mode: "0400"
+    - require:
+      - Immich's secrets directory is present
+      - Immich's images are present
+{%-   endfor %}
+
+# Before anything else changes: a wrong library or an image that cannot be had stops nothing and touches no password.
+Immich's images are present:
+  immich_app.images_present:
+    - images: {{ service.images | json }}
+    - require:
+      - sls: immich.podman
+      - Immich's library is present
+    - require_in:
+      - sls: immich.postgres
+      - sls: immich.valkey
+
+Immich's compose file is managed:
+  immich_app.compose_file_managed:
+    - name: {{ compose_file }}
+    - settings: {{ settings | json }}
+    - require:
+      - Immich's images are present
+      - Immich's project directory is present
+      - sls: immich.postgres
+
+The program that runs Immich's containers is present:
+  file.managed:
+    - name: {{ service.program }}
+    - source: salt://immich/app/files/immich-stack
+    - mode: "0755"
+    - makedirs: true
+
+Immich's unit is present:
+  file.managed:
+    - name: /etc/systemd/system/immich.service
+    - source: salt://immich/app/files/immich.service.jinja
+    - template: jinja
+    - context: {app: {{ service | json }}}
+    - mode: "0644"
+    - require:
+      - Immich's compose file is managed
+
+Immich is running:
+  immich_app.running:
+    - name: immich.service
+    - settings: {{ settings | json }}
+    - require:
+      - sls: immich.valkey
+      - Immich's compose file is managed
+      - The program that runs Immich's containers is present
+      - Immich's unit is present
+    - watch:
+      - Immich's secret db_password is present
+      - Immich's secret redis_password is present
+{%- endif %}

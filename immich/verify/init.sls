@@ -1,0 +1,12 @@
+# The last state: the server answers, reaches machine learning by name, and role, ACL, firewall and listening sockets are
+# as promised. Changes nothing. Requires everything.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.app"]) }}
+{%- if settings %}
+
+Immich is as promised:
+  immich_app.verified:
+    - settings: {{ settings | json }}
+    - require:
+      - sls: immich.app
+{%- endif %}

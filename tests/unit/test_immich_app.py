@@ -1,0 +1,177 @@
+"""What stands in the compose project, and what is read back from the host."""
+
+import copy
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+PILLAR = {
+    "timezone": "Europe/Paris",
+    "postgres": {"password": "postgres-secret-1"},
+    "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
+}
+HASH = "io.immich-formula.service-hash"
+
+
+@pytest.fixture
+def settings(loaders, modules):
+    loaders.opts["pillar"]["immich"] = copy.deepcopy(PILLAR)
+    return modules.immich_settings.get()
+
+
+@pytest.fixture
+def project(modules, settings):
+    """A function that makes the project of the settings with changes laid over them."""
+
+    def make(**changes):
+        return modules.immich_app.project({**settings, **changes}, "pgvector")
+
+    return make
+
+
+def test_the_compose_file_holds_no_secret_and_says_the_same(modules, settings, project):
+    text = modules.immich_app.project_yaml(settings, "pgvector")
+    assert "secret-1" not in text
+    assert yaml.safe_load(text) == project()
+
+
+def test_both_services_are_confined_and_checked(project):
+    services = project()["services"]
+    assert set(services) == {"immich-server", "immich-machine-learning"}
+    for service in services.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges" in service["security_opt"]
+        assert service["healthcheck"]["test"][0] == "CMD"
+        assert service["networks"] == ["immich"]
+        assert service["extra_hosts"] == ["host.containers.internal:10.88.0.1"]
+
+
+def test_machine_learning_gets_no_secret_and_no_port(project):
+    service = project()["services"]["immich-machine-learning"]
+    assert not {"secrets", "ports"} & set(service)
+    assert not [name for name in service["environment"] if name.startswith(("DB_", "REDIS_"))]
+
+
+def test_passwords_are_read_from_files(project):
+    environment = project()["services"]["immich-server"]["environment"]
+    assert environment["DB_PASSWORD_FILE"] == "/run/secrets/db_password"
+    assert environment["REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
+    assert environment["DB_VECTOR_EXTENSION"] == "pgvector"
+    assert not {"DB_PASSWORD", "REDIS_PASSWORD", "DB_URL"} & set(environment)
+
+
+def test_no_variable_is_empty(project):
+    for service in project()["services"].values():
+        assert all(value != "" and isinstance(value, str) for value in service["environment"].values())
+
+
+def test_dollars_survive_compose(project, settings):
+    changes = {"server": {**settings["server"], "environment": {"A": "a$b"}}, "upload_location": "/srv/a$b"}
+    service = project(**changes)["services"]["immich-server"]
+    assert service["environment"]["A"] == "a$$b"
+    assert service["volumes"][0]["source"] == "/srv/a$$b"
+
+
+def test_external_libraries_are_read_only_and_uploads_are_not(project):
+    libraries = [{"path": "/mnt/a", "mount": "/mnt/a"}]
+    uploads, library = project(external_libraries=libraries)["services"]["immich-server"]["volumes"]
+    assert "read_only" not in uploads
+    assert library == {"type": "bind", "source": "/mnt/a", "target": "/mnt/a", "read_only": True}
+
+
+def test_a_setting_of_one_service_changes_the_hash_of_that_one_alone(project, settings):
+    before = project()["services"]
+    changed = {**settings["machine_learning"], "environment": {"MACHINE_LEARNING_WORKERS": "2"}}
+    after = project(machine_learning=changed)["services"]
+    hashes = {name: (before[name]["labels"][HASH], after[name]["labels"][HASH]) for name in before}
+    assert hashes["immich-server"][0] == hashes["immich-server"][1]
+    assert hashes["immich-machine-learning"][0] != hashes["immich-machine-learning"][1]
+
+
+def test_machine_learning_disabled_is_absent(project, modules, settings):
+    part = {**settings["machine_learning"], "enabled": False}
+    assert set(project(machine_learning=part)["services"]) == {"immich-server"}
+    assert modules.immich_app.unit({**settings, "machine_learning": part})["images"] == [settings["server"]["image"]]
+
+
+def test_a_numeric_user_owns_the_secrets(project, modules, settings):
+    part = {**settings["server"], "user": "2000:3000"}
+    assert project(server=part)["services"]["immich-server"]["user"] == "2000:3000"
+    assert modules.immich_app.unit({**settings, "server": part})["owner"]["server"] == {"user": 2000, "group": 3000}
+
+
+def test_mounts_of_the_unit_are_quoted(modules, settings):
+    unit = modules.immich_app.unit({**settings, "upload_location": "/srv/my photos 100%"})
+    assert unit["mounts"] == ['"/srv/my photos 100%%"']
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    (
+        ("0.0.0.0", "http://127.0.0.1:2283"),
+        ("192.0.2.7", "http://192.0.2.7:2283"),
+        ("::", "http://[::1]:2283"),
+    ),
+)
+def test_the_host_reaches_the_server_where_it_listens(modules, address, url):
+    assert modules.immich_app.server_url({"bind_address": address, "port": 2283}) == url
+
+
+def test_the_library_of_an_existing_compose_file_is_read_back(modules, settings, tmp_path):
+    path = tmp_path / "docker-compose.yml"
+    assert modules.immich_app.upload_location(str(path)) is None
+    moved = {**settings, "upload_location": "/srv/a$b c"}
+    path.write_text(modules.immich_app.project_yaml(moved, "pgvector"))
+    assert modules.immich_app.upload_location(str(path)) == "/srv/a$b c"
+    path.write_text("services: {immich-server: {volumes: ['/srv/short:/data']}}")
+    assert modules.immich_app.upload_location(str(path)) == "/srv/short"
+
+
+def test_a_compose_file_that_makes_no_sense_is_an_error(modules, tmp_path):
+    path = tmp_path / "docker-compose.yml"
+    for text in ("[]", "services: {}", "services: {immich-server: 5}", "{"):
+        path.write_text(text)
+        with pytest.raises(Exception, match="mounted at /data"):
+            modules.immich_app.upload_location(str(path))
+
+
+def test_a_mount_of_fstab_that_is_missing_is_found(modules):
+    fstab = Path("/etc/fstab")
+    before = fstab.read_text(encoding="utf8") if fstab.exists() else None
+    fstab.write_text("# /srv/comment none\ntmpfs /srv/my\\040photos tmpfs noauto 0 0\nproc /proc proc defaults 0 0\n")
+    try:
+        assert modules.immich_app.mount_missing("/srv/my photos/upload") == "/srv/my photos"
+        assert modules.immich_app.mount_missing("/srv/my photos") == "/srv/my photos"
+        assert modules.immich_app.mount_missing("/srv/my photos of 2019") is None
+        assert modules.immich_app.mount_missing("/proc/sys") is None
+    finally:
+        fstab.unlink() if before is None else fstab.write_text(before)
+
+
+@pytest.mark.parametrize(("family", "address"), ((socket.AF_INET, "127.0.0.7"), (socket.AF_INET6, "::1")))
+def test_listening_sockets_are_told_by_address(modules, family, address):
+    with socket.create_server((address, 0), family=family) as server:
+        assert [address, server.getsockname()[1]] in modules.immich_app.listening()
+
+
+def test_a_wider_socket_than_asked_for_is_told(modules, settings):
+    narrow = {**settings, "bind_address": "127.0.0.1"}
+    wider = modules.immich_app.listens_wider
+    assert wider(narrow, [["127.0.0.1", 2283], ["0.0.0.0", 22]]) == []
+    assert "every address" in wider(narrow, [["0.0.0.0", 2283]])[0]
+    assert wider(settings, [["0.0.0.0", 2283]]) == []
+
+
+def test_a_managed_service_on_every_address_is_told(modules, settings):
+    everywhere = modules.immich_app.listens_everywhere
+    assert everywhere(settings, [["127.0.0.1", 6379], ["10.88.0.1", 6379], ["0.0.0.0", 22]]) == []
+    assert "Valkey" in everywhere(settings, [["::", 6379]])[0]
+    elsewhere = {**settings, "valkey": {**settings["valkey"], "managed": False}}
+    assert everywhere(elsewhere, [["::", 6379]]) == []
+
+
+def test_settings_given_as_json_on_the_command_line_work(modules, settings):
+    assert modules.immich_app.unit(json.loads(json.dumps(settings))) == modules.immich_app.unit(settings)
