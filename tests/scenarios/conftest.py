@@ -1,0 +1,152 @@
+"""Hosts for the scenarios: one story from bare to deployed, told once, and clones of the host it ends with."""
+
+import contextlib
+import fcntl
+import json
+import uuid
+from types import SimpleNamespace
+
+import pytest
+
+from tests.host import images
+from tests.host.cache import step
+from tests.host.lan import RUN, Lan
+from tests.host.machine import Host
+from tests.host.registry import Registry, stored, use_registry
+
+# Every printable ASCII character, in an order of its own for each password.
+PRINTABLE = "".join(map(chr, range(32, 127)))
+PASSWORDS = {
+    "postgres": PRINTABLE,
+    "valkey": PRINTABLE[::-1],
+    "admin": PRINTABLE[40:] + PRINTABLE[:40],
+}
+PILLAR = {
+    "timezone": "Europe/Paris",
+    "postgres": {"password": PASSWORDS["postgres"]},
+    "valkey": {"password": PASSWORDS["valkey"], "admin_password": PASSWORDS["admin"]},
+}
+
+
+# What no machine without the outside can show. It is not collected, and listed at the end of every run.
+NOT_HERE = (
+    "bin/demo --images real: wants Immich's published images, from ghcr.io",
+    "bootstrap of a onedir Salt: its packages come from a server of their own, neither Debian's nor PyPI",
+    "VectorChord itself: it is in no Debian release; a play extension of its name takes its place in tests/functional",
+    "Ubuntu and the RPM family: known by data alone",
+)
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.section("not run here")
+    for line in NOT_HERE:
+        terminalreporter.write_line(line)
+
+
+def pillar_with(**changes):
+    """The scenarios' pillar with changes, merged key by key."""
+    return merged(PILLAR, changes)
+
+
+def merged(below, above):
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {key: merged(below.get(key), above[key]) if key in above else below[key] for key in {**below, **above}}
+
+
+def changed(states):
+    """Names of the states that changed something or would, with what."""
+    return {state["id"]: state["changes"] for state in states if state["changes"]}
+
+
+@pytest.fixture(scope="session")
+def first_run(request):
+    """The story of the first run, on a host that has only systemd, Python and Salt.
+
+    ``plan`` is what `test=True` said before, ``states`` the first apply, ``again`` the second, ``plan_after`` another
+    `test=True`. ``layers`` and ``containers`` are the host it left, powered off. Told once, also to parallel workers.
+    """
+    run = getattr(request.config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
+    folder = RUN / f"deployed-{run}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)  # as long as somebody holds it, nobody sweeps the folder
+        with open(folder / "telling", "w", encoding="ascii") as telling:
+            fcntl.flock(telling, fcntl.LOCK_EX)
+            if not (folder / "story.json").exists():
+                with step("first run, from bare to verified"):
+                    (folder / "story.json").write_text(json.dumps(tell(folder)), encoding="utf8")
+        story = json.loads((folder / "story.json").read_text(encoding="utf8"))
+        yield SimpleNamespace(**story, layers=[folder / "upper", *images.bare()], containers=folder / "containers")
+
+
+def tell(folder):
+    """Live through the first run and leave its host in ``folder``."""
+    with Lan() as lan:
+        Registry(lan, stored())
+        with Host("host", lan=lan, layers=images.bare(), keep=folder) as host:
+            use_registry(host)
+            host.pillar(PILLAR)
+            story = {"plan": host.apply(test=True), "states": host.apply()}
+            story |= {"again": host.apply(), "plan_after": host.apply(test=True)}
+            host.power_off()
+    return story
+
+
+@contextlib.contextmanager
+def deployed(first_run):
+    """A clone of the deployed host on a LAN with the registry (``host.lan.registry``), with Immich serving."""
+    with Lan() as lan:
+        lan.registry = Registry(lan, stored())
+        with Host("host", lan=lan, layers=first_run.layers, containers=first_run.containers) as host:
+            host.wait_for("systemctl is-active immich", 60)
+            yield host
+
+
+@pytest.fixture
+def own_host(first_run):
+    """A deployed host for one test, which may leave it in any state."""
+    with deployed(first_run) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def deployed_host(first_run):
+    with deployed(first_run) as host:
+        yield host
+
+
+@pytest.fixture
+def host(deployed_host):
+    """A deployed host that the tests of one file share. Each finds it as the scenarios' pillar describes it."""
+    yield deployed_host
+    deployed_host.pillar(PILLAR)
+    deployed_host.apply()
+
+
+@pytest.fixture
+def lan():
+    """A LAN of its own for one test, with the registry of the stand-in images: ``lan.registry``."""
+    with Lan() as lan:
+        lan.registry = Registry(lan, stored())
+        yield lan
+
+
+@pytest.fixture
+def ready_host(lan):
+    """A host with all packages and no deployment."""
+    with Host("host", lan=lan) as host:
+        use_registry(host)
+        host.pillar(PILLAR)
+        yield host
+
+
+def get(host, path, port=2283):
+    """What the server answers on the host, parsed."""
+    return json.loads(host.out(f"curl -sf http://127.0.0.1:{port}{path} || curl -s http://127.0.0.1:{port}{path}"))
+
+
+def post(host, path, body=None):
+    """What the server answers on the host to a POST, parsed."""
+    data = json.dumps(body or {}).replace("'", "'\\''")
+    return json.loads(host.out(f"curl -s -H 'Content-Type: application/json' -d '{data}' http://127.0.0.1:2283{path}"))

@@ -1,0 +1,72 @@
+"""How the modules and their libraries get there, whichever Salt it is, and pillars that arrive encrypted."""
+
+import json
+
+import pytest
+
+from tests.host import images
+from tests.host.machine import Host
+from tests.scenarios.conftest import PASSWORDS, PILLAR, changed, merged
+
+KEY = """
+%no-protection
+Key-Type: eddsa
+Key-Curve: ed25519
+Subkey-Type: ecdh
+Subkey-Curve: cv25519
+Name-Real: throwaway
+Expire-Date: 0
+"""
+
+
+@pytest.fixture
+def distribution_host(lan):
+    """A host whose Salt runs on the distribution's own Python, as a distribution's package does."""
+    with Host("host", lan=lan, layers=images.bare()) as host:
+        host.run(
+            "/opt/salt/bin/pip -q --python /usr/bin/python3 install --break-system-packages salt pip && "
+            "ln -sf /usr/local/bin/salt-call /usr/bin/salt-call && mv /opt/salt /opt/hidden",
+            timeout=300,
+        )
+        host.pillar(PILLAR)
+        yield host
+
+
+def test_libraries_of_a_distributions_salt_are_packages(distribution_host):
+    host = distribution_host
+    assert host.salt("grains.get", "pythonexecutable").startswith("/usr/bin/")
+    planned = host.apply("immich.bootstrap", test=True)
+    assert "apt-get install python3-redis" in "\n".join(state["comment"] for state in planned)
+    done = changed(host.apply("immich.bootstrap"))
+    assert "python3-redis" in done["Salt's Python has the libraries of the formula's modules"]
+    assert [state["id"] for state in host.apply("immich.bootstrap")] == ["The pillar is valid"]
+
+
+def test_an_updated_formula_syncs_its_modules_in_the_same_run(own_host):
+    host = own_host
+    host.run(
+        "mkdir -p /srv/salt/_modules && cp /srv/formula/_modules/immich_app.py /srv/salt/_modules/ && "
+        "echo '# a newer version' >>/srv/salt/_modules/immich_app.py"
+    )
+    assert "saltutil.sync_all" in "\n".join(state["comment"] for state in host.apply(test=True))
+    assert list(changed(host.apply())) == ["The formula's modules are synced"]
+    assert changed(host.apply()) == {}
+
+
+def test_a_gpg_encrypted_pillar_is_the_same_pillar(own_host):
+    """The host is deployed from plain pillar, so an apply that changes nothing has decrypted every character."""
+    host = own_host
+    home = "/etc/salt/gpgkeys"
+    host.run(f"apt-get -qq install --no-install-recommends gnupg >/dev/null; install -d -m 700 {home}")
+    host.run(f"gpg --homedir {home} --batch --generate-key", stdin=KEY)
+
+    def encrypted(text):
+        return host.run(f"gpg --homedir {home} --trust-model always -ear throwaway", stdin=text).stdout
+
+    secrets = {
+        "postgres": {"password": encrypted(PASSWORDS["postgres"])},
+        "valkey": {"password": encrypted(PASSWORDS["valkey"]), "admin_password": encrypted(PASSWORDS["admin"])},
+    }
+    host.write("/srv/pillar/immich.sls", "#!json|gpg\n" + json.dumps({"immich": merged(PILLAR, secrets)}), mode="0600")
+    assert PASSWORDS["valkey"] not in host.read("/srv/pillar/immich.sls")
+    assert changed(host.apply()) == {}

@@ -1,0 +1,156 @@
+"""A change restarts what it must and nothing else."""
+
+import pytest
+
+from tests.scenarios.conftest import PRINTABLE, changed, get, pillar_with
+from tests.scenarios.test_service import ids
+
+
+def pids(host):
+    """Main processes of the shared services: another number is a restart."""
+    units = "postgresql@17-main valkey-server immich"
+    return host.out(f"systemctl show -p MainPID --value {units}").split()
+
+
+def applied(host, **changes):
+    """Apply a changed pillar, after a dry run that must have told the same states."""
+    host.pillar(pillar_with(**changes))
+    planned = changed(host.apply(test=True))
+    done = changed(host.apply())
+    assert set(planned) == set(done)
+    assert changed(host.apply()) == {}
+    return done
+
+
+def test_a_new_version_pulls_first_and_recreates_both(own_host):
+    host = own_host
+    before, services = ids(host), pids(host)
+    done = applied(host, version="v3.0.4")
+    assert next(iter(done)) == "Immich's images are present"
+    assert not set(ids(host).values()) & set(before.values())
+    assert pids(host) == services
+    assert get(host, "/api/server/version")["patch"] == 4
+
+
+def test_an_unknown_version_or_a_dead_registry_stops_nothing(own_host):
+    host = own_host
+    before = ids(host)
+    host.pillar(pillar_with(version="v3.0.5"))
+    failed = [state for state in host.apply(check=False) if state["result"] is False]
+    assert "v3.0.5" in failed[0]["comment"]
+    assert "Nothing was stopped" in failed[0]["comment"]
+    host.lan.registry.stop()
+    host.pillar(pillar_with(version="v3.0.4"))
+    failed = [state for state in host.apply(check=False) if state["result"] is False]
+    assert failed[0]["id"] == "Immich's images are present"
+    assert ids(host) == before
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+def test_a_machine_learning_setting_recreates_machine_learning_alone(host):
+    before, services = ids(host), pids(host)
+    applied(host, machine_learning={"environment": {"MACHINE_LEARNING_WORKERS": "2"}})
+    after = ids(host)
+    assert after["immich-server"] == before["immich-server"]
+    assert after["immich-machine-learning"] != before["immich-machine-learning"]
+    assert pids(host) == services
+
+
+def test_machine_learning_can_be_disabled_and_is_looked_after_when_enabled_again(own_host):
+    host = own_host
+    before = ids(host)
+    applied(host, machine_learning={"enabled": False})
+    assert ids(host) == {"immich-server": before["immich-server"]}
+    assert "machine-learning" not in host.out("systemctl show -p StatusText immich")
+    applied(host, machine_learning={"enabled": True})
+    host.run("podman kill immich-machine-learning")
+    host.wait_for("systemctl show -p StatusText immich | grep -q 'immich-machine-learning: exited'", 20)
+    host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true", 30)
+
+
+def test_another_gateway_address_can_be_chosen(own_host):
+    host = own_host
+    applied(host, host_gateway="10.99.0.1")
+    assert "10.88.0.1" not in host.out("ip -4 -br address show dev lo")
+    assert "10.99.0.1" in host.out("podman exec immich-server cat /etc/hosts")
+    host.reboot()
+    host.wait_for("systemctl is-active immich", 60)
+    assert host.out("systemctl is-active valkey-server postgresql@17-main").split() == ["active", "active"]
+    assert changed(host.apply()) == {}
+
+
+def test_a_network_in_use_is_not_taken_away(host):
+    before = ids(host)
+    network = {"name": "immich", "subnet": "172.22.0.0/16", "gateway": "172.22.0.1"}
+    host.pillar(pillar_with(podman={"external_networks": [network]}))
+    failed = [state for state in host.apply(check=False) if state["result"] is False]
+    assert "immich-server" in failed[0]["comment"]
+    assert ids(host) == before
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+def test_somebody_elses_valkey_user_restarts_nothing(host):
+    before, services = ids(host), pids(host)
+    user = {"username": "other", "password": "another-password", "keypattern": "other:*", "commands": "+@read +@write"}
+    done = applied(host, valkey={"acl_users": [user]})
+    assert list(done) == ["The Valkey users are as listed"]
+    assert ids(host) == before
+    assert pids(host) == services
+    login = "valkey-cli --no-auth-warning --user other --pass another-password"
+    assert host.out(f"{login} set other:a 1") == "OK"
+    host.run("systemctl restart valkey-server")
+    assert host.out(f"{login} get other:a") == "1"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    (
+        {"postgres": {"password": PRINTABLE[7:] + PRINTABLE[:7]}},
+        {"valkey": {"password": PRINTABLE[9:] + PRINTABLE[:9]}},
+        {"valkey": {"admin_password": PRINTABLE[11:] + PRINTABLE[:11]}},
+    ),
+    ids=["database", "valkey user", "valkey admin"],
+)
+def test_a_password_change_is_applied_everywhere(host, changes):
+    before = ids(host)
+    applied(host, **changes)
+    after = ids(host)
+    assert after["immich-machine-learning"] == before["immich-machine-learning"]
+    assert (after == before) == ("admin_password" in changes.get("valkey", {}))
+    jobs = host.salt("cmd.run", "curl -sf -X POST http://127.0.0.1:2283/standin/jobs")
+    assert '"denied":[]' in jobs.replace(" ", "")
+
+
+def test_a_moved_library_is_refused_until_the_pillar_says_so(own_host):
+    host = own_host
+    before = ids(host)
+    host.pillar(pillar_with(upload_location="/srv/photos"))
+    failed = [state for state in host.apply(check=False) if state["result"] is False]
+    assert "upload_location_moved_from: /srv/immich/upload" in failed[0]["comment"]
+    assert ids(host) == before
+    host.run("systemctl stop immich; mv /srv/immich/upload /srv/photos")
+    applied(host, upload_location="/srv/photos", upload_location_moved_from="/srv/immich/upload")
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+def test_settings_of_the_server_reach_its_container(own_host):
+    host = own_host
+    host.run("mkdir -p /srv/archive/2019 && echo photo >/srv/archive/2019/a.jpg; systemctl stop immich")
+    host.run("cp -a /srv/immich/upload /srv/immich/of-2000; chown -R 2000:2000 /srv/immich/of-2000")
+    applied(
+        host,
+        port=8080,
+        bind_address="127.0.0.1",
+        external_libraries=["/srv/archive"],
+        server={"environment": {"IMMICH_LOG_LEVEL": "debug"}, "user": "2000:2000"},
+        upload_location="/srv/immich/of-2000",
+        upload_location_moved_from="/srv/immich/upload",
+    )
+    assert get(host, "/api/server/ping", port=8080) == {"res": "pong"}
+    assert "127.0.0.1:8080" in host.out("podman port immich-server")
+    inside = "podman exec immich-server"
+    assert host.out(f"{inside} cat /srv/archive/2019/a.jpg") == "photo"
+    assert host.run(f"{inside} touch /srv/archive/x", check=False).returncode != 0
+    assert host.out(f"{inside} id -u") == "2000"
+    assert host.out(f"{inside} printenv IMMICH_LOG_LEVEL TZ") == "debug\nEurope/Paris"
+    assert host.out("stat -c '%u %a' /opt/podman/immich/secrets/db_password") == "2000 400"

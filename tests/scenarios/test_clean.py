@@ -1,0 +1,64 @@
+"""`immich.clean` removes what the formula made and keeps what a person would miss."""
+
+from tests.scenarios.conftest import PASSWORDS, changed, get, pillar_with, post
+
+PSQL = "runuser -u postgres -- psql -Atc"
+
+
+def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
+    host = own_host
+    post(host, "/standin/assets")
+    before = get(host, "/standin/state")
+    planned = {state["id"] for state in host.apply("immich.clean", test=True) if state["result"] is None}
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    done = changed(host.apply("immich.clean"))
+    assert set(done) == planned
+    assert changed(host.apply("immich.clean")) == {}
+
+    gone = [
+        "systemctl cat immich.service",
+        "systemctl cat immich-gateway.service",
+        "test -e /opt/podman/immich",
+        "test -e /etc/immich-formula/valkey.password",
+        "podman network exists immich",
+        "nft list table inet immich",
+        "ip address show dev lo | grep 10.88.0.1",
+        "grep -q immich /etc/postgresql/17/main/pg_hba.conf",
+        "grep -q 'user immich' /etc/valkey/users.acl",
+        "podman ps -a --format '{{.Names}}' | grep immich",
+    ]
+    assert [command for command in gone if host.run(command, check=False).returncode == 0] == []
+    assert host.out("systemctl is-active postgresql@17-main valkey-server").split() == ["active", "active"]
+    assert "NOAUTH" in host.out("valkey-cli ping")
+    host.write("/run/test/password", PASSWORDS["admin"], mode="0600")
+    login = 'REDISCLI_AUTH="$(cat /run/test/password; printf x)"; export REDISCLI_AUTH="${REDISCLI_AUTH%x}"'
+    assert host.out(f"{login}; valkey-cli ping") == "PONG"
+    assert "10.88.0.1" not in host.out(f"{login}; valkey-cli config get bind")
+    assert host.out(f"{PSQL} \"select count(*) from pg_database where datname = 'immich'\"") == "1"
+    host.run("systemctl restart valkey-server postgresql@17-main")
+    assert "NOAUTH" in host.out("valkey-cli ping")
+
+    host.apply()
+    assert get(host, "/standin/state") == before
+    assert changed(host.apply()) == {}
+
+
+def test_clean_deletes_data_only_when_told_by_name(own_host):
+    host = own_host
+    host.pillar(pillar_with(clean={"delete_database": "immich", "delete_uploads": "/srv/immich/upload"}))
+    planned = changed(host.apply("immich.clean", test=True))
+    assert "/srv/immich/upload" in str(planned)
+    assert host.run("test -d /srv/immich/upload", check=False).returncode == 0
+    host.apply("immich.clean")
+    assert host.run("test -e /srv/immich/upload", check=False).returncode != 0
+    assert host.run("test -d /srv/immich/model-cache", check=False).returncode == 0
+    assert host.out(f"{PSQL} \"select count(*) from pg_database where datname = 'immich'\"") == "0"
+
+
+def test_components_clean_alone(own_host):
+    host = own_host
+    assert changed(host.apply("immich.app.clean"))
+    assert "inactive" in host.out("systemctl is-active immich", check=False)
+    assert host.out(f"{PSQL} \"select count(*) from pg_hba_file_rules where 'immich' = any(database)\"") == "1"
+    host.apply("immich.app")
+    assert get(host, "/api/server/ping") == {"res": "pong"}

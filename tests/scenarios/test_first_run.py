@@ -1,0 +1,88 @@
+"""From a host that has only systemd, Python and Salt to a verified Immich, and then nothing more to do."""
+
+from tests.scenarios.conftest import changed, get, post
+
+
+def failed(states):
+    return [state["id"] for state in states if state["result"] is False]
+
+
+def test_dry_run_without_modules_says_what_to_type_and_shows_nothing_red(first_run):
+    assert not failed(first_run.plan)
+    texts = "\n".join(state["comment"] for state in first_run.plan)
+    assert "saltutil.sync_all" in texts
+    assert "redis psycopg2-binary jsonschema" in texts
+    planned = changed(first_run.plan)
+    assert "valkey-server" in str(planned)
+    assert "podman" in str(planned)
+
+
+def test_first_apply_brings_everything_in_one_run(first_run):
+    assert not failed(first_run.states)
+    done = changed(first_run.states)
+    assert "The formula's modules are synced" in done
+    assert "Immich is running" in done
+    assert first_run.states[-1]["id"] in ("Immich is as promised", "immich is applied with the modules just synced")
+
+
+def test_restarts_of_shared_services_are_announced_and_happen_once(first_run):
+    comments = {state["id"]: state["comment"] for state in first_run.states}
+    restarted = [identifier for identifier, comment in comments.items() if "restarted" in comment]
+    assert any("Valkey" in identifier for identifier in restarted)
+    assert any("PostgreSQL" in identifier for identifier in restarted)
+    assert not [state for state in first_run.again if "restarted" in state["comment"]]
+
+
+def test_second_apply_and_dry_run_after_it_change_nothing(first_run):
+    assert changed(first_run.again) == {}
+    assert changed(first_run.plan_after) == {}
+    assert not [state["id"] for state in first_run.plan_after if state["result"] is not True]
+
+
+def test_it_warns_until_an_administrator_signs_up(first_run, host):
+    for states in (first_run.states, first_run.again):
+        warnings = [text for state in states for text in state.get("warnings", [])]
+        assert any("administrator" in text for text in warnings)
+    answer = post(host, "/api/auth/admin-sign-up", {"email": "a@example.org", "password": "x" * 12, "name": "A"})
+    assert answer["email"] == "a@example.org"
+    assert get(host, "/api/server/config")["isInitialized"] is True
+    assert not [text for state in host.apply() for text in state.get("warnings", [])]
+
+
+def test_jobs_pass_all_queues_and_valkey_denied_nothing(host):
+    jobs = post(host, "/standin/jobs")
+    assert jobs["denied"] == []
+    assert len(jobs["completed"]) >= 15
+    assert (
+        host.salt(
+            "valkey_acl.log",
+            'connection={"username": "immich-formula", "password_file": "/etc/immich-formula/valkey.password"}',
+        )
+        == []
+    )
+
+
+def test_everything_is_back_after_a_reboot(host):
+    posted = post(host, "/standin/assets")
+    host.reboot()
+    host.wait_for("systemctl is-active immich", 60)
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert get(host, "/standin/state")
+    assert posted
+    for container in ("immich-server", "immich-machine-learning"):
+        assert "10.88.0.1" in host.out(f"podman exec {container} cat /etc/hosts")
+    assert "10.88.0.1" in host.out("ip -4 -br address show dev lo")
+    assert changed(host.apply()) == {}
+
+
+def test_postgresql_down_at_boot_and_started_later(own_host):
+    host = own_host
+    host.run("systemctl disable --now postgresql; systemctl mask postgresql@17-main")
+    host.reboot()
+    host.wait_for("journalctl -u immich | grep -q 'time(s) in a row'", 60)
+    assert host.out("systemctl is-active immich", check=False) != "active"
+    host.run(
+        "systemctl unmask postgresql@17-main; systemctl enable --now postgresql; systemctl start postgresql@17-main"
+    )
+    host.wait_for("systemctl is-active immich", 90)
+    assert get(host, "/api/server/ping") == {"res": "pong"}

@@ -1,0 +1,85 @@
+"""PostgreSQL and Valkey on another host, managed there: only role, database, extensions and ACL user are ours."""
+
+import pytest
+
+from tests.host.machine import Host
+from tests.host.registry import use_registry
+from tests.scenarios.conftest import changed, get, pillar_with, post
+
+ADMIN = "admin-password with ' \" $ %"
+SETUP = """
+set -eu
+cd /root
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={address} -addext subjectAltName=IP:{address} \
+    -keyout key.pem -out cert.pem 2>/dev/null
+install -o postgres -g postgres -m 600 key.pem cert.pem /var/lib/postgresql/
+install -o valkey -g valkey -m 600 key.pem cert.pem /var/lib/valkey/
+cat >/etc/postgresql/17/main/conf.d/lan.conf <<END
+listen_addresses = '*'
+ssl = on
+ssl_cert_file = '/var/lib/postgresql/cert.pem'
+ssl_key_file = '/var/lib/postgresql/key.pem'
+END
+echo 'hostssl all all {network} scram-sha-256' >>/etc/postgresql/17/main/pg_hba.conf
+cat >>/etc/valkey/valkey.conf <<END
+bind 0.0.0.0
+aclfile /etc/valkey/users.acl
+tls-port 6380
+tls-cert-file /var/lib/valkey/cert.pem
+tls-key-file /var/lib/valkey/key.pem
+tls-auth-clients no
+END
+install -o valkey -g valkey -m 640 /dev/stdin /etc/valkey/users.acl </dev/null
+systemctl restart postgresql valkey-server
+systemctl start postgresql@17-main
+"""
+
+
+@pytest.fixture
+def services(lan):
+    with Host("services", lan=lan) as host:
+        host.run(SETUP.format(address=host.address, network=f"{host.lan_gateway}/24"))
+        host.write("/run/test/sql", f"create role boss superuser login password $a${ADMIN}$a$;\n", mode="0644")
+        host.run("runuser -u postgres -- psql -qf /run/test/sql")
+        digest = host.out(f"printf %s {sh(ADMIN)} | sha256sum | cut -d' ' -f1")
+        host.run(
+            f"valkey-cli ACL SETUSER boss on '#{digest}' '~*' '&*' +@all && valkey-cli ACL SETUSER default off && true"
+        )
+        yield host
+
+
+def sh(text):
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
+    with Host("host", lan=lan) as host:
+        use_registry(host)
+        host.write("/etc/ssl/services.pem", services.read("/root/cert.pem"))
+        host.run("systemctl disable --now postgresql valkey-server")
+        admin = {"host": services.address, "password": ADMIN}
+        changes = {
+            "postgres": {
+                "managed": False,
+                "host": services.address,
+                "admin": {**admin, "user": "boss", "sslmode": "verify-full", "sslrootcert": "/etc/ssl/services.pem"},
+            },
+            "valkey": {
+                "managed": False,
+                "host": services.address,
+                "admin": {**admin, "username": "boss", "port": 6380, "tls": True, "tls_ca": "/etc/ssl/services.pem"},
+            },
+            "server": {"environment": {"DB_SSL_MODE": "require"}},
+        }
+        before = services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf")
+        pids = services.out("systemctl show -p MainPID --value postgresql@17-main valkey-server")
+        host.pillar(pillar_with(**changes))
+        host.apply()
+        assert changed(host.apply()) == {}
+        assert get(host, "/api/server/ping") == {"res": "pong"}
+        assert post(host, "/standin/jobs")["denied"] == []
+        assert services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf") == before
+        assert services.out("systemctl show -p MainPID --value postgresql@17-main valkey-server") == pids
+        assert host.out("systemctl is-active postgresql@17-main valkey-server", check=False).split() == ["inactive"] * 2
+        users = services.out(f"REDISCLI_AUTH={sh(ADMIN)} valkey-cli --user boss ACL USERS").splitlines()
+        assert sorted(users) == ["boss", "default", "immich"]

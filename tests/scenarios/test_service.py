@@ -1,0 +1,84 @@
+"""The life of immich.service, and what people do by hand beside it."""
+
+from tests.scenarios.conftest import get
+
+PROJECT = "/opt/podman/immich"
+
+
+def ids(host):
+    lines = host.out("podman ps --no-trunc --format '{{.Names}} {{.ID}}'").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def active(host):
+    return host.out("systemctl is-active immich", check=False)
+
+
+def test_start_returns_when_the_server_answers_and_stop_leaves_the_network(host):
+    host.run("systemctl stop immich")
+    assert active(host) == "inactive"
+    assert ids(host) == {}
+    assert "immich" in host.out("podman network ls --format '{{.Name}}'").split()
+    host.run("systemctl start immich && curl -sf http://127.0.0.1:2283/api/server/ping")
+    host.run("systemctl restart immich && curl -sf http://127.0.0.1:2283/api/server/ping")
+    assert "Serving" in host.out("systemctl status immich")
+
+
+def test_by_hand_down_makes_the_unit_inactive_for_good(host):
+    host.run(f"cd {PROJECT} && podman compose ps && podman compose logs --tail 1 && podman compose down")
+    host.wait_for("! systemctl is-active immich", 30)
+    host.run("sleep 8")
+    assert active(host) == "inactive"
+    assert ids(host) == {}
+    host.run(f"cd {PROJECT} && podman compose up -d")
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    host.run(f"systemctl start immich && cd {PROJECT} && podman compose pull")
+    assert active(host) == "active"
+
+
+def test_by_hand_force_recreate_keeps_the_unit_active_and_its_logs_going(host):
+    before = ids(host)
+    cursor = host.out("journalctl -u immich -n 1 --show-cursor | sed -n 's/^-- cursor: //p'")
+    host.run(f"cd {PROJECT} && podman compose up -d --force-recreate")
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    host.run("sleep 8")
+    assert active(host) == "active"
+    assert set(ids(host)) == set(before)
+    assert not set(ids(host).values()) & set(before.values())
+    logged = host.out(f"journalctl -u immich --after-cursor '{cursor}'")
+    assert "immich-server | " in logged
+    assert "immich-machine-learning | " in logged
+
+
+def test_a_killed_container_comes_back(host):
+    host.run("podman kill immich-server")
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    host.run("podman kill immich-machine-learning")
+    host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true", 30)
+    assert active(host) == "active"
+
+
+def test_a_crash_loop_shows_in_the_status_and_start_fails_with_the_reason(host):
+    host.run("systemctl stop immich; printf wrong-password >/opt/podman/immich/secrets/db_password")
+    done = host.run("systemctl start immich", check=False)
+    assert done.returncode != 0
+    status = host.out("systemctl status immich", check=False)
+    assert "active (running)" not in status
+    assert "password authentication failed" in status
+
+
+def test_the_upload_mount_is_needed(own_host):
+    host = own_host
+    assert "/srv/immich/upload" in host.out("systemctl show -p RequiresMountsFor immich")
+    host.run(
+        "echo 'tmpfs /srv/immich/upload tmpfs noauto 0 0' >>/etc/fstab; systemctl daemon-reload; systemctl stop immich"
+    )
+    states = host.apply(check=False)
+    failed = [state for state in states if state["result"] is False]
+    assert "is not mounted" in failed[0]["comment"]
+
+
+def test_machine_learning_that_crashes_shows_in_the_status_while_photos_are_served(host):
+    host.run("podman exec immich-machine-learning sh -c 'kill 1'", check=False)
+    host.wait_for("systemctl status immich | grep -q 'immich-machine-learning: exited'", 20)
+    assert get(host, "/api/server/ping") == {"res": "pong"}
