@@ -25,8 +25,9 @@ def pytest_runtest_makereport():
 @pytest.fixture(scope="session")
 def minion_opts():
     """A masterless minion's configuration that loads the repository's modules and states in place."""
-    config = pytest.importorskip("salt.config")  # absent outside a host, where nothing asks for this fixture
-    opts = config.minion_config("/etc/salt/minion")
+    import salt.config  # absent outside a host, where nothing asks for this fixture
+
+    opts = salt.config.minion_config("/etc/salt/minion")
     opts["file_client"] = "local"
     opts["module_dirs"] = [str(REPO)]
     opts["modules_dirs"] = [str(REPO / "_modules")]
