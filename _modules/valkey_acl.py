@@ -561,6 +561,8 @@ def _open(connection):
             [["ACL", "WHOAMI"], ["INFO", "server"], ["CONFIG", "GET", "aclfile"]],
         )
     except _RefusedError as err:
+        if "protected mode" in str(err):
+            raise _RefusedError(f"{where} is in protected mode and lets in nobody but its own host.") from err
         raise _RefusedError(f"{where} does not accept the credentials of the user {username}.") from err
     if any(isinstance(reply, redis.exceptions.AuthenticationError) for reply in replies):
         raise _RefusedError(f"{where} does not accept the user {username} without a password.")

@@ -23,6 +23,7 @@ END
 echo 'hostssl all all {network} scram-sha-256' >>/etc/postgresql/17/main/pg_hba.conf
 cat >>/etc/valkey/valkey.conf <<END
 bind 0.0.0.0
+protected-mode no
 aclfile /etc/valkey/users.acl
 tls-port 6380
 tls-cert-file /var/lib/valkey/cert.pem
