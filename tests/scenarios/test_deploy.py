@@ -35,6 +35,7 @@ def test_deploy_with_a_salt_of_its_own(bare_host):
     assert host.read(PILLAR) == pillar
 
 
+@pytest.mark.long
 def test_deploy_uses_the_salt_that_is_there(bare_host):
     bare_host.run("/srv/formula/bin/deploy --yes", timeout=600)
     assert get(bare_host, "/api/server/ping") == {"res": "pong"}
