@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from tests.host import images
-from tests.host.cache import run, say
+from tests.host.cache import run
 from tests.host.lan import Lan
 
 BOOT_SECONDS = 120
@@ -244,8 +244,3 @@ class Host:
             if time.monotonic() > deadline:
                 raise HostError(f"{self.name}: not within {seconds} s: {script}\n{done.stdout}\n{done.stderr}")
             time.sleep(0.2)
-
-
-def say_address(host):
-    """Tell a person where the host is."""
-    say(f"{host.name} is at {host.address} in network namespace {host.lan.name}")
