@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from tests.functional.valkey_servers import Server
+from tests.functional.valkey_servers import Server, free_port
 
 RULES = "~app:* &app:* +@read +@write -@dangerous +client|setname"
 EVERY_CHARACTER = "".join(chr(code) for code in range(32, 127))
@@ -595,10 +595,11 @@ def test_tls(modules, own_server, tmp_path):
     )
     server = own_server()
     server.stop()
-    server.arguments += ["--tls-port", str(server.port + 1), "--tls-cert-file", str(certificate)]
+    port = free_port()
+    server.arguments += ["--tls-port", str(port), "--tls-cert-file", str(certificate)]
     server.arguments += ["--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate)]
     server.start()
-    tls = {"host": "localhost", "port": server.port + 1, "tls": True, "tls_ca": str(certificate)}
+    tls = {"host": "localhost", "port": port, "tls": True, "tls_ca": str(certificate)}
     with pytest.raises(CommandExecutionError, match="cannot be reached"):
         modules.valkey_acl.whoami(connection=tls)  # the server wants a client certificate
     own = {"tls_cert": str(certificate), "tls_key": str(key)}

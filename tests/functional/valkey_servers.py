@@ -1,5 +1,6 @@
 """Valkey and Redis servers of a test's own, in a folder of their own, on a port and a socket."""
 
+import itertools
 import socket
 import subprocess
 import time
@@ -8,6 +9,19 @@ from pathlib import Path
 import redis
 
 PROGRAMS = {"valkey": "/usr/bin/valkey-server", "redis": "/usr/bin/redis-server"}
+# Below the range from which the kernel takes the near end of every outgoing connection: what was free a moment ago, or
+# belongs to a server that restarts, is not taken meanwhile.
+PORTS = itertools.count(20000)
+
+
+def free_port():
+    """A TCP port of this host on which nothing listens, another one at each call."""
+    return next(port for port in PORTS if not _listens(port))
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class Server:
@@ -16,9 +30,7 @@ class Server:
         self.socket = str(self.folder / "server.sock")
         self.aclfile = self.folder / "users.acl"
         self.config_file = self.folder / "server.conf"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         lines = [f"port {self.port}", "bind 127.0.0.1", f"dir {folder}", f"unixsocket {self.socket}", 'save ""', config]
         if aclfile:
             self.aclfile.touch()
