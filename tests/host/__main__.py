@@ -15,8 +15,9 @@ NOTES = """Salt 3008 masks: inside modules and states, __salt__["pillar.get"] re
 __pillar__ dunder (salt.utils.data.traverse_dict_and_list(__pillar__, path, default, delimiter=":"))."""
 
 
-def _layers(arguments):
-    return images.bare() if arguments.bare else images.ready()
+def _host(arguments):
+    layers = images.bare if arguments.bare else images.ready
+    return Host("host", suite=arguments.suite, layers=layers(arguments.suite))
 
 
 def build(_):
@@ -36,13 +37,13 @@ def install(_):
 
 def run(arguments):
     """Boot a disposable host, run a shell script on it, throw the host away."""
-    with Host("host", layers=_layers(arguments)) as host:
+    with _host(arguments) as host:
         return host.stream(" ".join(arguments.rest) or "exec bash -i")
 
 
 def pytest(arguments):
     """Boot a disposable host and run pytest on it, with the given arguments (paths from the repository's top)."""
-    with Host("host", layers=_layers(arguments)) as host:
+    with _host(arguments) as host:
         rest = " ".join("'" + part.replace("'", "'\\''") + "'" for part in arguments.rest)
         return host.stream(f"export PYTHONDONTWRITEBYTECODE=1 CI=true; {IN_HOST} {rest}")
 
@@ -61,6 +62,12 @@ def main():
         command.set_defaults(function=function)
         if function in (run, pytest):
             command.add_argument("--bare", action="store_true", help="only systemd, Python and Salt")
+            command.add_argument(
+                "--suite",
+                choices=images.SUITES,
+                default=images.SUITE,
+                help="Debian release of the host, built when it is first asked for (default: %(default)s)",
+            )
     arguments, rest = parser.parse_known_args()
     arguments.rest = rest
     return arguments.function(arguments)

@@ -1,5 +1,6 @@
 """The root file systems, the local apt repository and the wheelhouse of the test hosts."""
 
+import functools
 import inspect
 import os
 import shutil
@@ -12,11 +13,23 @@ BARE_PACKAGES = [
     "systemd", "systemd-sysv", "dbus", "python3", "python3-venv", "iproute2", "procps", "ca-certificates", "tzdata",
     "curl",
 ]  # fmt: skip
-# What the formula installs, and what the tests need beside it.
+# What the formula installs on any Debian, and what the tests need beside it.
 MORE_PACKAGES = [
-    "podman", "podman-compose", "netavark", "aardvark-dns", "crun", "nftables", "postgresql", "postgresql-17-pgvector",
-    "valkey-server", "valkey-tools", "redis-server", "docker-registry", "gnupg",
+    "podman", "podman-compose", "netavark", "aardvark-dns", "crun", "nftables", "postgresql", "redis-server", "gnupg",
 ]  # fmt: skip
+# The Debian releases that hosts are made of, and what is their own: packages, services in each other's way, and what
+# the outer machine asks of containers.
+SUITES = {
+    "trixie": {
+        "packages": ["postgresql-17-pgvector", "valkey-server", "valkey-tools", "docker-registry"],
+        "idle": ["redis-server", "docker-registry"],
+        "containers": "",
+    },
+    # Debian 12 has neither Valkey nor pgvector; its netavark wants iptables. Its crun raises RLIMIT_MEMLOCK to watch
+    # over devices by cgroup, which the outer machine may not let it.
+    "bookworm": {"packages": ["iptables"], "idle": [], "containers": 'cgroups = "disabled"\n'},
+}
+SUITE = "trixie"
 # In the local repository only: what the bootstrap installs for a Salt that runs on the distribution's Python.
 LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = ["salt~=3008.0", "pip"]
@@ -29,10 +42,11 @@ file_roots: {base: [/srv/salt, /srv/formula]}
 pillar_roots: {base: [/srv/pillar]}
 id: host
 """
+# The outer machine may hold the cgroup controllers as v1, where crun finds no `pids` controller.
 CONTAINERS = "[containers]\npids_limit = 0\n"
 
 
-def mmdebstrap(target, packages, suite="trixie"):
+def mmdebstrap(target, packages, suite=SUITE):
     """Make a root file system; MIRROR in the environment overrides mmdebstrap's own default."""
     mirror = os.environ.get("MIRROR")
     run(
@@ -54,47 +68,51 @@ def chroot(root, script, binds=()):
     )  # fmt: skip
 
 
-def _debian(target):
-    mmdebstrap(target / "root", BARE_PACKAGES)
+def debian(suite=SUITE):
+    """A Debian release with systemd and Python, and Debian's own package sources."""
+
+    def make(target):
+        mmdebstrap(target / "root", BARE_PACKAGES, suite)
+
+    return built(f"debian-{suite}", [BARE_PACKAGES], make) / "root"
 
 
-def debian():
-    """Debian 13 with systemd and Python, and Debian's own package sources."""
-    return built("debian", [BARE_PACKAGES], _debian) / "root"
+def more_packages(suite=SUITE):
+    """Debian packages that a host has over a bare one."""
+    return MORE_PACKAGES + SUITES[suite]["packages"]
 
 
-def _packages(target):
-    scratch = target / "scratch"
-    run("cp", "-a", "--reflink=auto", debian(), scratch)
-    debs = " ".join(MORE_PACKAGES + LIBRARY_PACKAGES)
-    (target / "apt").mkdir()
-    (target / "wheels").mkdir()
-    chroot(
-        scratch,
-        f"""
-        apt-get -qq update
-        apt-get -qq install --download-only --no-install-recommends {debs} >/dev/null
-        mv /var/cache/apt/archives/*.deb /out/apt/
-        apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev apt-utils >/dev/null
-        cd /out/apt && apt-ftparchive packages . >Packages
-        python3 -m venv /tmp/venv
-        /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{x}'" for x in SALT + FORMULA_WHEELS + TEST_WHEELS)}
-        """,
-        binds=[(target, "/out")],
-    )
-    shutil.rmtree(scratch)
-
-
-def packages():
+def packages(suite=SUITE):
     """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse)."""
-    return built(
-        "packages", [BARE_PACKAGES, MORE_PACKAGES, LIBRARY_PACKAGES, SALT, FORMULA_WHEELS, TEST_WHEELS], _packages
-    )
+    debs = more_packages(suite) + LIBRARY_PACKAGES
+    wheels = SALT + FORMULA_WHEELS + TEST_WHEELS
+
+    def make(target):
+        scratch = target / "scratch"
+        run("cp", "-a", "--reflink=auto", debian(suite), scratch)
+        (target / "apt").mkdir()
+        (target / "wheels").mkdir()
+        chroot(
+            scratch,
+            f"""
+            apt-get -qq update
+            apt-get -qq install --download-only --no-install-recommends {" ".join(debs)} >/dev/null
+            mv /var/cache/apt/archives/*.deb /out/apt/
+            apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev apt-utils >/dev/null
+            cd /out/apt && apt-ftparchive packages . >Packages
+            python3 -m venv /tmp/venv
+            /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{wheel}'" for wheel in wheels)}
+            """,
+            binds=[(target, "/out")],
+        )
+        shutil.rmtree(scratch)
+
+    return built(f"packages-{suite}", [BARE_PACKAGES, debs, wheels], make)
 
 
-def _bare(target):
+def _bare(target, suite):
     root = target / "root"
-    run("cp", "-a", "--reflink=auto", debian(), root)
+    run("cp", "-a", "--reflink=auto", debian(suite), root)
     (root / "etc/apt/sources.list").write_text("deb [trusted=yes] file:/srv/apt ./\n", encoding="ascii")
     for extra in (root / "etc/apt/sources.list.d").glob("*"):
         extra.unlink()
@@ -102,8 +120,8 @@ def _bare(target):
     (root / "etc/salt").mkdir()
     (root / "etc/salt/minion").write_text(MINION, encoding="ascii")
     (root / "etc/containers/containers.conf.d").mkdir(parents=True)
-    # The outer machine may hold the cgroup controllers as v1, where crun finds no `pids` controller.
-    (root / "etc/containers/containers.conf.d/10-test-host.conf").write_text(CONTAINERS, encoding="ascii")
+    containers = CONTAINERS + SUITES[suite]["containers"]
+    (root / "etc/containers/containers.conf.d/10-test-host.conf").write_text(containers, encoding="ascii")
     for folder in ("apt", "wheels", "formula", "salt", "pillar", "registry"):
         (root / "srv" / folder).mkdir()
     chroot(
@@ -119,30 +137,39 @@ def _bare(target):
         rm -f /etc/machine-id /etc/resolv.conf
         touch /etc/machine-id
         """,
-        binds=[(packages() / "apt", "/srv/apt"), (packages() / "wheels", "/srv/wheels")],
+        binds=package_binds(suite),
     )
 
 
-def bare():
+def bare(suite=SUITE):
     """Lower layers of a host that has only systemd, Python and Salt."""
-    ingredients = [packages().name, MINION, CONTAINERS, inspect.getsource(_bare)]
-    return [built("bare", ingredients, _bare) / "root"]
+    ingredients = [packages(suite).name, MINION, CONTAINERS, SUITES[suite]["containers"], inspect.getsource(_bare)]
+    return [built(f"bare-{suite}", ingredients, functools.partial(_bare, suite=suite)) / "root"]
 
 
-def _ready(target):
+def _ready(target, suite):
     from tests.host.machine import Host  # a host is needed to make the next layer of hosts
 
-    with Host("builder", layers=bare(), keep=target) as host:
-        host.run(f"apt-get -qq install --no-install-recommends {' '.join(MORE_PACKAGES)} >/dev/null", timeout=600)
-        host.run("systemctl disable --now redis-server docker-registry")
+    with Host("builder", suite=suite, layers=bare(suite), keep=target) as host:
+        host.run(
+            f"apt-get -qq install --no-install-recommends {' '.join(more_packages(suite))} >/dev/null", timeout=600
+        )
+        for service in SUITES[suite]["idle"]:
+            host.run(f"systemctl disable --now {service}")
         host.run(f"/opt/salt/bin/pip -q install {' '.join(FORMULA_WHEELS + TEST_WHEELS)}", timeout=600)
         host.power_off()
 
 
-def ready():
+def ready(suite=SUITE):
     """Lower layers of a host that has all packages and Python libraries too, its services in Debian's own state."""
-    below = bare()
-    return [built("ready", [below[0].parent.name, MORE_PACKAGES], _ready) / "upper", *below]
+    below = bare(suite)
+    ingredients = [below[0].parent.name, more_packages(suite), inspect.getsource(_ready)]
+    return [built(f"ready-{suite}", ingredients, functools.partial(_ready, suite=suite)) / "upper", *below]
+
+
+def package_binds(suite=SUITE):
+    """Bind arguments that show the packages of a suite to a host."""
+    return [(packages(suite) / kind, f"/srv/{kind}") for kind in ("apt", "wheels")]
 
 
 def formula_binds():

@@ -22,13 +22,15 @@ class HostError(RuntimeError):
 class Host:
     """A host called ``name`` on ``lan`` (a LAN of its own if none is given), over ``layers`` (top first).
 
+    ``suite`` is the Debian release of the layers, a key of ``images.SUITES``.
     ``containers`` is a folder copied to /var/lib/containers. ``keep`` is a folder in which the host's own layer
     (``upper``) and ``containers`` are left, to be the layers of other hosts after a clean power-off. ``binds`` are more
     folders to show it read-only: pairs of outer and inner path.
     """
 
-    def __init__(self, name, *, lan=None, layers=None, containers=None, keep=None, binds=()):
+    def __init__(self, name, *, lan=None, suite=images.SUITE, layers=None, containers=None, keep=None, binds=()):
         self.name = name
+        self._suite = suite
         self._binds = list(binds)
         self._own_lan = None if lan else Lan()
         self.lan = lan or self._own_lan
@@ -45,7 +47,7 @@ class Host:
         if keep:  # overlayfs wants upper and work on one file system
             work = self._storage / "work"
             work.mkdir()
-        layers = layers or images.ready()
+        layers = layers or images.ready(suite)
         lower = ":".join(map(str, layers))
         run(
             "mount",
@@ -88,8 +90,7 @@ class Host:
     def boot(self):
         """Start the machine and wait until systemd has finished booting."""
         binds = [
-            (images.packages() / "apt", "/srv/apt"),
-            (images.packages() / "wheels", "/srv/wheels"),
+            *images.package_binds(self._suite),
             *images.formula_binds(),
             *self._binds,
         ]
