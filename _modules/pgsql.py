@@ -117,6 +117,8 @@ ROLE_ATTRIBUTES = {
     "bypassrls": ("rolbypassrls", "BYPASSRLS", "NOBYPASSRLS"),
     "inherit": ("rolinherit", "INHERIT", "NOINHERIT"),
 }
+# The major version that each came with.
+NEW_PROVIDERS = {"icu": 15, "builtin": 17}
 DATABASE_PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
 SCHEMA_PRIVILEGES = ("CREATE", "USAGE")
 PRIVILEGE_ALIASES = {"TEMP": "TEMPORARY"}
@@ -195,6 +197,35 @@ def version(connection=None):
         salt '*' pgsql.version
     """
     return _query(connection, "SELECT current_setting('server_version_num')::int AS version")[0]["version"]
+
+
+def check_version(member_of=None, provider=None, connection=None):
+    """
+    Raise if the server is too old for something that is asked of it, and return True otherwise.
+
+    member_of
+        Memberships of a role, as in ``role_set``. Defaults to none.
+    provider
+        Provider of a database's locale, as in ``database_create``. Defaults to none.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``SaltInvocationError`` if it is too old, ``CommandExecutionError`` if it cannot be reached.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.check_version provider=icu
+    """
+    options = {option for given in membership_options(member_of or []).values() for option in given}
+    asked = {f"The option {option} of a membership": 16 for option in sorted(options - {"admin"})}
+    asked |= {f"The locale provider {name}": least for name, least in NEW_PROVIDERS.items() if name == provider}
+    major = _server_version(connection) // 10000 if asked else 0
+    for what, least in asked.items():
+        if major < least:
+            raise SaltInvocationError(f"{what} needs PostgreSQL {least}, and the server has {major}.")
+    return True
 
 
 def disconnect(database=None):
@@ -867,6 +898,7 @@ def role_set(
     elif words:
         statements.append(_compose("ALTER ROLE {} {}", role, sql.SQL(" ").join(words)))
     if member_of is not None:
+        check_version(member_of=member_of, connection=connection)
         statements += _membership_statements(name, membership_options(member_of), connection)
     statements += _set_statements(_compose("ALTER ROLE {}", role), settings or {})
     for database, values in (database_settings or {}).items():
@@ -1066,8 +1098,6 @@ def _memberships(rows):
 
 def _membership_statements(name, wanted, connection):
     modern = _server_version(connection) >= 160000
-    if not modern and any({"inherit", "set"} & set(options) for options in wanted.values()):
-        raise SaltInvocationError("The options inherit and set of a membership need PostgreSQL 16.")
     rows = _query(
         connection,
         """
@@ -1263,7 +1293,8 @@ def database_create(
     connection
         See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
 
-    Raises ``CommandExecutionError`` if the server refuses.
+    Raises ``CommandExecutionError`` if the server refuses, and ``SaltInvocationError`` for a provider that it is
+    too old for.
 
     CLI Example:
 
@@ -1285,6 +1316,7 @@ def database_create(
         ("CONNECTION LIMIT", connection_limit, sql.Literal),
     ]
     words = [_compose("{} {}", sql.SQL(keyword), kind(value)) for keyword, value, kind in clauses if value is not None]
+    check_version(provider=provider, connection=connection)
     _run_alone(connection, _compose("CREATE DATABASE {} {}", _name(name), sql.SQL(" ").join(words)))
 
 

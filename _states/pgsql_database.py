@@ -96,6 +96,8 @@ def present(
         declared["schema_privileges"] = schema_privileges
     try:
         current, why = _current(name, declared, connection)
+        if not why:
+            __salt__["pgsql.check_version"](provider=provider, connection=connection)
         changes = _changes(name, current, declared, connection)
         fixed = [key for key in FIXED if current and key in changes]
         if fixed:

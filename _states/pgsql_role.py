@@ -100,6 +100,8 @@ def present(
     try:
         secret = _secret(password, password_pillar, password_file)
         current, why = _current(name, secret, connection)
+        if not why:
+            __salt__["pgsql.check_version"](member_of=member_of, connection=connection)
         changes = _changes(name, current, declared, secret, connection)
         if not changes:
             return ret

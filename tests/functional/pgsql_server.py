@@ -4,14 +4,20 @@ import contextlib
 import os
 import pwd
 import subprocess
+from pathlib import Path
 
 import psycopg2
 import salt.loader
 from psycopg2 import sql
 from saltfactories.utils.functional import Loaders
 
+from tests.functional.release import POSTGRES
+
 SOCKET_DIR = "/var/run/postgresql"
-UNIT = "postgresql@17-main"
+UNIT = f"postgresql@{POSTGRES}-main"
+CONFIG = Path(f"/etc/postgresql/{POSTGRES}/main")
+EXTENSIONS = Path(f"/usr/share/postgresql/{POSTGRES}/extension")
+LIBRARIES = Path(f"/usr/lib/postgresql/{POSTGRES}/lib")
 EVERY_CHARACTER = "".join(chr(code) for code in range(32, 127))
 
 
@@ -97,7 +103,7 @@ class Pg:
         """A fingerprint of all roles and databases, to show that somebody else's are untouched."""
         statement = """
             SELECT (SELECT jsonb_agg(a ORDER BY a.oid) FROM pg_authid a),
-                (SELECT jsonb_agg(m ORDER BY m.oid) FROM pg_auth_members m),
+                (SELECT jsonb_agg(m ORDER BY m.roleid, m.member, m.grantor) FROM pg_auth_members m),
                 (SELECT jsonb_agg(s ORDER BY s.setdatabase, s.setrole) FROM pg_db_role_setting s),
                 (SELECT jsonb_agg(to_jsonb(d) - 'datfrozenxid' - 'datminmxid' ORDER BY d.oid) FROM pg_database d)
             """

@@ -3,16 +3,14 @@
 import copy
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from tests.functional.pgsql_server import UNIT, Pg, restarts
+from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, Pg, restarts
+from tests.functional.pgsql_server import EXTENSIONS as FOLDER
 
-FOLDER = Path("/usr/share/postgresql/17/extension")
-LIBRARIES = Path("/usr/lib/postgresql/17/lib")
-HBA = Path("/etc/postgresql/17/main/pg_hba.conf")
+HBA = CONFIG / "pg_hba.conf"
 ADDRESS = "127.0.0.9"
 PASSWORD = "correct horse battery"
 SETTINGS = {

@@ -2,14 +2,13 @@
 
 import logging
 import subprocess
-from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from tests.functional.pgsql_server import UNIT, Pg, restarts
+from tests.functional.pgsql_server import CONFIG, UNIT, Pg, restarts
 
-CONF_D = Path("/etc/postgresql/17/main/conf.d/t.conf")
+CONF_D = CONFIG / "conf.d/t.conf"
 ADDRESS = "127.0.0.9"
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
 from tests.functional.pgsql_server import Pg
+from tests.functional.release import POSTGRES, only
 
 FULL = {
     "owner": "t_owner",
@@ -153,7 +154,7 @@ def test_what_cannot_be_changed_in_place(pg, key, value, sentence, testmode):
     "declared",
     (
         {"provider": "icu", "locale": "en-US", "lc_collate": "C.UTF-8", "lc_ctype": "C.UTF-8", "encoding": "UTF8"},
-        {"provider": "builtin", "locale": "C.UTF-8", "encoding": "UTF8"},
+        pytest.param({"provider": "builtin", "locale": "C.UTF-8", "encoding": "UTF8"}, marks=only(POSTGRES >= 17)),
         {"encoding": "SQL_ASCII", "lc_collate": "C", "lc_ctype": "C"},
         {"template": "template0"},
         {},
@@ -162,6 +163,14 @@ def test_what_cannot_be_changed_in_place(pg, key, value, sentence, testmode):
 def test_locales_and_providers(pg, declared):
     assert present(pg, **declared)["result"] is True
     assert present(pg, **declared)["changes"] == {}
+
+
+@only(POSTGRES < 17)
+def test_provider_that_the_server_is_too_old_for(pg, testmode):
+    ret = present(pg, provider="builtin", locale="C.UTF-8", encoding="UTF8", test=testmode)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert ret["comment"] == "The locale provider builtin needs PostgreSQL 17, and the server has 15."
+    assert "t_db" not in pg.databases()
 
 
 def test_all_privileges_and_none(pg):
