@@ -7,8 +7,8 @@ changes something.
 What is not said about a network is left to Podman, and left alone afterwards. Addresses are compared as
 addresses: ``fd00:0::/64`` is ``fd00::/64``.
 
-Works with Podman 4.3 to 5.x, as root. Options that a Podman does not have (``interface_name``, ``routes`` and
-``dns_servers`` are missing in 4.3) are found by asking it, and refused by name.
+Works with Podman 4.3 to 5.x, as root. What a Podman does not have (``interface_name``, ``routes``, ``dns_servers`` and
+``isolate: strict`` are missing in 4.3) is refused by name.
 """
 
 import ipaddress
@@ -17,6 +17,7 @@ import re
 import shutil
 from pathlib import Path
 
+import salt.utils.args
 import salt.utils.platform
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
@@ -307,8 +308,8 @@ def create(
         Whether the network is cut off from the outside. Defaults to False.
 
     isolate
-        Whether it is cut off from other networks that are isolated too; ``strict``: from all others.
-        Defaults to False.
+        Whether it is cut off from other networks that are isolated too; ``strict``: from all others (Podman 4.6
+        and later). Defaults to False.
 
     dns
         Whether containers find each other by name. Defaults to Podman's default, True for ``bridge``.
@@ -342,6 +343,29 @@ def create(
     __context__.pop(NETWORKS, None)
     _podman("network", "create", *arguments, name)
     return inspect(name)
+
+
+def check(name, **description):
+    """
+    Raise what ``create`` would raise before it asks Podman for the network, and return True otherwise.
+
+    name
+        Name of the network.
+
+    description
+        The other arguments of :py:func:`create`.
+
+    Raises ``SaltInvocationError`` if the description makes no sense, ``CommandExecutionError`` if Podman is
+    not installed or has not got an option.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' podman_network.check immich subnet=172.20.0.0/16 isolate=strict
+    """
+    _create_arguments(_spec(name, **_arguments(salt.utils.args.clean_kwargs(**description))))
+    return True
 
 
 def remove(name):
@@ -411,6 +435,8 @@ def _create_arguments(said):
     for route in said.get("routes", []):
         _require("routes")
         arguments += ["--route", ",".join(str(part) for part in route.values())]
+    if said.get("options", {}).get("isolate") == "strict":
+        _require_strict_isolation()
     for key, value in said.get("options", {}).items():
         arguments += ["--opt", f"{key}={value}"]
     for key, value in said.get("labels", {}).items():
@@ -428,8 +454,20 @@ def _subnet_arguments(subnets):
         if gateways:
             arguments += ["--gateway", each.get("gateway") or _first(each["subnet"])]
         if "ip_range" in each:
-            arguments += ["--ip-range", each["ip_range"]]
+            arguments += ["--ip-range", _block(each["ip_range"])]
     return arguments
+
+
+def _block(ip_range):
+    """A range as the block that Podman makes it of, where there is one: Podman 4.3 takes no other."""
+    if "-" not in ip_range:
+        return ip_range
+    start, end = _range(ip_range)
+    for prefix in range(start.max_prefixlen, -1, -1):
+        block = ipaddress.ip_network((start, prefix), strict=False)
+        if _range(block) == (start, end):
+            return str(block)
+    return ip_range
 
 
 def _first(subnet):
@@ -440,8 +478,21 @@ def _first(subnet):
 
 def _require(option):
     if not supports(option):
-        version = _podman("--version").split()[-1]
-        raise CommandExecutionError(f"Podman {version} cannot create a network with {option}")
+        raise CommandExecutionError(f"Podman {_version()} cannot create a network with {option}")
+
+
+def _require_strict_isolation():
+    # https://github.com/containers/common/pull/1513
+    version = _version()
+    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < (4, 6):
+        raise CommandExecutionError(
+            f"Podman {version} cannot create a network with isolate: strict, which needs 4.6. There is isolate: true, "
+            f"which cuts it off only from networks that are isolated too"
+        )
+
+
+def _version():
+    return _podman("--version").split()[-1]
 
 
 # --- Descriptions: what is said, and what is there, in the same words -----------------------------------

@@ -87,8 +87,8 @@ def present(
         Whether the network is cut off from the outside. Defaults to False.
 
     isolate
-        Whether it is cut off from other networks that are isolated too; ``strict``: from all others.
-        Defaults to False.
+        Whether it is cut off from other networks that are isolated too; ``strict``: from all others (Podman 4.6
+        and later). Defaults to False.
 
     dns
         Whether containers find each other by name. Defaults to Podman's default, True for ``bridge``.
@@ -122,6 +122,8 @@ def _present(ret, name, said):
     if not changes:
         return ret
 
+    if shutil.which("podman"):
+        __salt__["podman_network.check"](name, **said)
     there = __salt__["podman_network.exists"](name)
     obstacle = _conflict(name, said) or (there and _use(name, changes))
     if obstacle:
