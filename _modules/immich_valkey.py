@@ -5,7 +5,7 @@ Turns the formula's settings into users and connections for :py:mod:`valkey_acl 
 nothing of Immich.
 """
 
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "immich_valkey"
 
@@ -24,6 +24,8 @@ RULES = (
     " -@dangerous -scan -randomkey -dbsize -function -move -copy -pubsub"
     " +pubsub|numsub +info +client|setname +client|setinfo +client|list"
 )
+# Came with Redis 7.2; where it is missing, libraries that try it go on without.
+SETINFO = "client|setinfo"
 # BullMQ, ioredis and @socket.io/redis-adapter, the libraries through which Immich speaks to Valkey, use these.
 ALLOWS = [
     "PING",
@@ -183,6 +185,41 @@ def login_user(password_file):
     return {"name": LOGIN, "password_file": password_file, "rules": LOGIN_RULES}
 
 
+def fitted(users, connection=None):
+    """
+    Return users without what this module gives them and a server before Redis 7.2 does not know.
+
+    users
+        List of users as of ``users`` or ``login_user``.
+    connection
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
+
+    A server that cannot be reached leaves them as they are: whoever speaks to it next says so.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.fitted '[{name: immich, rules: +ping +client|setinfo}]'
+    """
+    try:
+        server = __salt__["valkey_acl.server"](connection=connection)
+    except CommandExecutionError:
+        return users
+    if server["product"] != "Redis" or tuple(map(int, server["version"].split(".")[:2])) >= (7, 2):
+        return users
+    return [_without_setinfo(user) for user in users]
+
+
+def _without_setinfo(user):
+    fitting = dict(user)
+    if isinstance(user.get("rules"), str):
+        fitting["rules"] = " ".join(rule for rule in user["rules"].split(" ") if rule != f"+{SETINFO}")
+    if user.get("allows"):
+        fitting["allows"] = [command for command in user["allows"] if command != "CLIENT SETINFO"]
+    return fitting
+
+
 def anonymous_clients(connection=None):
     """
     Return the clients that a password for the ``default`` user would lock out, as address and name.
@@ -239,7 +276,7 @@ def verify(settings, connection=None):
         broken.append(f"The ACL user {name} needs no password: apply immich.valkey.")
     if settings["valkey"]["managed"] and held["default"]["enabled"] and held["default"]["nopass"]:
         broken.append("The Valkey user default needs no password: apply immich.valkey.")
-    found = __salt__["valkey_acl.compare"]([own], scratch=False, connection=connection)
+    found = __salt__["valkey_acl.compare"](fitted([own], connection), scratch=False, connection=connection)
     broken += found["problems"]
     if found["unsaved"]:
         broken.append("Valkey's ACL users are not saved as they are, a restart would change them: apply immich.valkey.")

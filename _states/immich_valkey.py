@@ -51,7 +51,9 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         user = __salt__["immich_valkey.login_user"](password_file)
         if missing and __opts__["test"]:
             user = {**user, "password_file": None, "password_hash": "0" * 64}  # the file is not there to be read
-        done = __states__["valkey_acl.managed"](name, [user], connection=connection)
+        done = __states__["valkey_acl.managed"](
+            name, __salt__["immich_valkey.fitted"]([user], connection), connection=connection
+        )
         ret["changes"].update(done["changes"])
         if done["result"] is False:
             return {**ret, "result": False, "changes": {}, "comment": _advice(done["comment"])}
@@ -162,6 +164,7 @@ def users_managed(name, users, connection=None):
             - users: {{ salt["immich_valkey.users"](settings) | json }}
             - connection: {{ salt["immich_valkey.logins"](settings) | json }}
     """
+    users = __salt__["immich_valkey.fitted"](users, connection)
     ret = __states__["valkey_acl.managed"](name, users, connection=connection)
     if ret["result"] is False and " must be " in ret["comment"]:
         ret["comment"] += (

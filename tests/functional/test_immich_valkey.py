@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.functional.release import SERVERS
 from tests.functional.valkey_servers import Server
 
 ROLE_RULES = (
@@ -32,7 +33,7 @@ def loaders(loaders):
     return loaders
 
 
-@pytest.fixture(params=["valkey", "redis"])
+@pytest.fixture(params=SERVERS)
 def server(request, tmp_path):
     """An empty server, as a new host has it."""
     folder = tmp_path / "server"
