@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from tests.functional.pgsql_server import UNIT
+
 PASSWORDS = {
     "postgres": {"password": "postgres-secret-1"},
     "valkey": {"password": "valkey-secret-22", "admin_password": "admin-secret-333"},
@@ -45,7 +47,7 @@ def network():
 def test_settings_are_there_with_salts_own_loader(loaders):
     loaders.opts["pillar"]["immich"] = PASSWORDS
     settings = loaders.modules["immich_settings.get"]()
-    assert settings["lookup"]["postgres"]["unit"] == "postgresql@17-main"
+    assert settings["lookup"]["postgres"]["unit"] == UNIT
     assert settings["gateway_address"] == "10.88.0.1"
     assert not [secret for part in PASSWORDS.values() for secret in part.values() if secret in str(settings)]
 

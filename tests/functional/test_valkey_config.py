@@ -1,4 +1,4 @@
-"""`valkey_config` against the host's own Valkey, under systemd as Debian ships it."""
+"""`valkey_config` against the host's own Valkey or Redis, under systemd as Debian ships it."""
 
 import shutil
 import socket
@@ -9,12 +9,15 @@ import pytest
 import redis
 from salt.exceptions import CommandExecutionError
 
+from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import Server
 
 ADDRESS = "10.99.0.1"
-CONFIG = Path("/etc/valkey/valkey.conf")
-ACL_FILE = Path("/etc/valkey/users.acl")
-SERVICE = "valkey-server"
+FOLDER = Path("/etc") / OWN_SERVER
+CONFIG = FOLDER / f"{OWN_SERVER}.conf"
+ACL_FILE = FOLDER / "users.acl"
+SERVICE = f"{OWN_SERVER}-server"
+OWNER = (OWN_SERVER, OWN_SERVER, 0o640)
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def address():
 
 @pytest.fixture(autouse=True)
 def _as_shipped(tmp_path):
-    kept = tmp_path / "valkey.conf"
+    kept = tmp_path / "as-shipped.conf"
     shutil.copy2(CONFIG, kept)
     systemctl("restart", SERVICE)
     yield
@@ -87,8 +90,8 @@ def test_switched_on_at_once_with_one_restart(states, address, testmode):
     assert answers(address)
     assert ask("CONFIG", "GET", "bind")[1] == f"127.0.0.1 -::1 {address}"
     assert directives().count(f"bind 127.0.0.1 -::1 {address}") == 1
-    assert (ACL_FILE.owner(), ACL_FILE.group(), ACL_FILE.stat().st_mode & 0o7777) == ("valkey", "valkey", 0o640)
-    assert (CONFIG.owner(), CONFIG.group(), CONFIG.stat().st_mode & 0o7777) == ("valkey", "valkey", 0o640)
+    assert (ACL_FILE.owner(), ACL_FILE.group(), ACL_FILE.stat().st_mode & 0o7777) == OWNER
+    assert (CONFIG.owner(), CONFIG.group(), CONFIG.stat().st_mode & 0o7777) == OWNER
     for test in (False, True):
         again = states.valkey_config.managed("config", test=test, **declared())
         assert (again.result, again.changes) == (True, {}), again.comment
@@ -196,14 +199,14 @@ def test_users_of_an_unused_acl_file_are_not_thrown_away(states, address):
 
 
 def test_acl_file_that_is_there_already_stays(states, address):
-    states.valkey_config.managed("config", **declared(acl_file="/etc/valkey/other.acl"))
+    states.valkey_config.managed("config", **declared(acl_file=str(FOLDER / "other.acl")))
     run = starts()
     try:
         ret = states.valkey_config.managed("config", **declared())
         assert (ret.result, ret.changes) == (True, {})
         assert starts() == run
     finally:
-        Path("/etc/valkey/other.acl").unlink()
+        (FOLDER / "other.acl").unlink()
 
 
 def test_server_that_is_down(states, address, testmode):
@@ -216,7 +219,7 @@ def test_server_that_is_down(states, address, testmode):
 
 
 def test_server_that_does_not_come_back(modules, tmp_path):
-    server = Server("valkey", tmp_path)
+    server = Server(OWN_SERVER, tmp_path)
     server.stop()
     with pytest.raises(CommandExecutionError, match="does not answer after 1 seconds"):
         modules.valkey_config.restart(SERVICE, timeout=1, connection=server.connection)

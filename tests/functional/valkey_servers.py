@@ -8,7 +8,6 @@ from pathlib import Path
 
 import redis
 
-PROGRAMS = {"valkey": "/usr/bin/valkey-server", "redis": "/usr/bin/redis-server"}
 # Below the range from which the kernel takes the near end of every outgoing connection: what was free a moment ago, or
 # belongs to a server that restarts, is not taken meanwhile.
 PORTS = itertools.count(20000)
@@ -36,7 +35,7 @@ class Server:
             self.aclfile.touch()
             lines.append(f"aclfile {self.aclfile}")
         self.config_file.write_text("\n".join([*lines, ""]))
-        self.arguments = [PROGRAMS[program], str(self.config_file)]
+        self.arguments = [f"/usr/bin/{program}-server", str(self.config_file)]
         self.process = None
         self.start()
 
