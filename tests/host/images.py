@@ -22,6 +22,8 @@ LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = ["salt~=3008.0", "pip"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis"]
+# For the benchmarks alone: what they compare with, in a venv of its own.
+ANSIBLE = ["ansible", "psycopg2-binary"]
 
 MINION = """\
 file_client: local
@@ -143,6 +145,33 @@ def ready():
     """Lower layers of a host that has all packages and Python libraries too, its services in Debian's own state."""
     below = bare()
     return [built("ready", [below[0].parent.name, MORE_PACKAGES], _ready) / "upper", *below]
+
+
+def _ansible(target):
+    root, upper, work = (target / name for name in ("root", "upper", "work"))
+    for folder in (root, upper, work):
+        folder.mkdir()
+    lower = ":".join(map(str, bare()))
+    run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", root)
+    try:
+        chroot(
+            root,
+            f"""
+            export PIP_CONFIG_FILE=/dev/null
+            python3 -m venv /opt/ansible
+            /opt/ansible/bin/pip -q install {" ".join(ANSIBLE)}
+            ln -s /opt/ansible/bin/ansible-playbook /usr/local/bin/ansible-playbook
+            rm -rf /root/.cache /etc/resolv.conf
+            """,
+        )
+    finally:
+        run("umount", root)
+
+
+def with_ansible():
+    """Lower layers of a host that has Ansible with its community collections beside everything of `ready`."""
+    ingredients = [bare()[0].parent.name, ANSIBLE, inspect.getsource(_ansible)]
+    return [built("ansible", ingredients, _ansible) / "upper", *ready()]
 
 
 def formula_binds():
