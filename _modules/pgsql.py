@@ -1229,9 +1229,7 @@ def database_get(name, connection=None):
     version = _server_version(connection)
     provider = "d.datlocprovider" if version >= 150000 else "'c'"
     locale = "d.datlocale" if version >= 170000 else "d.daticulocale" if version >= 150000 else "NULL"
-    rows = _query(
-        connection,
-        f"""
+    statement = f"""
         SELECT pg_get_userbyid(d.datdba) AS owner, pg_encoding_to_char(d.encoding) AS encoding,
             d.datcollate AS lc_collate, d.datctype AS lc_ctype, {provider} AS provider, {locale} AS locale,
             t.spcname AS tablespace, d.datconnlimit AS connection_limit, s.setconfig AS settings,
@@ -1241,10 +1239,9 @@ def database_get(name, connection=None):
         FROM pg_catalog.pg_database d
         JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
         LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0
-        WHERE d.datname = %s
-        """,
-        (name,),
-    )
+        WHERE d.datname = $1
+        """
+    rows = _query_often(connection, "database", statement, name)
     if not rows:
         return None
     database = rows[0]
@@ -1570,7 +1567,8 @@ def extension_list(database, names=None, connection=None):
         connection,
         """
         SELECT n.name, e.extversion AS installed, s.nspname AS schema, e.extrelocatable AS relocatable,
-            (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'shared_preload_libraries') AS preloaded,
+            CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+                THEN current_setting('shared_preload_libraries') END AS preloaded,
             ARRAY(SELECT extname::text FROM pg_catalog.pg_extension) AS present,
             EXISTS (SELECT FROM pg_catalog.pg_roles r
                 WHERE r.rolname = ANY (%(admins)s) AND pg_has_role(current_user, r.oid, 'MEMBER')) AS is_admin

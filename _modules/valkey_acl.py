@@ -45,6 +45,7 @@ import os
 import re
 import secrets
 import socket
+import time
 
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -62,6 +63,8 @@ __virtualname__ = "valkey_acl"
 __func_alias__ = {"list_": "list", "set_": "set"}
 
 SCRATCH_PREFIX = "salt-scratch-"
+# After this time no file system gives a changed file the time stamp that it had before.
+FILE_STAMP_SECONDS = 2
 MINIMUM = {"Valkey": (7, 2), "Redis": (7, 0)}
 CONNECTION_KEYS = {
     "host",
@@ -89,8 +92,12 @@ USER_KEYS = {
     "allows",
     "denies",
 }
+# More users than these are not read one by one, but from the list of all.
+SINGLE_LOOKS = 20
+# What ACL GETUSER says in the words of rules, of a user and of each of its selectors.
+REPLY_RULES = ("keys", "channels", "commands")
 # What a user needs who manages ACL users: taken from the login that a connection uses, it locks us out.
-INDISPENSABLE = {"acl|list", "acl|setuser", "acl|whoami"}
+INDISPENSABLE = {"acl|getuser", "acl|list", "acl|setuser", "acl|whoami"}
 
 
 class UnreachableError(CommandExecutionError):
@@ -132,7 +139,9 @@ def get(name, connection=None):
 
         salt-call valkey_acl.get alice
     """
-    return list_(connection).get(name)
+    session = _session(connection)
+    user = _read(session, [name]).get(name)
+    return user and _described(user)
 
 
 def list_(connection=None):
@@ -150,7 +159,7 @@ def list_(connection=None):
 
         salt-call valkey_acl.list
     """
-    _, users = _read(_session(connection))
+    users = _read_all(_session(connection))[1]
     return {name: _described(user) for name, user in users.items()}
 
 
@@ -232,8 +241,7 @@ def delete(name, connection=None):
         salt-call valkey_acl.delete alice
     """
     session = _session(connection)
-    _, users = _read(session)
-    if name not in users:
+    if name not in _read(session, [name]):
         return False
     if name == session["whoami"]:
         return _delete_own(session, name)
@@ -272,8 +280,7 @@ def dry_run(name, command, rules=None, connection=None):
         user = _declared({"name": name, "enabled": False, "rules": rules}, None)
         subject = {"name": _scratch_name(), "set": _setuser_arguments(user)}
     else:
-        _, users = _read(session)
-        if name not in users:
+        if name not in _read(session, [name]):
             raise CommandExecutionError(f"There is no ACL user {name}.")
         subject = {"name": name, "set": None}
     words = _words(command)
@@ -445,6 +452,7 @@ def replace(users, remove=None, remove_unlisted=False, connection=None):
     sweep = [["ACL", "DELUSER", *plan["stray"]]] if plan["stray"] else []
     for reply in _pipeline(session, [*sweep, save_command]):
         _raise(reply, "The server cannot save its ACL users, so nothing was changed")
+    session["stray"] = []
     if not plan["changes"]:
         return {}
     *replies, saved = _transaction(session, [*plan["commands"], save_command])
@@ -668,7 +676,7 @@ def _delete_own(session, name):
         raise CommandExecutionError(f"The server did not delete the ACL user {name}.")
     disconnect()
     path = session["aclfile"] or session["config_file"]
-    if _is_local(session) and any(line.startswith(f"user {name} ") for line in _file_lines(path)):
+    if _is_local(session) and name in _file_lines(session, path)["users"]:
         raise CommandExecutionError(f"The ACL user {name} is deleted, but the server did not save that in {path}.")
     return True
 
@@ -1021,18 +1029,65 @@ def _parsed_commands(reply):
 # --- Plan ------------------------------------------------------------------------------------------------
 
 
-def _read(session):
-    """Lines and users that the server holds now."""
+def _list_lines(session):
+    """The server's users as it writes them, a line each. Tells on the way whether a crash left scratch users."""
     (lines,) = _pipeline(session, [["ACL", "LIST"]])
     _raise(lines, f"The user {session['whoami']} may not list ACL users")
+    session["stray"] = sorted(line.split(" ", 2)[1] for line in lines if line.startswith(f"user {SCRATCH_PREFIX}"))
+    return lines
+
+
+def _read_all(session):
+    """Lines and users that the server holds now."""
+    lines = _list_lines(session)
     return lines, dict(_parse_line(line) for line in lines)
+
+
+def _read(session, names):
+    """Of these users those that the server holds now."""
+    knows_databases = session["product"] == "Valkey" and int(session["version"].split(".")[0]) >= 9
+    if len(names) > SINGLE_LOOKS or knows_databases:
+        # Of databases ACL LIST is sure to tell in the words of rules.
+        lines = {line.split(" ", 2)[1]: line for line in _list_lines(session)}
+        return dict(_parse_line(lines[name]) for name in names if name in lines)
+    # What this takes does not grow with the number of the other users.
+    replies = _pipeline(session, [["ACL", "GETUSER", name] for name in names])
+    users = {}
+    for name, reply in zip(names, replies):
+        _raise(reply, f"The user {session['whoami']} may not read ACL users")
+        if reply is not None:
+            users[name] = _parse_reply(_pairs(reply))
+    return users
+
+
+def _parse_reply(reply):
+    """The user that ACL GETUSER describes: in the words of rules, apart from passwords, which lack their sign."""
+    user = _parse([*reply["flags"], *(f"#{one}" for one in reply["passwords"]), *_reply_rules(reply)])
+    for other in reply["selectors"]:
+        selector = _new_selector()
+        for rule in _reply_rules(_pairs(other)):
+            _apply_selector_rule(selector, rule)
+        user["selectors"].append(selector)
+    return user
+
+
+def _reply_rules(reply):
+    return [rule for part in REPLY_RULES for rule in reply.get(part, "").split(" ") if rule]
+
+
+def _stray(session):
+    """Scratch users that a crash left. Nobody ever sees those of a run that lives: one look in a run is enough."""
+    if "stray" not in session:
+        _list_lines(session)
+    return session["stray"]
 
 
 def _plan(session, users, remove, remove_unlisted, scratch):
     """What to send, what it changes, and what speaks against it."""
     _check_users(users)
-    lines, current = _read(session)
-    stray = sorted(name for name in current if name.startswith(SCRATCH_PREFIX))
+    ours = None if remove_unlisted else [*(user["name"] for user in users), *(remove or [])]
+    lines, current = _read_all(session) if ours is None else (None, _read(session, ours))
+    stray = _stray(session)
     declared = {user["name"]: _declared(user, current.get(user["name"])) for user in users}
     changed = _changed(session, declared, current)
     removed, kept = _removed(session, declared, current, remove, remove_unlisted)
@@ -1040,7 +1095,6 @@ def _plan(session, users, remove, remove_unlisted, scratch):
     changes.update({name: {"old": _shown(current[name]), "new": None} for name in removed})
     problems = _promise_problems(session, users, declared, changed, scratch)
     problems += _lockout_problems(session, declared, changed, removed)
-    ours = None if remove_unlisted else {*declared, *(remove or [])}
     unsaved = bool(stray) or _unsaved(session, lines, current, ours)
     if (changes or unsaved) and not (session["aclfile"] or session["config_file"]):
         problems.append(
@@ -1395,7 +1449,7 @@ def _save_command(session):
 def _unsaved(session, lines, current, names):
     """
     Whether the file from which the server takes its users at its next start says something else than its memory,
-    about some users or, if names is None, about any.
+    about some users or, if names is None, about any; only then the lines of memory are looked at.
 
     Only a file on this host can be read; of a server elsewhere nothing is claimed.
     """
@@ -1403,34 +1457,56 @@ def _unsaved(session, lines, current, names):
     if not path or not _is_local(session):
         return False
     try:
-        in_file = _file_lines(path)
+        in_file = _file_lines(session, path)
     except FileNotFoundError:
         return True
     except OSError:
         return False
-    if {line for line in in_file if line.startswith("user ")} == set(lines):
+    if names is None and set(in_file["users"].values()) == set(lines):
         return False
-    saved = _saved_users(session, in_file)
+    saved = _saved_users(session, in_file, names)
     names = set(saved) | set(current) if names is None else names
     if any((name in saved) != (name in current) for name in names):
         return True
     return bool(_changed(session, {name: saved[name] for name in names if name in saved}, current))
 
 
-def _file_lines(path):
+def _file_lines(session, path):
+    """
+    The lines of a file that are about users, by name, and its `requirepass` lines.
+
+    They are kept as long as the file is the one that was read. A file that has changed just now could change again
+    without its time stamps moving, and is not kept.
+    """
     with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-        return [line.strip() for line in stream]
+        status = os.fstat(stream.fileno())
+        stamp = (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        stamp_known, lines = session.get("file", (None, None))
+        if stamp == stamp_known:
+            return lines
+        lines = {"users": {}, "requirepass": []}
+        for line in map(str.strip, stream):
+            if line.startswith("user "):
+                lines["users"][line.split(None, 2)[1]] = line
+            elif line.startswith("requirepass "):
+                lines["requirepass"].append(line)
+    if time.time() - status.st_ctime > FILE_STAMP_SECONDS:
+        session["file"] = stamp, lines
+    return lines
 
 
-def _saved_users(session, in_file):
+def _saved_users(session, in_file, names):
+    """The users of a file, only those of these names if there are any."""
+    lines = in_file["users"]
+    wanted = lines if names is None else [name for name in names if name in lines]
     try:
-        users = dict(_parse_line(" ".join(line.split())) for line in in_file if line.startswith("user "))
+        users = dict(_parse_line(" ".join(lines[name].split())) for name in wanted)
     except SaltInvocationError:
         return {}
-    if "default" not in users:
+    if "default" not in lines:
         # What the server makes of itself when no file speaks of it.
         users["default"] = _parse(["on", "nopass", "~*", "&*", "+@all"])
-        passwords = [line.split(None, 1)[1].strip('"') for line in in_file if line.startswith("requirepass ")]
+        passwords = [line.split(None, 1)[1].strip('"') for line in in_file["requirepass"]]
         if passwords and not session["aclfile"]:
             users["default"].update(nopass=False, passwords={_hash(passwords[-1])})
     return users
@@ -1438,6 +1514,12 @@ def _saved_users(session, in_file):
 
 def _is_local(session):
     """Whether the server runs on this host and sees the same files."""
+    if "local" not in session:
+        session["local"] = _runs_here(session)
+    return session["local"]
+
+
+def _runs_here(session):
     if not session["unix_socket"] and not _is_own_address(session["host"]):
         return False
     try:

@@ -443,6 +443,19 @@ def test_thousand_users_converged_take_no_command_each(states, server):
     assert int(_statistic(server, "total_commands_processed")) - commands <= 9
 
 
+def test_what_one_user_takes_does_not_grow_with_the_number_of_others(states, server):
+    def sent_for_alice():
+        before = int(_statistic(server, "total_net_output_bytes"))
+        assert states.valkey_acl.present("alice", rules=RULES, connection=server.connection).changes == {}
+        return int(_statistic(server, "total_net_output_bytes")) - before
+
+    states.valkey_acl.present("alice", rules=RULES, connection=server.connection)
+    alone = sent_for_alice()
+    others = [{"name": f"u{number}", "rules": RULES} for number in range(300)]
+    states.valkey_acl.managed("users", users=others, connection=server.connection)
+    assert sent_for_alice() < alone + 2000  # a list of all of them has some 30,000 bytes
+
+
 def _statistic(server, name):
     return dict(line.split(":", 1) for line in server.run("INFO", "stats").splitlines() if ":" in line)[name]
 
@@ -458,6 +471,20 @@ def test_drift_between_file_and_memory_is_seen_and_saved(states, server, testmod
     assert ret.result is (None if testmode else True)
     assert ret.changes == {"saved": {"old": False, "new": True}}
     assert (server.aclfile.read_text() == saved) is not testmode
+
+
+def test_file_that_changes_in_the_midst_of_a_run_is_read_again(states, server):
+    states.valkey_acl.present("alice", rules=RULES, connection=server.connection)
+    saved = server.aclfile.read_text()
+    # Only a file that has been the same for some time is not read again.
+    while time.time() - server.aclfile.stat().st_ctime < 2.1:
+        time.sleep(0.1)
+    for _ in range(2):
+        assert states.valkey_acl.present("alice", rules=RULES, connection=server.connection).changes == {}
+    server.aclfile.write_text(saved.replace("~app:*", "~apq:*"))  # of the same size
+    ret = states.valkey_acl.present("alice", rules=RULES, connection=server.connection)
+    assert ret.changes == {"saved": {"old": False, "new": True}}
+    assert server.aclfile.read_text() == saved
 
 
 def test_unsaved_users_of_others_are_left_alone(states, server):
@@ -688,7 +715,7 @@ _RULES = st.lists(_RULE | _SELECTOR | st.sampled_from(["clearselectors", "skip-s
 )
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_rules_are_set_as_the_server_reads_them_and_then_unchanged(modules, server, name, rules, password, enabled):
-    """Set by us and set by the server itself are the same thing, and a second run agrees."""
+    """Set by us and set by the server itself are the same thing, one by one or in a list, and a second run agrees."""
     if name == "default" or name.startswith("salt-scratch-"):
         return
     arguments = [f">{password}", "on" if enabled else "off", *rules]
@@ -701,6 +728,9 @@ def test_any_rules_are_set_as_the_server_reads_them_and_then_unchanged(modules, 
     assert modules.valkey_acl.compare([user], connection=server.connection)["changes"] == {}
     copy = {**user, "name": "reference"}
     assert modules.valkey_acl.compare([copy], connection=server.connection)["changes"] == {}
+    listed = modules.valkey_acl.list(connection=server.connection)
+    for one in (name, "reference"):
+        assert modules.valkey_acl.get(one, connection=server.connection) == listed[one]
     for command in ("get", "flushall", "client|kill", "select", "xinfo|stream"):
         words = command.split("|") + ["0"] * 2
         ours, theirs = (_verdict(server, one, words) for one in (name, "reference"))

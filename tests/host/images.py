@@ -35,6 +35,8 @@ LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = ["salt~=3008.0", "pip"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis"]
+# For the benchmarks alone: what they compare with, in a venv of its own.
+ANSIBLE = ["ansible", "psycopg2-binary"]
 
 MINION = """\
 file_client: local
@@ -170,6 +172,33 @@ def ready(suite=SUITE):
 def package_binds(suite=SUITE):
     """Bind arguments that show the packages of a suite to a host."""
     return [(packages(suite) / kind, f"/srv/{kind}") for kind in ("apt", "wheels")]
+
+
+def _ansible(target):
+    root, upper, work = (target / name for name in ("root", "upper", "work"))
+    for folder in (root, upper, work):
+        folder.mkdir()
+    lower = ":".join(map(str, bare()))
+    run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", root)
+    try:
+        chroot(
+            root,
+            f"""
+            export PIP_CONFIG_FILE=/dev/null
+            python3 -m venv /opt/ansible
+            /opt/ansible/bin/pip -q install {" ".join(ANSIBLE)}
+            ln -s /opt/ansible/bin/ansible-playbook /usr/local/bin/ansible-playbook
+            rm -rf /root/.cache /etc/resolv.conf
+            """,
+        )
+    finally:
+        run("umount", root)
+
+
+def with_ansible():
+    """Lower layers of a host that has Ansible with its community collections beside everything of `ready`."""
+    ingredients = [bare()[0].parent.name, ANSIBLE, inspect.getsource(_ansible)]
+    return [built("ansible", ingredients, _ansible) / "upper", *ready()]
 
 
 def formula_binds():

@@ -1,0 +1,94 @@
+"""Salt and Ansible on disposable hosts, timed in turns: what the benchmarks share."""
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+from tests.host import images, tools
+from tests.host.machine import Host, HostError
+
+PLAYBOOKS = "/srv/formula/benchmarks/playbooks"
+RUN_SECONDS = 3600
+
+
+def say(text):
+    """Show one line of progress on standard error."""
+    print(f"[benchmark] {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def host(name, script=""):
+    """A disposable host with Ansible, the formula's modules in place, on which a shell script has run."""
+    why_not = tools.obstacle()
+    if why_not:
+        sys.exit(f"no test host can be booted here: {why_not}")
+    tools.install()
+    say(f"booting the host {name}")
+    with Host(name, layers=images.with_ansible()) as booted:
+        booted.run(script)
+        booted.salt("saltutil.sync_all")
+        yield booted
+
+
+def start_of_salt(on):
+    """Seconds that salt-call takes to do nothing."""
+    return _timed(on, "salt-call --local test.ping")[0]
+
+
+def start_of_ansible(on):
+    """Seconds that ansible-playbook takes to do nothing."""
+    return _timed(on, f"cd {PLAYBOOKS} && ansible-playbook nothing.yml")[0]
+
+
+def salt(on, sls, **pillar):
+    """Apply an SLS as a user would; return the seconds it took and the number of states that changed something."""
+    command = f"salt-call --local --retcode-passthrough state.apply {sls} pillar='{json.dumps(pillar)}'"
+    seconds, output = _timed(on, command)
+    summary = re.search(r"^Succeeded: +(\d+)(?: \(changed=(\d+)\))?", output, re.MULTILINE)
+    if not summary:
+        raise HostError(f"{command}: no summary\n{output[-3000:]}")
+    return seconds, int(summary[2] or 0)
+
+
+def ansible(on, playbook, **variables):
+    """Run a playbook as a user would; return the seconds it took and the number of tasks that changed something."""
+    seconds, output = _timed(on, f"cd {PLAYBOOKS} && ansible-playbook {playbook}.yml -e '{json.dumps(variables)}'")
+    return seconds, int(re.search(r"changed=(\d+)", output)[1])
+
+
+def _timed(on, command):
+    start = time.monotonic()
+    output = on.out(command, timeout=RUN_SECONDS)
+    return time.monotonic() - start, output
+
+
+def surroundings(on):
+    """What the figures depend on: this machine, how busy it is, and versions."""
+    memory = re.search(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(int(memory[1]) / 1024**2),
+        "load": round(os.getloadavg()[1], 1),
+        "salt": on.out("salt-call --version").split()[1],
+        "ansible_core": re.search(r"core ([\d.]+)", on.out("ansible-playbook --version"))[1],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def table(header, rows, texts=(0,)):
+    """Rows under a header as a Markdown table: columns numbered in ``texts`` to the left, others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows)]
+    rule = ["-" * width if column in texts else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    lines = [_aligned(row, widths, texts) for row in (header, rule, *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _aligned(row, widths, texts):
+    return [
+        cell.ljust(width) if column in texts else cell.rjust(width)
+        for column, (cell, width) in enumerate(zip(row, widths))
+    ]
