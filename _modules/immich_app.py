@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import json
 import os
+import runpy
 import time
 from pathlib import Path
 
@@ -342,8 +343,12 @@ def plan(settings, compose):
 
         salt-call --local immich_app.plan "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
     """
-    command = [PROGRAM, "plan", "--file=-", f"--directory={settings['project_dir']}"]
-    return json.loads(_run(command, stdin=compose))
+    # The program that keeps the containers running decides; asked in this process, it starts none of its own.
+    program = runpy.run_path(PROGRAM)
+    try:
+        return program["Stack"](settings["project_dir"], compose).plan()
+    except program["StackError"] as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 def images_missing(images):
