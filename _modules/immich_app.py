@@ -12,6 +12,8 @@ import hashlib
 import http.client
 import json
 import os
+import runpy
+import time
 from pathlib import Path
 
 import salt.utils.path
@@ -27,12 +29,6 @@ HASH_LABEL = "io.immich-formula.service-hash"
 PING = {"res": "pong"}
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
-ML_PROBE = """
-const until = Date.now() + SECONDS * 1000;
-const look = () => fetch("URL").then(r => r.text()).then(t => { if (!t.includes("pong")) throw t })
-  .catch(e => Date.now() < until ? new Promise(r => setTimeout(r, 500)).then(look) : Promise.reject(e));
-look().then(() => process.exit(0), e => { console.error(String(e.cause || e)); process.exit(1) });
-"""
 # State of a listening socket in /proc/net/tcp, as in the kernel's enum of TCP states.
 TCP_LISTEN = "0A"
 
@@ -347,8 +343,12 @@ def plan(settings, compose):
 
         salt-call --local immich_app.plan "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
     """
-    command = [PROGRAM, "plan", "--file=-", f"--directory={settings['project_dir']}"]
-    return json.loads(_run(command, stdin=compose))
+    # The program that keeps the containers running decides; asked in this process, it starts none of its own.
+    program = runpy.run_path(PROGRAM)
+    try:
+        return program["Stack"](settings["project_dir"], compose).plan()
+    except program["StackError"] as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 def images_missing(images):
@@ -554,16 +554,21 @@ def verify(settings):
 
 
 def _machine_learning_unreachable():
-    """Ask from inside the server's container, by name, as the server does."""
+    """Ask from where the server asks, and by name, as it does."""
     url = f"http://{MACHINE_LEARNING}:3003/ping"
-    script = ML_PROBE.replace("URL", url).replace("SECONDS", str(0 if __opts__["test"] else ML_PATIENCE))
-    done = __salt__["cmd.run_all"](
-        ["podman", "exec", SERVER, "node", "-e", script], python_shell=False, ignore_retcode=True
-    )
-    if done["retcode"] == 0:
-        return []
+    patience = time.monotonic() + (0 if __opts__["test"] else ML_PATIENCE)
+    while True:
+        try:
+            pid = _run(["podman", "container", "inspect", "--format", "{{.State.Pid}}", SERVER]).strip()
+            if "pong" in __salt__["netns.http_get"](pid, url):
+                return []
+            words = "the answer is not that of machine learning"
+        except CommandExecutionError as error:
+            words = str(error)
+        if time.monotonic() > patience:
+            break
+        time.sleep(0.5)
     advice = "if the name does not resolve, the DNS of the network (aardvark-dns) or a firewall is in the way"
-    words = done["stderr"].strip()[-300:]
     return [f"The server does not reach {url}: {words}. See `podman logs {MACHINE_LEARNING}`; {advice}"]
 
 

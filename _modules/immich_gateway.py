@@ -21,6 +21,7 @@ LABEL = "lo:immich"
 # What the unit writes after loading: the rules it loaded, and the table as nft printed it then.
 LOADED_RULES = Path("/run/immich-gateway/rules.nft")
 LOADED_TABLE = Path("/run/immich-gateway/table")
+ADDRESSES = "immich_gateway.addresses"
 
 
 def __virtual__():
@@ -78,7 +79,9 @@ def plan(address, network, ports):
     parsed = ipaddress.ip_address(address)
     networks = __salt__["podman_network.list"]()
     bridges = {each.get("network_interface") for each in networks.values() if each["driver"] == "bridge"}
-    holders = [name for name, held in _addresses() if held["local"] == str(parsed) and name not in {"lo", *bridges}]
+    # The templates of a run ask one after the other. What a run changes itself is on lo or a bridge.
+    addresses = __context__.get(ADDRESSES) or _addresses()
+    holders = [name for name, held in addresses if held["local"] == str(parsed) and name not in {"lo", *bridges}]
     # A Podman that cannot name the interface (4.3) counts: podman1, podman2, …
     interface = networks.get(network["name"], network).get("network_interface") or network.get("interface_name")
     subnet = ipaddress.ip_network(network["subnet"], strict=False)
@@ -197,7 +200,10 @@ def _addresses():
     if not shutil.which("ip"):
         return []
     interfaces = json.loads(_run("ip", "-json", "address", "show"))
-    return [(each["ifname"], held) for each in interfaces if "ifname" in each for held in each["addr_info"]]
+    __context__[ADDRESSES] = [
+        (each["ifname"], held) for each in interfaces if "ifname" in each for held in each["addr_info"]
+    ]
+    return __context__[ADDRESSES]
 
 
 def _read(path):

@@ -10,6 +10,7 @@ is wrong with it. No text that it returns holds a password.
 """
 
 import difflib
+import filecmp
 import importlib.util
 import ipaddress
 import itertools
@@ -163,7 +164,41 @@ def secret_paths():
     return [_text(path) for path in _secrets(_files()["schema"])]
 
 
-# What the three above share: read once, evaluated once for each pillar
+def synced(own_files):
+    """
+    Tell whether the modules that this minion has synced are those of the formula on the file server.
+
+    own_files
+        ``{"modules": [names], "states": [names]}``, names without ``.py``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich_settings.synced '{modules: [pgsql], states: [pgsql_role]}'
+    """
+    # Every SLS of a run asks. Only a yes is kept: after a no the run syncs them.
+    known = __context__.setdefault("immich_settings.synced", [])
+    if own_files in known:
+        return True
+    names = [(kind, name) for kind, names in own_files.items() for name in names]
+    # In one call: each of its own would make another client of the file server, 40 ms every time.
+    offered = __salt__["cp.cache_files"]([f"salt://_{kind}/{name}.py" for kind, name in names])
+    held = [os.path.join(__opts__["extension_modules"], kind, f"{name}.py") for kind, name in names]
+    if not all(map(_same_content, offered, held)):
+        return False
+    known.append(own_files)
+    return True
+
+
+def _same_content(path, other):
+    try:
+        return bool(path) and filecmp.cmp(path, other, shallow=False)
+    except OSError:  # not there
+        return False
+
+
+# What the functions above share: read once, evaluated once for each pillar
 
 
 def _evaluated():

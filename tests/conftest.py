@@ -1,5 +1,6 @@
 """Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def pytest_runtest_makereport():
         report.outcome = "failed"
         report.longrepr = f"skipped under CI: {report.longrepr}"
     return report
+
+
+def pytest_unconfigure():
+    """Salt hands what it logged to its first handler once more as the process ends, after pytest has closed it."""
+    logging.raiseExceptions = False
 
 
 @pytest.fixture(scope="session")

@@ -48,8 +48,8 @@ A restart of nftables keeps the gateway's firewall:
 {%- endfor %}
 
 The gateway comes up at boot:
-  service.enabled:
-    - name: immich-gateway
+  systemd_unit.enabled:
+    - name: immich-gateway.service
     - require:
       - file: The gateway's unit is installed
 
@@ -59,7 +59,7 @@ The gateway is active:
     - network: {{ gateway.network | json }}
     - ports: {{ gateway.ports | json }}
     - require:
-      - service: The gateway comes up at boot
+      - systemd_unit: The gateway comes up at boot
     - watch:
       - file: The gateway's firewall rules are written
       - file: The gateway's unit is installed

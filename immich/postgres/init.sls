@@ -13,9 +13,8 @@ PostgreSQL is installed:
     - pkgs: {{ (host.packages + host.pgvector_packages) | json }}
 
 PostgreSQL is running:
-  service.running:
-    - name: {{ host.service | json }}
-    - enable: true
+  systemd_unit.running:
+    - names: {{ [host.service ~ ".service", host.unit ~ ".service"] | unique | list | json }}
     - require:
       - pkg: PostgreSQL is installed
       - sls: immich.gateway
@@ -28,7 +27,7 @@ PostgreSQL is set up for Immich:
     - service: {{ host.unit | json }}
     - connection: {{ postgres.connection | json }}
     - require:
-      - service: PostgreSQL is running
+      - systemd_unit: PostgreSQL is running
 {%- endif %}
 
 Immich has a role in PostgreSQL:

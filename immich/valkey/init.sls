@@ -13,9 +13,8 @@ Valkey is installed:
     - pkgs: {{ valkey.packages | json }}
 
 Valkey is running:
-  service.running:
-    - name: {{ valkey.service | json }}
-    - enable: true
+  systemd_unit.running:
+    - name: {{ (valkey.service ~ ".service") | json }}
     - require:
       - pkg: Valkey is installed
       - sls: immich.gateway
@@ -25,7 +24,7 @@ Nobody is locked out by a password for Valkey's user default:
     - secure_default: {{ settings.valkey.secure_default | json }}
     - connection: {{ connection | json }}
     - require:
-      - service: Valkey is running
+      - systemd_unit: Valkey is running
 
 # With a leading dash Valkey starts even if the address is not there, whatever becomes of the gateway.
 Valkey listens at the gateway's address and keeps its users in an ACL file:

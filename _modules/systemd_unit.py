@@ -1,0 +1,66 @@
+"""
+Look at a unit of systemd, and change what it does.
+
+Salt's own ``service`` module starts five processes to look at one unit; this one starts a single ``systemctl show``.
+"""
+
+import shutil
+
+from salt.exceptions import CommandExecutionError
+
+PROPERTIES = {
+    "loaded": "LoadState",
+    "active": "ActiveState",
+    "enabled": "UnitFileState",
+    "outdated": "NeedDaemonReload",
+    "text": "StatusText",
+}
+
+
+def __virtual__():
+    if shutil.which("systemctl"):
+        return True
+    return False, "systemd_unit needs systemd: there is no systemctl on this host."
+
+
+def status(name):
+    """
+    Return what systemd says of a unit: ``{"loaded": …, "active": …, "enabled": …, "outdated": …, "text": …}``.
+
+    ``loaded``, ``active`` and ``enabled`` are systemd's words (LoadState, ActiveState, UnitFileState); ``outdated`` is
+    True if systemd has read another unit file than the one on the disk; ``text`` is what the service says of itself.
+
+    name
+        Name of the unit, with its kind: ``immich.service``.
+
+    Raises ``CommandExecutionError`` if systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.status immich.service
+    """
+    shown = call("show", f"--property={','.join(PROPERTIES.values())}", name)
+    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+    found = {key: values.get(property_, "") for key, property_ in PROPERTIES.items()}
+    return {**found, "outdated": found["outdated"] == "yes"}
+
+
+def call(*arguments):
+    """
+    Run ``systemctl ARGUMENTS``, and return what it prints.
+
+    Raises ``CommandExecutionError`` with what it said if it fails.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.call daemon-reload
+    """
+    # ignore_retcode: the error is raised below, and told by whoever asked.
+    done = __salt__["cmd.run_all"](["systemctl", *arguments], python_shell=False, ignore_retcode=True)
+    if done["retcode"]:
+        raise CommandExecutionError(done["stderr"].strip() or f"systemctl {' '.join(arguments)} failed")
+    return done["stdout"]
