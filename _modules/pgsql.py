@@ -90,6 +90,9 @@ EXTENSION_OFFERS = "pgsql.extension_offers"
 # More open sessions than these are closed, oldest first: a server has 100 by default for everybody.
 MAX_SESSIONS = 8
 
+# NAMEDATALEN - 1, src/include/pg_config_manual.h.
+MAX_NAME_BYTES = 63
+
 DEFAULTS = {
     "host": "/var/run/postgresql",
     "port": 5432,
@@ -99,7 +102,8 @@ DEFAULTS = {
     "maintenance_db": "postgres",
 }
 LIBPQ_ARGUMENTS = ("host", "port", "user", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout")
-CONNECTION_ARGUMENTS = {*DEFAULTS, *LIBPQ_ARGUMENTS, "password", "password_file", "password_pillar"}
+PASSWORD_SOURCES = ("password", "password_pillar", "password_file")
+CONNECTION_ARGUMENTS = {*DEFAULTS, *LIBPQ_ARGUMENTS, *PASSWORD_SOURCES}
 
 # What an owner can set for his database (ALTER DATABASE … SET) and must not decide in our sessions. Options
 # given at connect time win over those.
@@ -117,6 +121,7 @@ ROLE_ATTRIBUTES = {
     "bypassrls": ("rolbypassrls", "BYPASSRLS", "NOBYPASSRLS"),
     "inherit": ("rolinherit", "INHERIT", "NOINHERIT"),
 }
+PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 # The major version that each came with.
 NEW_PROVIDERS = {"icu": 15, "builtin": 17}
 DATABASE_PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
@@ -241,7 +246,7 @@ def disconnect(database=None):
 
         salt '*' pgsql.disconnect
     """
-    sessions = __context__.get(SESSIONS, {})
+    sessions = _sessions()
     for key in [key for key in sessions if database in (None, key[1])]:
         sessions.pop(key).close()
 
@@ -275,7 +280,11 @@ def wait_until_ready(connection=None, timeout=60):
 
 def _settings(connection):
     # Not config.get: it costs a multiple of the query that follows.
-    given = {**(__opts__.get("pgsql") or {}), **(__pillar__.get("pgsql") or {}), **(connection or {})}
+    given = {}
+    for layer in (__opts__.get("pgsql"), __pillar__.get("pgsql"), connection):
+        if any((layer or {}).get(source) is not None for source in PASSWORD_SOURCES):
+            given = {key: value for key, value in given.items() if key not in PASSWORD_SOURCES}
+        given.update(layer or {})
     unknown = sorted(set(given) - CONNECTION_ARGUMENTS)
     if unknown:
         raise SaltInvocationError(f"Unknown in a PostgreSQL connection: {', '.join(unknown)}.")
@@ -296,10 +305,9 @@ def _is_this_host(settings):
 def _session(connection, database=None):
     settings = _settings(connection)
     database = database or settings["maintenance_db"]
-    # A forked process (`parallel: True`) must not share its parent's sessions.
-    identity = (os.getpid(), tuple(hash((key, str(value))) for key, value in sorted(settings.items())))
+    identity = tuple(hash((key, str(value))) for key, value in sorted(settings.items()))
     key = (identity, database)
-    sessions = __context__.setdefault(SESSIONS, {})
+    sessions = _sessions()
     session = sessions.pop(key, None)
     if session is None or _is_dead(session):
         session = _connect(settings, database)
@@ -309,6 +317,12 @@ def _session(connection, database=None):
     return session
 
 
+def _sessions():
+    # A forked process (`parallel: True`) must neither use nor close its parent's sessions: closing says good-bye to
+    # the server on a socket that both have.
+    return __context__.setdefault(SESSIONS, {}).setdefault(os.getpid(), {})
+
+
 def _is_dead(session):
     # An idle session has nothing to say: if there is something to read, the server is saying good-bye.
     return session.closed or bool(select.select([session.fileno()], [], [], 0)[0])
@@ -316,7 +330,7 @@ def _is_dead(session):
 
 def _connect(settings, database):
     arguments = {key: settings[key] for key in LIBPQ_ARGUMENTS if key in settings}
-    password = _secret(**{key: settings.get(key) for key in ("password", "password_pillar", "password_file")})
+    password = _secret(**{key: settings.get(key) for key in PASSWORD_SOURCES})
     if password is not None:
         arguments["password"] = password
     options = f"{os.environ.get('PGOPTIONS', '')} {SESSION_OPTIONS}"
@@ -420,6 +434,8 @@ def _sql_errors():
         parts = [err.diag.message_primary, err.diag.message_detail, err.diag.message_hint]
         message = ". ".join(part.rstrip(".") for part in parts if part) or str(err).strip()
         raise CommandExecutionError(f"PostgreSQL: {message}.") from None
+    except ValueError as err:  # psycopg2's, of a text with a NUL
+        raise SaltInvocationError(f"PostgreSQL: {err}") from None
 
 
 def _query(connection, statement, arguments=None, database=None):
@@ -456,20 +472,35 @@ def _run_together(connection, statements, database=None):
     session = _session(connection, database)
     session.autocommit = False
     try:
-        with _sql_errors(), session, session.cursor() as cursor:
+        with _sql_errors(), session.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
+            session.commit()
     finally:
         if not session.closed:
+            session.rollback()
             session.autocommit = True
 
 
 def _name(identifier):
-    return sql.Identifier(identifier)
+    """An identifier, quoted. PostgreSQL cuts a longer one off without a word, and would mean another object."""
+    size = len(str(identifier).encode())
+    if not 0 < size <= MAX_NAME_BYTES or "\0" in str(identifier):
+        raise SaltInvocationError(
+            f"{identifier!r} is no name for PostgreSQL, which wants 1 to {MAX_NAME_BYTES} bytes other than 0."
+        )
+    return sql.Identifier(str(identifier))
 
 
 def _compose(template, *parts):
     return sql.SQL(template).format(*parts)
+
+
+def _check_limit(connection_limit):
+    if connection_limit is None:
+        return
+    if isinstance(connection_limit, bool) or not isinstance(connection_limit, int) or connection_limit < -1:
+        raise SaltInvocationError(f"connection_limit is a number, -1 for no limit, not {connection_limit!r}.")
 
 
 def _server_version(connection, database=None):
@@ -796,6 +827,7 @@ def role_get(name, password=None, connection=None):
         salt '*' pgsql.role_get immich
     """
     readable = _reads_verifiers(connection)
+    _name(name)
     rows = _query_often(connection, "role", _role_query(readable, _server_version(connection)), name)
     if not rows:
         return None
@@ -879,17 +911,19 @@ def role_set(
         "bypassrls": bypassrls,
         "inherit": inherit,
     }
+    password = None if password is None else str(password)
+    role_check(name, password, connection_limit, member_of, **attributes)
     words = [
         sql.SQL(ROLE_ATTRIBUTES[attribute][1 if value else 2])
         for attribute, value in attributes.items()
         if value is not None
     ]
     if connection_limit is not None:
-        words.append(_compose("CONNECTION LIMIT {}", sql.Literal(int(connection_limit))))
+        words.append(_compose("CONNECTION LIMIT {}", sql.Literal(connection_limit)))
     if valid_until is not None:
         words.append(_compose("VALID UNTIL {}", sql.Literal(str(valid_until))))
     if password is not None:
-        words.append(_compose("PASSWORD {}", sql.Literal(_new_verifier(str(password), connection))))
+        words.append(_compose("PASSWORD {}", sql.Literal(_new_verifier(password, connection))))
     current = role_get(name, connection=connection)
     role = _name(name)
     statements = []
@@ -905,6 +939,32 @@ def role_set(
         target = _compose("ALTER ROLE {} IN DATABASE {}", role, _name(database))
         statements += _set_statements(target, values)
     _run_together(connection, statements)
+
+
+def role_check(name, password=None, connection_limit=None, member_of=None, **declared):
+    """
+    Raise ``SaltInvocationError``, with the reason, if a role cannot be as described; ask no server.
+
+    name, password, connection_limit, member_of
+        As for ``role_set``.
+    declared
+        The other arguments of ``role_set``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.role_check reader login=True
+    """
+    _name(name)
+    for attribute in ROLE_ATTRIBUTES:
+        # A text such as "false" would count as true.
+        if not isinstance(declared.get(attribute), (bool, type(None))):
+            raise SaltInvocationError(f"{attribute} is true or false, not {declared[attribute]!r}.")
+    _check_limit(connection_limit)
+    if password is not None and (not password or "\0" in password):
+        raise SaltInvocationError("A password is a text that is not empty and has no NUL in it.")
+    membership_options(member_of or [])
 
 
 def role_dependencies(name, connection=None):
@@ -1027,7 +1087,7 @@ def timestamp(value, connection=None):
         salt '*' pgsql.timestamp '2030-01-01 00:00+01'
     """
     column = _timestamp_column("%s::timestamptz")
-    return _query(connection, f"SELECT {column} AS value", (str(value),) * 3)[0]["value"]
+    return _query(connection, f"SELECT {column} AS value", (str(value),) * column.count("%s"))[0]["value"]
 
 
 def membership_options(member_of):
@@ -1045,6 +1105,8 @@ def membership_options(member_of):
 
         salt '*' pgsql.membership_options '[readers, {writers: {admin: True}}]'
     """
+    if isinstance(member_of, str):
+        raise SaltInvocationError(f"member_of is a list of roles, not the text {member_of!r}.")
     memberships = {}
     for entry in [member_of] if isinstance(member_of, dict) else member_of:
         pairs = entry.items() if isinstance(entry, dict) else [(entry, None)]
@@ -1064,7 +1126,7 @@ def _reads_verifiers(connection):
 
 def _timestamp_column(expression):
     return (
-        f"CASE WHEN {expression} IS NULL OR NOT isfinite({expression}) THEN 'infinity' "
+        f"CASE WHEN {expression} IS NULL THEN 'infinity' WHEN NOT isfinite({expression}) THEN {expression}::text "
         f"ELSE to_char({expression} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"') END"
     )
 
@@ -1226,6 +1288,7 @@ def database_get(name, connection=None):
 
         salt '*' pgsql.database_get immich
     """
+    _name(name)
     version = _server_version(connection)
     provider = "d.datlocprovider" if version >= 150000 else "'c'"
     locale = "d.datlocale" if version >= 170000 else "d.daticulocale" if version >= 150000 else "NULL"
@@ -1245,7 +1308,7 @@ def database_get(name, connection=None):
     if not rows:
         return None
     database = rows[0]
-    database["provider"] = {"c": "libc", "i": "icu", "b": "builtin"}[database["provider"]]
+    database["provider"] = PROVIDERS[database["provider"]]
     database["settings"] = _parse_settings(database["settings"])
     database["privileges"] = _privileges(database["privileges"])
     return database
@@ -1299,13 +1362,14 @@ def database_create(
 
         salt '*' pgsql.database_create immich owner=immich
     """
+    database_check(name, connection_limit, provider)
     if template is None and {encoding, locale, lc_collate, lc_ctype, provider} != {None}:
         template = "template0"
     clauses = [
         ("OWNER", owner, _name),
         ("TEMPLATE", template, _name),
         ("ENCODING", encoding, sql.Literal),
-        ("LOCALE_PROVIDER", provider, sql.SQL),
+        ("LOCALE_PROVIDER", provider, sql.Literal),
         ("LC_COLLATE", lc_collate, sql.Literal),
         ("LC_CTYPE", lc_ctype, sql.Literal),
         (_locale_clause(provider), locale, sql.Literal),
@@ -1355,13 +1419,14 @@ def database_set(
 
         salt '*' pgsql.database_set immich privileges='{PUBLIC: []}'
     """
+    database_check(name, connection_limit, privileges=privileges)
     database = _name(name)
     target = _compose("ALTER DATABASE {}", database)
     statements = []
     if owner is not None:
         statements.append(_compose("{} OWNER TO {}", target, _name(owner)))
     if connection_limit is not None:
-        statements.append(_compose("{} CONNECTION LIMIT {}", target, sql.Literal(int(connection_limit))))
+        statements.append(_compose("{} CONNECTION LIMIT {}", target, sql.Literal(connection_limit)))
     statements += _set_statements(target, settings or {})
     if privileges:
         wanted = normal_privileges(privileges, DATABASE_PRIVILEGES)
@@ -1371,6 +1436,29 @@ def database_set(
     if tablespace is not None:
         disconnect(name)
         _run_alone(connection, _compose("{} SET TABLESPACE {}", target, _name(tablespace)))
+
+
+def database_check(name, connection_limit=None, provider=None, privileges=None, schema_privileges=None, **_declared):
+    """
+    Raise ``SaltInvocationError``, with the reason, if a database cannot be as described; ask no server.
+
+    name, connection_limit, provider, privileges
+        As for ``database_create`` and ``database_set``.
+    schema_privileges
+        As ``privileges`` for ``schema_privileges_set``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.database_check immich privileges='{PUBLIC: []}'
+    """
+    _name(name)
+    _check_limit(connection_limit)
+    if provider not in (None, *PROVIDERS.values()):
+        raise SaltInvocationError(f"provider is one of {', '.join(PROVIDERS.values())}, not {provider!r}.")
+    normal_privileges(privileges or {}, DATABASE_PRIVILEGES)
+    normal_privileges(schema_privileges or {}, SCHEMA_PRIVILEGES)
 
 
 def database_drop(name, force=False, connection=None):
@@ -1639,7 +1727,7 @@ def extension_update(name, database, version=None, schema=None, reindex=False, c
     schema
         Schema to move to. Defaults to where it is.
     reindex
-        Whether to rebuild the indexes on its access methods, operator classes and types. Defaults to ``False``.
+        Whether to rebuild the indexes that use it, see ``extension_indexes``. Defaults to ``False``.
     connection
         See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
 
@@ -1657,7 +1745,9 @@ def extension_update(name, database, version=None, schema=None, reindex=False, c
     statements = []
     if version is not None:
         target = state["available"] if version is True else str(version)
-        _refuse_without_path(name, database, state["installed"], target, connection)
+        obstacles = extension_obstacles(name, database, state["installed"], target, connection)
+        if obstacles:
+            raise CommandExecutionError(" ".join(obstacles))
         statements.append(_compose("ALTER EXTENSION {} UPDATE TO {}", extension, sql.Literal(target)))
     if schema is not None:
         statements.append(_compose("ALTER EXTENSION {} SET SCHEMA {}", extension, _name(schema)))
@@ -1665,6 +1755,42 @@ def extension_update(name, database, version=None, schema=None, reindex=False, c
         indexes = extension_indexes(name, database, connection)
         statements += [_compose("REINDEX INDEX {}", sql.Identifier(*index)) for index in indexes]
     _run_together(connection, statements, database)
+
+
+def extension_obstacles(name, database, installed, version, connection=None):
+    """
+    Return why the server cannot bring an extension to a version, as a list of sentences; none if it can.
+
+    name
+        Name of the extension.
+    database
+        Name of the database.
+    installed
+        Version that the database has; nothing if it has none.
+    version
+        Version to come to.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.extension_obstacles vector immich 0.7.4 0.8.0
+    """
+    if installed is None:
+        statement = "SELECT 1 FROM pg_available_extension_versions() WHERE name = %s AND version = %s"
+        if not _query(connection, statement, (name, version), database):
+            return [f"The server does not offer the extension {name} in version {version}."]
+        return []
+    statement = """
+        SELECT 1 FROM pg_extension_update_paths(%s) WHERE source = %s AND target = %s AND path IS NOT NULL
+        """
+    if installed != version and not _query(connection, statement, (name, installed, version), database):
+        return [f"The server knows no way to update the extension {name} from {installed} to {version}."]
+    return []
 
 
 def extension_drop(name, database, cascade=False, connection=None):
@@ -1694,7 +1820,8 @@ def extension_drop(name, database, cascade=False, connection=None):
 
 def extension_indexes(name, database, connection=None):
     """
-    Return the indexes that use an extension's access methods, operator classes or types, as ``[schema, name]``.
+    Return the indexes that use an extension's access methods, operator classes, types, functions or operators, as
+    ``[schema, name]``.
 
     name
         Name of the extension.
@@ -1726,10 +1853,16 @@ def extension_indexes(name, database, connection=None):
                 ('pg_catalog.pg_type'::regclass, o.opcintype))
             JOIN pg_catalog.pg_extension e
                 ON e.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_extension'::regclass
-            WHERE o.oid = ANY (i.indclass::oid[]) AND e.extname = %s)
+            WHERE o.oid = ANY (i.indclass::oid[]) AND e.extname = %(name)s)
+        OR EXISTS (
+            SELECT FROM pg_catalog.pg_depend u
+            JOIN pg_catalog.pg_depend d ON d.deptype = 'e' AND (d.classid, d.objid) = (u.refclassid, u.refobjid)
+            JOIN pg_catalog.pg_extension e
+                ON e.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+            WHERE u.classid = 'pg_catalog.pg_class'::regclass AND u.objid = c.oid AND e.extname = %(name)s)
         ORDER BY 1, 2
         """,
-        (name,),
+        {"name": name},
         database,
     )
     return [[row["schema"], row["name"]] for row in rows]
@@ -1814,16 +1947,6 @@ def _refuse_shadowed(database, schema, connection):
             f"The schema {schema} of the database {database} holds objects of a role without superuser that are "
             f"called like PostgreSQL's own, and an extension's script could trip over them: "
             f"{', '.join(row['object'] for row in rows)}. Drop them or move them to another schema."
-        )
-
-
-def _refuse_without_path(name, database, source, target, connection):
-    statement = """
-        SELECT 1 FROM pg_extension_update_paths(%s) WHERE source = %s AND target = %s AND path IS NOT NULL
-        """
-    if source != target and not _query(connection, statement, (name, source, target), database):
-        raise CommandExecutionError(
-            f"The server knows no way to update the extension {name} from {source} to {target}."
         )
 
 

@@ -10,9 +10,10 @@ the server only as SHA-256.
 
 .. _valkey-connection:
 
-**Connection.** Each function takes ``connection``, a dictionary merged over the ``valkey`` key of the
-minion configuration (or pillar), or a list of dictionaries, tried in turn until the server accepts one's
-credentials. Its keys, all optional:
+**Connection.** Each function takes ``connection``, a dictionary that is laid over the ``valkey`` key of the
+pillar, and that over the same key of the minion's configuration, or a list of dictionaries, tried in turn until the
+server accepts one's credentials. A layer that says one kind of password or of address takes the place of the other
+kinds below it. Its keys, all optional:
 
 host
     Name or address of the server. Defaults to ``127.0.0.1``.
@@ -63,17 +64,20 @@ __virtualname__ = "valkey_acl"
 __func_alias__ = {"list_": "list", "set_": "set"}
 
 SCRATCH_PREFIX = "salt-scratch-"
+# What the server takes for a blank (isspace() of C), which other spaces of Unicode are not.
+BLANKS = re.compile(r"\s+", re.ASCII)
 # After this time no file system gives a changed file the time stamp that it had before.
 FILE_STAMP_SECONDS = 2
 MINIMUM = {"Valkey": (7, 2), "Redis": (7, 0)}
+# db=, alldbs and resetdbs: https://github.com/valkey-io/valkey/pull/2309. Redis has nothing like it.
+DATABASE_RULES = (9, 1)
+PASSWORD_SOURCES = ("password", "password_pillar", "password_file")
+ADDRESSES = ("host", "unix_socket")
 CONNECTION_KEYS = {
-    "host",
+    *ADDRESSES,
     "port",
-    "unix_socket",
     "username",
-    "password",
-    "password_pillar",
-    "password_file",
+    *PASSWORD_SOURCES,
     "tls",
     "tls_ca",
     "tls_cert",
@@ -199,7 +203,7 @@ def set_(
         See :ref:`valkey-connection`.
 
     Returns the changes, empty if there are none. Raises SaltInvocationError for what is not ACL grammar, and
-    CommandExecutionError if the server refuses or cannot save; if it could not save, a re-run tries again.
+    CommandExecutionError if the server refuses or cannot save; the users are then as they were.
 
     CLI Example:
 
@@ -243,13 +247,9 @@ def delete(name, connection=None):
     session = _session(connection)
     if name not in _read(session, [name]):
         return False
-    if name == session["whoami"]:
+    if name == session["whoami"] != "default":
         return _delete_own(session, name)
-    deleted, saved = _transaction(session, [["ACL", "DELUSER", name], _save_command(session)])
-    _raise(deleted, f"Cannot delete the ACL user {name}")
-    _raise(saved, "The ACL user is deleted, but the server could not save that")
-    if deleted != 1:
-        raise CommandExecutionError(f"The server did not delete the ACL user {name}.")
+    replace([], remove=[name], connection=connection)
     return True
 
 
@@ -277,8 +277,7 @@ def dry_run(name, command, rules=None, connection=None):
     """
     session = _session(connection)
     if rules is not None:
-        user = _declared({"name": name, "enabled": False, "rules": rules}, None)
-        subject = {"name": _scratch_name(), "set": _setuser_arguments(user)}
+        subject = _scratch(_declared({"name": name, "rules": rules}, None))
     else:
         if name not in _read(session, [name]):
             raise CommandExecutionError(f"There is no ACL user {name}.")
@@ -432,7 +431,8 @@ def replace(users, remove=None, remove_unlisted=False, connection=None):
         As for :py:func:`compare`.
 
     Returns the changes by user, empty if there were none. Raises CommandExecutionError before anything is
-    changed if there are problems or the server cannot save.
+    changed if there are problems or the server cannot save. What it can save before, but not after the change, as on
+    a disk that is nearly full, is taken back.
 
     CLI Example:
 
@@ -455,10 +455,13 @@ def replace(users, remove=None, remove_unlisted=False, connection=None):
     session["stray"] = []
     if not plan["changes"]:
         return {}
-    *replies, saved = _transaction(session, [*plan["commands"], save_command])
-    for reply in replies:
-        _raise(reply, "The server refused a change of its ACL users")
-    _raise(saved, "The ACL users are changed, but the server could not save them; a re-run tries again")
+    replies = _transaction(session, [*plan["commands"], save_command])
+    failures = [reply for reply in replies if isinstance(reply, Exception)]
+    if failures:
+        _transaction(session, [*plan["undo"], save_command])
+        raise CommandExecutionError(
+            f"The server could not set and save its ACL users, so they are as they were: {failures[0]}."
+        )
     return plan["changes"]
 
 
@@ -533,19 +536,24 @@ def _session(connection):
 
 def _merged(connection):
     # config.get masks what it takes from the pillar, since Salt 3008.
-    configured = __opts__.get("valkey") or __pillar__.get("valkey") or {}
-    connection = {**configured, **(connection or {})}
-    unknown = sorted(set(connection) - CONNECTION_KEYS)
+    merged = {}
+    for layer in (__opts__.get("valkey"), __pillar__.get("valkey"), connection):
+        said = layer or {}
+        for ways in (PASSWORD_SOURCES, ADDRESSES):
+            if any(said.get(way) is not None for way in ways):
+                merged = {key: value for key, value in merged.items() if key not in ways}
+        merged.update(said)
+    unknown = sorted(set(merged) - CONNECTION_KEYS)
     if unknown:
         raise SaltInvocationError(f"Unknown connection settings: {', '.join(unknown)}.")
-    return connection
+    return merged
 
 
 def _open_first(candidates):
     refusals = []
     for candidate in candidates:
         try:
-            return _open(candidate)
+            return {**_open(candidate), "candidates": candidates}
         except _RefusedError as err:
             refusals.append(str(err))
     raise CommandExecutionError(" ".join(dict.fromkeys(refusals)))
@@ -700,12 +708,15 @@ def _pairs(flat):
 def _product(info, where):
     product = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "0")
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < MINIMUM[product]:
+    if _numbers(version) < MINIMUM[product]:
         raise CommandExecutionError(
             f"{product} {version} at {where.split(' at ', 1)[1]} is too old: Valkey 7.2 or Redis 7.0 is the least."
         )
     return {"product": product, "version": version}
+
+
+def _numbers(version):
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 # --- Passwords -------------------------------------------------------------------------------------------
@@ -819,7 +830,7 @@ def _apply_user_rule(user, token):
         user["passwords"].discard(_checked_hash(token[1:]) if sign == "!" else _hash(token[1:]))
     elif sign == "(":
         selector = _new_selector()
-        for inner in token[1:-1].split():
+        for inner in _split(token[1:-1]):
             _apply_selector_rule(selector, inner)
         user["selectors"].append(selector)
     else:
@@ -886,13 +897,17 @@ def _apply_database_rule(selector, word):
     selector["dbs"] = {int(number) for number in numbers}
 
 
+def _split(text):
+    return [piece for piece in re.split(BLANKS, text) if piece]
+
+
 def _tokens(rules):
     """Single rules of a string or list; what stands in parentheses is one."""
     pieces = []
     for item in [rules] if isinstance(rules, str) else rules or []:
         if not isinstance(item, str):
             raise SaltInvocationError("ACL rules must be strings.")
-        pieces += [item] if item[:1] in ("<", ">") and not isinstance(rules, str) else item.split()
+        pieces += [item] if item[:1] in ("<", ">") and not isinstance(rules, str) else _split(item)
     tokens, opened = [], []
     for piece in pieces:
         if opened or piece.startswith("("):
@@ -1093,8 +1108,9 @@ def _plan(session, users, remove, remove_unlisted, scratch):
     removed, kept = _removed(session, declared, current, remove, remove_unlisted)
     changes = {name: _change(current.get(name), declared[name]) for name in changed}
     changes.update({name: {"old": _shown(current[name]), "new": None} for name in removed})
-    problems = _promise_problems(session, users, declared, changed, scratch)
-    problems += _lockout_problems(session, declared, changed, removed)
+    problems = _database_problems(session, declared, changed)
+    problems = problems or _promise_problems(session, users, declared, changed, scratch)
+    problems += _lockout_problems(session, declared, current, changed, removed)
     unsaved = bool(stray) or _unsaved(session, lines, current, ours)
     if (changes or unsaved) and not (session["aclfile"] or session["config_file"]):
         problems.append(
@@ -1111,6 +1127,12 @@ def _plan(session, users, remove, remove_unlisted, scratch):
             *(["ACL", "SETUSER", name, *_setuser_arguments(declared[name])] for name in changed),
             *(["ACL", "DELUSER", name] for name in removed),
         ],
+        "undo": [
+            ["ACL", "SETUSER", name, *_setuser_arguments(current[name])]
+            if name in current
+            else ["ACL", "DELUSER", name]
+            for name in [*changed, *removed]
+        ],
     }
 
 
@@ -1118,7 +1140,7 @@ def _check_users(users):
     names = set()
     for user in users:
         name = user.get("name")
-        if not isinstance(name, str) or not name or re.search(r"[\s\0]", name):
+        if not isinstance(name, str) or not name or re.search(r"[\s\0]", name, re.ASCII):
             raise SaltInvocationError("An ACL user needs a name without blanks.")
         if name.startswith(SCRATCH_PREFIX):
             raise SaltInvocationError(f"Names that begin with {SCRATCH_PREFIX} are reserved.")
@@ -1127,6 +1149,10 @@ def _check_users(users):
         unknown = sorted(set(user) - USER_KEYS)
         if unknown:
             raise SaltInvocationError(f"The ACL user {name} has unknown settings: {', '.join(unknown)}.")
+        for key in ("enabled", "nopass"):
+            # A text such as "false" would count as true.
+            if not isinstance(user.get(key), (bool, type(None))):
+                raise SaltInvocationError(f"The ACL user {name}: {key} is true or false, not {user[key]!r}.")
         names.add(name)
 
 
@@ -1208,19 +1234,51 @@ def _change(old, new):
     return change
 
 
-def _lockout_problems(session, declared, changed, removed):
+def _lockout_problems(session, declared, current, changed, removed):
     own = session["whoami"]
-    if own in removed:
-        return [f"{own} is the user of the connection itself: log in as another user to remove it."]
     if "default" in removed:
         return ["The server does not let the user default be removed; it can be disabled instead."]
+    if own in removed:
+        return [f"{own} is the user of the connection itself: log in as another user to remove it."]
     if own not in changed:
         return []
+    if _lets_in(session, current[own]) and not _lets_in(session, declared[own]):
+        return [
+            f"The connection logs in as {own}, whose password would be another one: list a second connection with that."
+        ]
     table = _command_table(session)
     allowed = frozenset().union(*(_allowed(selector, table) for selector in declared[own]["selectors"]))
     if declared[own]["enabled"] and allowed >= INDISPENSABLE:
         return []
     return [f"The connection is logged in as {own}, who could manage no ACL users afterwards: log in as another user."]
+
+
+def _database_problems(session, declared, changed):
+    if session["product"] == "Valkey" and _numbers(session["version"]) >= DATABASE_RULES:
+        return []
+    return [
+        f"{session['product']} {session['version']} knows no db= in the rules of {name}: Valkey 9.1 is the least."
+        for name in changed
+        if any(selector["dbs"] is not None for selector in declared[name]["selectors"])
+    ]
+
+
+def _lets_in(session, user):
+    """Whether a user takes the password of one of the connections that log in as the session's user."""
+    return user["nopass"] or any(
+        password in user["passwords"]
+        for candidate in session["candidates"]
+        if (candidate.get("username") or "default") == session["whoami"]
+        for password in _candidate_hashes(candidate)
+    )
+
+
+def _candidate_hashes(candidate):
+    try:
+        password = _connection_password(candidate)
+    except _RefusedError:  # it has none now
+        return set()
+    return {_hash(password)} if password else set()
 
 
 # --- Promises --------------------------------------------------------------------------------------------
@@ -1248,7 +1306,7 @@ def _promise_problems(session, users, declared, changed, scratch):
             foreseen.append(subject)
             continue
         if name in changed:
-            subject.update(name=_scratch_name(), set=["reset", "off", *_user_rules(user)])
+            subject.update(_scratch(user))
         subjects.append(subject)
     problems = []
     for subject, denials in zip(subjects, _dry_runs(session, subjects)):
@@ -1295,8 +1353,9 @@ def _padded(words, entry):
     return {"words": [*words, *["0"] * (abs(entry["arity"]) - len(words))], "bare": True}
 
 
-def _scratch_name():
-    return SCRATCH_PREFIX + secrets.token_hex(8)
+def _scratch(user):
+    """A user with the same rules for ACL DRYRUN, in which nobody can log in whatever they say."""
+    return {"name": SCRATCH_PREFIX + secrets.token_hex(8), "set": ["reset", "off", *_user_rules(user)]}
 
 
 def _dry_runs(session, subjects):
@@ -1478,16 +1537,16 @@ def _file_lines(session, path):
     They are kept as long as the file is the one that was read. A file that has changed just now could change again
     without its time stamps moving, and is not kept.
     """
-    with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
         status = os.fstat(stream.fileno())
         stamp = (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         stamp_known, lines = session.get("file", (None, None))
         if stamp == stamp_known:
             return lines
         lines = {"users": {}, "requirepass": []}
-        for line in map(str.strip, stream):
+        for line in (line.strip(" \t\r\n") for line in stream):
             if line.startswith("user "):
-                lines["users"][line.split(None, 2)[1]] = line
+                lines["users"][re.split(BLANKS, line, maxsplit=2)[1]] = line
             elif line.startswith("requirepass "):
                 lines["requirepass"].append(line)
     if time.time() - status.st_ctime > FILE_STAMP_SECONDS:
@@ -1500,7 +1559,7 @@ def _saved_users(session, in_file, names):
     lines = in_file["users"]
     wanted = lines if names is None else [name for name in names if name in lines]
     try:
-        users = dict(_parse_line(" ".join(lines[name].split())) for name in wanted)
+        users = dict(_parse_line(" ".join(_split(lines[name]))) for name in wanted)
     except SaltInvocationError:
         return {}
     if "default" not in lines:

@@ -95,6 +95,7 @@ def present(
     if schema_privileges is not None:
         declared["schema_privileges"] = schema_privileges
     try:
+        __salt__["pgsql.database_check"](name, **declared)
         current, why = _current(name, declared, connection)
         if not why:
             __salt__["pgsql.check_version"](provider=provider, connection=connection)
@@ -116,11 +117,14 @@ def present(
         if current is None:
             new = {key: declared[key] for key in (*FIXED, "owner", "tablespace", "connection_limit") if key in declared}
             __salt__["pgsql.database_create"](name, template=template, connection=connection, **new)
-            ret["changes"] = changes
             current = _current(name, declared, connection)[0]
-            changes = _changes(name, current, declared, connection)
-        _alter(name, changes, declared, connection)
-        ret["changes"] = ret["changes"] or changes
+            left = _changes(name, current, declared, connection)
+            # What is there already, should the rest fail.
+            ret["changes"] = {key: change for key, change in changes.items() if key not in left}
+            _alter(name, left, declared, connection)
+        else:
+            _alter(name, changes, declared, connection)
+        ret["changes"] = changes
         left = _changes(name, _current(name, declared, connection)[0], declared, connection)
         if left:
             ret["result"] = False
@@ -156,8 +160,7 @@ def absent(name, force=False, connection=None):
     try:
         current, why = _current(name, {}, connection)
         if current is None:
-            ret["comment"] += why
-            return ret
+            return {**ret, "result": None, "comment": why.strip()} if why else ret
         usage = __salt__["pgsql.database_usage"](name, connection)
         lost = f"with {usage['size']} of data and {usage['connections']} connections"
         if not force:
@@ -189,7 +192,7 @@ def _current(name, declared, connection):
         current = __salt__["pgsql.database_get"](name, connection)
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None) == "server":
-            return None, f" It cannot be told yet: {err}"
+            return None, f" What there is cannot be told yet: {err}"
         raise
     if current and "schema_privileges" in declared:
         current["schema_privileges"] = __salt__["pgsql.schema_privileges"](name, connection=connection)

@@ -77,6 +77,7 @@ def present(
             ret["result"] = False
             ret["comment"] = " ".join(refused)
             return ret
+        why = why or _obstacles(name, database, current, changes, connection)
         verb = "changed" if current["installed"] else "created"
         if __opts__["test"]:
             ret["result"] = None
@@ -128,9 +129,12 @@ def absent(name, database, cascade=False, connection=None):
     }
     try:
         try:
-            current, _ = _current(name, database, connection)
+            current = __salt__["pgsql.extension_list"](database, [name], connection)[name]
         except CommandExecutionError as err:
-            if getattr(err, "absent", None) != "database":
+            missing = getattr(err, "absent", None)
+            if missing == "server" and __opts__["test"]:
+                return {**ret, "result": None, "comment": f"What there is cannot be told yet: {err}"}
+            if missing != "database":
                 raise
             return ret
         if not current["installed"]:
@@ -191,6 +195,15 @@ def _refused(name, current, changes, cascade):
     if current["requires"] and not current["installed"] and not cascade and not __opts__["test"]:
         refused.append(f"The extension {name} requires {', '.join(current['requires'])}: say `cascade: true`.")
     return refused
+
+
+def _obstacles(name, database, current, changes, connection):
+    """Why the server cannot come to the version; another state of the same run may bring the package that can."""
+    if "version" not in changes:
+        return []
+    return __salt__["pgsql.extension_obstacles"](
+        name, database, current["installed"], changes["version"]["new"], connection
+    )
 
 
 def _act(name, database, current, changes, schema, version, cascade, reindex, connection):

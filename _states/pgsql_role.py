@@ -99,6 +99,8 @@ def present(
         declared["password_encryption"] = password_encryption
     try:
         secret = _secret(password, password_pillar, password_file)
+        __salt__["pgsql.role_check"](name, secret, **declared)
+        _check_encryption(password_encryption, secret)
         current, why = _current(name, secret, connection)
         if not why:
             __salt__["pgsql.check_version"](member_of=member_of, connection=connection)
@@ -109,15 +111,17 @@ def present(
         verb = "changed" if current else "created"
         if __opts__["test"]:
             ret["result"] = None
-            ret["comment"] = f"Role {name} would be {verb}.{why}"
+            ret["comment"] = f"Role {name} would be {verb}.{why}{_how_compared(changes, current)}"
             return ret
         ret["changes"] = {}
         __salt__["pgsql.role_set"](name, connection=connection, **_delta(changes, declared, secret))
         ret["changes"] = changes
-        left = _changes(name, _current(name, secret, connection)[0], declared, secret, connection)
+        current = _current(name, secret, connection)[0]
+        left = _changes(name, current, declared, secret, connection)
         if left:
             ret["result"] = False
             ret["comment"] = f"There were no errors, but of role {name} this still differs: {', '.join(left)}."
+            ret["comment"] += _how_compared(left, current)
             return ret
         ret["comment"] = f"Role {name} was {verb}."
     except (CommandExecutionError, SaltInvocationError) as err:
@@ -151,8 +155,7 @@ def absent(name, reassign_to=None, connection=None):
     try:
         current, why = _current(name, None, connection)
         if current is None:
-            ret["comment"] += why
-            return ret
+            return {**ret, "result": None, "comment": why.strip()} if why else ret
         needed = __salt__["pgsql.role_dependencies"](name, connection)
         if needed and reassign_to is None:
             ret["result"] = False
@@ -184,7 +187,7 @@ def _current(name, secret, connection):
         return __salt__["pgsql.role_get"](name, password=secret, connection=connection), ""
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None) == "server":
-            return None, f" It cannot be told yet: {err}"
+            return None, f" What there is cannot be told yet: {err}"
         raise
 
 
@@ -203,6 +206,23 @@ def _secret(password, password_pillar, password_file):
         except (OSError, UnicodeDecodeError) as err:
             raise CommandExecutionError(f"Cannot read {password_file}: {err}") from None
     return None if password is None else str(password)
+
+
+def _check_encryption(password_encryption, secret):
+    if password_encryption not in (None, "scram-sha-256"):
+        raise SaltInvocationError(f"password_encryption is scram-sha-256 or not said, not {password_encryption!r}.")
+    if password_encryption and secret is None:
+        raise SaltInvocationError("password_encryption needs the password: a verifier of another kind is made of it.")
+
+
+def _how_compared(changes, current):
+    """Why a right password may pass for a wrong one."""
+    if "password" not in changes or not current or current["password"] != "unreadable":
+        return ""
+    return (
+        " The connection may not read pg_authid, so the password was tried by logging in; that takes a role with"
+        " `login: true` that pg_hba.conf lets in from here with SCRAM."
+    )
 
 
 def _changes(name, current, declared, secret, connection):

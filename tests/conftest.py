@@ -1,6 +1,7 @@
 """Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
 
 import logging
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -71,6 +72,57 @@ def modules(loaders):
 @pytest.fixture
 def states(loaders):
     return loaders.states
+
+
+@pytest.fixture(scope="module")
+def module_states(module_loaders):
+    import salt.loader
+
+    of = module_loaders
+    return {
+        test: salt.loader.states(
+            dict(of.opts, test=test),
+            of.modules,
+            of.utils,
+            of.serializers,
+            context=of.context,
+            loaded_base_name=f"t{test}",
+        )
+        for test in (False, True)
+    }
+
+
+@pytest.fixture
+def quick_states(loaders, module_states):
+    """A function that runs a state by its name past Salt's compiler, of which `states` takes a turn at each call."""
+
+    def run(function, *args, test=False, **kwargs):
+        return module_states[test][function](*args, **kwargs)
+
+    return run
+
+
+@pytest.fixture
+def at_once():
+    """A function that calls another one in four processes at the same time and gives their answers."""
+
+    def run(function):
+        fork = multiprocessing.get_context("fork")
+        start, answers = fork.Barrier(4), fork.Queue()
+
+        def work():
+            start.wait()
+            answers.put(function())
+
+        processes = [fork.Process(target=work) for _ in range(4)]
+        for process in processes:
+            process.start()
+        answered = [answers.get(timeout=120) for _ in processes]
+        for process in processes:
+            process.join()
+        return answered
+
+    return run
 
 
 @pytest.fixture(params=[False, True], ids=["real", "test=True"])

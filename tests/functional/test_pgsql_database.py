@@ -183,6 +183,35 @@ def test_all_privileges_and_none(pg):
     assert "No such privilege: SELECT" in ret["comment"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    (
+        ({"connection_limit": "5"}, "connection_limit is a number"),
+        # The database was made, and open to all, before its privileges were found to be none.
+        ({"privileges": {"PUBLIC": "CONNECT"}}, "No such privilege"),
+        ({"schema_privileges": {"PUBLIC": ["CONNECT"]}}, "No such privilege"),
+        # It went into the statement as it was.
+        ({"provider": "libc; CREATE ROLE t_evil", "locale": "C"}, "provider is one of libc, icu, builtin"),
+    ),
+)
+def test_what_cannot_be_is_refused_before_anything_changes(pg, testmode, wrong, said):
+    ret = present(pg, test=testmode, **wrong)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert said in ret["comment"]
+    assert "t_db" not in pg.databases()
+
+
+def test_name_that_postgresql_would_cut_off_is_refused(pg, testmode):
+    """It meant the database of the same first 63 bytes."""
+    name = "t_" + "x" * 61
+    pg.sql(f"CREATE DATABASE {name}")
+    for function in ("present", "absent"):
+        ret = pg.state(f"pgsql_database.{function}", name + "y", test=testmode)
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert "is no name for PostgreSQL" in ret["comment"]
+    assert name in pg.databases()
+
+
 def test_failure_rolls_back(pg):
     present(pg, **FULL)
     before = pg.everything()
@@ -217,7 +246,8 @@ def test_server_that_is_not_there(pg, testmode):
     assert set(ret["changes"]) == ({"database", *FULL} if testmode else set())
     assert "Cannot connect" in ret["comment"]
     ret = absent(pg, test=testmode, connection={"host": "/run/nowhere"})
-    assert ret["result"] is testmode
+    assert (ret["result"], ret["changes"]) == (None if testmode else False, {})
+    assert "is absent" not in ret["comment"]
 
 
 # Absence

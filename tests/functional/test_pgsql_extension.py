@@ -101,11 +101,18 @@ def test_given_version(pg):
     assert (ret["result"], ret["comment"]) == (False, "Give one of version and update.")
 
 
-def test_version_without_a_way(pg):
+def test_version_without_a_way(pg, testmode):
+    """Said by a dry run too, for which another state may bring the package first."""
+    ret = present(pg, "pg_trgm", version="7", test=testmode)
+    assert ret["result"] is (None if testmode else False)
+    assert "The server does not offer the extension pg_trgm in version 7." in ret["comment"]
     present(pg, "pg_trgm")
-    ret = present(pg, "pg_trgm", version="1.3")
-    assert ret["result"] is False
-    assert ret["comment"] == "The server knows no way to update the extension pg_trgm from 1.6 to 1.3."
+    ret = present(pg, "pg_trgm", version="1.3", test=testmode)
+    assert ret["result"] is (None if testmode else False)
+    assert "The server knows no way to update the extension pg_trgm from 1.6 to 1.3." in ret["comment"]
+    with pytest.raises(CommandExecutionError, match="knows no way"):
+        pg.call.extension_update("pg_trgm", "t_db", version="1.3")
+    assert installed(pg)["pg_trgm"][0] == "1.6"
 
 
 @pytest.fixture
@@ -147,6 +154,17 @@ def test_indexes_on_types_and_methods_of_an_extension(pg):
     pg.sql("CREATE INDEX by_method ON t USING bloom (v); CREATE INDEX by_type ON t (w)", database="t_db")
     assert pg.call.extension_indexes("bloom", "t_db") == [["public", "by_method"]]
     assert pg.call.extension_indexes("citext", "t_db") == [["public", "by_type"]]
+
+
+def test_indexes_on_functions_and_operators_of_an_extension(pg):
+    """They were not rebuilt."""
+    pg.sql("CREATE EXTENSION hstore; CREATE TABLE t (h hstore, w text)", database="t_db")
+    pg.sql("CREATE INDEX by_operator ON t ((h -> 'a'))", database="t_db")
+    pg.sql("CREATE INDEX by_function ON t ((akeys(h)))", database="t_db")
+    pg.sql("CREATE INDEX by_predicate ON t (w) WHERE h ? 'a'", database="t_db")
+    pg.sql("CREATE INDEX plain ON t (lower(w))", database="t_db")
+    used = pg.call.extension_indexes("hstore", "t_db")
+    assert used == [["public", "by_function"], ["public", "by_operator"], ["public", "by_predicate"]]
 
 
 def test_update_and_rebuilding_are_one_transaction(pg, indexed, files):
@@ -271,7 +289,8 @@ def test_server_that_is_not_there(pg, testmode):
     ret = present(pg, "pg_trgm", connection={"host": "/run/nowhere"}, test=testmode)
     assert ret["result"] is (None if testmode else False)
     ret = absent(pg, "pg_trgm", connection={"host": "/run/nowhere"}, test=testmode)
-    assert ret["result"] is testmode
+    assert (ret["result"], ret["changes"]) == (None if testmode else False, {})
+    assert "is absent" not in ret["comment"]
 
 
 def test_drops(pg, testmode):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from psycopg2.extensions import encrypt_password
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from _modules.pgsql import password_matches
+from _modules.pgsql import ROLE_ATTRIBUTES, password_matches
 from tests.functional.pgsql_server import EVERY_CHARACTER, SOCKET_DIR, Pg
 from tests.functional.release import POSTGRES, only
 
@@ -291,6 +291,68 @@ def test_verifiers_of_libpq_are_recognised(libpq, password, role):
         assert password_matches(verifier, verifier, role)
 
 
+def test_password_encryption_that_makes_no_sense(pg, testmode):
+    """Both ended in "this still differs", after a password had been written."""
+    pg.sql("SET password_encryption = 'md5'; CREATE ROLE t_role PASSWORD 'abc'")
+    for wrong, said in (
+        ({"password": "abc", "password_encryption": "md5"}, "is scram-sha-256 or not said"),
+        ({"password_encryption": "scram-sha-256"}, "needs the password"),
+    ):
+        ret = present(pg, test=testmode, **wrong)
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert said in ret["comment"]
+    assert pg.verifier("t_role").startswith("md5")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    (
+        ({"superuser": "false"}, "superuser is true or false, not 'false'"),  # it made a superuser
+        ({"login": 1}, "login is true or false, not 1"),
+        ({"connection_limit": "10"}, "connection_limit is a number"),
+        ({"connection_limit": True}, "connection_limit is a number"),
+        ({"connection_limit": -2}, "connection_limit is a number"),
+        ({"password": ""}, "not empty"),  # PostgreSQL takes it for no password
+        ({"password": "a\0b"}, "no NUL"),
+        ({"member_of": "pg_monitor"}, "not the text 'pg_monitor'"),  # its letters were taken for roles
+        ({"settings": {"application_name": "a\0b"}}, "NUL"),
+    ),
+    ids=str,
+)
+def test_what_cannot_be_is_refused_before_anything_changes(pg, testmode, wrong, said):
+    pg.sql("CREATE ROLE t_role CONNECTION LIMIT 10")
+    before = pg.everything()
+    ret = present(pg, test=testmode, **wrong)
+    if "settings" in wrong and testmode:
+        return  # the server is not asked
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert said in ret["comment"]
+    assert pg.everything() == before
+
+
+@pytest.mark.parametrize("name", ("", "a\0b", "t_" + "x" * 62, "t_" + "\u00e4" * 31), ids=ascii)
+def test_name_that_postgresql_would_cut_off_is_refused(pg, testmode, name):
+    """It meant the role of the same first 63 bytes."""
+    pg.sql(f'CREATE ROLE "{("t_" + "x" * 61)}"')
+    before = pg.everything()
+    for function in ("present", "absent"):
+        ret = pg.state(f"pgsql_role.{function}", name, test=testmode)
+        assert (ret["result"], ret["changes"]) == (False, {})
+        assert "is no name for PostgreSQL" in ret["comment"]
+    assert pg.everything() == before
+    assert present(pg)["result"] is True
+    assert pg.state("pgsql_role.present", "t_" + "x" * 61)["changes"] == {}
+
+
+@pytest.mark.parametrize("valid_until", ("-infinity", "infinity", "2040-01-01", "0001-01-01 BC"))
+def test_a_password_that_is_expired_for_good_is_not_valid_for_good(pg, valid_until):
+    """-infinity was read as infinity."""
+    pg.sql("CREATE ROLE t_role VALID UNTIL '-infinity'")
+    assert bool(present(pg, valid_until=valid_until)["changes"]) is (valid_until != "-infinity")
+    assert pg.value(f"SELECT rolvaliduntil = '{valid_until}' FROM pg_roles WHERE rolname = 't_role'")
+    assert present(pg, valid_until=valid_until)["changes"] == {}
+
+
 # Memberships
 
 
@@ -418,8 +480,10 @@ def test_server_that_is_not_there(pg, testmode):
     assert "Cannot connect to PostgreSQL at /run/nowhere" in ret["comment"]
     assert set(ret["changes"]) == ({"role", *FULL} if testmode else set())
     ret = pg.state("pgsql_role.absent", "t_role", test=testmode, connection=NOWHERE)
-    assert ret["result"] is testmode
+    # Who cannot be asked has not said that there is no such role.
+    assert (ret["result"], ret["changes"]) == (None if testmode else False, {})
     assert "Cannot connect" in ret["comment"]
+    assert "is absent" not in ret["comment"]
 
 
 def test_postgresql_that_is_not_installed(pg, testmode):
@@ -471,6 +535,24 @@ def test_connection_from_pillar(pg):
     assert pg.sql(statement) == [("t_admin", "127.0.0.1/32", True)]
 
 
+def test_connection_from_the_minions_configuration(pg, tmp_path, monkeypatch):
+    """What is nearer wins, and one kind of password takes the place of another."""
+    pg.sql("CREATE ROLE t_admin SUPERUSER LOGIN PASSWORD 'abc def'")
+    password = tmp_path / "password"
+    password.write_text("abc def\n")
+    configured = {"host": "127.0.0.1", "user": "t_nobody", "password": "wrong"}
+    for test in (True, False):
+        monkeypatch.setitem(pg._states[test].opts, "pgsql", configured)
+    monkeypatch.setitem(pg.modules.opts, "pgsql", configured)
+    pg.pillar["pgsql"] = {"user": "t_admin"}
+    pg.new_run()
+    assert pg.call.role_list(connection={"password_file": str(password)})
+    statement = "SELECT usename, client_addr::text FROM pg_stat_activity WHERE application_name = 'salt'"
+    assert pg.sql(statement) == [("t_admin", "127.0.0.1/32")]
+    with pytest.raises(CommandExecutionError, match="password authentication failed"):
+        pg.call.role_list()
+
+
 @pytest.mark.parametrize("trusted", (True, False))
 def test_tls_is_verified(pg, trusted):
     """Debian's server has a self-signed certificate; any other file does not vouch for it."""
@@ -497,8 +579,15 @@ def test_administrator_without_superuser(pg):
     assert pg.call.role_get("t_role", connection=connection)["password"] == "unreadable"
     assert present(pg, **arguments)["changes"] == {}
     pg.sql("ALTER ROLE t_role PASSWORD 'another'")
+    ret = present(pg, **arguments, test=True)
+    assert (ret["result"], set(ret["changes"])) == (None, {"password"})
+    assert "may not read pg_authid" in ret["comment"]
     assert set(present(pg, **arguments)["changes"]) == {"password"}
     assert pg.logs_in("t_role", "geheim")
+    ret = present(pg, **{**arguments, "login": False})
+    assert ret["result"] is False
+    assert "may not read pg_authid" in ret["comment"]
+    assert "`login: true`" in ret["comment"]
     ret = present(pg, **{**arguments, "superuser": True})
     assert ret["result"] is False
     assert ("ermission denied" if POSTGRES >= 16 else "must be superuser") in ret["comment"]
@@ -606,6 +695,7 @@ def test_login_works(pg):
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).map(
     lambda name: f"t_{name}".encode()[:60].decode(errors="ignore")
 )
+GROUPS = ["pg_monitor", "pg_read_all_data", "pg_signal_backend"]
 ROLES = st.fixed_dictionaries(
     {},
     optional={
@@ -615,7 +705,15 @@ ROLES = st.fixed_dictionaries(
         "connection_limit": st.integers(-1, 2**31 - 1),
         "valid_until": st.datetimes().map(lambda at: at.isoformat(" ")) | st.just("infinity"),
         "password": st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60),
-        "member_of": st.lists(st.sampled_from(["pg_monitor", "pg_read_all_data", "pg_signal_backend"]), unique=True),
+        "member_of": st.lists(st.sampled_from(GROUPS), unique=True)
+        | st.dictionaries(
+            st.sampled_from(GROUPS),
+            st.dictionaries(st.sampled_from(["admin", "inherit", "set"]), st.booleans()) | st.none(),
+        ),
+        "database_settings": st.dictionaries(
+            st.sampled_from(["postgres", "template1"]),
+            st.dictionaries(st.sampled_from(["work_mem", "statement_timeout"]), st.integers(64, 2**30) | st.none()),
+        ),
         "settings": st.fixed_dictionaries(
             {},
             optional={
@@ -624,6 +722,8 @@ ROLES = st.fixed_dictionaries(
                 "enable_seqscan": st.booleans() | st.sampled_from(["yes", "of", "1", "TRUE"]),
                 "random_page_cost": st.floats(0, 1000).map(lambda cost: round(cost, 3)),
                 "application_name": st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40),
+                "t.anything": st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20),
+                "jit": st.none(),
             },
         ),
     },
@@ -634,9 +734,17 @@ ROLES = st.fixed_dictionaries(
 @given(name=NAMES, first=ROLES, then=ROLES)
 def test_any_role_is_there_and_stays(pg, name, first, then):
     for declared in (first, then):
+        dry = pg.state("pgsql_role.present", name, **declared, test=True)
         ret = pg.state("pgsql_role.present", name, **declared)
         assert ret["result"] is True, ret["comment"]
-        assert pg.state("pgsql_role.present", name, **declared)["changes"] == {}
+        assert ret["changes"] == dry["changes"]
+        with pg.read_only():
+            for test in (True, False):
+                again = pg.state("pgsql_role.present", name, **declared, test=test)
+                assert (again["result"], again["changes"]) == (True, {}), again["comment"]
+        held = pg.call.role_get(name, password=declared.get("password"))
+        assert {key: held[key] for key in ROLE_ATTRIBUTES if key in declared}.items() <= declared.items()
+        assert held.get("password_matches", True)
         assert re.search("SCRAM|md5", str(ret)) is None
     assert pg.state("pgsql_role.absent", name)["result"] is True
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 
 import pytest
 import redis
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from tests.functional.proxy import Proxy
 from tests.functional.release import OWN_SERVER, SERVERS
 from tests.functional.valkey_servers import Server, free_port
 
@@ -225,6 +227,34 @@ def test_a_password_in_rules_is_hashed_and_never_shown(states, server):
     assert "secret" not in ret.comment
 
 
+@pytest.mark.parametrize("setting", ("enabled", "nopass"))
+def test_texts_that_look_like_booleans_are_refused(states, server, testmode, setting):
+    """ "false" counted as true."""
+    ret = states.valkey_acl.present("alice", **{setting: "false"}, connection=server.connection, test=testmode)
+    assert (ret.result, ret.changes) == (False, {})
+    assert f"{setting} is true or false, not 'false'" in ret.comment
+    assert server.line("alice") is None
+
+
+def test_databases_are_refused_by_name_where_the_server_knows_none(states, server, testmode):
+    """A dry run promised what the server then did not take."""
+    ret = states.valkey_acl.present("alice", rules="~a db=1", connection=server.connection, test=testmode)
+    assert (ret.result, ret.changes) == (False, {})
+    assert "knows no db= in the rules of alice: Valkey 9.1 is the least" in ret.comment
+    assert server.line("alice") is None
+
+
+def test_blanks_of_unicode_in_the_patterns_of_others_are_read(states, server):
+    """They split the pattern, and with one such user no other could be managed, nor was the file ever right."""
+    server.run("ACL", "SETUSER", "stranger\u00a0x", "on", "~a\u00a0b", "~c\x1cd", "(~e\x85f +get)")
+    server.run("ACL", "SAVE")
+    assert states.valkey_acl.present("alice", rules=RULES, connection=server.connection).result is True
+    assert states.valkey_acl.managed("all", users=[{"name": "alice"}], connection=server.connection).changes == {}
+    rules = ["~a\u00a0b", "(~e\x85f +get)", "~c\x1cd"]
+    users = [{"name": "stranger\u00a0x", "rules": rules}]
+    assert states.valkey_acl.managed("all", users=users, connection=server.connection).changes == {}
+
+
 # --- allows and denies ----------------------------------------------------------------------------------
 
 
@@ -303,6 +333,18 @@ def test_dry_run(modules, server):
     assert server.names() == {"default", "alice"}
 
 
+def test_scratch_user_of_a_dry_run_is_off_and_without_password(modules, server):
+    """Rules with `on` or a password made it one that could log in."""
+    with Proxy(("127.0.0.1", server.port)) as proxy:
+        connection = {"host": "127.0.0.1", "port": proxy.port}
+        rules = ["on", ">topsecret", "nopass", "~*", "+@all"]
+        assert modules.valkey_acl.dry_run("any", "FLUSHALL", rules=rules, connection=connection)["allowed"] is True
+    words = proxy.sent.split(b"SETUSER", 1)[1].split(b"EXEC", 1)[0].split(b"\r\n")
+    assert b"reset" in words
+    assert b"off" in words
+    assert not {b"on", b"nopass", b"#" + digest("topsecret").encode()} & set(words)
+
+
 # --- absent ---------------------------------------------------------------------------------------------
 
 
@@ -379,6 +421,49 @@ def test_managed_never_locks_itself_out(states, server, testmode, own):
     assert (ret.result, ret.changes) == (False, {})
     assert "log in as another user" in ret.comment
     assert server.run("ACL", "LIST") == before
+
+
+@pytest.mark.parametrize("state", ("present", "managed"))
+def test_password_of_the_connection_is_not_taken_from_under_it(states, server, testmode, state):
+    """The next run could not log in."""
+    server.run("ACL", "SETUSER", "boss", "on", ">boss", "~*", "&*", "+@all")
+    boss = {**server.connection, "username": "boss", "password": "boss"}
+
+    def change(connection):
+        if state == "present":
+            return states.valkey_acl.present("boss", password="new", connection=connection, test=testmode)
+        users = [{"name": "boss", "password": "new"}]
+        return states.valkey_acl.managed("users", users=users, connection=connection, test=testmode)
+
+    before = server.line("boss")
+    ret = change(boss)
+    assert (ret.result, ret.changes) == (False, {})
+    assert "list a second connection with that" in ret.comment
+    assert server.line("boss") == before
+    ret = change([{**boss, "password": "new"}, boss])
+    assert ret.result is (None if testmode else True), ret.comment
+    if not testmode:
+        assert server.client("boss", "new").execute_command("ACL", "WHOAMI") == "boss"
+
+
+def test_converged_run_sends_nothing_that_writes(states, server):
+    """By the server's own count of what was sent to it."""
+    users = [{"name": f"u{number}", "password": f"p{number}", "rules": RULES, **PROMISES} for number in range(3)]
+    for user in users:
+        user["rules"] += " +@pubsub"
+    declared = {"users": users, "remove_unlisted": True, "connection": server.connection}
+    assert states.valkey_acl.managed("users", **declared).result is True
+    saved = server.aclfile.stat().st_ino, server.aclfile.stat().st_mtime_ns
+    server.run("CONFIG", "RESETSTAT")
+    for test in (True, False):
+        assert states.valkey_acl.managed("users", **declared, test=test).changes == {}
+        for user in users:
+            assert states.valkey_acl.present(**user, connection=server.connection, test=test).changes == {}
+        assert states.valkey_acl.absent("nobody", connection=server.connection, test=test).changes == {}
+    counted = {line.split(":")[0].removeprefix("cmdstat_") for line in server.run("INFO", "commandstats").splitlines()}
+    assert "acl|list" in counted
+    assert not counted & {"acl|setuser", "acl|deluser", "acl|save", "acl|load", "config|rewrite", "config|set"}
+    assert (server.aclfile.stat().st_ino, server.aclfile.stat().st_mtime_ns) == saved
 
 
 def test_one_bad_user_stops_all(states, server):
@@ -593,9 +678,17 @@ def test_logins_are_tried_in_turn(modules, server, tmp_path):
     assert "wrong" not in str(failure.value)
 
 
-def test_unix_socket_and_minion_configuration(loaders, server):
+def test_unix_socket_and_minion_configuration(loaders, server, tmp_path, monkeypatch):
     loaders.opts["pillar"]["valkey"] = {"unix_socket": server.socket}
     assert loaders.modules.valkey_acl.server()["process_id"] == server.process.pid
+    # What is nearer wins, and one kind of address or password takes the place of another.
+    server.run("ACL", "SETUSER", "boss", "on", ">boss", "~*", "&*", "+@all")
+    password = tmp_path / "password"
+    password.write_text("boss\n")
+    farther = {"unix_socket": "/not/there", "username": "boss", "password": "wrong", "timeout": 3}
+    monkeypatch.setitem(loaders.opts, "valkey", farther)
+    loaders.opts["pillar"]["valkey"] = {"host": "127.0.0.1", "port": server.port}
+    assert loaders.modules.valkey_acl.whoami(connection={"password_file": str(password)}) == "boss"
     with pytest.raises(SaltInvocationError, match="sokcet"):
         loaders.modules.valkey_acl.server(connection={"unix_sokcet": server.socket})
 
@@ -660,11 +753,27 @@ def test_functions(modules, server):
     assert modules.valkey_acl.log(reset=True, **call)[0]["object"] == "flushall"
     assert modules.valkey_acl.log(**call) == []
     assert modules.valkey_acl.delete("alice", **call) is True
+    assert modules.valkey_acl.delete("alice", **call) is False
+    with pytest.raises(CommandExecutionError, match="does not let the user default be removed"):
+        modules.valkey_acl.delete("default", **call)
+    with pytest.raises(CommandExecutionError, match="nosuch"):
+        modules.valkey_acl.categories("nosuch", **call)
+    for wrong in ({"rules": "gibberish"}, {"password": ""}, {"rules": [1]}):
+        with pytest.raises(SaltInvocationError):
+            modules.valkey_acl.set("alice", **wrong, **call)
+    with pytest.raises(SaltInvocationError, match="is empty"):
+        modules.valkey_acl.dry_run("default", "", **call)
+    with pytest.raises(CommandExecutionError, match="refused ACL FROB"):
+        modules.valkey_acl.pipeline([["ACL", "FROB"]], **call)
 
 
 # --- properties -----------------------------------------------------------------------------------------
 
-_NAMES = st.text(st.sampled_from("abcXYZ019_.:@/-é$\"'\\#"), min_size=1, max_size=12)
+# What the server takes for a blank (isspace() of C) or an end can be in no name, the rest of Unicode can.
+_CHARACTERS = st.characters(codec="utf-8", exclude_characters=" \t\n\v\f\r\0")
+_NAMES = st.text(st.sampled_from("abcXYZ019_.:@/-é$\"'\\#()%~&+\u00a0\x1c"), min_size=1, max_size=12)
+_NAMES |= st.text(_CHARACTERS, min_size=1, max_size=8)
+_PASSWORDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 _COMMANDS = [
     "get",
     "set",
@@ -696,7 +805,7 @@ _CATEGORIES = [
     "@scripting",
 ]
 _COMMAND_RULES = st.tuples(st.sampled_from("+-"), st.sampled_from(_COMMANDS + _SUBCOMMANDS + _CATEGORIES)).map("".join)
-_PATTERNS = st.text(st.sampled_from("abc*?[]:^-{}é\\"), min_size=1, max_size=5)
+_PATTERNS = st.text(st.sampled_from("abc*?[]:^-{}é\\\u00a0\x85"), min_size=1, max_size=5)
 _KEYS = st.tuples(st.sampled_from(["~", "%R~", "%W~", "%RW~", "%r~"]), _PATTERNS).map("".join)
 _CHANNELS = _PATTERNS.map("&{}".format)
 _WORDS = st.sampled_from(
@@ -710,10 +819,10 @@ _RULES = st.lists(_RULE | _SELECTOR | st.sampled_from(["clearselectors", "skip-s
 @given(
     name=_NAMES,
     rules=_RULES,
-    password=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1),
+    password=_PASSWORDS,
     enabled=st.booleans(),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_rules_are_set_as_the_server_reads_them_and_then_unchanged(modules, server, name, rules, password, enabled):
     """Set by us and set by the server itself are the same thing, one by one or in a list, and a second run agrees."""
     if name == "default" or name.startswith("salt-scratch-"):
@@ -761,3 +870,42 @@ def test_users_are_told_apart_exactly_where_the_server_tells_them_apart(modules,
         for command in (*_COMMANDS, *_SUBCOMMANDS):
             words = command.split("|") + ["0"] * (1 if "|" in command else 2)
             assert _verdict(server, "one", words) == _verdict(server, "two", words), command
+
+
+_USERS = st.fixed_dictionaries(
+    {"name": _NAMES.filter(lambda name: name != "default" and not name.startswith("salt-scratch-"))},
+    optional={
+        "rules": _RULES | _RULES.map(" ".join),
+        "password": _PASSWORDS | st.lists(_PASSWORDS, max_size=3),
+        "enabled": st.booleans() | st.none(),
+        "denies": st.just(["SHUTDOWN"]),
+        "allows": st.sampled_from(["GET", "PING"]),
+    },
+)
+
+
+@given(users=st.lists(_USERS, min_size=1, max_size=4, unique_by=lambda user: user["name"]), again=_USERS)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_users_are_as_managed_or_nothing_has_changed(quick_states, server, users, again):
+    """`managed` for all of them, `present` for each: a dry run foresees the result, a second run has nothing to do."""
+    call = {"connection": server.connection}
+    both = [
+        ("valkey_acl.managed", {"name": "all", "users": users, "remove_unlisted": True}),
+        ("valkey_acl.present", {**again, "name": users[0]["name"]}),
+    ]
+    for function, declared in both:
+        before = server.run("ACL", "LIST")
+        dry = quick_states(function, **declared, **call, test=True)
+        assert server.run("ACL", "LIST") == before
+        real = quick_states(function, **declared, **call)
+        assert (dry["result"] is False) is (real["result"] is False), (dry, real)
+        if real["result"] is False:
+            assert real["comment"]
+            assert (real["changes"], server.run("ACL", "LIST")) == ({}, before)
+            continue
+        assert real["changes"] == dry["changes"]
+        assert sorted(server.run("ACL", "LIST")) == sorted(
+            line for line in server.aclfile.read_text(newline="\n").split("\n") if line
+        )
+        for test in (True, False):
+            assert quick_states(function, **declared, **call, test=test)["changes"] == {}
