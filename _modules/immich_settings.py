@@ -649,6 +649,23 @@ def _check_clean(settings):
             yield ("clean", key), f"must be the value of immich:{_text(path)}, to say that it is meant"
 
 
+def _moving_tags(settings):
+    """Paths of settings that name a tag which moves."""
+    for path, image in (
+        (("version",), f":{settings['version']}"),
+        (("server", "image"), settings["server"]["image"]),
+        (("machine_learning", "image"), settings["machine_learning"]["image"]),
+    ):
+        if re.search(r":(latest|release|main|v[0-9]+(\.[0-9]+)?)$", image):
+            yield path
+
+
+def _check_pinned(settings):
+    if settings["update"]["require_pinned"]:
+        for path in _moving_tags(settings):
+            yield path, "is a moving tag, which immich:update:require_pinned forbids: name a full version, as in v3.0.3"
+
+
 _CHECKS = (
     _check_passwords,
     _check_postgres,
@@ -660,6 +677,7 @@ _CHECKS = (
     _check_ports,
     _check_environment,
     _check_clean,
+    _check_pinned,
 )
 
 
@@ -987,16 +1005,8 @@ def _variables(environment):
 
 
 def _warnings(settings):
-    for path, image in (
-        (("version",), f":{settings['version']}"),
-        (("server", "image"), settings["server"]["image"]),
-        (("machine_learning", "image"), settings["machine_learning"]["image"]),
-    ):
-        if re.search(r":(latest|release|main|v[0-9]+(\.[0-9]+)?)$", image):
-            yield (
-                path,
-                "is a moving tag: any pull may bring a version that cannot be left again; pin a full one",
-            )
+    for path in _moving_tags(settings):
+        yield path, "is a moving tag: any pull may bring a version that cannot be left again; pin a full one"
     valkey, passwords = settings["valkey"], {}
     for path, password in (
         (("postgres", "password"), settings["postgres"]["password"]),

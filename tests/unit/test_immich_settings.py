@@ -186,6 +186,8 @@ def code():
 
 # Handed on whole, to what takes each key by its name: see the tests of networks, connections and ACL users below.
 HANDED_ON = (("postgres", "admin"), ("valkey", "admin"))
+# Says what a pillar must not hold, and nothing else.
+CHECKED = (("update", "require_pinned"),)
 
 
 def test_every_setting_is_read_by_code():
@@ -193,7 +195,7 @@ def test_every_setting_is_read_by_code():
     unread = []
     for path in keys(SCHEMA):
         section, key = (path[-2] if len(path) > 1 else "settings"), path[-1]
-        if "*" in path or path in HANDED_ON or path[:-1] in HANDED_ON:
+        if "*" in path or path in (*HANDED_ON, *CHECKED) or path[:-1] in HANDED_ON:
             continue
         # settings.server.user, settings["server"]["user"], server["user"], immich:server:user; the two containers
         # are also looped over as `part`, and what can be deleted by its name
@@ -482,12 +484,29 @@ def test_warnings(subject, pillar, path):
     assert list(subject.warnings(pillar)) == [path]
 
 
+@pytest.mark.parametrize(
+    ("pillar", "path"),
+    (
+        ({"version": "release"}, "immich:version"),
+        ({"version": "v3"}, "immich:version"),
+        ({"server": {"image": "localhost/immich:latest"}}, "immich:server:image"),
+    ),
+)
+def test_moving_tags_are_errors_where_the_pillar_says_so(subject, pillar, path):
+    errors = subject.errors(merged(REQUIRED, {**pillar, "update": {"require_pinned": True}}))
+    assert list(errors) == [path]
+    assert "immich:update:require_pinned" in errors[path]
+
+
 # Wrong pillars: path, value, and a part of the message
 
 ACL = {"name": "a", "password": "twelve-chars", "rules": "+@read"}
 UNMANAGED = {"managed": False}
 
 WRONG = (
+    # moving tags, where they are forbidden
+    ("update:require_pinned", "yes", "must be true or false"),
+    ("update:rollback", "restor", "did you mean restore?"),
     # required
     ("postgres:password", None, "is required"),
     ("valkey:password", None, "is required"),
