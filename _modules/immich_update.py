@@ -13,6 +13,7 @@ https://docs.immich.app/install/upgrading (no downgrade, not even by a patch), a
 versions as of v3.0.3 (server/src/schema).
 """
 
+import contextlib
 import json
 import os
 import re
@@ -26,6 +27,7 @@ __virtualname__ = "immich_update"
 
 SERVER = "immich-server"
 RECORD = "update.json"
+LOCK = "immich_update.lock"
 FULL_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?![0-9])")
 # Whoever comes from an older version has to run this one once, before any later one.
 STOP_BEFORE, STOP_AT = (1, 132, 0), (1, 132, 3)
@@ -171,7 +173,8 @@ def plan(settings):
     Return what an apply would do about the version: nothing, or ``{"from": …, "to": …, "refusal": …, "backup": bool}``.
 
     What Immich has noted in its database counts for more than the compose file: that is what cannot go back.
-    PostgreSQL is asked only if the compose file is not there or names another version than the settings.
+    PostgreSQL is asked only if the compose file is not there or names another version than the settings, or an update
+    has not come to its end.
 
     settings
         The formula's settings.
@@ -184,22 +187,26 @@ def plan(settings):
 
         salt-call --local immich_update.plan "$SETTINGS"
     """
-    image = settings["server"]["image"]
+    image, record = settings["server"]["image"], _record(settings)
     before = installed_image(settings)
-    if before is not None and _tag(before) == _tag(image):
+    stays = before is not None and _tag(before) == _tag(image)
+    if stays and not record:
         return {}
     noted = database(settings)
     found = noted["version"] or (version(before) if before else None)
     wanted = version(image)
-    if before is None and (not noted["tables"] or found == wanted):
+    refusal = why_not(found, wanted, _pillar_path(settings))
+    if refusal and record:
+        refusal = f"{refusal}. {_restore_advice(record)}"
+    changed = _changed_by(record, noted)
+    if not refusal and (stays or (changed and changed["image"] == image)):
         return {}
-    changed = _changed_by(_record(settings), noted)
-    if changed and changed["image"] == image:
+    if before is None and (not noted["tables"] or found == wanted):
         return {}
     return {
         "from": changed["from"] if changed else _text(found) if found else before or "unknown",
         "to": _text(wanted) if wanted else image,
-        "refusal": why_not(found, wanted, _pillar_path(settings)),
+        "refusal": refusal,
         "backup": bool(settings["update"]["backup"] and noted["tables"] and not changed),
     }
 
@@ -243,6 +250,29 @@ def pending(settings):
 def _record(settings):
     path = _record_file(settings)
     return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+
+
+def begin():
+    """
+    Take the lock of backup, restore and update, until :py:func:`finish`, :py:func:`roll_back` or the end of the run.
+
+    Raises BlockingIOError with a sentence that says who has it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.begin
+    """
+    if LOCK not in __context__:
+        held = contextlib.ExitStack()
+        held.enter_context(__utils__["immich_lock.held"]("update"))
+        __context__[LOCK] = held
+
+
+def _end():
+    if LOCK in __context__:
+        __context__.pop(LOCK).close()
 
 
 def prepare(settings):
@@ -289,6 +319,7 @@ def finish(settings):
         salt-call --local immich_update.finish "$SETTINGS"
     """
     _record_file(settings).unlink(missing_ok=True)
+    _end()
 
 
 def roll_back(unit, settings, why):
@@ -321,6 +352,13 @@ def roll_back(unit, settings, why):
     record = pending(settings)
     if record is None:
         return None
+    try:
+        return _rolled_back(unit, settings, record, why)
+    finally:
+        _end()
+
+
+def _rolled_back(unit, settings, record, why):
     said = f"{record['to']} does not serve: {why}\n"
     try:
         migrations = database(settings)["migrations"]
@@ -348,13 +386,14 @@ def roll_back(unit, settings, why):
 def _after_migration(unit, settings, record):
     changed = f"{record['to']} has changed the database, which {record['from']} cannot serve any more."
     __salt__["immich_app.stop"](unit, settings)
-    if settings["update"]["rollback"] != "restore" or not record["backup"]:
+    restorable = record["backup"] and "immich.restore" in __salt__
+    if settings["update"]["rollback"] != "restore" or not restorable:
         return (
             f"{changed} Immich is stopped, and its compose file is that of {record['from']} again. "
             f"{_restore_advice(record)} Or mend what keeps {record['to']} from serving and apply again: it goes on "
             f"with the changed database then"
         )
-    __salt__["immich.restore"](record["backup"], confirm=__grains__["id"])
+    __salt__["immich.restore"](record["backup"], confirm=__opts__["id"])
     finish(settings)
     return (
         f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. "
@@ -364,8 +403,11 @@ def _after_migration(unit, settings, record):
 
 def _restore_advice(record):
     if not record["backup"]:
-        return "No backup was taken (immich:update:backup): restore one of your own."
-    return f"To go back, type: salt-call immich.restore {record['backup']} confirm={__grains__['id']}"
+        return "No backup was taken before (immich:update:backup): to go back, restore one of your own."
+    return (
+        f"To go back, set immich:version to {record['from']} and type: salt-call immich.restore {record['backup']} "
+        f"confirm={__opts__['id']}"
+    )
 
 
 # -- files ----------------------------------------

@@ -68,8 +68,11 @@ def prepared(name, settings):
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     try:
         plan = __salt__["immich_update.plan"](settings)
+        under_way = __salt__["immich_update.pending"](settings)
+        if (plan or under_way) and not __opts__["test"]:
+            __salt__["immich_update.begin"]()
         if not plan:
-            return ret
+            return {**ret, "comment": _under_way(under_way)} if under_way else ret
         ret["changes"]["version"] = {"old": plan["from"], "new": plan["to"]}
         if plan["backup"]:
             ret["changes"]["backup"] = {"old": None, "new": "of the database, read back after it was written"}
@@ -82,6 +85,10 @@ def prepared(name, settings):
     if record["backup"]:
         ret["changes"]["backup"]["new"] = record["backup"]
     return {**ret, "comment": _sentence(plan, "was")}
+
+
+def _under_way(record):
+    return f"The update from {record['from']} to {record['to']} goes on, with the backup {record['backup']}"
 
 
 def _sentence(plan, verb):
