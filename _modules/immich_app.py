@@ -13,6 +13,7 @@ import http.client
 import json
 import os
 import runpy
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +28,13 @@ MACHINE_LEARNING = "immich-machine-learning"
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
 HASH_LABEL = "io.immich-formula.service-hash"
 PING = {"res": "pong"}
+# While the downtime is measured: seconds between two questions, and for an answer. Short, as the address of a container
+# that has just died may never refuse.
+PING_INTERVAL = 0.05
+PING_TIMEOUT = 0.3
+# Seconds that a server which has just been said to answer may take for one more answer.
+LAST_PING_TIMEOUT = 10
+STOPPED = "immich_app.stopped"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
 # State of a listening socket in /proc/net/tcp, as in the kernel's enum of TCP states.
@@ -279,7 +287,7 @@ def unit(settings):
         "directory": settings["project_dir"],
         "program": PROGRAM,
         "after": _after(settings),
-        "mounts": [_unit_path(path) for path in _mounts(settings)],
+        "mounts": [unit_path(path) for path in _mounts(settings)],
         "images": [settings[part]["image"] for part in parts],
         "owner": {part: _owner(settings[part]["user"]) for part in parts},
     }
@@ -298,8 +306,19 @@ def _mounts(settings):
     return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
 
 
-def _unit_path(path):
-    """A path as systemd's unit files want it: quoted, with `%` doubled."""
+def unit_path(path):
+    """
+    Return a path as systemd's unit files want it: quoted, with ``%`` doubled.
+
+    path
+        An absolute path.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.unit_path "/srv/my photos"
+    """
     return json.dumps(path, ensure_ascii=False).replace("%", "%%")
 
 
@@ -443,6 +462,164 @@ def last_words(unit="immich.service"):
     command = ["journalctl", "--unit", unit, "--output=cat", "--lines=1", "--grep=^immich-stack: "]
     done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True)
     return done["stdout"].strip() if done["retcode"] == 0 else ""
+
+
+def reasons_to_stop(settings):
+    """
+    Return why Immich has to be stopped before this run changes what it uses, as a list of sentences; empty if it may
+    go on.
+
+    Podman cannot change a network that containers use, and PostgreSQL's role has one password at a time: an Immich
+    that runs on would be refused. A network that others use too is no reason, as it stays.
+
+    settings
+        The formula's settings.
+
+    Raises CommandExecutionError if Podman or PostgreSQL does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.reasons_to_stop "$SETTINGS"
+    """
+    reasons = _network_reasons(settings)
+    if __salt__["immich_postgres.password_differs"](settings):
+        reasons.append(f"PostgreSQL's password of the role {settings['postgres']['user']} changes")
+    return reasons
+
+
+def _network_reasons(settings):
+    said = {key: value for key, value in settings["network"].items() if value is not None}
+    name = said["name"]
+    if not __salt__["podman_network.exists"](name):
+        return []
+    differs = __salt__["podman_network.diff"](**said)
+    if "interface_name" in differs and not __salt__["podman_network.supports"]("interface_name"):
+        del differs["interface_name"]
+    if not differs:
+        return []
+    users = __salt__["podman_network.containers"](name)
+    if not users or set(users) - set(containers(settings["project_dir"])):
+        return []
+    return [f"the network {name} is created anew ({', '.join(differs)})"]
+
+
+def stop(unit, settings):
+    """
+    Stop the service and whatever of its containers is left, also those that were started by hand.
+
+    unit
+        Name of the systemd unit.
+
+    settings
+        The formula's settings.
+
+    Raises CommandExecutionError if it cannot be stopped.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.stop immich.service "$SETTINGS"
+    """
+    if _answers(f"{server_url(settings)}/api/server/ping"):
+        __context__[STOPPED] = time.monotonic()
+    _run(["systemctl", "stop", unit])
+    if containers(settings["project_dir"]):
+        remove_containers(settings["project_dir"])
+
+
+def stopped_by_this_run():
+    """
+    Tell whether :py:func:`stop` has stopped a server that answered, in this run, and it was not brought up since.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.stopped_by_this_run
+    """
+    return STOPPED in __context__
+
+
+# A reload recreates what differs; the rest serves on. A unit between two states is at work with what was before.
+VERBS = {"active": "reload", "inactive": "start", "failed": "start"}
+
+
+def bring_up(unit, settings):
+    """
+    Make systemd run the containers of the compose file, enabled at boot, and wait until the server answers.
+
+    Returns for how long the server did not answer, in seconds from the last good ping to the first, or None if it did
+    not answer before. Resolution: 0.05 s.
+
+    unit
+        Name of the systemd unit.
+
+    settings
+        The formula's settings.
+
+    Raises CommandExecutionError if the server does not come up.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.bring_up immich.service "$SETTINGS"
+    """
+    before = service_status(unit)
+    if before["outdated"]:
+        _run(["systemctl", "daemon-reload"])
+    if before["enabled"] != "enabled":
+        _run(["systemctl", "enable", unit])
+    pings = _Pings(f"{server_url(settings)}/api/server/ping", __context__.pop(STOPPED, None))
+    try:
+        _run(["systemctl", VERBS.get(before["active"], "restart"), unit], timeout=None)
+    except CommandExecutionError:
+        if pings.stop(0) is not None:
+            __context__[STOPPED] = pings.last_good
+        raise
+    return pings.stop(LAST_PING_TIMEOUT)
+
+
+class _Pings(threading.Thread):
+    """Asks the server again and again whether it answers, from now until it is stopped."""
+
+    def __init__(self, url, last_good=None):
+        super().__init__(daemon=True)
+        self.url = url
+        self.last_good = last_good
+        self.failed = last_good is not None
+        self.downtime = 0.0
+        self.done = threading.Event()
+        self.start()
+
+    def run(self):
+        while not self.done.is_set():
+            good = _answers(self.url)
+            now = time.monotonic()
+            if good and self.failed and self.last_good is not None:
+                self.downtime += now - self.last_good
+            self.last_good = now if good else self.last_good
+            self.failed = not good
+            self.done.wait(PING_INTERVAL)
+
+    def stop(self, patience):
+        """Seconds without an answer, or None if there was none before. Waits so many seconds for a good one."""
+        until = time.monotonic() + patience
+        while self.failed and time.monotonic() < until:
+            time.sleep(PING_INTERVAL)
+        self.done.set()
+        self.join()
+        return None if self.last_good is None else round(self.downtime, 2)
+
+
+def _answers(url):
+    try:
+        return get_json(url, timeout=PING_TIMEOUT) == PING
+    except CommandExecutionError:
+        return False
 
 
 def containers(directory):

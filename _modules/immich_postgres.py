@@ -9,6 +9,7 @@ server/src/repositories/database.repository.ts.
 
 import re
 
+import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 # Immich's name of a vector extension (DB_VECTOR_EXTENSION) and PostgreSQL's.
@@ -18,6 +19,7 @@ VECTOR_VERSIONS = {"vchord": ((0, 3), (2,)), "vector": ((0, 5), (1,))}
 PRELOAD_LIBRARIES = {"vchord": "vchord.so"}
 OTHER_EXTENSIONS = ["cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"]
 SCHEMA = "public"
+PASSWORD_PILLAR = "immich:postgres:password"
 
 ROLE = {
     "login": True,
@@ -151,6 +153,33 @@ def preload_libraries(vector):
         salt '*' immich_postgres.preload_libraries vchord
     """
     return [PRELOAD_LIBRARIES[vector]] if vector in PRELOAD_LIBRARIES else []
+
+
+def password_differs(settings):
+    """
+    Tell whether Immich's role has another password than the pillar says.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    False if there is no such role or no server yet. Raises ``CommandExecutionError`` if the server cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_postgres.password_differs "$(salt-call --out=json immich_settings.get)"
+    """
+    postgres = settings["postgres"]
+    # `pillar.get` returns asterisks to modules since Salt 3008.
+    password = salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD_PILLAR, None, delimiter=":")
+    try:
+        role = __salt__["pgsql.role_get"](postgres["user"], password=password, connection=postgres["connection"])
+    except CommandExecutionError as err:
+        if getattr(err, "absent", None) != "server":
+            raise
+        return False
+    return role is not None and not role["password_matches"]
 
 
 def hba_record(settings):

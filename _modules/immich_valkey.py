@@ -157,6 +157,8 @@ def users(settings):
     own = {
         "name": valkey["user"],
         "password_pillar": "immich:valkey:password",
+        # A new password is valid beside the old one until Immich uses it: immich_valkey.former_passwords_absent.
+        "keep_passwords": True,
         "rules": listed.get(valkey["user"], {}).get("rules") or RULES,
         "allows": ALLOWS,
         "denies": DENIES,
@@ -274,6 +276,8 @@ def verify(settings, connection=None):
     broken = [] if held[name]["enabled"] else [f"The ACL user {name} is disabled: apply immich.valkey."]
     if held[name]["nopass"]:
         broken.append(f"The ACL user {name} needs no password: apply immich.valkey.")
+    if held[name]["passwords"] > 1:
+        broken.append(f"The ACL user {name} has a former password besides the present one: apply immich.app.")
     if settings["valkey"]["managed"] and held["default"]["enabled"] and held["default"]["nopass"]:
         broken.append("The Valkey user default needs no password: apply immich.valkey.")
     found = __salt__["valkey_acl.compare"](fitted([own], connection), scratch=False, connection=connection)

@@ -1624,6 +1624,84 @@ def _locale_clause(provider):
     return {"icu": "ICU_LOCALE", "builtin": "BUILTIN_LOCALE"}.get(provider, "LOCALE")
 
 
+# -- tenants' data ------------------------------------------------------------------------------------------
+
+
+def table_list(database, schema="public", connection=None):
+    """
+    Return the names of the tables in a schema, without those of extensions.
+
+    database
+        Name of the database.
+    schema
+        Name of the schema, ``public`` by default. One that is not there has no tables.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached or has no such database.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.table_list immich
+    """
+    statement = """
+        SELECT c.relname::text AS name FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_depend d
+            WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        ORDER BY 1
+        """
+    return [row["name"] for row in _query(connection, statement, (schema,), database)]
+
+
+def query_as(role, database, statement, connection=None):
+    """
+    Return the rows of a query, run with the rights of a role and with no way to more.
+
+    For a superuser who has to look into the data of a tenant: views, rules and the expressions of indexes can hold
+    functions of the tenant, which a plain query would run as the superuser, and after ``SET ROLE`` they could set it
+    back. Here the query is the body of a temporary function that belongs to the role and is ``SECURITY DEFINER``, in
+    which PostgreSQL lets nobody change the role. It has a session of its own, and all it did is rolled back.
+
+    role
+        Name of the role.
+    database
+        Name of the database.
+    statement
+        One query without arguments. Its ``search_path`` is ``pg_catalog``.
+    connection
+        See :ref:`Connection <pgsql-connection>`; a superuser. Defaults to the one on this host's server.
+
+    Each row is a dictionary, of values as JSON has them. Raises ``CommandExecutionError`` if the server cannot be
+    reached or refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.query_as immich immich 'SELECT count(*) FROM public.asset'
+    """
+    settings = _settings(connection)
+    session = _connect(settings, database)
+    session.autocommit = False
+    body = f"SELECT pg_catalog.to_jsonb(asked) FROM ({statement}) asked"
+    function = sql.SQL("pg_temp.salt_asked()")
+    create = "CREATE FUNCTION {} RETURNS SETOF jsonb LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS {}"
+    try:
+        with _sql_errors(), session.cursor() as cursor:
+            cursor.execute(_compose(create, function, sql.Literal(body)))
+            cursor.execute(_compose("ALTER FUNCTION {} OWNER TO {}", function, _name(role)))
+            cursor.execute(_compose("SELECT found FROM {} found", function))
+            return [row[0] for row in cursor.fetchall()]
+    finally:
+        with contextlib.suppress(psycopg2.Error):
+            session.rollback()
+        session.close()
+
+
 # -- extensions --------------------------------------------------------------------------------------------
 
 

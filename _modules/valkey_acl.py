@@ -92,6 +92,7 @@ USER_KEYS = {
     "password_file",
     "password_hash",
     "nopass",
+    "keep_passwords",
     "rules",
     "allows",
     "denies",
@@ -175,6 +176,7 @@ def set_(
     password_file=None,
     password_hash=None,
     nopass=None,
+    keep_passwords=False,
     rules=None,
     allows=None,
     denies=None,
@@ -192,6 +194,9 @@ def set_(
         each one or a list. Defaults to the passwords that the user has.
     nopass
         True lets anyone in without a password. Defaults to what the user has, and to false with a password.
+    keep_passwords
+        Whether the passwords that the user has stay valid beside those given, as for the time in which its clients
+        change from one to the next. Defaults to false.
     rules
         Rules in the server's ACL grammar, a string or a list, read from left to right. Defaults to the rules
         that the user has.
@@ -219,6 +224,7 @@ def set_(
         "password_file": password_file,
         "password_hash": password_hash,
         "nopass": nopass,
+        "keep_passwords": keep_passwords,
         "rules": rules,
         "allows": allows,
         "denies": denies,
@@ -1175,8 +1181,11 @@ def _merged_definition(user, current):
     hashes, nopass = _declared_hashes(user), user.get("nopass")
     if nopass and (hashes or target["passwords"]):
         raise SaltInvocationError("nopass and a password exclude each other.")
+    if nopass and user.get("keep_passwords"):
+        raise SaltInvocationError("nopass and keep_passwords exclude each other.")
     if nopass or hashes:
-        target.update(nopass=bool(nopass), passwords=target["passwords"] | (hashes or set()))
+        kept = current["passwords"] if user.get("keep_passwords") else set()
+        target.update(nopass=bool(nopass), passwords=target["passwords"] | (hashes or set()) | kept)
     elif nopass is None and not target["nopass"] and not target["passwords"]:
         target.update(nopass=current["nopass"], passwords=set(current["passwords"]))
     return target

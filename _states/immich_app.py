@@ -11,6 +11,11 @@ from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "immich_app"
 
+SERVER = "immich-server"
+# A key of `changes`, and what a dry run knows of a service that earlier states of the run would stop.
+DOWNTIME = "downtime"
+FORESEEN = "stopped for the changes above"
+
 
 def __virtual__():
     if "immich_app.project" not in __salt__:
@@ -154,12 +159,80 @@ def _compose(settings):
     return __salt__["immich_app.project_yaml"](settings, vector)
 
 
+def stopped_for_changes(name, settings):
+    """
+    Make sure that Immich does not run while that changes which it cannot see change: its network, or PostgreSQL's
+    password of its role. Where neither does, nothing is stopped.
+
+    :py:func:`running` starts it again.
+
+    name
+        Name of the systemd unit.
+
+    settings
+        The formula's settings.
+
+    .. code-block:: yaml
+
+        Immich is stopped for what cannot change while it runs:
+          immich_app.stopped_for_changes:
+            - name: immich.service
+            - settings: {{ settings | json }}
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
+    try:
+        reasons = __salt__["immich_app.reasons_to_stop"](settings)
+        if not reasons:
+            return ret
+        why = " and ".join(reasons)
+        status = __salt__["immich_app.service_status"](name)
+        if _is_down(status) and not __salt__["immich_app.containers"](settings["project_dir"]):
+            return {**ret, "comment": f"{name} does not run, and {why}"}
+        ret["changes"] = {name: {"old": status["active"], "new": f"stopped: {why}"}}
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": f"{name} would be stopped until this run has ended: {why}"}
+        __salt__["immich_app.stop"](name, settings)
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "changes": {}, "comment": str(error)}
+    return {**ret, "comment": f"{name} is stopped until this run has ended: {why}. If the run fails, apply again"}
+
+
+def _is_down(status):
+    return status["active"] in ("inactive", "failed")
+
+
+def told_if_stopped(name):
+    """
+    Say whether Immich serves, after a run that failed before it could be brought up. Changes nothing.
+
+    Used with ``onfail``.
+
+    name
+        Name of the systemd unit.
+
+    .. code-block:: yaml
+
+        It is said whether Immich serves after a failed run:
+          immich_app.told_if_stopped:
+            - name: immich.service
+            - onfail:
+              - Immich is running
+    """
+    ret = {"name": name, "changes": {}, "result": True}
+    if __salt__["immich_app.service_status"](name)["active"] == "active":
+        return {**ret, "comment": f"{name} is active, whatever failed above"}
+    comment = f"{name} is stopped. Mend what failed above, then apply again: that goes on from there, and starts it"
+    return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
+
+
 def running(name, settings):
     """
     Make sure that the service is enabled, active, and that each container is the one that the compose file describes.
 
     Only containers that differ are recreated: by their definition, their image, or a secret written after they were
-    made. The network stays.
+    made. The network stays. Where the server stops answering for that, ``changes`` and comment say for how long.
+
+    An update that does not come up is rolled back, see :py:mod:`immich_update <_modules.immich_update>`.
 
     name
         Name of the systemd unit.
@@ -176,24 +249,50 @@ def running(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is running as specified"}
     try:
-        before = __salt__["immich_app.service_status"](name)
-        ret["changes"] = _service_changes(before, settings)
-        if not ret["changes"]:
-            return ret
-        if __opts__["test"]:
-            return {**ret, "result": None, "comment": _running_comment(ret["changes"], "would be")}
-        _bring_up(name, before)
+        ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
+        if not ret["changes"] or __opts__["test"]:
+            return _told(ret, name, settings)
+        downtime = __salt__["immich_app.bring_up"](name, settings)
+        if downtime is not None:
+            ret["changes"][DOWNTIME] = {"old": None, "new": f"{downtime} s"}
         left = _service_changes(__salt__["immich_app.service_status"](name), settings)
+        left.pop(DOWNTIME, None)
     except CommandExecutionError as error:
         words = __salt__["immich_app.last_words"](name) or error
-        return {**ret, "result": False, "changes": {}, "comment": _failure(name, words)}
+        return {**ret, "result": False, "changes": {}, "comment": _failed(name, words, settings)}
     if left:
         return {
             **ret,
             "result": False,
             "comment": f"There were no errors, but this is still not as specified: {left}",
         }
+    __salt__["immich_update.finish"](settings)
     return {**ret, "comment": _running_comment(ret["changes"], "was")}
+
+
+def _foreseen_status(name, settings):
+    """What systemd says of the unit; in a dry run, what it would say after the states before this one."""
+    status = __salt__["immich_app.service_status"](name)
+    if __opts__["test"] and status["active"] == "active" and __salt__["immich_app.reasons_to_stop"](settings):
+        return {**status, "active": FORESEEN}
+    return status
+
+
+def _told(ret, name, settings):
+    """The return of a run in which there is nothing to be brought up, or of a dry one."""
+    if ret["changes"]:
+        return {**ret, "result": None, "comment": _running_comment(ret["changes"], "would be")}
+    if not __opts__["test"]:
+        __salt__["immich_update.finish"](settings)
+    return ret
+
+
+def _failed(name, words, settings):
+    """Why Immich does not serve, and what became of an update that was the reason."""
+    try:
+        return __salt__["immich_update.roll_back"](name, settings, str(words)) or _failure(name, words)
+    except CommandExecutionError as error:
+        return f"{_failure(name, words)}\nThe update could not be rolled back: {error}"
 
 
 def mod_watch(name, settings, sfun=None, **_):
@@ -205,7 +304,7 @@ def mod_watch(name, settings, sfun=None, **_):
     ret = running(name, settings)
     if ret["changes"] or not __opts__["test"]:
         return ret
-    changes = {"immich-server": {"old": "running", "new": "recreated: a secret changed"}}
+    changes = {SERVER: {"old": "running", "new": "recreated: a secret changed"}, **_downtime()}
     return {**ret, "result": None, "changes": changes, "comment": _running_comment(changes, "would be")}
 
 
@@ -216,25 +315,21 @@ def _service_changes(status, settings):
     if status["outdated"]:
         changes["unit file"] = {"old": "as systemd read it before", "new": "reloaded"}
     if status["active"] != "active":
-        return {**changes, "service": {"old": status["active"], "new": "active"}}
+        changes["service"] = {"old": status["active"], "new": "active"}
+        known = status["active"] == FORESEEN or __salt__["immich_app.stopped_by_this_run"]()
+        return {**changes, **(_downtime() if known else {})}
     plan = __salt__["immich_app.plan"](settings, _compose(settings))
     for service, why in plan["recreate"].items():
         changes[service] = {"old": "running", "new": f"recreated: {why}"}
+    if SERVER in plan["recreate"]:
+        changes.update(_downtime())
     for container in plan["remove"]:
         changes[container] = {"old": "running", "new": "removed"}
     return changes
 
 
-# A reload recreates what differs; the rest serves on. A unit between two states is at work with what was before.
-VERBS = {"active": "reload", "inactive": "start", "failed": "start"}
-
-
-def _bring_up(unit, before):
-    if before["outdated"]:
-        _systemctl("daemon-reload")
-    if before["enabled"] != "enabled":
-        _systemctl("enable", unit)
-    _systemctl(VERBS.get(before["active"], "restart"), unit)
+def _downtime():
+    return {DOWNTIME: {"old": None, "new": "as long as the server takes to stop and to start"}}
 
 
 def _systemctl(*arguments):
@@ -358,6 +453,7 @@ def verified(name, settings):
     if broken:
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(broken)}
     ret["warnings"] = __salt__["immich_app.listens_everywhere"](settings, __salt__["immich_app.listening"]())
+    ret["warnings"] += __salt__["immich.backup_warnings"](settings)
     if not __salt__["immich_app.initialized"](settings):
         ret["warnings"].append(
             f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can. Do it now at "

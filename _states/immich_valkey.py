@@ -174,6 +174,52 @@ def users_managed(name, users, connection=None):
     return ret
 
 
+def former_passwords_absent(name, user, connection=None):
+    """
+    Ensure that of the passwords of Immich's ACL user only the pillar's is left, once Immich uses that one.
+
+    :py:func:`users_managed` gives the user a new password beside the old one, so that nobody is refused meanwhile.
+
+    name
+        Anything; a sentence about it.
+    user
+        Name of Immich's ACL user.
+    connection
+        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
+        ``valkey``.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        Immich's former Valkey passwords are invalid:
+          immich_valkey.former_passwords_absent:
+            - user: immich
+            - connection: {{ salt["immich_valkey.logins"](settings) | json }}
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": f"The ACL user {user} has no former password."}
+    only = [{"name": user, "enabled": None, "password_pillar": "immich:valkey:password"}]
+    try:
+        found = __salt__["valkey_acl.compare"](only, scratch=False, connection=connection)["changes"]
+        # Without a password by now, it gets its first one in this run.
+        if not found or not _has_password(user, connection):
+            return ret
+        ret["changes"] = {f"{user} passwords": {"old": "present and former", "new": "present"}}
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": f"The former password of {user} would be made invalid."}
+        __salt__["valkey_acl.replace"](only, connection=connection)
+        return {**ret, "comment": f"The former password of {user} is invalid now."}
+    except (CommandExecutionError, SaltInvocationError) as err:
+        if __opts__["test"] and getattr(err, "unreachable", False):
+            return ret
+        return {**ret, "result": False, "changes": {}, "comment": _advice(str(err))}
+
+
+def _has_password(user, connection):
+    held = __salt__["valkey_acl.get"](user, connection=connection)
+    return bool(held and held["passwords"])
+
+
 def _anonymous_clients(connection):
     try:
         return __salt__["immich_valkey.anonymous_clients"](connection)

@@ -37,6 +37,7 @@ def present(
     labels=None,
     routes=None,
     mtu=None,
+    gone_before=(),
 ):
     """
     Make sure that a network is there, as described.
@@ -107,16 +108,20 @@ def present(
 
     mtu
         Greatest size of a packet in bytes. Defaults to the driver's.
+
+    gone_before
+        Names of containers that earlier states of the same run remove where this network has to be created anew: a
+        dry run does not count them. Defaults to none.
     """
-    said = {key: value for key, value in locals().items() if value is not None and key != "name"}
+    said = {key: value for key, value in locals().items() if value is not None and key not in ("name", "gone_before")}
     ret = {"name": name, "result": True, "changes": {}, "comment": f"Network {name} is present as specified"}
     try:
-        return _present(ret, name, said)
+        return _present(ret, name, said, gone_before if __opts__["test"] else ())
     except (CommandExecutionError, SaltInvocationError) as exc:
         return dict(ret, result=False, changes={}, comment=str(exc))
 
 
-def _present(ret, name, said):
+def _present(ret, name, said, gone_before):
     changes, note = _diff(name, said)
     ret["comment"] += note
     if not changes:
@@ -125,7 +130,7 @@ def _present(ret, name, said):
     if shutil.which("podman"):
         __salt__["podman_network.check"](name, **said)
     there = __salt__["podman_network.exists"](name)
-    obstacle = _conflict(name, said) or (there and _use(name, changes))
+    obstacle = _conflict(name, said) or (there and _use(name, changes, gone_before))
     if obstacle:
         return dict(ret, result=False, comment=obstacle)
 
@@ -178,7 +183,7 @@ def _absent(ret, name, keep_used, gone_before):
     if not __salt__["podman_network.exists"](name):
         return ret
 
-    users = [user for user in __salt__["podman_network.containers"](name) if user not in gone_before]
+    users = _users(name, gone_before)
     if users and keep_used:
         return dict(ret, comment=f"Network {name} stays: {', '.join(users)} use it")
     if users:
@@ -218,8 +223,12 @@ def _conflict(name, said):
     return ""
 
 
-def _use(name, changes):
-    users = __salt__["podman_network.containers"](name)
+def _users(name, gone_before):
+    return [user for user in __salt__["podman_network.containers"](name) if user not in gone_before]
+
+
+def _use(name, changes, gone_before):
+    users = _users(name, gone_before)
     if not users:
         return ""
     return f"Network {name} is not as specified ({', '.join(changes)}), but in use. {_remove_first(users)}"

@@ -27,6 +27,7 @@ def present(
     password_file=None,
     password_hash=None,
     nopass=None,
+    keep_passwords=False,
     rules=None,
     allows=None,
     denies=None,
@@ -44,6 +45,9 @@ def present(
         each one or a list. Defaults to the passwords that the user has.
     nopass
         True lets anyone in without a password. Defaults to what the user has, and to false with a password.
+    keep_passwords
+        Whether the passwords that the user has stay valid beside those given, as for the time in which its clients
+        change from one to the next. Defaults to false.
     rules
         Rules in the server's ACL grammar, a string or a list, read from left to right. Defaults to the rules
         that the user has.
@@ -74,6 +78,7 @@ def present(
         "password_file": password_file,
         "password_hash": password_hash,
         "nopass": nopass,
+        "keep_passwords": keep_passwords,
         "rules": rules,
         "allows": allows,
         "denies": denies,

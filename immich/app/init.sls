@@ -3,6 +3,14 @@
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls, ["immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
 {%- if settings %}
+
+# Where this SLS is applied, Immich is stopped before its network is made anew.
+extend:
+  Podman network {{ settings.network.name }} is present:
+    podman_network:
+      - gone_before: [immich-server, immich-machine-learning]
+      - require:
+        - Immich is stopped for what cannot change while it runs
 {%-   set project = settings.project_dir %}
 {%-   set compose_file = project ~ "/docker-compose.yml" %}
 {%-   set service = salt["immich_app.unit"](settings) %}
@@ -43,12 +51,12 @@ Immich's secrets directory is present:
     - require:
       - Immich's project directory is present
 
-{%-   for secret, path in (("db_password", "immich:postgres:password"), ("redis_password", "immich:valkey:password")) %}
+{%-   for secret, service_of in (("db_password", "postgres"), ("redis_password", "valkey")) %}
 
 Immich's secret {{ secret }} is present:
   file.managed:
     - name: {{ project }}/secrets/{{ secret }}
-    - contents_pillar: {{ path }}
+    - contents_pillar: immich:{{ service_of }}:password
     - contents_newline: false
     - show_changes: false
     - user: {{ service.owner.server.user }}
@@ -56,16 +64,37 @@ Immich's secret {{ secret }} is present:
     - mode: "0400"
     - require:
       - Immich's secrets directory is present
-      - Immich's images are present
+      # A container that starts with it is let in.
+      - sls: immich.{{ service_of }}
 {%-   endfor %}
 
-# Before anything else changes: a wrong library or an image that cannot be had stops nothing and touches no password.
+# Before anything else changes: a wrong library, a version that Immich cannot go to, or an image that cannot be had stops
+# nothing and touches no password.
+Immich can go to the version that is asked for:
+  immich_update.possible:
+    - settings: {{ settings | json }}
+    - require:
+      - Immich's library is present
+
 Immich's images are present:
   immich_app.images_present:
     - images: {{ service.images | json }}
     - require:
-      - sls: immich.podman
-      - Immich's library is present
+      - Immich can go to the version that is asked for
+      - pkg: Podman and its compose provider are installed
+
+Immich's update is prepared:
+  immich_update.prepared:
+    - settings: {{ settings | json }}
+    - require:
+      - Immich's images are present
+
+Immich is stopped for what cannot change while it runs:
+  immich_app.stopped_for_changes:
+    - name: immich.service
+    - settings: {{ settings | json }}
+    - require:
+      - Immich's update is prepared
     - require_in:
       - sls: immich.postgres
       - sls: immich.valkey
@@ -75,7 +104,6 @@ Immich's compose file is managed:
     - name: {{ compose_file }}
     - settings: {{ settings | json }}
     - require:
-      - Immich's images are present
       - Immich's project directory is present
       - sls: immich.postgres
 
@@ -108,4 +136,17 @@ Immich is running:
     - watch:
       - Immich's secret db_password is present
       - Immich's secret redis_password is present
+
+Immich's former Valkey passwords are invalid:
+  immich_valkey.former_passwords_absent:
+    - user: {{ settings.valkey.user | json }}
+    - connection: {{ salt["immich_valkey.logins"](settings) | json }}
+    - require:
+      - Immich is running
+
+It is said whether Immich serves after a failed run:
+  immich_app.told_if_stopped:
+    - name: immich.service
+    - onfail:
+      - Immich is running
 {%- endif %}

@@ -388,3 +388,16 @@ def test_neighbour_cannot_get_in(pg, database):
     statement = "SELECT has_database_privilege('t_neighbour', 't_immich', 'CONNECT')"
     assert pg.value(statement) is False
     assert pg.logs_in("t_immich", PASSWORD, "t_immich")
+
+
+@pytest.mark.parametrize(("password", "differs"), ((PASSWORD, False), ("another password", True)))
+def test_password_of_the_pillar_and_of_the_role(pg, database, password, differs):
+    pg.pillar["immich"] = {"postgres": {"password": password}}
+    assert pg.modules.immich_postgres.password_differs(SETTINGS) is differs
+
+
+def test_password_of_a_role_that_this_run_makes(pg):
+    pg.pillar["immich"] = {"postgres": {"password": PASSWORD}}
+    assert pg.modules.immich_postgres.password_differs(SETTINGS) is False
+    elsewhere = {"postgres": {**SETTINGS["postgres"], "connection": {"host": "/nonexistent"}}}
+    assert pg.modules.immich_postgres.password_differs(elsewhere) is False

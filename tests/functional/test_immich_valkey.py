@@ -174,6 +174,39 @@ def test_administrators_password_is_changed_by_pillar(apply, loaders, server):
         server.client(*administrator()).execute_command("PING")
 
 
+def test_immichs_password_is_changed_in_two_steps(apply, loaders, states, modules, settings, server):
+    """Refused never: the old one goes when Immich has the new one."""
+    apply()
+    finish = {"name": "former", "user": "immich", "connection": modules.immich_valkey.logins(settings)}
+    assert states.immich_valkey.former_passwords_absent(**finish).changes == {}
+    loaders.opts["pillar"]["immich"]["valkey"]["password"] = "a new one with 'quotes'"
+    dry = states.immich_valkey.former_passwords_absent(**finish, test=True)
+    _, users = apply()
+    assert users.changes["immich"]["new"] == {"password": "changed"}
+    for password in (PASSWORD, "a new one with 'quotes'"):
+        assert server.client("immich", password).execute_command("PING") == "PONG"
+    assert "former password" in str(modules.immich_valkey.verify(settings))
+    assert apply()[1].changes == {}
+    real = states.immich_valkey.former_passwords_absent(**finish)
+    assert (dry.result, real.result) == (None, True)
+    assert dry.changes == real.changes != {}
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.client("immich", PASSWORD).execute_command("PING")
+    assert server.client("immich", "a new one with 'quotes'").execute_command("PING") == "PONG"
+    assert states.immich_valkey.former_passwords_absent(**finish).changes == {}
+    assert modules.immich_valkey.verify(settings) == []
+    server.restart()
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.client("immich", PASSWORD).execute_command("PING")
+
+
+def test_a_first_password_has_no_former_one(states, modules, settings, server):
+    ret = states.immich_valkey.former_passwords_absent(
+        "former", user="immich", connection=modules.immich_valkey.logins(settings), test=True
+    )
+    assert (ret.result, ret.changes) == (True, {}), ret.comment
+
+
 def test_default_keeps_its_other_rules(apply, server):
     server.run("ACL", "SETUSER", "default", "-flushall")
     apply()

@@ -247,6 +247,23 @@ def test_present_does_not_touch_a_network_in_use(states, container, testmode, ru
     assert states.podman_network.present("t-net", subnet="10.201.0.0/24").changes == {}
 
 
+def test_present_in_a_dry_run_does_not_count_containers_that_will_be_gone(states, container):
+    states.podman_network.present("t-net", subnet="10.201.0.0/24")
+    container("t-net", "t-user", True)
+    before = network("t-net")
+    wanted = {"subnet": "10.203.0.0/24", "gone_before": ["t-user"]}
+    dry = states.podman_network.present("t-net", **wanted, test=True)
+    assert (dry.result, set(dry.changes)) == (None, {"subnets"})
+    real = states.podman_network.present("t-net", **wanted)
+    assert (real.result, real.changes) == (False, {})
+    container("t-net", "t-other", False)
+    dry = states.podman_network.present("t-net", **wanted, test=True)
+    assert (dry.result, dry.changes) == (False, {})
+    assert "t-other" in dry.comment
+    assert "t-user" not in dry.comment
+    assert network("t-net") == before
+
+
 def test_present_names_the_network_with_an_overlapping_subnet(states, testmode):
     states.podman_network.present("t-first", subnet="10.201.0.0/16")
     ret = states.podman_network.present("t-second", subnet="10.201.7.0/24", test=testmode)

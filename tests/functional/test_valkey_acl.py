@@ -78,6 +78,38 @@ def test_present_creates(states, server, testmode):
     assert (again.result, again.changes) == (True, {})
 
 
+def test_a_new_password_beside_the_old_one(states, server, testmode):
+    user = {"rules": RULES, "connection": server.connection}
+    server.run("DEL", "app:1")
+    states.valkey_acl.present("alice", password="old password", **user)
+    ret = states.valkey_acl.present("alice", password="new password", keep_passwords=True, test=testmode, **user)
+    assert ret.result is (None if testmode else True), ret.comment
+    assert ret.changes == {"alice": {"old": {}, "new": {"password": "changed"}}}
+    accepted = {"old password", "new password"} - ({"new password"} if testmode else set())
+    for password in ("old password", "new password"):
+        if password in accepted:
+            assert server.client("alice", password).execute_command("GET", "app:1") is None
+        else:
+            with pytest.raises(redis.exceptions.AuthenticationError):
+                server.client("alice", password).execute_command("GET", "app:1")
+    if testmode:
+        return
+    again = states.valkey_acl.present("alice", password="new password", keep_passwords=True, **user)
+    assert (again.result, again.changes) == (True, {})
+    alone = states.valkey_acl.present("alice", password="new password", **user)
+    assert alone.changes == {"alice": {"old": {}, "new": {"password": "changed"}}}
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.client("alice", "old password").execute_command("GET", "app:1")
+
+
+def test_no_password_and_kept_passwords_exclude_each_other(states, server):
+    ret = states.valkey_acl.present(
+        "alice", nopass=True, keep_passwords=True, rules=RULES, connection=server.connection
+    )
+    assert (ret.result, ret.changes) == (False, {})
+    assert "keep_passwords" in ret.comment
+
+
 DRIFTS = {
     "disabled": ("off",),
     "key added": ("~more",),

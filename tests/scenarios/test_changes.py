@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.scenarios.conftest import PRINTABLE, changed, get, pillar_with
+from tests.scenarios.conftest import PRINTABLE, changed, get, pillar_with, post
 from tests.scenarios.test_service import ids
 
 
@@ -26,7 +26,7 @@ def test_a_new_version_pulls_first_and_recreates_both(own_host):
     host = own_host
     before, services = ids(host), pids(host)
     done = applied(host, version="v3.0.4")
-    assert next(iter(done)) == "Immich's images are present"
+    assert list(done)[:2] == ["Immich's images are present", "Immich's update is prepared"]
     assert not set(ids(host).values()) & set(before.values())
     assert pids(host) == services
     assert get(host, "/api/server/version")["patch"] == 4
@@ -79,14 +79,39 @@ def test_another_gateway_address_can_be_chosen(own_host):
     assert changed(host.apply()) == {}
 
 
-def test_a_network_in_use_is_not_taken_away(host):
+OTHER_SUBNET = {"external_networks": [{"name": "immich", "subnet": "172.22.0.0/16", "gateway": "172.22.0.1"}]}
+
+
+def test_immich_is_stopped_and_started_around_a_change_of_its_network(own_host):
+    host = own_host
+    host.pillar(pillar_with(podman=OTHER_SUBNET))
+    # Without the SLS that stops and starts Immich nothing is stopped, and a dry run says so.
+    for test in (True, False):
+        failed = [state for state in host.apply("immich.podman", test=test, check=False) if state["result"] is False]
+        assert "immich-server" in failed[0]["comment"]
+    planned = {state["id"]: set(state["changes"]) for state in host.apply(test=True) if state["changes"]}
+    states = host.apply()
+    assert {state["id"]: set(state["changes"]) for state in states if state["changes"]} == planned
+    comments = {state["id"]: state["comment"] for state in states}
+    assert "the network immich is created anew" in comments["Immich is stopped for what cannot change while it runs"]
+    assert "downtime was" in comments["Immich is running"]
+    assert "172.22.0.1" in host.out("podman network inspect immich")
+    assert changed(host.apply()) == {}
+    assert post(host, "/standin/jobs")["denied"] == []
+
+
+def test_a_network_that_others_use_is_not_taken_away(host):
+    image = "ghcr.io/immich-app/immich-machine-learning:v3.0.3"
+    host.run(f"podman run --detach --name other --network immich --entrypoint sleep {image} 1000")
     before = ids(host)
-    network = {"name": "immich", "subnet": "172.22.0.0/16", "gateway": "172.22.0.1"}
-    host.pillar(pillar_with(podman={"external_networks": [network]}))
-    failed = [state for state in host.apply(check=False) if state["result"] is False]
-    assert "immich-server" in failed[0]["comment"]
+    host.pillar(pillar_with(podman=OTHER_SUBNET))
+    for test in (True, False):
+        failed = [state for state in host.apply(test=test, check=False) if state["result"] is False]
+        assert "Network immich is not as specified" in failed[0]["comment"]
+        assert "other" in failed[0]["comment"]
     assert ids(host) == before
     assert get(host, "/api/server/ping") == {"res": "pong"}
+    host.run("podman rm --force --time 0 other")
 
 
 def test_somebody_elses_valkey_user_restarts_nothing(host):

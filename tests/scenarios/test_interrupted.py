@@ -8,7 +8,7 @@ PSQL = "runuser -u postgres -- psql -At"
 # What is there at the moment at which everything dies.
 POINTS = {
     "address held": "ip -4 address show dev lo | grep -q 10.88.0.1",
-    "image being pulled": "pgrep -f 'podman pull' >/dev/null",
+    "image being pulled": "pgrep -f '[p]odman pull' >/dev/null",
     "listen address written": "grep -q 10.88.0.1 /var/lib/postgresql/17/main/postgresql.auto.conf",
     "role made": f"{PSQL} -c \"select 1 from pg_roles where rolname = 'immich'\" | grep -q 1",
     "database made": f"{PSQL} -c \"select 1 from pg_database where datname = 'immich'\" | grep -q 1",

@@ -28,6 +28,10 @@ VERSIONS = {
     "v3.0.4": {},
     "v3.1.0": {},
     "v3": {"STANDIN_VERSION": "v3.1.0"},
+    # Broken before they look at the database, and after they have migrated it.
+    "v3.0.96": {"STANDIN_START_DELAY": "86400"},
+    "v3.0.97": {"STANDIN_CRASH_AFTER": "0"},
+    "v3.1.98": {"STANDIN_NEVER_HEALTHY": "true"},
     "v3.0.98": {"STANDIN_NEVER_HEALTHY": "true"},
     "v3.0.99": {"STANDIN_CRASH_AFTER": "1"},
 }

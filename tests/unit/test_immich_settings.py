@@ -44,6 +44,7 @@ class Settings:
         self.module.__pillar__ = {}
         self.module._listeners = list
         self.module._zone_on_host = lambda name: False
+        self.module._systemd_understands = lambda schedule: "nonsense" not in schedule
 
     def errors(self, pillar):
         self.module.__pillar__ = {"immich": pillar}
@@ -186,6 +187,8 @@ def code():
 
 # Handed on whole, to what takes each key by its name: see the tests of networks, connections and ACL users below.
 HANDED_ON = (("postgres", "admin"), ("valkey", "admin"))
+# Says what a pillar must not hold, and nothing else.
+CHECKED = (("update", "require_pinned"),)
 
 
 def test_every_setting_is_read_by_code():
@@ -193,7 +196,7 @@ def test_every_setting_is_read_by_code():
     unread = []
     for path in keys(SCHEMA):
         section, key = (path[-2] if len(path) > 1 else "settings"), path[-1]
-        if "*" in path or path in HANDED_ON or path[:-1] in HANDED_ON:
+        if "*" in path or path in (*HANDED_ON, *CHECKED) or path[:-1] in HANDED_ON:
             continue
         # settings.server.user, settings["server"]["user"], server["user"], immich:server:user; the two containers
         # are also looped over as `part`, and what can be deleted by its name
@@ -482,12 +485,29 @@ def test_warnings(subject, pillar, path):
     assert list(subject.warnings(pillar)) == [path]
 
 
+@pytest.mark.parametrize(
+    ("pillar", "path"),
+    (
+        ({"version": "release"}, "immich:version"),
+        ({"version": "v3"}, "immich:version"),
+        ({"server": {"image": "localhost/immich:latest"}}, "immich:server:image"),
+    ),
+)
+def test_moving_tags_are_errors_where_the_pillar_says_so(subject, pillar, path):
+    errors = subject.errors(merged(REQUIRED, {**pillar, "update": {"require_pinned": True}}))
+    assert list(errors) == [path]
+    assert "immich:update:require_pinned" in errors[path]
+
+
 # Wrong pillars: path, value, and a part of the message
 
 ACL = {"name": "a", "password": "twelve-chars", "rules": "+@read"}
 UNMANAGED = {"managed": False}
 
 WRONG = (
+    # moving tags, where they are forbidden
+    ("update:require_pinned", "yes", "must be true or false"),
+    ("update:rollback", "restor", "did you mean restore?"),
     # required
     ("postgres:password", None, "is required"),
     ("valkey:password", None, "is required"),
@@ -540,6 +560,18 @@ WRONG = (
     ("machine_learning:cache_location", "/srv/immich/upload/cache", "overlaps immich:upload_location"),
     ("machine_learning:cache_location", "/srv/immich", "overlaps immich:upload_location"),
     ("podman:projects_dir", "/etc", "must not be /etc itself"),
+    ("backup:directory", "/var/backups", "must not be /var/backups itself"),
+    ("backup:directory", "/srv/immich/upload/backups", "overlaps immich:upload_location"),
+    ("backup:directory", "/opt/podman/immich", "overlaps immich:podman:projects_dir"),
+    ("backup:directory", "/var/tmp/immich", "must not be below /var/tmp, where nothing lasts"),
+    ("backup:directory", "/srv/../var/backups/immich", "must not hold .."),
+    # backups
+    ("backup:schedule", "nonsense", "is no calendar event"),
+    ("backup:schedule", "daily\nExecStart=/bin/sh", "a calendar event"),
+    ("backup:schedule", "02:30 # at night", "a calendar event"),
+    ("backup:keep", 0, "must be from 1 to 10000"),
+    ("backup:keep_days", "7", "leave the quotes out"),
+    ("backup:on_failure", "", "must not be empty"),
     ("podman:projects_dir", "/srv/immich/upload", "overlaps immich:upload_location"),
     ("upload_location_moved_from", "/srv/immich/upload/", "is the same as"),
     ("external_libraries:0", ["/srv/immich/upload/more"], "overlaps immich:upload_location"),
@@ -648,12 +680,13 @@ WRONG = (
     ("valkey:acl_users:0:password", [{**ACL, "name": "immich"}], "differs from immich:valkey:password"),
     # confirmations
     ("clean:delete_database", "immich2", "must be the value of immich:postgres:database"),
+    ("clean:delete_backups", "/var/backups", "must be the value of immich:backup:directory"),
     ("clean:delete_uploads", True, "must be text, not true or false"),
     ("clean:delete_uploads", "/srv/immich", "must be the value of immich:upload_location"),
 )
 
 
-NEIGHBOURS = ("network", "machine_learning", "podman")
+NEIGHBOURS = ("network", "machine_learning", "podman", "backup")
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}-{text}" for path, _, text in WRONG])

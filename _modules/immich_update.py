@@ -1,0 +1,437 @@
+"""
+Going from one version of Immich to the next, and back where the next does not serve
+====================================================================================
+
+Decides whether a host may go to the version that the pillar asks for, keeps what is needed for the way back in a file
+beside the compose file as long as an update is under way, and goes that way.
+
+``settings`` is what ``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
+``salt-call --local --out=json immich_settings.get``.
+
+Sources of the rules: https://docs.immich.app/errors#typeorm-upgrade (1.132.3 on the way from the versions before it),
+https://docs.immich.app/install/upgrading (no downgrade, not even by a patch), and Immich's tables of migrations and
+versions as of v3.0.3 (server/src/schema).
+"""
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import salt.utils.yaml
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "immich_update"
+
+SERVER = "immich-server"
+RECORD = "update.json"
+LOCK = "immich_update.lock"
+FULL_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?![0-9])")
+# Whoever comes from an older version has to run this one once, before any later one.
+STOP_BEFORE, STOP_AT = (1, 132, 0), (1, 132, 3)
+# Tables in which Immich notes what was done to the database: kysely's and, before 1.133, TypeORM's.
+MIGRATIONS = ("kysely_migrations", "migrations")
+VERSIONS = "version_history"
+
+
+def __virtual__():
+    if "pgsql.query_as" not in __salt__:
+        return False, "immich_update needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    return __virtualname__
+
+
+# -- versions ----------------------------------------
+
+
+def version(text):
+    """
+    Return the version in a tag, an image reference or a version number as a list of three numbers, or None.
+
+    text
+        As in ``v3.0.3``, ``ghcr.io/immich-app/immich-server:v3.0.3-cuda`` or ``3.0.3``. A tag that moves, such as
+        ``v3`` or ``release``, and a bare digest say no version.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.version ghcr.io/immich-app/immich-server:v3.0.3
+    """
+    found = FULL_VERSION.match(str(text).partition("@")[0].rpartition("/")[2].rpartition(":")[2])
+    return [int(part) for part in found.groups()] if found else None
+
+
+def why_not(found, wanted, path="immich:version"):
+    """
+    Return why Immich cannot go from one version to another, as a sentence that says what to do, or None if it can.
+
+    found, wanted
+        Versions as :py:func:`version` returns them. None is unknown, and then nothing speaks against it.
+
+    path
+        Where the pillar says the wanted version. Default: ``immich:version``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.why_not '[1, 131, 3]' '[3, 0, 3]'
+    """
+    if found is None or wanted is None or found == wanted:
+        return None
+    found, wanted = tuple(found), tuple(wanted)
+    if wanted < found:
+        return (
+            f"{path}: {_text(wanted)} is older than {_text(found)}, which is installed. Immich cannot go back, not "
+            f"even by a patch: set {_text(found)} or a newer version. Nothing was changed"
+        )
+    if found < STOP_BEFORE and wanted > STOP_AT:
+        return (
+            f"{path}: from {_text(found)} Immich cannot go to {_text(wanted)} at once. Set {_text(STOP_AT)}, apply, "
+            f"then set {_text(wanted)} and apply again. Nothing was changed"
+        )
+    return None
+
+
+def _text(numbers):
+    return "v" + ".".join(map(str, numbers))
+
+
+# -- what is there ----------------------------------------
+
+
+def installed_image(settings):
+    """
+    Return the reference of the server's image in the compose file that is there, or None if there is none.
+
+    settings
+        The formula's settings.
+
+    Raises CommandExecutionError if the file is there and cannot be understood.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.installed_image "$SETTINGS"
+    """
+    path = _compose_file(settings)
+    if not path.exists():
+        return None
+    try:
+        return salt.utils.yaml.safe_load(path.read_text(encoding="utf8"))["services"][SERVER]["image"]
+    except (KeyError, TypeError, salt.utils.yaml.YAMLError) as error:
+        raise CommandExecutionError(f"{path} is there, but says nowhere which image {SERVER} has") from error
+
+
+def database(settings):
+    """
+    Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "version": [numbers]}``.
+
+    ``version`` is the newest one that ever served it, or None. There are no tables where there is no database or no
+    server yet.
+
+    settings
+        The formula's settings.
+
+    The notes belong to Immich's role, and are read with its rights alone. Raises CommandExecutionError if the server
+    cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.database "$SETTINGS"
+    """
+    postgres = settings["postgres"]
+    try:
+        tables = __salt__["pgsql.table_list"](postgres["database"], "public", postgres["connection"])
+    except CommandExecutionError as error:
+        if getattr(error, "absent", None) is None:
+            raise
+        tables = []
+    noted = [name for name in MIGRATIONS if name in tables]
+    parts = [f"SELECT 'migration' AS kind, name::text AS value FROM public.{name}" for name in noted]
+    if VERSIONS in tables:
+        parts.append(f"SELECT 'version', version::text FROM public.{VERSIONS}")
+    rows = []
+    if parts:
+        statement = " UNION ALL ".join(parts)
+        rows = __salt__["pgsql.query_as"](postgres["user"], postgres["database"], statement, postgres["connection"])
+    versions = [version(row["value"]) for row in rows if row["kind"] == "version"]
+    return {
+        "tables": len(tables),
+        "migrations": sorted(row["value"] for row in rows if row["kind"] == "migration"),
+        "version": max(filter(None, versions), default=None),
+    }
+
+
+def plan(settings):
+    """
+    Return what an apply would do about the version: nothing, or ``{"from": …, "to": …, "refusal": …, "backup": bool}``.
+
+    What Immich has noted in its database counts for more than the compose file: that is what cannot go back.
+    PostgreSQL is asked only if the compose file is not there or names another version than the settings, or an update
+    has not come to its end.
+
+    settings
+        The formula's settings.
+
+    Raises CommandExecutionError if the compose file cannot be understood or PostgreSQL cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.plan "$SETTINGS"
+    """
+    image, record = settings["server"]["image"], _record(settings)
+    before = installed_image(settings)
+    stays = before is not None and _tag(before) == _tag(image)
+    if stays and not record:
+        return {}
+    noted = database(settings)
+    found = noted["version"] or (version(before) if before else None)
+    wanted = version(image)
+    refusal = why_not(found, wanted, _pillar_path(settings))
+    if refusal and record:
+        refusal = f"{refusal}. {_restore_advice(record)}"
+    changed = _changed_by(record, noted)
+    if not refusal and (stays or (changed and changed["image"] == image)):
+        return {}
+    if before is None and (not noted["tables"] or found == wanted):
+        return {}
+    return {
+        "from": changed["from"] if changed else _text(found) if found else before or "unknown",
+        "to": _text(wanted) if wanted else image,
+        "refusal": refusal,
+        "backup": bool(settings["update"]["backup"] and noted["tables"] and not changed),
+    }
+
+
+def _tag(image):
+    """What has to differ for an image to be another version: the same one may come from another registry."""
+    name = image.rpartition("/")[2]
+    return name.rpartition(":")[2] if ":" in name else image
+
+
+def _changed_by(record, noted):
+    """The record of an update that has changed the database and did not serve then. Its backup is the one to keep."""
+    return record if record and record["migrations"] != noted["migrations"] else None
+
+
+def _pillar_path(settings):
+    own = settings["server"]["image"].endswith(f":{settings['version']}")
+    return "immich:version" if own else "immich:server:image"
+
+
+# -- the way back ----------------------------------------
+
+
+def pending(settings):
+    """
+    Return the record of an update to the version of the settings that has not come to its end, or None.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.pending "$SETTINGS"
+    """
+    record = _record(settings)
+    return record if record and record["image"] == settings["server"]["image"] else None
+
+
+def _record(settings):
+    path = _record_file(settings)
+    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+
+
+def begin():
+    """
+    Take the lock of backup, restore and update, until :py:func:`finish`, :py:func:`roll_back` or the end of the run.
+
+    Raises BlockingIOError with a sentence that says who has it.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.begin
+    """
+    if LOCK not in __context__:
+        held = contextlib.ExitStack()
+        held.enter_context(__utils__["immich_lock.held"]("update"))
+        __context__[LOCK] = held
+
+
+def _end():
+    if LOCK in __context__:
+        __context__.pop(LOCK).close()
+
+
+def prepare(settings):
+    """
+    Take a verified backup of the database where one is due, keep what the way back needs, and return that record.
+
+    settings
+        The formula's settings.
+
+    Raises CommandExecutionError if there is no backup although one is due.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.prepare "$SETTINGS"
+    """
+    due = plan(settings)
+    compose = _compose_file(settings)
+    noted = database(settings)
+    record = _changed_by(_record(settings), noted) or {
+        "from": due["from"],
+        "backup": __salt__["immich.backup"]()["path"] if due["backup"] else None,
+        "migrations": noted["migrations"],
+        "compose": compose.read_text(encoding="utf8") if compose.exists() else None,
+    }
+    record.update(to=due["to"], image=settings["server"]["image"])
+    compose.parent.mkdir(parents=True, exist_ok=True)
+    _write(_record_file(settings), json.dumps(record, indent=1), 0o600)
+    return record
+
+
+def finish(settings):
+    """
+    Forget the way back: the version of the settings serves.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.finish "$SETTINGS"
+    """
+    _record_file(settings).unlink(missing_ok=True)
+    _end()
+
+
+def roll_back(unit, settings, why):
+    """
+    Return to the version before an update that does not serve, and return a text that says what became of it.
+
+    The former compose file is put back, and its containers are recreated. If the new version has changed the database
+    meanwhile, the former one cannot serve it: then Immich stays stopped and the text says how to restore the backup, or
+    that is done if ``immich:update:rollback`` is ``restore``.
+
+    Returns None, and does nothing, if no update is under way.
+
+    unit
+        Name of the systemd unit.
+
+    settings
+        The formula's settings.
+
+    why
+        What the new version said last.
+
+    Raises CommandExecutionError if PostgreSQL does not answer or the former version does not come up either.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.roll_back immich.service "$SETTINGS" 'it did not answer'
+    """
+    record = pending(settings)
+    if record is None:
+        return None
+    try:
+        return _rolled_back(unit, settings, record, why)
+    finally:
+        _end()
+
+
+def _rolled_back(unit, settings, record, why):
+    said = f"{record['to']} does not serve: {why}\n"
+    try:
+        migrations = database(settings)["migrations"]
+        if not migrations and record["migrations"]:
+            raise CommandExecutionError("PostgreSQL does not run, or Immich's database is gone")
+    except CommandExecutionError as error:
+        return (
+            f"{said}{error}\nWithout its database no version serves, so {record['to']} stays: mend PostgreSQL, "
+            f"then apply again"
+        )
+    if record["compose"] is None:
+        return f"{said}There was no compose file before, to which to return. {_restore_advice(record)}"
+    _write(_compose_file(settings), record["compose"], 0o644)
+    if sorted(migrations) != record["migrations"]:
+        return said + _after_migration(unit, settings, record)
+    downtime = __salt__["immich_app.bring_up"](unit, settings)
+    finish(settings)
+    lasted = "" if downtime is None else f", after {downtime} s without an answer"
+    return (
+        f"{said}The database was not changed, and {record['from']} serves again{lasted}. See `journalctl -u {unit}`; "
+        f"{_pillar_path(settings)} still says {record['to']}, so the next apply tries it again"
+    )
+
+
+def _after_migration(unit, settings, record):
+    changed = f"{record['to']} has changed the database, which {record['from']} cannot serve any more."
+    __salt__["immich_app.stop"](unit, settings)
+    restorable = record["backup"] and "immich.restore" in __salt__
+    if settings["update"]["rollback"] != "restore" or not restorable:
+        return (
+            f"{changed} Immich is stopped, and its compose file is that of {record['from']} again. "
+            f"{_restore_advice(record)} Or mend what keeps {record['to']} from serving and apply again: it goes on "
+            f"with the changed database then"
+        )
+    __salt__["immich.restore"](record["backup"], confirm=__opts__["id"])
+    finish(settings)
+    return (
+        f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. "
+        f"{_pillar_path(settings)} still says {record['to']}, so the next apply tries it again"
+    )
+
+
+def _restore_advice(record):
+    if not record["backup"]:
+        return "No backup was taken before (immich:update:backup): to go back, restore one of your own."
+    return (
+        f"To go back, set immich:version to {record['from']} and type: salt-call immich.restore {record['backup']} "
+        f"confirm={__opts__['id']}"
+    )
+
+
+# -- files ----------------------------------------
+
+
+def _compose_file(settings):
+    return Path(settings["project_dir"]) / "docker-compose.yml"
+
+
+def _record_file(settings):
+    return Path(settings["project_dir"]) / RECORD
+
+
+def _write(path, text, mode):
+    """All of it or nothing, also when the power fails."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w", encoding="utf8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(temporary, mode)
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

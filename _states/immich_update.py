@@ -1,0 +1,97 @@
+"""
+An update of Immich: what must not be tried, and what has to be there before it
+===============================================================================
+
+States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. The way back is that of
+``immich_app.running``, which alone knows whether the new version serves.
+"""
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "immich_update"
+
+
+def __virtual__():
+    if "immich_update.plan" not in __salt__:
+        return False, "The execution module immich_update is missing: run saltutil.sync_all"
+    return __virtualname__
+
+
+def possible(name, settings):
+    """
+    Say whether Immich can go from the version that is there to the one that the pillar asks for. Changes nothing.
+
+    Fails for an older version, and for one that wants a stop at another on the way.
+
+    name
+        What the state is about, for the output.
+
+    settings
+        The formula's settings.
+
+    .. code-block:: yaml
+
+        Immich can go to the version that is asked for:
+          immich_update.possible:
+            - settings: {{ settings | json }}
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
+    try:
+        plan = __salt__["immich_update.plan"](settings)
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "comment": f"{error}\nNothing was changed"}
+    if not plan:
+        return ret
+    if plan["refusal"]:
+        return {**ret, "result": False, "comment": plan["refusal"]}
+    return {**ret, "comment": f"Immich can go from {plan['from']} to {plan['to']}"}
+
+
+def prepared(name, settings):
+    """
+    Make sure that before an update there are a verified backup of the database and a record of the way back.
+
+    The old version goes on serving meanwhile. Where the version stays, nothing is done.
+
+    name
+        What the state is about, for the output.
+
+    settings
+        The formula's settings.
+
+    .. code-block:: yaml
+
+        Immich's update is prepared:
+          immich_update.prepared:
+            - settings: {{ settings | json }}
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
+    try:
+        plan = __salt__["immich_update.plan"](settings)
+        under_way = __salt__["immich_update.pending"](settings)
+        if (plan or under_way) and not __opts__["test"]:
+            __salt__["immich_update.begin"]()
+        if not plan:
+            return {**ret, "comment": _under_way(under_way)} if under_way else ret
+        ret["changes"]["version"] = {"old": plan["from"], "new": plan["to"]}
+        if plan["backup"]:
+            ret["changes"]["backup"] = {"old": None, "new": "of the database, read back after it was written"}
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": _sentence(plan, "would be")}
+        record = __salt__["immich_update.prepare"](settings)
+    except (CommandExecutionError, OSError) as error:
+        advice = "Nothing was stopped, and the old version serves. Mend that and apply again"
+        return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
+    if record["backup"]:
+        ret["changes"]["backup"]["new"] = record["backup"]
+    return {**ret, "comment": _sentence(plan, "was")}
+
+
+def _under_way(record):
+    return f"The update from {record['from']} to {record['to']} goes on, with the backup {record['backup']}"
+
+
+def _sentence(plan, verb):
+    if plan["backup"]:
+        return f"The database {verb} backed up before Immich goes from {plan['from']} to {plan['to']}"
+    return f"Nothing {verb} backed up before Immich goes from {plan['from']} to {plan['to']}"

@@ -1,0 +1,108 @@
+"""Looking into a tenant's data with the tenant's rights: `pgsql.table_list` and `pgsql.query_as`."""
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from tests.functional.pgsql_server import Pg
+
+
+@pytest.fixture(scope="module")
+def server(minion_opts, tmp_path_factory):
+    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def pg(server):
+    server.sweep()
+    server.sql("CREATE ROLE t_tenant LOGIN PASSWORD 'abc'")
+    server.sql("CREATE DATABASE t_db OWNER t_tenant")
+    as_tenant(server, "CREATE TABLE public.notes (name varchar, at timestamptz, n int)")
+    as_tenant(server, "INSERT INTO public.notes VALUES ('é \"''', '2026-01-02T03:04:05Z', 7), (NULL, NULL, NULL)")
+    yield server
+    server.sweep()
+
+
+def as_tenant(pg, statement):
+    pg.sql(f"SET SESSION AUTHORIZATION t_tenant; {statement}", database="t_db")
+
+
+# What the tenant leaves where a superuser will look: every way to run a function of his in a plain SELECT.
+EVIL = """
+    CREATE FUNCTION public.evil() RETURNS varchar LANGUAGE plpgsql {volatility} AS $$
+    BEGIN
+        BEGIN EXECUTE 'RESET ROLE'; EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE 'SET ROLE postgres'; EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE 'RESET SESSION AUTHORIZATION'; EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE 'SET SESSION AUTHORIZATION postgres'; EXCEPTION WHEN OTHERS THEN NULL; END;
+        BEGIN EXECUTE 'ALTER ROLE t_tenant SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
+        RETURN current_user;
+    END $$;
+    """
+TRAPS = {
+    "view": (
+        EVIL.format(volatility="VOLATILE"),
+        "CREATE VIEW public.trap AS SELECT public.evil() AS name",
+    ),
+    "expression of an index": (
+        EVIL.format(volatility="IMMUTABLE"),
+        "CREATE TABLE public.trap (name varchar); INSERT INTO public.trap VALUES ('t_tenant')",
+        "CREATE INDEX ON public.trap ((name || public.evil()))",
+    ),
+    "row-level security": (
+        EVIL.format(volatility="VOLATILE"),
+        "CREATE TABLE public.trap (name varchar); INSERT INTO public.trap VALUES ('t_tenant')",
+        "CREATE POLICY p ON public.trap USING (public.evil() IS NOT NULL)",
+        "ALTER TABLE public.trap ENABLE ROW LEVEL SECURITY; ALTER TABLE public.trap FORCE ROW LEVEL SECURITY",
+    ),
+}
+
+
+def test_rows_are_as_json_has_them(pg):
+    rows = pg.call.query_as("t_tenant", "t_db", "SELECT * FROM public.notes ORDER BY n")
+    assert rows == [
+        {"name": "é \"'", "at": "2026-01-02T03:04:05+00:00", "n": 7},
+        {"name": None, "at": None, "n": None},
+    ]
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_what_the_tenant_planted_gets_his_own_rights_alone(pg, trap):
+    for statement in TRAPS[trap]:
+        as_tenant(pg, statement)
+    assert pg.call.query_as("t_tenant", "t_db", "SELECT name::text FROM public.trap") == [{"name": "t_tenant"}]
+    assert not pg.value("SELECT rolsuper FROM pg_roles WHERE rolname = 't_tenant'")
+
+
+def test_a_plain_superusers_query_would_fall_for_it(pg):
+    """That the traps are some: the view gives its owner superuser's rights when a superuser reads it."""
+    for statement in TRAPS["view"]:
+        as_tenant(pg, statement)
+    pg.sql("SET ROLE t_tenant; SELECT name FROM public.trap", database="t_db")
+    assert pg.value("SELECT rolsuper FROM pg_roles WHERE rolname = 't_tenant'")
+
+
+def test_nothing_of_a_query_stays(pg):
+    as_tenant(pg, "CREATE FUNCTION public.writes() RETURNS int LANGUAGE sql AS 'DELETE FROM public.notes; SELECT 1'")
+    assert pg.call.query_as("t_tenant", "t_db", "SELECT public.writes()") == [{"writes": 1}]
+    assert pg.value("SELECT count(*) FROM public.notes", database="t_db") == 2
+
+
+@pytest.mark.parametrize("statement", ("SELECT * FROM public.missing", "SELECT passwd FROM pg_catalog.pg_shadow"))
+def test_what_the_role_may_not_is_an_error(pg, statement):
+    with pytest.raises(CommandExecutionError):
+        pg.call.query_as("t_tenant", "t_db", statement)
+
+
+def test_a_missing_database_is_told_from_other_errors(pg):
+    for function in (lambda: pg.call.query_as("t_tenant", "t_none", "SELECT 1"), lambda: pg.call.table_list("t_none")):
+        with pytest.raises(CommandExecutionError) as caught:
+            function()
+        assert caught.value.absent == "database"
+
+
+def test_tables_without_those_of_extensions_and_views(pg):
+    pg.sql("CREATE EXTENSION earthdistance CASCADE", database="t_db")
+    as_tenant(pg, "CREATE VIEW public.seen AS SELECT 1; CREATE SCHEMA other; CREATE TABLE other.hidden ()")
+    assert pg.call.table_list("t_db") == ["notes"]
+    assert pg.call.table_list("t_db", "other") == ["hidden"]
+    assert pg.call.table_list("t_db", "none") == []

@@ -1,0 +1,226 @@
+"""From one version of Immich to another, and back where the other does not serve."""
+
+import json
+
+import pytest
+
+from tests.scenarios.conftest import changed, get, pillar_with, post
+from tests.scenarios.test_interrupted import KILL_AT
+from tests.scenarios.test_service import ids
+
+PSQL = "runuser -u postgres -- psql -At"
+RECORD = "/opt/podman/immich/update.json"
+# Broken versions that the stand-in plays: see tests/standin/images.py.
+NEVER_ANSWERS, EXITS_AT_START, UNHEALTHY_AFTER_MIGRATION = "v3.0.96", "v3.0.97", "v3.1.98"
+
+
+def failures(host, **kwargs):
+    return [state for state in host.apply(check=False, **kwargs) if state["result"] is False]
+
+
+def told(host):
+    """All that a failed run says."""
+    return "\n".join(state["comment"] for state in failures(host))
+
+
+def data(host):
+    """What must not be lost: rows as PostgreSQL has them, and files."""
+    tables = {table: f'SELECT * FROM "{table}" ORDER BY 1' for table in ("user", "smart_search", "face_search")}
+    # A newer version may have added columns.
+    tables["asset"] = 'SELECT id, "originalPath", "originalFileName", checksum, "createdAt" FROM asset ORDER BY 1'
+    rows = {name: host.out(f"{PSQL} immich", stdin=f"{query};") for name, query in tables.items()}
+    # The server writes its markers anew at each start.
+    files = host.out("cd /srv/immich/upload && find . -type f ! -name .immich | sort | xargs sha256sum")
+    return {**rows, "files": files}
+
+
+def fill(host):
+    """Some rows and files; what is there afterwards."""
+    for _ in range(5):
+        post(host, "/standin/assets")
+    return data(host)
+
+
+def database_versions(host):
+    return host.out(f"{PSQL} immich", stdin="SELECT version FROM version_history ORDER BY id;").splitlines()
+
+
+def sql(host, statement):
+    return host.out(f"{PSQL} immich", stdin=f"{statement};")
+
+
+def backups(host):
+    return host.salt("immich.backups")
+
+
+def test_update_with_a_backup_before_it_and_the_downtime_after_it(own_host):
+    host = own_host
+    before, known = fill(host), len(backups(host))
+    host.pillar(pillar_with(version="v3.1.0"))
+    planned = host.apply(test=True)
+    assert len(backups(host)) == known
+    done = host.apply()
+    assert {name: set(changes) for name, changes in changed(planned).items()} == {
+        name: set(changes) for name, changes in changed(done).items()
+    }
+    comments = {state["id"]: state["comment"] for state in done}
+    assert "from v3.0.3 to v3.1.0" in comments["Immich's update is prepared"]
+    assert "downtime was" in comments["Immich is running"]
+    (backup,) = [
+        each for each in backups(host) if each["path"] == changed(done)["Immich's update is prepared"]["backup"]["new"]
+    ]
+    assert backup["version"].lstrip("v") == "3.0.3"
+    assert data(host) == before
+    assert database_versions(host)[-1] == "v3.1.0"
+    assert host.run(f"test -e {RECORD}", check=False).returncode == 1
+    assert changed(host.apply()) == {}
+
+
+def test_what_immich_cannot_do_is_refused_before_anything_changes(own_host):
+    host = own_host
+    before = ids(host)
+
+    def refused(*parts, **changes):
+        host.pillar(pillar_with(**changes))
+        for test in (True, False):
+            first = failures(host, test=test)[0]
+            assert first["id"] == "Immich can go to the version that is asked for"
+            assert all(part in first["comment"] for part in parts), first["comment"]
+        assert ids(host) == before
+
+    refused("immich:version: v2.7.0 is older than v3.0.3", version="v2.7.0")
+    refused("immich:version: v3.0.2 is older than v3.0.3", version="v3.0.2")
+    image = "ghcr.io/immich-app/immich-server:v3.0.2"
+    refused("immich:server:image: v3.0.2", server={"image": image})
+    # The database knows better than the compose file, where both are there.
+    sql(host, "INSERT INTO version_history (version) VALUES ('3.0.4')")
+    refused("v3.0.3 is older than v3.0.4", version="v3.0.3", server={"image": f"{image[:-6]}v3.0.3-of-mine"})
+    sql(host, "UPDATE version_history SET version = '1.131.3'")
+    refused("Set v1.132.3", version="v3.0.4")
+    host.pillar(pillar_with(version="v3", update={"require_pinned": True}))
+    for test in (True, False):
+        comment = failures(host, test=test)[0]["comment"]
+        assert "immich:version: is a moving tag" in comment
+    assert ids(host) == before
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+def test_a_version_that_exits_at_start_is_left_again(own_host):
+    host = own_host
+    before = fill(host)
+    host.pillar(pillar_with(version=EXITS_AT_START))
+    text = told(host)
+    assert f"{EXITS_AT_START} does not serve" in text
+    assert "The stand-in was told to crash" in text
+    assert "The database was not changed, and v3.0.3 serves again" in text
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert get(host, "/api/server/version")["patch"] == 3
+    assert data(host) == before
+    assert host.out("systemctl is-active immich") == "active"
+    assert host.run(f"test -e {RECORD}", check=False).returncode == 1
+    host.pillar(pillar_with())
+    assert changed(host.apply()) == {}
+    host.pillar(pillar_with(version="v3.0.4"))
+    host.apply()
+    assert get(host, "/api/server/version")["patch"] == 4
+    assert data(host) == before
+
+
+@pytest.mark.long
+def test_a_version_that_never_answers_is_left_again(own_host):
+    host = own_host
+    before = fill(host)
+    host.pillar(pillar_with(version=NEVER_ANSWERS, service={"start_timeout": 30}))
+    text = told(host)
+    assert "did not answer within 30 s" in text
+    assert "v3.0.3 serves again" in text
+    assert get(host, "/api/server/version")["patch"] == 3
+    assert data(host) == before
+
+
+@pytest.mark.long
+def test_a_version_that_migrates_and_does_not_serve_says_how_to_restore(own_host):
+    host = own_host
+    before = fill(host)
+    host.pillar(pillar_with(version=UNHEALTHY_AFTER_MIGRATION, service={"start_timeout": 30}))
+    text = told(host)
+    assert "has changed the database" in text
+    record = json.loads(host.read(RECORD))
+    assert f"salt-call immich.restore {record['backup']} confirm=" in text
+    assert data(host) == before
+    assert host.out("systemctl is-active immich", check=False) == "inactive"
+    assert "immich-server:v3.0.3" in host.read("/opt/podman/immich/docker-compose.yml")
+    # The backup from before the migration is the one that stays known, however often it is tried.
+    assert record["backup"] in told(host)
+    assert json.loads(host.read(RECORD))["backup"] == record["backup"]
+    # The old version is no way out while the database is the new one's.
+    host.pillar(pillar_with())
+    assert f"immich.restore {record['backup']}" in told(host)
+    # Whatever kept it from serving is mended: it goes on from there.
+    mended = {"environment": {"STANDIN_NEVER_HEALTHY": "false"}}
+    host.pillar(pillar_with(version=UNHEALTHY_AFTER_MIGRATION, server=mended, machine_learning=mended))
+    host.apply()
+    assert changed(host.apply()) == {}
+    assert data(host) == before
+    assert host.run(f"test -e {RECORD}", check=False).returncode == 1
+
+
+FAULTS = {
+    "pulling": "pgrep -f '[p]odman pull' >/dev/null",
+    "backing up": "pgrep -f '[l]ib/immich-formula/immich-backup' >/dev/null",
+    "prepared": f"test -e {RECORD}",
+    "compose file written": "grep -q v3.1.0 /opt/podman/immich/docker-compose.yml",
+    "old containers gone": "! podman container exists immich-server",
+    "new container made": "podman ps --format '{{.Image}}' | grep -q immich-server:v3.1.0",
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", FAULTS)
+def test_killed_and_completed(own_host, point):
+    host = own_host
+    before = fill(host)
+    host.pillar(pillar_with(version="v3.1.0"))
+    assert host.out(KILL_AT.format(condition=FAULTS[point])) == "killed"
+    host.apply()
+    assert changed(host.apply()) == {}
+    assert data(host) == before
+    assert database_versions(host)[-1] == "v3.1.0"
+    assert host.run(f"test -e {RECORD}", check=False).returncode == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", FAULTS)
+def test_power_cut_and_completed(own_host, point):
+    host = own_host
+    before = fill(host)
+    host.pillar(pillar_with(version="v3.1.0"))
+    host.run("sync; setsid salt-call --local state.apply immich >/dev/null 2>&1 &")
+    # Some are over before the next look: then the new container is there.
+    host.wait_for(f"{FAULTS[point]} || {FAULTS['new container made']}", 120)
+    host.crash()
+    host.boot()
+    host.wait_for("systemctl is-active postgresql@17-main", 60)
+    host.apply()
+    assert changed(host.apply()) == {}
+    assert data(host) == before
+    assert database_versions(host)[-1] == "v3.1.0"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", ("backing up", "prepared", "old containers gone", "new container made"))
+def test_postgresql_killed_and_completed(own_host, point):
+    host = own_host
+    before = fill(host)
+    host.run("systemctl mask --runtime postgresql@17-main")  # it stays away until somebody sees to it
+    host.pillar(pillar_with(version="v3.1.0"))
+    host.run("setsid salt-call --local --out=json state.apply immich >/tmp/said 2>&1; touch /tmp/ended &")
+    host.wait_for(f"{FAULTS[point]} || test -e /tmp/ended", 120)
+    host.run("systemctl kill --signal=KILL postgresql@17-main")
+    host.wait_for("test -e /tmp/ended", 300)
+    host.run("systemctl unmask --runtime postgresql@17-main; systemctl reset-failed postgresql@17-main")
+    host.run("systemctl start postgresql@17-main")
+    host.apply()
+    assert changed(host.apply()) == {}
+    assert data(host) == before
+    assert database_versions(host)[-1] == "v3.1.0"
