@@ -29,7 +29,8 @@ import syslog
 import time
 
 import salt.utils.data
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+import salt.utils.hashutils
+from salt.exceptions import CommandExecutionError
 
 __virtualname__ = "immich"
 
@@ -88,9 +89,11 @@ def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
     settings = _settings()
     path = _path(settings, backup)
     if not test and confirm != __opts__["id"]:
-        raise SaltInvocationError(
-            f"This replaces Immich's database on {__opts__['id']}. If that is meant, say confirm={__opts__['id']}; "
-            "test=True tells what would be done."
+        _refuse(
+            [
+                f"This replaces Immich's database on {__opts__['id']}. If that is meant, say confirm={__opts__['id']}; "
+                "test=True tells what would be done."
+            ]
         )
     keep_old = keep_old or not dump_first
     with _locked("restore", test):
@@ -105,8 +108,8 @@ def restore_drill(backup=None):
     """
     Rehearse a restore: restore a backup into a scratch database, count its rows, and drop it. Immich serves on.
 
-    ``tables`` in the answer tells of each table how many rows the ``backup`` holds and how many Immich has ``now``. Those
-    in the scratch database are as many as in the backup, or this fails.
+    ``changed`` in the answer tells of which tables Immich has another number of rows ``now`` than the ``backup``. The
+    scratch database has as many as the backup, or this fails.
 
     backup
         Name of a backup, or the path of such a file. Defaults to the newest backup.
@@ -137,8 +140,13 @@ def restore_drill(backup=None):
     rows = sum(contents["tables"].values())
     seconds = round(time.monotonic() - begin)
     _say(f"{os.path.basename(path)} can be restored: {len(contents['tables'])} tables, {rows} rows, in {seconds} s")
-    tables = {table: {"backup": held, "now": now.get(table)} for table, held in sorted(contents["tables"].items())}
-    return {"backup": path, "rows": rows, "seconds": seconds, "tables": tables}
+    held = contents["tables"]
+    changed = {
+        table: {"backup": held.get(table), "now": now.get(table)}
+        for table in sorted({*held, *now})
+        if held.get(table) != now.get(table)
+    }
+    return {"backup": path, "tables": len(held), "rows": rows, "seconds": seconds, "changed": changed}
 
 
 def restore_recover(test=False):
@@ -206,11 +214,23 @@ def _newest():
 
 def _read(settings, path):
     try:
+        _check_sum(path)
         return __salt__["pgsql.dump_read"](
             path, [VERSIONS], _progress("Reading", path), settings["postgres"]["connection"]
         )
     except CommandExecutionError as error:
         _refuse([f"{path} is not a whole backup, made by pg_dump --format=custom: {error}"])
+
+
+def _check_sum(path):
+    """What pg_restore may take for data: a bit that has flipped. A file from elsewhere may have no checksum."""
+    try:
+        with open(f"{path}.sha256", encoding="ascii") as file:
+            expected = file.read().split()[0]
+    except (FileNotFoundError, IndexError, UnicodeDecodeError):
+        return
+    if salt.utils.hashutils.get_hash(path, "sha256", 1 << 20) != expected:
+        raise CommandExecutionError(f"its SHA-256 is not that in {path}.sha256.")
 
 
 def _problems(settings, contents, path):
@@ -243,7 +263,9 @@ def _version_problems(settings, dumped):
     version = ".".join(map(str, dumped))
     # A tag such as v3 may be any of its versions.
     if configured and dumped[: len(configured)] > configured:
-        return [f"The backup is of Immich {version}, and {tag} cannot go back: set immich:version to v{version}, apply."]
+        return [
+            f"The backup is of Immich {version}, and {tag} cannot go back: set immich:version to v{version}, apply."
+        ]
     if dumped and dumped < LAST_STOP < configured:
         stop = ".".join(map(str, LAST_STOP))
         return [f"The backup is of Immich {version}: set immich:version to v{stop}, apply, restore, then update."]
@@ -473,7 +495,9 @@ def _clear(settings):
             _say(f"Dropping {name}, which a restore that was killed has left")
             _drop(name, connection)
         else:
-            _say(f"Keeping {name}, which Immich used before a restore that was killed, as {_leave(name, True, connection)}")
+            _say(
+                f"Keeping {name}, which Immich used before a restore that was killed, as {_leave(name, True, connection)}"
+            )
     if settings["postgres"]["managed"] and __salt__["pgsql.hba_get"](HBA_NAME, connection=connection)["lines"]:
         __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
 
