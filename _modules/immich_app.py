@@ -283,7 +283,7 @@ def unit(settings):
         "directory": settings["project_dir"],
         "program": PROGRAM,
         "after": _after(settings),
-        "mounts": [_unit_path(path) for path in _mounts(settings)],
+        "mounts": [unit_path(path) for path in _mounts(settings)],
         "images": [settings[part]["image"] for part in parts],
         "owner": {part: _owner(settings[part]["user"]) for part in parts},
     }
@@ -302,8 +302,19 @@ def _mounts(settings):
     return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
 
 
-def _unit_path(path):
-    """A path as systemd's unit files want it: quoted, with `%` doubled."""
+def unit_path(path):
+    """
+    Return a path as systemd's unit files want it: quoted, with ``%`` doubled.
+
+    path
+        An absolute path.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.unit_path "/srv/my photos"
+    """
     return json.dumps(path, ensure_ascii=False).replace("%", "%%")
 
 

@@ -49,8 +49,10 @@ _KINDS = {
 }
 # The formula makes, owns and deletes nothing that is one of these itself, only what is below them.
 _SYSTEM_DIRS = re.compile(
-    "/(bin|boot|dev|etc|home|lib|lib64|opt|proc|root|run|sbin|srv|sys|tmp|usr|var|var/lib|var/log)?"
+    "/(bin|boot|dev|etc|home|lib|lib64|opt|proc|root|run|sbin|srv|sys|tmp|usr|var|var/backups|var/lib|var/log)?"
 )
+# What is there is gone after a boot, and systemd shows services their own.
+_PASSING_DIRS = ("/dev", "/proc", "/run", "/sys", "/tmp", "/var/run", "/var/tmp")
 _PROJECTS_DIRS = re.compile("/(bin|boot|dev|etc|lib|lib64|proc|run|sbin|sys|tmp|usr|var)?")
 # What is in Immich's images, and their volumes: neither these nor anything below them is free for a mount.
 _CONTAINER_DIRS = re.compile(
@@ -194,6 +196,8 @@ def _evaluate(pillar, problems, files):
     gateway, trouble = _gateway_address(settings)
     found += trouble
     found += _check_host(settings, networks, wrong | {path for path, _ in found})
+    if settings["backup"]["schedule"] != files["defaults"]["backup"]["schedule"]:
+        found += _check_schedule(settings["backup"]["schedule"], _systemd_understands)
     problems += [each for each in found if not _below(each[0], wrong)]
 
     if problems:
@@ -516,6 +520,7 @@ def _check_paths(settings):
         ("upload_location",): settings["upload_location"],
         ("machine_learning", "cache_location"): settings["machine_learning"]["cache_location"],
         ("podman", "projects_dir"): settings["podman"]["projects_dir"],
+        ("backup", "directory"): settings["backup"]["directory"],
     }
     if settings["upload_location_moved_from"]:
         paths[("upload_location_moved_from",)] = settings["upload_location_moved_from"]
@@ -535,10 +540,11 @@ def _check_path(path, value, refused):
 
 
 def _check_overlap(settings):
-    """Uploads, compose project, model cache and external libraries each need a directory of their own."""
+    """Uploads, compose project, backups, model cache and external libraries each need a directory of their own."""
     places = {
         ("upload_location",): settings["upload_location"],
         ("podman", "projects_dir"): _project_dir(settings),
+        ("backup", "directory"): settings["backup"]["directory"],
     }
     if settings["machine_learning"]["enabled"]:
         places[("machine_learning", "cache_location")] = settings["machine_learning"]["cache_location"]
@@ -636,11 +642,19 @@ def _check_workers(environment):
         )
 
 
+def _check_backup(settings):
+    directory = settings["backup"]["directory"]
+    for passing in _PASSING_DIRS:
+        if _contains(passing, directory):
+            yield ("backup", "directory"), f"must not be below {passing}, where nothing lasts"
+
+
 def _check_clean(settings):
     for key, path in (
         ("delete_database", ("postgres", "database")),
         ("delete_uploads", ("upload_location",)),
         ("delete_model_cache", ("machine_learning", "cache_location")),
+        ("delete_backups", ("backup", "directory")),
     ):
         confirmed, value = settings["clean"][key], settings
         for part in path:
@@ -659,6 +673,7 @@ _CHECKS = (
     _check_addresses,
     _check_ports,
     _check_environment,
+    _check_backup,
     _check_clean,
 )
 
@@ -760,6 +775,19 @@ def _check_host(settings, networks, wrong):
     for path, network in networks:
         if not any(each[: len(path)] == path for each in wrong):
             yield from (((*path, "subnet"), message) for message in _conflicts(network))
+
+
+def _check_schedule(schedule, understood):
+    if not understood(schedule):
+        yield ("backup", "schedule"), "is no calendar event of systemd.time(7), such as *-*-* 02:30:00 or daily"
+
+
+def _systemd_understands(schedule):
+    """Whether systemd finds a calendar event in a text. Where it is not, nothing can be said against it."""
+    if not shutil.which("systemd-analyze"):
+        return True
+    command = ["systemd-analyze", "calendar", "--", schedule]
+    return __salt__["cmd.retcode"](command, python_shell=False, ignore_retcode=True) == 0
 
 
 def _conflicts(network):
@@ -869,6 +897,7 @@ def _derived(settings, networks, gateway, schema):
             "cache_location": _normal(settings["machine_learning"]["cache_location"]),
         },
         "podman": {"external_networks": described},
+        "backup": {"directory": _normal(settings["backup"]["directory"])},
         "postgres": {
             "host": settings["postgres"]["host"] or _HOST_NAME,
             "connection": _postgres_connection(settings["postgres"], settings["lookup"]["postgres"]),

@@ -1,7 +1,8 @@
 # Takes Immich's record out of pg_hba.conf and the gateway's address out of what PostgreSQL listens at. The server stays,
-# and so do database and role, unless immich:clean:delete_database names the database. Includes immich.app.clean.
+# and so do database and role, unless immich:clean:delete_database names the database. Includes immich.app.clean and
+# immich.backup.clean.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.app.clean"]) }}
+{{ start(sls, ["immich.app.clean", "immich.backup.clean"]) }}
 {%- if settings %}
 {%- set postgres = settings.postgres %}
 {%- if postgres.managed %}
@@ -31,6 +32,7 @@ Immich has no database:
     - connection: {{ postgres.connection | json }}
     - require:
       - sls: immich.app.clean
+      - sls: immich.backup.clean
 
 Immich has no role in PostgreSQL:
   pgsql_role.absent:

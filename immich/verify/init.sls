@@ -1,7 +1,7 @@
 # The last state: the server answers, reaches machine learning by name, and role, ACL, firewall and listening sockets are
 # as promised. Changes nothing. Requires everything.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.app"]) }}
+{{ start(sls, ["immich.app", "immich.backup"]) }}
 {%- if settings %}
 
 Immich is as promised:
@@ -9,4 +9,5 @@ Immich is as promised:
     - settings: {{ settings | json }}
     - require:
       - sls: immich.app
+      - sls: immich.backup
 {%- endif %}

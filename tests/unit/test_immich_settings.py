@@ -44,6 +44,7 @@ class Settings:
         self.module.__pillar__ = {}
         self.module._listeners = list
         self.module._zone_on_host = lambda name: False
+        self.module._systemd_understands = lambda schedule: "nonsense" not in schedule
 
     def errors(self, pillar):
         self.module.__pillar__ = {"immich": pillar}
@@ -540,6 +541,18 @@ WRONG = (
     ("machine_learning:cache_location", "/srv/immich/upload/cache", "overlaps immich:upload_location"),
     ("machine_learning:cache_location", "/srv/immich", "overlaps immich:upload_location"),
     ("podman:projects_dir", "/etc", "must not be /etc itself"),
+    ("backup:directory", "/var/backups", "must not be /var/backups itself"),
+    ("backup:directory", "/srv/immich/upload/backups", "overlaps immich:upload_location"),
+    ("backup:directory", "/opt/podman/immich", "overlaps immich:podman:projects_dir"),
+    ("backup:directory", "/var/tmp/immich", "must not be below /var/tmp, where nothing lasts"),
+    ("backup:directory", "/srv/../var/backups/immich", "must not hold .."),
+    # backups
+    ("backup:schedule", "nonsense", "is no calendar event"),
+    ("backup:schedule", "daily\nExecStart=/bin/sh", "a calendar event"),
+    ("backup:schedule", "02:30 # at night", "a calendar event"),
+    ("backup:keep", 0, "must be from 1 to 10000"),
+    ("backup:keep_days", "7", "leave the quotes out"),
+    ("backup:on_failure", "", "must not be empty"),
     ("podman:projects_dir", "/srv/immich/upload", "overlaps immich:upload_location"),
     ("upload_location_moved_from", "/srv/immich/upload/", "is the same as"),
     ("external_libraries:0", ["/srv/immich/upload/more"], "overlaps immich:upload_location"),
@@ -648,12 +661,13 @@ WRONG = (
     ("valkey:acl_users:0:password", [{**ACL, "name": "immich"}], "differs from immich:valkey:password"),
     # confirmations
     ("clean:delete_database", "immich2", "must be the value of immich:postgres:database"),
+    ("clean:delete_backups", "/var/backups", "must be the value of immich:backup:directory"),
     ("clean:delete_uploads", True, "must be text, not true or false"),
     ("clean:delete_uploads", "/srv/immich", "must be the value of immich:upload_location"),
 )
 
 
-NEIGHBOURS = ("network", "machine_learning", "podman")
+NEIGHBOURS = ("network", "machine_learning", "podman", "backup")
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}-{text}" for path, _, text in WRONG])

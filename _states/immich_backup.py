@@ -1,0 +1,160 @@
+"""
+Backups of Immich's database on this host
+=========================================
+
+The states of ``immich.backup``.
+"""
+
+import salt.utils.data
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "immich_backup"
+
+
+def __virtual__():
+    if "immich.backup_plan" not in __salt__:
+        return False, "The execution module immich_backup is missing: run saltutil.sync_all"
+    return __virtualname__
+
+
+def directory_present(name, user):
+    """
+    Make sure that the directory of the backups exists and that nobody but its user can look into it.
+
+    Nothing is created below a mount point that is not mounted: the backups would fill another disk than was meant.
+
+    name
+        Absolute path.
+
+    user
+        Who dumps.
+
+    .. code-block:: yaml
+
+        The directory of the backups is present:
+          immich_backup.directory_present:
+            - name: /var/backups/immich
+            - user: postgres
+    """
+    mount = __salt__["immich_app.mount_missing"](name)
+    if mount:
+        comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
+        return {"name": name, "changes": {}, "result": False, "comment": comment}
+    return __states__["file.directory"](name, user=user, mode="0700", makedirs=True)
+
+
+def passfile_managed(name, password_pillar, user):
+    """
+    Make sure that a file has the password of the database's administrator, as libpq reads it.
+
+    The form is that of the chapter *The Password File* in PostgreSQL's documentation: it holds for every server,
+    since one program alone reads it.
+
+    name
+        Path of the file.
+
+    password_pillar
+        Pillar path of the password, as in ``immich:postgres:admin:password``.
+
+    user
+        The only one who can read it.
+
+    .. code-block:: yaml
+
+        The backup's password is managed:
+          immich_backup.passfile_managed:
+            - name: /etc/immich-formula/backup.pgpass
+            - password_pillar: immich:postgres:admin:password
+            - user: root
+    """
+    password = salt.utils.data.traverse_dict_and_list(__pillar__, password_pillar, None, delimiter=":")
+    if not isinstance(password, str):
+        comment = f"The pillar has no password at {password_pillar}"
+        return {"name": name, "changes": {}, "result": False, "comment": comment}
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    return __states__["file.managed"](
+        name, contents=f"*:*:*:*:{escaped}", user=user, group="root", mode="0600", show_changes=False
+    )
+
+
+def scheduled(name, enabled=True):
+    """
+    Make sure that systemd knows the units as they stand on the disk, and that the timer runs, or does not.
+
+    name
+        Name of service and timer, without ending.
+
+    enabled
+        Whether the timer runs, now and after a boot. Defaults to ``True``.
+
+    .. code-block:: yaml
+
+        Backups are scheduled:
+          immich_backup.scheduled:
+            - name: immich-backup
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"{name}.timer is as specified"}
+    timer = f"{name}.timer"
+    try:
+        status = __salt__["immich_app.service_status"](timer)
+        ret["changes"] = _timer_changes(status, enabled)
+        if __opts__["test"]:
+            verb = "started" if enabled else "stopped"
+            return {**ret, "result": None, "comment": f"{timer} would be {verb}"} if ret["changes"] else ret
+        if status["outdated"] or __salt__["immich_app.service_status"](f"{name}.service")["outdated"]:
+            _systemctl("daemon-reload")
+        if not ret["changes"]:
+            return ret
+        _systemctl("enable" if enabled else "disable", "--now", timer)
+        left = _timer_changes(__salt__["immich_app.service_status"](timer), enabled)
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "changes": {}, "comment": f"{error}\nSee `systemctl status {timer}`"}
+    if left:
+        return {
+            **ret,
+            "result": False,
+            "comment": f"There were no errors, but {timer} is still not as specified: {left}",
+        }
+    return {**ret, "comment": f"{timer} was {'started' if enabled else 'stopped'}"}
+
+
+def _timer_changes(status, enabled):
+    wanted = {"timer": "active", "enabled": "enabled"} if enabled else {"timer": "inactive", "enabled": "disabled"}
+    there = {"timer": status["active"], "enabled": status["enabled"] or "disabled"}
+    return {key: {"old": there[key], "new": value} for key, value in wanted.items() if there[key] != value}
+
+
+def dead(name):
+    """
+    Make sure that no backup is being made, and none scheduled.
+
+    name
+        Name of service and timer, without ending. What does not exist is dead.
+
+    .. code-block:: yaml
+
+        No backup runs or is scheduled:
+          immich_backup.dead:
+            - name: immich-backup
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and not scheduled"}
+    try:
+        ret["changes"] = _timer_changes(__salt__["immich_app.service_status"](f"{name}.timer"), False)
+        service = __salt__["immich_app.service_status"](f"{name}.service")["active"]
+        if service not in ("inactive", "failed"):
+            ret["changes"]["service"] = {"old": service, "new": "inactive"}
+        if not ret["changes"]:
+            return ret
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": f"{name} would be stopped"}
+        _systemctl("disable", "--now", f"{name}.timer")
+        _systemctl("stop", f"{name}.service")
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "changes": {}, "comment": str(error)}
+    return {**ret, "comment": f"{name} was stopped"}
+
+
+def _systemctl(*arguments):
+    done = __salt__["cmd.run_all"](["systemctl", *arguments], python_shell=False, ignore_retcode=True)
+    if done["retcode"]:
+        raise CommandExecutionError(done["stderr"].strip() or f"systemctl {' '.join(arguments)} failed")

@@ -1,0 +1,108 @@
+"""
+The lock that keeps two of backup, restore and update from running at once
+===========================================================================
+
+A file that its holder has locked with flock(2), so that the kernel takes the lock away when the holder dies. What
+stands in it says who that is. Needs nothing but Python: the programs on the host use this file too.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+
+PATH = "/run/immich-formula/lock"
+# A holder writes who it is right after it has taken the lock; this long it may take, in seconds.
+PATIENCE = 5
+
+
+@contextlib.contextmanager
+def held(what, lend=False, borrow=False, path=PATH):
+    """
+    Hold the lock for a ``with`` block. A process that holds it already goes on holding it.
+
+    what
+        What it is held for, in one word, for whoever is turned away: ``backup``, ``restore``, ``update``.
+    lend
+        Whether a program that this process starts may work under the lock meanwhile. Defaults to ``False``.
+    borrow
+        Whether to work under the lock of a holder that lends it. When that one ends first, the lock is taken over.
+        Defaults to ``False``.
+    path
+        The file. Defaults to the one that all of the formula use.
+
+    Raises ``BlockingIOError`` with a sentence that says who holds it, and ``OSError`` if the file cannot be opened.
+
+    .. code-block:: python
+
+        with __utils__["immich_lock.held"]("restore"):
+            ...
+    """
+    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+", encoding="utf-8") as file:
+        own = {"what": what, "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "pid": os.getpid()}
+        holder = None
+        if not _locked(file):
+            holder = _holder(file)
+            if holder.get("pid") != os.getpid() and not (borrow and holder.get("lent")):
+                raise BlockingIOError(_sentence(holder))
+        if holder and holder["pid"] != os.getpid():
+            threading.Thread(target=_take_over, args=(path, own), daemon=True).start()
+            yield
+            return
+        _write(file, {**(holder or own), "lent": lend})
+        try:
+            yield
+        finally:
+            _write(file, holder or {})
+
+
+def _locked(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _take_over(path, own):
+    """Wait in the background until the lender lets go. The lock is then held until this process ends."""
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    fcntl.flock(file, fcntl.LOCK_EX)
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(own).encode(), 0)
+
+
+def _holder(file):
+    """Who holds the lock. What a holder that was killed has left is not believed."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        file.seek(0)
+        try:
+            holder = json.loads(file.read())
+            os.kill(holder["pid"], 0)
+        except PermissionError:
+            return holder  # somebody else's process, and alive
+        except (ValueError, KeyError, TypeError, ProcessLookupError):
+            time.sleep(0.05)
+        else:
+            return holder
+    return {}
+
+
+def _sentence(holder):
+    if not holder:
+        return "Another backup, restore or update is under way. Try again when it has ended."
+    return (
+        f"{holder['what'].capitalize()} under way since {holder['since']} (process {holder['pid']}). Try again when it "
+        "has ended."
+    )
+
+
+def _write(file, record):
+    file.seek(0)
+    file.truncate()
+    file.write(json.dumps(record) if record else "")
+    file.flush()

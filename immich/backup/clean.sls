@@ -1,0 +1,35 @@
+# Removes the timer, the service and the program that make backups. The backups stay, unless immich:clean:delete_backups
+# names their directory.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, []) }}
+{%- if settings %}
+{%-   set backup = salt["immich.backup_plan"](settings) %}
+
+No backup runs or is scheduled:
+  immich_backup.dead:
+    - name: immich-backup
+
+The backup's units are absent:
+  immich_app.units_absent:
+    - files: {{ [backup.files.timer, backup.files.service, backup.files.failed_service] | json }}
+    - require:
+      - No backup runs or is scheduled
+
+{%-   for file in ("program", "lock", "config", "passfile", "hook", "tmpfiles") %}
+
+The backup's {{ file }} is absent:
+  file.absent:
+    - name: {{ backup.files[file] }}
+    - require:
+      - The backup's units are absent
+{%-   endfor %}
+
+{%-   if settings.clean.delete_backups == settings.backup.directory %}
+
+The backups are deleted, as immich:clean:delete_backups says:
+  file.absent:
+    - name: {{ settings.backup.directory | json }}
+    - require:
+      - The backup's units are absent
+{%-   endif %}
+{%- endif %}

@@ -1,0 +1,136 @@
+# Backups of the database: the program that makes them, its service, and the timer. Requires the database.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.postgres"]) }}
+{%- if settings %}
+{%-   set backup = salt["immich.backup_plan"](settings) %}
+{%-   if not settings.postgres.managed %}
+
+pg_dump is installed:
+  pkg.installed:
+    - pkgs: {{ settings.lookup.postgres.client_packages | json }}
+    - require:
+      - sls: immich.postgres
+{%-   endif %}
+
+The directory of the backups is present:
+  immich_backup.directory_present:
+    - name: {{ settings.backup.directory | json }}
+    - user: {{ backup.user | json }}
+    - require:
+      - sls: immich.postgres
+
+The directory of the formula's programs' configuration is present:
+  file.directory:
+    - name: /etc/immich-formula
+    - user: root
+    - group: root
+    - mode: "0755"
+
+The backup's configuration is managed:
+  file.managed:
+    - name: {{ backup.files.config }}
+    - contents: {{ backup.config | json }}
+    - user: root
+    - group: root
+    - mode: "0644"
+    - require:
+      - The directory of the formula's programs' configuration is present
+
+{%-   if backup.password_pillar %}
+
+The backup's password is managed:
+  immich_backup.passfile_managed:
+    - name: {{ backup.files.passfile }}
+    - password_pillar: {{ backup.password_pillar }}
+    - user: {{ backup.user | json }}
+    - require:
+      - The directory of the formula's programs' configuration is present
+      - sls: immich.postgres
+{%-   else %}
+
+The backup needs no password:
+  file.absent:
+    - name: {{ backup.files.passfile }}
+{%-   endif %}
+
+The lock of backup, restore and update is made at boot:
+  file.managed:
+    - name: {{ backup.files.tmpfiles }}
+    - source: salt://immich/backup/files/tmpfiles.conf.jinja
+    - template: jinja
+    - context: {user: {{ backup.user | json }}}
+    - mode: "0644"
+
+The program that makes backups is present:
+  file.managed:
+    - name: {{ backup.files.program }}
+    - source: salt://immich/backup/files/immich-backup
+    - mode: "0755"
+    - makedirs: true
+
+The program's lock is present:
+  file.managed:
+    - name: {{ backup.files.lock }}
+    - source: salt://_utils/immich_lock.py
+    - mode: "0644"
+    - makedirs: true
+
+The backup's unit is present:
+  file.managed:
+    - name: {{ backup.files.service }}
+    - source: salt://immich/backup/files/immich-backup.service.jinja
+    - template: jinja
+    - context: {backup: {{ backup | json }}}
+    - mode: "0644"
+
+The backup's timer is present:
+  file.managed:
+    - name: {{ backup.files.timer }}
+    - source: salt://immich/backup/files/immich-backup.timer.jinja
+    - template: jinja
+    - context: {schedule: {{ settings.backup.schedule | json }}}
+    - mode: "0644"
+
+{%-   if settings.backup.on_failure %}
+
+The hook of a failed backup is present:
+  file.managed:
+    - name: {{ backup.files.hook }}
+    - contents: {{ ("#!/bin/sh\n" ~ settings.backup.on_failure) | json }}
+    - user: root
+    - group: root
+    - mode: "0700"
+    - require:
+      - The directory of the formula's programs' configuration is present
+
+The unit of a failed backup is present:
+  file.managed:
+    - name: {{ backup.files.failed_service }}
+    - source: salt://immich/backup/files/immich-backup-failed.service.jinja
+    - template: jinja
+    - context: {backup: {{ backup | json }}}
+    - mode: "0644"
+{%-   else %}
+
+No hook of a failed backup is present:
+  immich_app.units_absent:
+    - files: {{ [backup.files.failed_service, backup.files.hook] | json }}
+    - require:
+      - The backup's unit is present
+{%-   endif %}
+
+Backups are scheduled:
+  immich_backup.scheduled:
+    - name: immich-backup
+    - enabled: {{ settings.backup.enabled | json }}
+    - require:
+      - The directory of the backups is present
+      - The backup's configuration is managed
+      - The lock of backup, restore and update is made at boot
+      - The program that makes backups is present
+      - The program's lock is present
+      - The backup's unit is present
+      - The backup's timer is present
+      - {{ "The unit of a failed backup is present" if settings.backup.on_failure else "No hook of a failed backup is present" }}
+      - {{ "The backup's password is managed" if backup.password_pillar else "The backup needs no password" }}
+{%- endif %}
