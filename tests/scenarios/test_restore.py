@@ -1,7 +1,6 @@
 """The database is put back to what it was when a backup was made, or stays as it is."""
 
 import json
-import time
 
 import pytest
 
