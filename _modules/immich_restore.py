@@ -2,9 +2,9 @@
 Restore Immich's database from a backup, and rehearse that
 ==========================================================
 
-A backup is a file of ``pg_dump --format=custom``, as ``immich.backup`` makes it. What is in it is under the control of the
-application, and it runs when it is restored: so a superuser makes an empty database with its owner and its extensions,
-and ``pgsql.dump_restore`` does the rest, logged in as Immich's own role.
+A backup is a file of ``pg_dump --format=custom``, as ``immich.backup`` makes it. What is in it is under the control of
+the application, and it runs when it is restored: so a superuser makes an empty database with its owner and its
+extensions, and ``pgsql.dump_restore`` does the rest, logged in as Immich's own role.
 
 The database that Immich uses is always a whole one. A backup is restored into another, and both swap their names in one
 transaction. What a restore that was killed has left is told by names alone, ``DATABASE_KIND_TIME``:
@@ -12,8 +12,8 @@ transaction. What a restore that was killed has left is told by names alone, ``D
 restore, drill
     Half a database, of use to nobody: dropped by the next run.
 before
-    What Immich used before. It is dropped after the restored database has been verified; of a restore that was killed in
-    between it is kept, as ``kept``.
+    What Immich used before. It is dropped after the restored database has been verified; of a restore that was killed
+    in between it is kept, as ``kept``.
 drop
     Was about to be dropped.
 
@@ -35,6 +35,10 @@ from salt.exceptions import CommandExecutionError
 __virtualname__ = "immich"
 
 UNIT = "immich.service"
+DRILL_FILES = {
+    "service": "/etc/systemd/system/immich-restore-drill.service",
+    "timer": "/etc/systemd/system/immich-restore-drill.timer",
+}
 HBA_NAME = "immich restore"
 STAMP = "%Y%m%dT%H%M%SZ"
 HALVES = ("restore", "drill", "drop")
@@ -61,8 +65,8 @@ def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
 
     Whatever is wrong with the backup, the settings or the host is told before anything changes. Then Immich is stopped,
     what is there now is backed up, the backup is restored into a fresh database, and only when that is complete and its
-    rows are counted does it take the place of the old one. Immich is started and verified; if that fails, the old database is
-    put back. Photos and videos are not touched: a backup of the database does not hold them.
+    rows are counted does it take the place of the old one. Immich is started and verified; if that fails, the old
+    database is put back. Photos and videos are not touched: a backup of the database does not hold them.
 
     backup
         Name of a backup, as ``immich.backups`` lists them, or the path of such a file.
@@ -89,12 +93,8 @@ def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
     settings = _settings()
     path = _path(settings, backup)
     if not test and confirm != __opts__["id"]:
-        _refuse(
-            [
-                f"This replaces Immich's database on {__opts__['id']}. If that is meant, say confirm={__opts__['id']}; "
-                "test=True tells what would be done."
-            ]
-        )
+        meant = f"If that is meant, say confirm={__opts__['id']}; test=True tells what would be done."
+        _refuse([f"This replaces Immich's database on {__opts__['id']}. {meant}"])
     keep_old = keep_old or not dump_first
     with _locked("restore", test):
         contents = _read(settings, path)
@@ -153,7 +153,7 @@ def restore_recover(test=False):
     """
     Clear up after a restore that was killed, and start Immich. Nothing that Immich has used is dropped.
 
-    Every restore and every drill begin with the same, so this is for the case that there is nothing to restore any more.
+    Every restore and every drill begin with the same: this is for the case that there is nothing to restore any more.
 
     test
         Whether to only tell what would be done. Defaults to ``False``.
@@ -176,6 +176,34 @@ def restore_recover(test=False):
         _clear(settings)
         _systemctl("start")
     return names
+
+
+def restore_drill_plan(settings):
+    """
+    Return what the units of the restore drill need, decided once.
+
+    ``{"command": for ExecStart, "after": [units], "on_failure": bool, "files": {what: path}}``
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich.restore_drill_plan "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    """
+    # The Python and the configuration that this minion runs with, wherever its packages put their scripts.
+    words = [sys.executable, "-c", "from salt.scripts import salt_call; salt_call()"]
+    words += [f"--config-dir={os.path.dirname(__opts__['conf_file'])}", "--log-level=warning"]
+    words += ["--local"] if __opts__["file_client"] == "local" else []
+    unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
+    return {
+        "command": " ".join(map(__salt__["immich_app.unit_path"], [*words, "immich.restore_drill"])),
+        "after": [f"{name}.service" for name in sorted({unit, service})] if settings["postgres"]["managed"] else [],
+        "on_failure": bool(settings["backup"]["on_failure"]),
+        "files": DRILL_FILES,
+    }
 
 
 # What a killed restore leaves, and what becomes of it.
@@ -280,10 +308,8 @@ def _vector_problems(settings, contents):
     wanted = _vector_extension(contents, has)
     if wanted == has:
         return []
-    return [
-        f"The backup was made with the extension {wanted}, and Immich is set up with {has}: drop its database, set "
-        "immich:postgres:vector_extension, apply, and restore again."
-    ]
+    advice = "drop its database, set immich:postgres:vector_extension, apply, and restore again"
+    return [f"The backup was made with the extension {wanted}, and Immich is set up with {has}: {advice}."]
 
 
 def _vector_extension(contents, otherwise):
@@ -304,9 +330,9 @@ def _login_problems(settings):
         return []
     if __salt__["pgsql.login_works"](user, password, owner, database):
         return []
+    advice = f"its pg_hba.conf needs a record `host all {user} ADDRESS-OF-THIS-HOST scram-sha-256`"
     return [
-        f"PostgreSQL at {owner['host']} does not let {user} in from this host with the pillar's password: its "
-        f"pg_hba.conf needs a record `host all {user} ADDRESS-OF-THIS-HOST scram-sha-256`."
+        f"PostgreSQL at {owner['host']} does not let {user} in from this host with the pillar's password: {advice}."
     ]
 
 
@@ -334,14 +360,14 @@ def _app_problems(settings):
 
 
 def _steps(settings, contents, keep_old, dump_first):
-    database, rows = settings["postgres"]["database"], sum(contents["tables"].values())
+    database, user = settings["postgres"]["database"], settings["postgres"]["user"]
+    what = f"{len(contents['tables'])} tables with {sum(contents['tables'].values())} rows"
     left = [name for name, kind in _leftovers(settings).items() if kind in HALVES]
     return [
         *(f"drop {name}, which a restore that was killed has left" for name in left),
         f"stop {UNIT}",
         *(["back up what is there now"] if dump_first else []),
-        f"restore {len(contents['tables'])} tables with {rows} rows into a fresh database, as the role "
-        f"{settings['postgres']['user']}, and count them",
+        f"restore {what} into a fresh database, as the role {user}, and count them",
         f"have it take the place of the database {database}",
         f"start {UNIT} and verify it, or put the old database back if that fails",
         f"{'keep' if keep_old else 'drop'} the old database",
@@ -357,12 +383,10 @@ def _restored(settings, path, contents, keep_old, dump_first):
     fresh, before = _beside(database, "restore"), _beside(database, "before")
     _say(f"Stopping {UNIT}")
     _systemctl("stop")
-    try:
+    with _unchanged_if_it_fails(settings, fresh, served):
         kept = _backed_up() if dump_first and __salt__["pgsql.database_exists"](database, connection) else None
         _fill(settings, path, contents, fresh)
         _take_over(settings, fresh, before)
-    except BaseException as error:
-        _give_up(settings, fresh, served, error)
     trouble = _trouble(settings, known)
     if trouble:
         _put_back(settings, before, served, trouble)
@@ -409,18 +433,25 @@ def _take_over(settings, fresh, before):
     __salt__["pgsql.database_rename"]({**({database: before} if there else {}), fresh: database}, connection)
 
 
-def _give_up(settings, fresh, served, error):
-    """Before the swap: what Immich used is as it was."""
-    _say(f"The restore failed: {error}")
-    database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
-    with contextlib.suppress(CommandExecutionError):  # the next run drops it
-        __salt__["pgsql.wait_until_ready"](connection)
-        _drop(fresh, connection)
-    if served:
-        _systemctl("start", "--no-block")
-    raise CommandExecutionError(
-        f"Not restored; the database {database} is as it was{' and Immich is started again' if served else ''}: {error}"
-    ) from error
+@contextlib.contextmanager
+def _unchanged_if_it_fails(settings, fresh, served):
+    """Until the swap, what Immich used is as it was: whatever ends the block before, Immich starts on it again."""
+    connection, complete = settings["postgres"]["connection"], False
+    try:
+        yield
+        complete = True
+    except CommandExecutionError as error:
+        _say(f"The restore failed: {error}")
+        unchanged = f"the database {settings['postgres']['database']} is as it was"
+        again = " and Immich is started again" if served else ""
+        raise CommandExecutionError(f"Not restored; {unchanged}{again}: {error}") from error
+    finally:
+        if not complete:
+            with contextlib.suppress(CommandExecutionError):  # the next run drops it
+                __salt__["pgsql.wait_until_ready"](connection)
+                _drop(fresh, connection)
+        if not complete and served:
+            _systemctl("start", "--no-block")
 
 
 def _trouble(settings, known):
@@ -495,9 +526,8 @@ def _clear(settings):
             _say(f"Dropping {name}, which a restore that was killed has left")
             _drop(name, connection)
         else:
-            _say(
-                f"Keeping {name}, which Immich used before a restore that was killed, as {_leave(name, True, connection)}"
-            )
+            kept = _leave(name, True, connection)
+            _say(f"Keeping {name}, which Immich used before a restore that was killed, as {kept}")
     if settings["postgres"]["managed"] and __salt__["pgsql.hba_get"](HBA_NAME, connection=connection)["lines"]:
         __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
 

@@ -64,8 +64,8 @@ def trap(pg, as_superuser=False):
         CREATE FUNCTION public.t_check(i int) RETURNS boolean IMMUTABLE {body % "true"};
         CREATE FUNCTION public.t_value(i int) RETURNS int IMMUTABLE {body % "i"};
         CREATE FUNCTION public.t_trigger() RETURNS trigger {body % "NEW"};
-        CREATE TABLE public.t (id int CHECK (public.t_check(id)), made int GENERATED ALWAYS AS (public.t_value(id)) STORED,
-            given int DEFAULT public.t_value(1));
+        CREATE TABLE public.t (id int CHECK (public.t_check(id)), given int DEFAULT public.t_value(1),
+            made int GENERATED ALWAYS AS (public.t_value(id)) STORED);
         CREATE TRIGGER t_trigger BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.t_trigger();
         INSERT INTO public.t (id) SELECT generate_series(1, 3);
         CREATE INDEX t_index ON public.t (public.t_value(id));
@@ -96,6 +96,9 @@ def test_a_dump_is_read_whole_and_restored_with_its_rows(pg, dumped):
         CREATE TABLE "T, of (odd) names" (a int, "b ""c" text);
         INSERT INTO "T, of (odd) names" VALUES (1, E'x\\ty\\nz'), (2, '\\.'), (3, NULL);
         CREATE TABLE none (a int);
+        CREATE FUNCTION inner_check(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 > 0';
+        CREATE FUNCTION outer_check(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN inner_check($1); END';
+        ALTER TABLE "T, of (odd) names" ADD CHECK (outer_check(a));
         CREATE TABLE place (lat float8, lon float8);
         INSERT INTO place VALUES (48.8, 2.3);
         CREATE INDEX ON place USING gist (ll_to_earth(lat, lon));
