@@ -75,6 +75,12 @@ def trap(pg, as_superuser=False):
     )
 
 
+def disarm(pg):
+    """Take back what the trap has gained."""
+    LOOT.unlink()
+    pg.call.role_set("t_owner", superuser=False, createrole=False)
+
+
 def gained(pg):
     """What a trap could have changed."""
     powers = pg.call.role_get("t_owner")
@@ -97,7 +103,8 @@ def test_a_dump_is_read_whole_and_restored_with_its_rows(pg, dumped):
         INSERT INTO "T, of (odd) names" VALUES (1, E'x\\ty\\nz'), (2, '\\.'), (3, NULL);
         CREATE TABLE none (a int);
         CREATE FUNCTION inner_check(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 > 0';
-        CREATE FUNCTION outer_check(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN inner_check($1); END';
+        CREATE FUNCTION outer_check(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql
+            AS 'BEGIN RETURN inner_check($1); END';
         ALTER TABLE "T, of (odd) names" ADD CHECK (outer_check(a));
         CREATE TABLE place (lat float8, lon float8);
         INSERT INTO place VALUES (48.8, 2.3);
@@ -141,9 +148,14 @@ def test_what_is_no_dump_is_refused(pg, tmp_path):
 def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
     trap(pg)
     path = dumped()
-    assert gained(pg) == ["superuser", "createrole", "loot"]  # the trap works: it was sprung by a superuser
-    LOOT.unlink()
-    pg.call.role_set("t_owner", superuser=False, createrole=False)
+    disarm(pg)
+    # The trap works: this is what a superuser who restores the dump would give away.
+    pg.call.database_create("t_lost", owner="t_owner", encoding="UTF8")
+    command = ["runuser", "-u", "postgres", "--", "pg_restore", "--no-owner", "--role=t_owner", "--dbname=t_lost"]
+    with open(path, "rb") as file:
+        subprocess.run(command, stdin=file, check=True)
+    assert gained(pg) == ["superuser", "createrole", "loot"]
+    disarm(pg)
     pg.call.dump_restore(path, "t_to", OWNER)
     assert pg.call.row_counts("t_to", OWNER) == {"public.t": 3}
     assert gained(pg) == []
