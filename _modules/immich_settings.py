@@ -231,8 +231,7 @@ def _evaluate(pillar, problems, files):
     gateway, trouble = _gateway_address(settings)
     found += trouble
     found += _check_host(settings, networks, wrong | {path for path, _ in found})
-    if settings["backup"]["schedule"] != files["defaults"]["backup"]["schedule"]:
-        found += _check_schedule(settings["backup"]["schedule"], _systemd_understands)
+    found += _check_schedules(settings["backup"], files["defaults"]["backup"], _systemd_understands)
     problems += [each for each in found if not _below(each[0], wrong)]
 
     if problems:
@@ -830,9 +829,10 @@ def _check_host(settings, networks, wrong):
             yield from (((*path, "subnet"), message) for message in _conflicts(network))
 
 
-def _check_schedule(schedule, understood):
-    if not understood(schedule):
-        yield ("backup", "schedule"), "is no calendar event of systemd.time(7), such as *-*-* 02:30:00 or daily"
+def _check_schedules(backup, defaults, understood):
+    for key in ("schedule", "restore_drill"):
+        if backup[key] != defaults[key] and not understood(backup[key]):
+            yield ("backup", key), "is no calendar event of systemd.time(7), such as *-*-* 02:30:00 or daily"
 
 
 def _systemd_understands(schedule):

@@ -48,10 +48,12 @@ dry run can tell "not there yet" from "broken".
 """
 
 import base64
+import collections
 import contextlib
 import hashlib
 import hmac
 import ipaddress
+import itertools
 import os
 import pwd
 import re
@@ -60,7 +62,9 @@ import select
 import shutil
 import socket
 import stringprep
+import subprocess
 import tempfile
+import threading
 import time
 import unicodedata
 
@@ -86,6 +90,10 @@ except ImportError:
 SESSIONS = "pgsql.sessions"
 SETTING_KINDS = "pgsql.setting_kinds"
 EXTENSION_OFFERS = "pgsql.extension_offers"
+
+OBJECT_IN_USE = "55006"
+# Somebody may connect between the end of the connections and the renaming, which waits 5 seconds for them.
+RENAME_ATTEMPTS = 5
 
 # More open sessions than these are closed, oldest first: a server has 100 by default for everybody.
 MAX_SESSIONS = 8
@@ -172,6 +180,24 @@ EXTENSION_ADMINS = ["azure_pg_admin", "cloudsqlsuperuser", "rds_superuser"]
 SCRAM_VERIFIER = re.compile(r"SCRAM-SHA-256\$(\d+):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]{44}):([A-Za-z0-9+/=]{44})")
 MD5_VERIFIER = re.compile(r"md5[0-9a-f]{32}")
 SCRAM_ITERATIONS = 4096
+
+# Where packages put a server's own client programs: Debian, PostgreSQL's own RPMs.
+CLIENT_FOLDERS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
+# A user that no process has and no file belongs to: https://systemd.io/UIDS-GIDS keeps 65520 to 65533 unused.
+NOBODY = 65533
+UNPRIVILEGED = (
+    *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"),
+    *("--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"),
+)
+# Entries of `pg_restore --list` that only a superuser can restore.
+NOT_RESTORED = re.compile(r"\d+; \d+ \d+ (EXTENSION - |SCHEMA - public |COMMENT - (EXTENSION |SCHEMA public ))")
+# dumpSearchPath() in src/bin/pg_dump/pg_dump.c, the same since PostgreSQL 10.3.
+DUMP_SEARCH_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);\n"
+OUR_SEARCH_PATH = b"SET search_path = public, pg_catalog;"
+IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[^\s".,()]+')
+COPY_STATEMENT = re.compile(
+    rf"COPY ((?:{IDENTIFIER.pattern})(?:\.(?:{IDENTIFIER.pattern}))?) (?:\((.*)\) )?FROM stdin;\n"
+)
 
 HBA_NETWORK_TYPES = {"host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"}
 HBA_TAG = "# Salt: "
@@ -433,7 +459,9 @@ def _sql_errors():
         # Not str(err): it may quote the statement, and with it a password verifier.
         parts = [err.diag.message_primary, err.diag.message_detail, err.diag.message_hint]
         message = ". ".join(part.rstrip(".") for part in parts if part) or str(err).strip()
-        raise CommandExecutionError(f"PostgreSQL: {message}.") from None
+        error = CommandExecutionError(f"PostgreSQL: {message}.")
+        error.sqlstate = err.pgcode
+        raise error from None
     except ValueError as err:  # psycopg2's, of a text with a NUL
         raise SaltInvocationError(f"PostgreSQL: {err}") from None
 
@@ -1484,6 +1512,43 @@ def database_drop(name, force=False, connection=None):
     _run_alone(connection, _compose("DROP DATABASE {} {}", _name(name), sql.SQL("WITH (FORCE)" if force else "")))
 
 
+def database_rename(names, connection=None):
+    """
+    Rename databases, all of them at the same moment or none, ending the connections to them first.
+
+    names
+        ``{name: new name}``, in their order.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the server refuses, or somebody connects again and again.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.database_rename '{shop: shop_old, shop_new: shop}'
+    """
+    statements = [_compose("ALTER DATABASE {} RENAME TO {}", _name(old), _name(new)) for old, new in names.items()]
+    for name in names:
+        disconnect(name)
+    for left in reversed(range(RENAME_ATTEMPTS)):
+        _query(
+            connection,
+            """
+            SELECT pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity
+            WHERE datname = ANY (%s) AND pid <> pg_backend_pid()
+            """,
+            (list(names),),
+        )
+        try:
+            _run_together(connection, statements)
+            return
+        except CommandExecutionError as err:
+            if getattr(err, "sqlstate", None) != OBJECT_IN_USE or not left:
+                raise
+
+
 def database_usage(name, connection=None):
     """
     Return what would be lost with a database: its size, readable, and the number of connections to it.
@@ -2215,6 +2280,303 @@ def _refuse_missing_libraries(libraries, connection):
             raise CommandExecutionError(
                 f"The server has no library {entry}, and would not start with it preloaded: install its package."
             )
+
+
+# -- dumps -------------------------------------------------------------------------------------------------
+
+
+def dump_read(path, rows_of=(), progress=None, connection=None):
+    """
+    Read a dump that ``pg_dump --format=custom`` wrote, from its first byte to its last, and tell what is in it.
+
+    ``tables`` maps each table to the number of its rows, ``extensions`` lists the extensions that the dump wants,
+    ``size`` is what the rows take as text, in bytes, ``rows`` maps the tables of ``rows_of`` to their rows, each a
+    dictionary of texts as COPY writes them. Tables are called ``schema.table``.
+
+    Nothing in the dump is run, and the program that reads it has no privileges on this host.
+
+    path
+        Path of the file.
+    rows_of
+        Tables whose rows are returned: small ones. Defaults to none.
+    progress
+        A function that is called with the number of bytes read so far. Defaults to none.
+    connection
+        Whose server's version of ``pg_restore`` is used. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the file cannot be read, is truncated or is not such a dump.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.dump_read /var/backups/shop.dump
+    """
+    program = _client_program("pg_restore", connection)
+    extensions = re.findall(r"^\d+; \d+ \d+ EXTENSION - (\S+)", _dump_list(program, path), re.MULTILINE)
+    counter = _RowCounter(rows_of)
+    command = [program, "--data-only", "--file=-"]
+    with tempfile.TemporaryFile() as errors:
+        with _reading_dump(command, path, progress, stdout=subprocess.PIPE, stderr=errors) as process:
+            for line in process.stdout:
+                counter.take(line)
+        errors.seek(0)
+        _refuse_failed(process, errors.read())
+    return {"tables": counter.tables, "extensions": extensions, "size": counter.size, "rows": counter.rows}
+
+
+def dump_restore(path, database, connection, progress=None, doing=None):
+    """
+    Restore a dump that ``pg_dump --format=custom`` wrote into an empty database, as a role that is no superuser.
+
+    Restoring a dump runs what is in it: checks, expressions of indexes, defaults, and whatever somebody wrote into the
+    file. So the session has been logged in as the role that will own it all; one of a superuser with ``SET ROLE``
+    could be taken back by the dump. ``pg_restore`` speaks to the server itself: without ``psql``, no line of a dump
+    is a command of psql. It runs without privileges on this host.
+
+    All happens in one transaction, and the first error ends it. Extensions, the schema ``public`` and the comments on
+    these are left out, as a superuser makes them before; so are owners and privileges. ``search_path`` is
+    ``public, pg_catalog`` meanwhile, for functions that call others without naming their schema.
+
+    path
+        Path of the file.
+    database
+        Name of the database.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Its role runs and owns what is restored.
+    progress
+        A function that is called with the number of bytes restored so far. Defaults to none.
+    doing
+        A function that is called with what ``pg_restore`` does next, a line of text. Defaults to none.
+
+    Raises ``CommandExecutionError`` if the role is a superuser, or the server refuses a part of the dump.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.dump_restore /var/backups/shop.dump shop '{host: 127.0.0.1, user: shop, password_pillar: a:b}'
+    """
+    if _is_superuser(connection, database):
+        raise CommandExecutionError("A dump is not restored by a superuser: what is in it would run as one.")
+    settings = _settings(connection)
+    program = _client_program("pg_restore", connection, database)
+    listed = _dump_list(program, path).splitlines(keepends=True)
+    target = {key: settings[key] for key in LIBPQ_ARGUMENTS if key in settings}
+    password = _secret(**{key: settings.get(key) for key in ("password", "password_pillar", "password_file")}) or ""
+    escaped = password.replace("\\", "\\\\").replace(":", "\\:")
+    restored = "".join(line for line in listed if not NOT_RESTORED.match(line))
+    with _memory_file(restored) as entries, _memory_file(f"*:*:*:*:{escaped}\n") as passwords:
+        command = [
+            program, "--single-transaction", "--exit-on-error", "--verbose", "--no-password", "--no-owner",
+            "--no-privileges", "--no-tablespaces", "--no-security-labels", "--no-publications", "--no-subscriptions",
+            f"--use-list={entries}", f"--dbname={psycopg2.extensions.make_dsn(dbname=database, **target)}",
+        ]  # fmt: skip
+        errors = collections.deque(maxlen=50)
+        with _reading_dump(command, path, progress, passwords, stderr=subprocess.PIPE) as process:
+            for line in process.stderr:
+                errors.append(line)
+                if doing and line.startswith(b"pg_restore: "):
+                    doing(_printable(line).removeprefix("pg_restore: "))
+        _refuse_failed(process, b"".join(errors))
+
+
+def row_counts(database, connection=None):
+    """
+    Return the number of rows of each table of a database, as ``{"schema.table": rows}``.
+
+    Only tables are read, no views: nothing of what the database's owner has written is run.
+
+    database
+        Name of the database.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the role may not read one of them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.row_counts immich
+    """
+    tables = _query(
+        connection,
+        """
+        SELECT n.nspname AS schema, c.relname AS name
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema'
+            AND n.nspname NOT LIKE 'pg\\_%%'
+        ORDER BY 1, 2
+        """,
+        database=database,
+    )
+    counts = {}
+    for table in tables:
+        statement = _compose("SELECT count(*) AS rows FROM ONLY {}", sql.Identifier(table["schema"], table["name"]))
+        counts[f"{table['schema']}.{table['name']}"] = _query(connection, statement, database=database)[0]["rows"]
+    return counts
+
+
+def analyze(database, connection=None):
+    """
+    Collect the statistics that the planner needs, which a dump does not hold.
+
+    database
+        Name of the database.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the server refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.analyze immich
+    """
+    _run_alone(connection, sql.SQL("ANALYZE"), database)
+
+
+def _client_program(name, connection, database=None):
+    """The program of the server's own version, or else the one in the path: another version may not understand it."""
+    version = _server_version(connection, database)
+    major = version // 10000
+    for folder in CLIENT_FOLDERS:
+        path = f"{folder.format(major=major)}/{name}"
+        if os.access(path, os.X_OK):
+            return path
+    path = shutil.which(name)
+    if path is None:
+        raise CommandExecutionError(f"There is no {name} on this host: install PostgreSQL's client, version {major}.")
+    return path
+
+
+def _dump_list(program, path):
+    with tempfile.TemporaryFile() as errors:
+        with _reading_dump([program, "--list"], path, None, stdout=subprocess.PIPE, stderr=errors) as process:
+            listed = process.stdout.read()
+        errors.seek(0)
+        _refuse_failed(process, errors.read())
+    return listed.decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def _reading_dump(command, path, progress, password_file="/dev/null", **streams):
+    """Run a program that reads a dump on its standard input, as nobody in particular; end it with the block."""
+    with _opened(path) as dump:
+        process = subprocess.Popen(
+            [*UNPRIVILEGED, *command],
+            stdin=subprocess.PIPE,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PGPASSFILE": password_file},
+            cwd="/",
+            pass_fds=[int(part.rpartition("/")[2]) for part in _memory_files(command, password_file)],
+            **{"stdout": subprocess.DEVNULL, **streams},
+        )
+        feeder = threading.Thread(target=_feed, args=(dump, process.stdin, progress), daemon=True)
+        feeder.start()
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            process.wait()
+            feeder.join()
+            for stream in (process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+
+
+def _opened(path):
+    try:
+        return open(path, "rb")
+    except OSError as err:
+        raise CommandExecutionError(f"Cannot read {path}: {err.strerror}.") from None
+
+
+def _feed(dump, pipe, progress):
+    done = 0
+    # Whoever reads may end before the file does, and has its own words for it.
+    with contextlib.suppress(BrokenPipeError), contextlib.closing(pipe):
+        # The entry is one of the first, and what replaces it has its length.
+        block = dump.read(1024 * 1024).replace(DUMP_SEARCH_PATH, OUR_SEARCH_PATH.ljust(len(DUMP_SEARCH_PATH)), 1)
+        while block:
+            pipe.write(block)
+            done += len(block)
+            if progress:
+                progress(done)
+            block = dump.read(1024 * 1024)
+
+
+def _memory_files(command, *others):
+    words = [word.partition("=")[2] for word in command] + list(others)
+    return [word for word in words if word.startswith("/proc/self/fd/")]
+
+
+@contextlib.contextmanager
+def _memory_file(text):
+    """A file that only a program that inherits it can open: nothing of it is left behind, whatever happens."""
+    number = os.memfd_create("pgsql")
+    try:
+        os.fchmod(number, 0o600)  # libpq ignores a file of passwords that others may read
+        os.fchown(number, NOBODY, NOBODY)
+        with open(number, "w", encoding="utf-8", closefd=False) as file:
+            file.write(text)
+        yield f"/proc/self/fd/{number}"
+    finally:
+        os.close(number)
+
+
+def _refuse_failed(process, errors):
+    if process.returncode == 0:
+        return
+    lines = [_printable(line).removeprefix("pg_restore: ") for line in errors.splitlines()]
+    # After it stands the whole statement.
+    said = list(itertools.takewhile(lambda line: not line.startswith("Command was:"), _from_first_error(lines)))
+    raise CommandExecutionError(f"pg_restore: {' '.join(said)[:1500] or f'exit {process.returncode}'}")
+
+
+def _from_first_error(lines):
+    return list(itertools.dropwhile(lambda line: "error:" not in line, lines)) or lines
+
+
+def _printable(line):
+    """Names in a dump may hold what a terminal takes for a command."""
+    text = line.decode("utf-8", "replace").rstrip()
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+class _RowCounter:
+    """Counts rows in what ``pg_restore --data-only`` writes: after `COPY … FROM stdin;` a line each, up to `\\.`"""
+
+    def __init__(self, rows_of):
+        self.tables, self.size = {}, 0
+        self.rows = {table: [] for table in rows_of}
+        self._table = self._columns = None
+
+    def take(self, line):
+        if self._table is None:
+            self._begin(line)
+        elif line == b"\\.\n":
+            self._table = None
+        else:
+            self.tables[self._table] += 1
+            self.size += len(line)
+            if self._table in self.rows:
+                values = line.decode("utf-8", "replace").removesuffix("\n").split("\t")
+                self.rows[self._table].append(dict(zip(self._columns, values)))
+
+    def _begin(self, line):
+        match = COPY_STATEMENT.fullmatch(line.decode("utf-8", "replace"))
+        if match:
+            self._table = ".".join(map(_unquoted, IDENTIFIER.findall(match[1])))
+            self._columns = [_unquoted(name) for name in IDENTIFIER.findall(match[2] or "")]
+            self.tables.setdefault(self._table, 0)
+
+
+def _unquoted(name):
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 # -- pg_hba.conf -------------------------------------------------------------------------------------------

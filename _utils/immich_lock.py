@@ -33,6 +33,8 @@ def held(what, lend=False, borrow=False, path=PATH):
     path
         The file. Defaults to the one that all of the formula use.
 
+    The block is given what it works for in the end: ``what``, or what the holder whose lock it borrows says.
+
     Raises ``BlockingIOError`` with a sentence that says who holds it, and ``OSError`` if the file cannot be opened.
 
     .. code-block:: python
@@ -50,11 +52,11 @@ def held(what, lend=False, borrow=False, path=PATH):
                 raise BlockingIOError(_sentence(holder))
         if holder and holder["pid"] != os.getpid():
             threading.Thread(target=_take_over, args=(path, own), daemon=True).start()
-            yield
+            yield holder["what"]
             return
         _write(file, {**(holder or own), "lent": lend})
         try:
-            yield
+            yield (holder or own)["what"]
         finally:
             _write(file, holder or {})
 

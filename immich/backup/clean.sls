@@ -5,6 +5,18 @@
 {%- if settings %}
 {%-   set backup = salt["immich.backup_plan"](settings) %}
 
+{%-   set drill = salt["immich.restore_drill_plan"](settings) %}
+
+No restore drill runs or is scheduled:
+  immich_backup.dead:
+    - name: immich-restore-drill
+
+The restore drill's units are absent:
+  immich_app.units_absent:
+    - files: {{ drill.files.values() | list | json }}
+    - require:
+      - No restore drill runs or is scheduled
+
 No backup runs or is scheduled:
   immich_backup.dead:
     - name: immich-backup

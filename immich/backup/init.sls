@@ -88,7 +88,7 @@ The backup's timer is present:
     - name: {{ backup.files.timer }}
     - source: salt://immich/backup/files/immich-backup.timer.jinja
     - template: jinja
-    - context: {schedule: {{ settings.backup.schedule | json }}}
+    - context: {schedule: {{ settings.backup.schedule | json }}, what: the backups of Immich's database}
     - mode: "0644"
 
 {%-   if settings.backup.on_failure %}
@@ -133,4 +133,43 @@ Backups are scheduled:
       - The backup's timer is present
       - {{ "The unit of a failed backup is present" if settings.backup.on_failure else "No hook of a failed backup is present" }}
       - {{ "The backup's password is managed" if backup.password_pillar else "The backup needs no password" }}
+
+{%-   set drill = salt["immich.restore_drill_plan"](settings) %}
+{%-   if settings.backup.restore_drill %}
+
+The restore drill's unit is present:
+  file.managed:
+    - name: {{ drill.files.service }}
+    - source: salt://immich/backup/files/immich-restore-drill.service.jinja
+    - template: jinja
+    - context: {drill: {{ drill | json }}}
+    - mode: "0644"
+
+The restore drill's timer is present:
+  file.managed:
+    - name: {{ drill.files.timer }}
+    - source: salt://immich/backup/files/immich-backup.timer.jinja
+    - template: jinja
+    - context: {schedule: {{ settings.backup.restore_drill | json }}, what: the rehearsals of a restore}
+    - mode: "0644"
+
+The restore drill is scheduled:
+  immich_backup.scheduled:
+    - name: immich-restore-drill
+    - require:
+      - Backups are scheduled
+      - The restore drill's unit is present
+      - The restore drill's timer is present
+{%-   else %}
+
+No restore drill is scheduled:
+  immich_backup.dead:
+    - name: immich-restore-drill
+
+The restore drill's units are absent:
+  immich_app.units_absent:
+    - files: {{ drill.files.values() | list | json }}
+    - require:
+      - No restore drill is scheduled
+{%-   endif %}
 {%- endif %}

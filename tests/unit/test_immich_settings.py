@@ -567,6 +567,7 @@ WRONG = (
     ("backup:directory", "/srv/../var/backups/immich", "must not hold .."),
     # backups
     ("backup:schedule", "nonsense", "is no calendar event"),
+    ("backup:restore_drill", "nonsense", "is no calendar event"),
     ("backup:schedule", "daily\nExecStart=/bin/sh", "a calendar event"),
     ("backup:schedule", "02:30 # at night", "a calendar event"),
     ("backup:keep", 0, "must be from 1 to 10000"),

@@ -1,0 +1,622 @@
+"""
+Restore Immich's database from a backup, and rehearse that
+==========================================================
+
+A backup is a file of ``pg_dump --format=custom``, as ``immich.backup`` makes it. What is in it is under the control of
+the application, and it runs when it is restored: so a superuser makes an empty database with its owner and its
+extensions, and ``pgsql.dump_restore`` does the rest, logged in as Immich's own role.
+
+The database that Immich uses is always a whole one. A backup is restored into another, and both swap their names in one
+transaction. What a restore that was killed has left is told by names alone, ``DATABASE_KIND_TIME``:
+
+restore, drill
+    Half a database, of use to nobody: dropped by the next run.
+before
+    What Immich used before. It is dropped after the restored database has been verified; of a restore that was killed
+    in between it is kept, as ``kept``.
+drop
+    Was about to be dropped.
+
+On Salt's command line this module is ``immich``, together with others of that name.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import sys
+import syslog
+import time
+
+import salt.utils.data
+import salt.utils.hashutils
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "immich"
+
+UNIT = "immich.service"
+DRILL_FILES = {
+    "service": "/etc/systemd/system/immich-restore-drill.service",
+    "timer": "/etc/systemd/system/immich-restore-drill.timer",
+}
+HBA_NAME = "immich restore"
+STAMP = "%Y%m%dT%H%M%SZ"
+HALVES = ("restore", "drill", "drop")
+# What PostgreSQL cuts names to, in bytes, without the longest of the endings above.
+LONGEST_NAME = 63 - len("_restore_20261124T203000Z")
+MIGRATIONS = ("public.kysely_migrations", "public.migrations")
+VERSIONS = "public.version_history"
+# Measured on embeddings, which are most of it: two thirds of its text is what a vector takes with its index.
+SPACE_FACTOR = 1.5
+# Immich's documentation: from before this version no other one may follow but this.
+LAST_STOP = (1, 132, 3)
+SECONDS_BETWEEN_LINES = 10
+
+
+def __virtual__():
+    if "pgsql.version" not in __salt__:
+        return False, "immich.restore needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    return __virtualname__
+
+
+def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
+    """
+    Put the database back to what it was when a backup was made.
+
+    Whatever is wrong with the backup, the settings or the host is told before anything changes. Then Immich is stopped,
+    what is there now is backed up, the backup is restored into a fresh database, and only when that is complete and its
+    rows are counted does it take the place of the old one. Immich is started and verified; if that fails, the old
+    database is put back. Photos and videos are not touched: a backup of the database does not hold them.
+
+    backup
+        Name of a backup, as ``immich.backups`` lists them, or the path of such a file.
+    confirm
+        The minion's id, to say that this host is meant.
+    keep_old
+        Whether to keep the database that was there, under another name. Defaults to ``False``.
+    dump_first
+        Whether to back up what is there now. ``False`` is for a database that cannot be read any more, and
+        then it is kept as with ``keep_old``. Defaults to ``True``.
+    test
+        Whether to only tell what would be done. Defaults to ``False``.
+
+    Raises ``CommandExecutionError`` if the backup cannot be restored; what there was then serves on.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich.restore immich_20261124T203000Z_v3.0.3.dump test=True
+        salt-call immich.restore immich_20261124T203000Z_v3.0.3.dump confirm=photos.example.org
+    """
+    test = bool(test or __opts__["test"])
+    settings = _settings()
+    path = _path(settings, backup)
+    if not test and confirm != __opts__["id"]:
+        meant = f"If that is meant, say confirm={__opts__['id']}; test=True tells what would be done."
+        _refuse([f"This replaces Immich's database on {__opts__['id']}. {meant}"])
+    keep_old = keep_old or not dump_first
+    with _locked("restore", test):
+        contents = _read(settings, path)
+        _refuse([*_problems(settings, contents, path), *_app_problems(settings)])
+        if test:
+            return {"backup": path, "would": _steps(settings, contents, keep_old, dump_first)}
+        return _restored(settings, path, contents, keep_old, dump_first)
+
+
+def restore_drill(backup=None):
+    """
+    Rehearse a restore: restore a backup into a scratch database, count its rows, and drop it. Immich serves on.
+
+    ``changed`` in the answer tells of which tables Immich has another number of rows ``now`` than the ``backup``. The
+    scratch database has as many as the backup, or this fails.
+
+    backup
+        Name of a backup, or the path of such a file. Defaults to the newest backup.
+
+    Raises ``CommandExecutionError`` if the backup cannot be restored.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich.restore_drill
+    """
+    settings = _settings()
+    path = _path(settings, backup or _newest())
+    database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
+    begin = time.monotonic()
+    with _locked("restore drill"):
+        contents = _read(settings, path)
+        _refuse(_problems(settings, contents, path))
+        _clear(settings)
+        scratch = _beside(database, "drill")
+        try:
+            _fill(settings, path, contents, scratch)
+            with _let_in(settings, database):
+                now = __salt__["pgsql.row_counts"](database, _owner(settings, database))
+        finally:
+            _drop(scratch, connection)
+    rows = sum(contents["tables"].values())
+    seconds = round(time.monotonic() - begin)
+    _say(f"{os.path.basename(path)} can be restored: {len(contents['tables'])} tables, {rows} rows, in {seconds} s")
+    held = contents["tables"]
+    changed = {
+        table: {"backup": held.get(table), "now": now.get(table)}
+        for table in sorted({*held, *now})
+        if held.get(table) != now.get(table)
+    }
+    return {"backup": path, "tables": len(held), "rows": rows, "seconds": seconds, "changed": changed}
+
+
+def restore_recover(test=False):
+    """
+    Clear up after a restore that was killed, and start Immich. Nothing that Immich has used is dropped.
+
+    Every restore and every drill begin with the same: this is for the case that there is nothing to restore any more.
+
+    test
+        Whether to only tell what would be done. Defaults to ``False``.
+
+    Raises ``CommandExecutionError`` if Immich does not start.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich.restore_recover
+    """
+    settings = _settings()
+    test = bool(test or __opts__["test"])
+    with _locked("restore", test):
+        left = _leftovers(settings)
+        names = {kind: [name for name, of in left.items() if of in kinds] for kind, kinds in KINDS_LEFT.items()}
+        if test:
+            return {"would": {**names, "start": UNIT}}
+        _clear(settings)
+        _systemctl("start")
+    return names
+
+
+def restore_drill_plan(settings):
+    """
+    Return what the units of the restore drill need, decided once.
+
+    ``{"command": for ExecStart, "after": [units], "on_failure": bool, "files": {what: path}}``
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich.restore_drill_plan "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    """
+    # The Python and the configuration that this minion runs with, wherever its packages put their scripts.
+    words = [sys.executable, "-c", "from salt.scripts import salt_call; salt_call()"]
+    words += [f"--config-dir={os.path.dirname(__opts__['conf_file'])}", "--log-level=warning"]
+    words += ["--local"] if __opts__["file_client"] == "local" else []
+    unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
+    return {
+        "command": " ".join(map(__salt__["immich_app.unit_path"], [*words, "immich.restore_drill"])),
+        "after": [f"{name}.service" for name in sorted({unit, service})] if settings["postgres"]["managed"] else [],
+        "on_failure": bool(settings["backup"]["on_failure"]),
+        "files": DRILL_FILES,
+    }
+
+
+# What a killed restore leaves, and what becomes of it.
+KINDS_LEFT = {"drop": HALVES, "keep": ("before",)}
+
+
+# -- what is refused before anything changes ---------------------------------------------------------------
+
+
+def _settings():
+    settings = __salt__["immich_settings.get"]()
+    if not settings:
+        errors = [f"{error['path']}: {error['message']}" for error in __salt__["immich_settings.errors"]()]
+        _refuse(["The pillar is wrong:", *errors])
+    return settings
+
+
+def _refuse(problems):
+    if problems:
+        raise CommandExecutionError("\n".join(["Nothing was changed.", *problems]))
+
+
+def _path(settings, backup):
+    path = os.path.join(settings["backup"]["directory"], str(backup))
+    if not os.path.isfile(path):
+        _refuse([f"There is no backup {path}. `salt-call immich.backups` lists what there is."])
+    return path
+
+
+def _newest():
+    backups = __salt__["immich.backups"]()
+    if not backups:
+        raise CommandExecutionError("There is no backup yet: make one with `salt-call immich.backup`.")
+    return max(backups, key=lambda backup: backup["time"])["path"]
+
+
+def _read(settings, path):
+    try:
+        _check_sum(path)
+        return __salt__["pgsql.dump_read"](
+            path, [VERSIONS], _progress("Reading", path), settings["postgres"]["connection"]
+        )
+    except CommandExecutionError as error:
+        _refuse([f"{path} is not a whole backup, made by pg_dump --format=custom: {error}"])
+
+
+def _check_sum(path):
+    """What pg_restore may take for data: a bit that has flipped. A file from elsewhere may have no checksum."""
+    try:
+        with open(f"{path}.sha256", encoding="ascii") as file:
+            expected = file.read().split()[0]
+    except (FileNotFoundError, IndexError, UnicodeDecodeError):
+        return
+    if salt.utils.hashutils.get_hash(path, "sha256", 1 << 20) != expected:
+        raise CommandExecutionError(f"its SHA-256 is not that in {path}.sha256.")
+
+
+def _problems(settings, contents, path):
+    """What is wrong with a backup for this host, as sentences."""
+    problems = []
+    if not any(table in contents["tables"] for table in MIGRATIONS):
+        problems.append(f"{path} is a dump of another database than Immich's: it has no table of migrations.")
+    if len(settings["postgres"]["database"].encode()) > LONGEST_NAME:
+        problems.append(f"immich:postgres:database must not be longer than {LONGEST_NAME} bytes to be restored.")
+    problems += _version_problems(settings, _dumped_version(contents, path))
+    problems += _vector_problems(settings, contents)
+    problems += _login_problems(settings)
+    return problems + _space_problems(settings, contents)
+
+
+def _dumped_version(contents, path):
+    found = [_numbers(row.get("version", "")) for row in contents["rows"][VERSIONS]]
+    named = re.fullmatch(r"immich_\d+T\d+Z_(.+)\.dump", os.path.basename(path))
+    return max(found, default=()) or (_numbers(named[1]) if named else ())
+
+
+def _numbers(version):
+    match = re.fullmatch(r"v?(\d+(?:\.\d+)*)(?:[-+].*)?", version)
+    return tuple(map(int, match[1].split("."))) if match else ()
+
+
+def _version_problems(settings, dumped):
+    tag = settings["server"]["image"].rpartition(":")[2]
+    configured = _numbers(tag)
+    version = ".".join(map(str, dumped))
+    # A tag such as v3 may be any of its versions.
+    if configured and dumped[: len(configured)] > configured:
+        return [
+            f"The backup is of Immich {version}, and {tag} cannot go back: set immich:version to v{version}, apply."
+        ]
+    if dumped and dumped < LAST_STOP < configured:
+        stop = ".".join(map(str, LAST_STOP))
+        return [f"The backup is of Immich {version}: set immich:version to v{stop}, apply, restore, then update."]
+    return []
+
+
+def _vector_problems(settings, contents):
+    postgres = settings["postgres"]
+    has = __salt__["immich_postgres.vector_extension"](
+        postgres["database"], postgres["vector_extension"], postgres["connection"]
+    )
+    wanted = _vector_extension(contents, has)
+    if wanted == has:
+        return []
+    advice = "drop its database, set immich:postgres:vector_extension, apply, and restore again"
+    return [f"The backup was made with the extension {wanted}, and Immich is set up with {has}: {advice}."]
+
+
+def _vector_extension(contents, otherwise):
+    return next((name for name in ("vchord", "vector") if name in contents["extensions"]), otherwise)
+
+
+def _login_problems(settings):
+    """Immich's role has to log in from this host; whether pg_hba.conf lets it is for later where it is managed."""
+    user, database = settings["postgres"]["user"], settings["postgres"]["database"]
+    password = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:postgres:password", None, delimiter=":")
+    owner = _owner(settings, database)
+    if settings["postgres"]["managed"]:
+        role = __salt__["pgsql.role_get"](user, password, settings["postgres"]["connection"])
+        if not (role and role["password_matches"]):
+            return [f"PostgreSQL has no role {user} with the pillar's password: apply immich.postgres."]
+        # Raises if PostgreSQL does not listen there.
+        __salt__["pgsql.login_works"](user, password, owner)
+        return []
+    if __salt__["pgsql.login_works"](user, password, owner, database):
+        return []
+    advice = f"its pg_hba.conf needs a record `host all {user} ADDRESS-OF-THIS-HOST scram-sha-256`"
+    return [
+        f"PostgreSQL at {owner['host']} does not let {user} in from this host with the pillar's password: {advice}."
+    ]
+
+
+def _space_problems(settings, contents):
+    connection = settings["postgres"]["connection"]
+    if not settings["postgres"]["managed"]:
+        return []
+    directory = __salt__["pgsql.config_get"](["data_directory"], connection)["data_directory"]["running"]
+    needed, free = int(contents["size"] * SPACE_FACTOR), shutil.disk_usage(directory).free
+    if free > needed:
+        return []
+    return [f"{directory} has {_megabytes(free)} left, and the restored database takes about {_megabytes(needed)}."]
+
+
+def _app_problems(settings):
+    if not __salt__["immich_app.service_status"](UNIT)["enabled"]:
+        return [f"There is no {UNIT} yet: apply immich first, then restore."]
+    missing = __salt__["immich_app.images_missing"](__salt__["immich_app.unit"](settings)["images"])
+    if missing:
+        return [f"The image {missing[0]} is not on this host, and Immich could not be started: apply immich first."]
+    return []
+
+
+# -- the restore -------------------------------------------------------------------------------------------
+
+
+def _steps(settings, contents, keep_old, dump_first):
+    database, user = settings["postgres"]["database"], settings["postgres"]["user"]
+    what = f"{len(contents['tables'])} tables with {sum(contents['tables'].values())} rows"
+    left = [name for name, kind in _leftovers(settings).items() if kind in HALVES]
+    return [
+        *(f"drop {name}, which a restore that was killed has left" for name in left),
+        f"stop {UNIT}",
+        *(["back up what is there now"] if dump_first else []),
+        f"restore {what} into a fresh database, as the role {user}, and count them",
+        f"have it take the place of the database {database}",
+        f"start {UNIT} and verify it, or put the old database back if that fails",
+        f"{'keep' if keep_old else 'drop'} the old database",
+    ]
+
+
+def _restored(settings, path, contents, keep_old, dump_first):
+    database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
+    begin = time.monotonic()
+    _clear(settings)
+    known = _broken(settings)
+    served = __salt__["immich_app.service_status"](UNIT)["active"] in ("active", "activating", "reloading")
+    fresh, before = _beside(database, "restore"), _beside(database, "before")
+    _say(f"Stopping {UNIT}")
+    _systemctl("stop")
+    with _unchanged_if_it_fails(settings, fresh, served):
+        kept = _backed_up() if dump_first and __salt__["pgsql.database_exists"](database, connection) else None
+        _fill(settings, path, contents, fresh)
+        _take_over(settings, fresh, before)
+    trouble = _trouble(settings, known)
+    if trouble:
+        _put_back(settings, before, served, trouble)
+    old = _leave(before, keep_old, connection)
+    seconds = round(time.monotonic() - begin)
+    _say(f"{os.path.basename(path)} is restored, in {seconds} s")
+    return {
+        "backup": path,
+        "tables": len(contents["tables"]),
+        "rows": sum(contents["tables"].values()),
+        "seconds": seconds,
+        "kept": {"backup": kept, "database": old},
+    }
+
+
+def _backed_up():
+    _say("Backing up what is there now")
+    return __salt__["immich.backup"]()["path"]
+
+
+def _fill(settings, path, contents, name):
+    """Make a database, restore a backup into it, and see that all of it is there."""
+    owner = _owner(settings, name)
+    _say(f"Creating the database {name}")
+    __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
+    with _let_in(settings, name):
+        __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), _doing)
+        _say("Counting rows, collecting statistics")
+        counts = __salt__["pgsql.row_counts"](name, owner)
+        __salt__["pgsql.analyze"](name, owner)
+    wrong = [
+        f"{table}: {counts.get(table)} rows instead of {rows}"
+        for table, rows in contents["tables"].items()
+        if counts.get(table) != rows
+    ]
+    if wrong:
+        raise CommandExecutionError(f"What was restored is not what the backup holds: {'; '.join(wrong)}")
+
+
+def _take_over(settings, fresh, before):
+    database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
+    _say(f"{fresh} takes the place of {database}")
+    there = __salt__["pgsql.database_exists"](database, connection)
+    __salt__["pgsql.database_rename"]({**({database: before} if there else {}), fresh: database}, connection)
+
+
+@contextlib.contextmanager
+def _unchanged_if_it_fails(settings, fresh, served):
+    """Until the swap, what Immich used is as it was: whatever ends the block before, Immich starts on it again."""
+    connection, complete = settings["postgres"]["connection"], False
+    try:
+        yield
+        complete = True
+    except CommandExecutionError as error:
+        _say(f"The restore failed: {error}")
+        unchanged = f"the database {settings['postgres']['database']} is as it was"
+        again = " and Immich is started again" if served else ""
+        raise CommandExecutionError(f"Not restored; {unchanged}{again}: {error}") from error
+    finally:
+        if not complete:
+            with contextlib.suppress(CommandExecutionError):  # the next run drops it
+                __salt__["pgsql.wait_until_ready"](connection)
+                _drop(fresh, connection)
+        if not complete and served:
+            _systemctl("start", "--no-block")
+
+
+def _trouble(settings, known):
+    """Start Immich on the restored database; return what is wrong with it and was not wrong before."""
+    _say(f"Starting {UNIT}")
+    try:
+        _systemctl("start")
+    except CommandExecutionError as error:
+        return [__salt__["immich_app.last_words"](UNIT) or str(error)]
+    return [sentence for sentence in _broken(settings) if sentence not in known]
+
+
+def _broken(settings):
+    broken = []
+    for module in ("immich_app", "immich_postgres"):
+        try:
+            broken += __salt__[f"{module}.verify"](settings)
+        except CommandExecutionError as error:
+            broken.append(str(error))
+    return broken
+
+
+def _put_back(settings, before, served, trouble):
+    database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
+    _say(f"Immich does not serve from it: {'; '.join(trouble)}")
+    _systemctl("stop")
+    there = __salt__["pgsql.database_exists"](before, connection)
+    drop = _beside(database, "drop")
+    __salt__["pgsql.database_rename"]({database: drop, **({before: database} if there else {})}, connection)
+    if served:
+        _systemctl("start")
+    _drop(drop, connection)
+    raise CommandExecutionError(
+        "Not restored: Immich did not serve from the restored database, so the old one was put back"
+        f"{' and Immich is started again' if served else ''}. {' '.join(trouble)}"
+    )
+
+
+def _leave(before, keep_old, connection):
+    """Drop the old database or keep it; its name then."""
+    if not __salt__["pgsql.database_exists"](before, connection):
+        return None
+    kept, drop = (before.replace("_before_", f"_{kind}_") for kind in ("kept", "drop"))
+    # A database whose dropping was cut short can no longer be renamed: its name says first what becomes of it.
+    __salt__["pgsql.database_rename"]({before: kept if keep_old else drop}, connection)
+    if keep_old:
+        return kept
+    _drop(drop, connection)
+    return None
+
+
+# -- what a killed one leaves ------------------------------------------------------------------------------
+
+
+def _beside(database, kind):
+    return f"{database}_{kind}_{time.strftime(STAMP, time.gmtime())}"
+
+
+def _leftovers(settings):
+    """Databases of restores that were killed: ``{name: kind}``."""
+    database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
+    names = __salt__["pgsql.database_list"](connection)
+    kinds = "|".join((*HALVES, "before"))
+    found = {name: re.fullmatch(rf"{re.escape(database)}_({kinds})_\d{{8}}T\d{{6}}Z", name) for name in names}
+    return {name: match[1] for name, match in found.items() if match}
+
+
+def _clear(settings):
+    connection = settings["postgres"]["connection"]
+    for name, kind in _leftovers(settings).items():
+        if kind in HALVES:
+            _say(f"Dropping {name}, which a restore that was killed has left")
+            _drop(name, connection)
+        else:
+            kept = _leave(name, True, connection)
+            _say(f"Keeping {name}, which Immich used before a restore that was killed, as {kept}")
+    if settings["postgres"]["managed"] and __salt__["pgsql.hba_get"](HBA_NAME, connection=connection)["lines"]:
+        __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
+
+
+def _drop(name, connection):
+    if __salt__["pgsql.database_exists"](name, connection):
+        __salt__["pgsql.database_drop"](name, force=True, connection=connection)
+
+
+# -- Immich's own role -------------------------------------------------------------------------------------
+
+
+def _owner(settings, database):
+    """How to log in as Immich's own role: over TCP, as it has nothing but its password."""
+    connection = settings["postgres"]["connection"]
+    kept = {key: connection[key] for key in ("port", "sslmode", "sslrootcert") if key in connection}
+    host = "127.0.0.1" if connection["host"].startswith("/") else connection["host"]
+    user, password = settings["postgres"]["user"], "immich:postgres:password"
+    return {**kept, "host": host, "user": user, "password_pillar": password, "maintenance_db": database}
+
+
+@contextlib.contextmanager
+def _let_in(settings, database):
+    """Have pg_hba.conf let Immich's role into a database from this host, which not every distribution's does."""
+    if not settings["postgres"]["managed"]:
+        yield
+        return
+    connection = settings["postgres"]["connection"]
+    record = {
+        "type": "host",
+        "database": database,
+        "user": settings["postgres"]["user"],
+        "address": "127.0.0.1/32",
+        "method": "scram-sha-256",
+    }
+    __salt__["pgsql.hba_set"](HBA_NAME, record, connection)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(CommandExecutionError):  # the next run takes it back
+            __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
+
+
+# -- small things ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _locked(what, test=False):
+    try:
+        with __utils__["immich_lock.held"](what, lend=not test):
+            yield
+    except BlockingIOError as error:
+        _refuse([str(error)])
+
+
+def _systemctl(verb, *options):
+    done = __salt__["cmd.run_all"](["systemctl", verb, *options, UNIT], python_shell=False, ignore_retcode=True)
+    if done["retcode"]:
+        raise CommandExecutionError(done["stderr"].strip() or f"systemctl {verb} {UNIT} failed")
+
+
+def _say(text):
+    """Tell the journal, and who sits at the terminal."""
+    syslog.openlog("immich-restore", 0, syslog.LOG_USER)
+    syslog.syslog(text)
+    if sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
+
+
+def _progress(verb, path):
+    """A function that tells now and then how far something is, given the bytes done."""
+    size, begin = os.path.getsize(path), time.monotonic()
+    told = [begin]
+
+    def tell(done):
+        now = time.monotonic()
+        if now - told[0] < SECONDS_BETWEEN_LINES:
+            return
+        told[0] = now
+        _say(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {round(now - begin)} s")
+
+    return tell
+
+
+def _doing(what):
+    """Of what pg_restore says it does, what may take long after the last byte was read."""
+    if what.startswith("creating INDEX"):
+        _say(f"Restoring: {what}")
+
+
+def _megabytes(number):
+    return f"{number / 1024**2:.1f} MB"

@@ -1,0 +1,214 @@
+"""`pgsql.dump_read` and `pgsql.dump_restore`: what is in a dump gains nothing by being restored."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from tests.functional.pgsql_server import EVERY_CHARACTER, Pg
+
+OWNER = {"host": "127.0.0.1", "user": "t_owner", "password": EVERY_CHARACTER}
+LOOT = Path("/tmp/loot")
+# Each tries all that a superuser could do, and hides that it could not.
+ATTEMPTS = [
+    "ALTER ROLE t_owner SUPERUSER",
+    "ALTER ROLE t_owner CREATEROLE",
+    "COPY (SELECT 1) TO PROGRAM 'touch /tmp/loot'",
+    "COPY (SELECT 1) TO '/tmp/loot'",
+    "CREATE EXTENSION file_fdw",
+    "RESET SESSION AUTHORIZATION",
+    "RESET ROLE",
+    "SET SESSION AUTHORIZATION postgres",
+    "SET ROLE postgres",
+]
+
+
+@pytest.fixture(scope="module")
+def server(minion_opts, tmp_path_factory):
+    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def pg(server):
+    server.sweep()
+    LOOT.unlink(missing_ok=True)
+    server.call.role_set("t_owner", login=True, password=EVERY_CHARACTER)
+    for name in ("t_from", "t_to"):
+        server.call.database_create(name, owner="t_owner", encoding="UTF8")
+    server.call.extension_create("earthdistance", "t_to", cascade=True)
+    yield server
+    server.sweep()
+
+
+@pytest.fixture
+def dumped(pg, tmp_path):
+    """Returns a function that dumps `t_from` and returns the file."""
+
+    def dump():
+        path = tmp_path / "t.dump"
+        with open(path, "wb") as file:
+            command = ["runuser", "-u", "postgres", "--", "pg_dump", "--format=custom", "t_from"]
+            subprocess.run(command, stdout=file, check=True)
+        return str(path)
+
+    return dump
+
+
+def trap(pg, as_superuser=False):
+    """Functions of every kind that run while they are restored or afterwards, each of which tries all ATTEMPTS."""
+    tries = "".join(f"BEGIN EXECUTE $x${attempt}$x$; EXCEPTION WHEN OTHERS THEN NULL; END; " for attempt in ATTEMPTS)
+    body = f"AS $f$ BEGIN {tries} RETURN %s; END $f$ LANGUAGE plpgsql"
+    pg.sql(
+        f"""
+        CREATE FUNCTION public.t_check(i int) RETURNS boolean IMMUTABLE {body % "true"};
+        CREATE FUNCTION public.t_value(i int) RETURNS int IMMUTABLE {body % "i"};
+        CREATE FUNCTION public.t_trigger() RETURNS trigger {body % "NEW"};
+        CREATE TABLE public.t (id int CHECK (public.t_check(id)), given int DEFAULT public.t_value(1),
+            made int GENERATED ALWAYS AS (public.t_value(id)) STORED);
+        CREATE TRIGGER t_trigger BEFORE INSERT ON public.t FOR EACH ROW EXECUTE FUNCTION public.t_trigger();
+        INSERT INTO public.t (id) SELECT generate_series(1, 3);
+        CREATE INDEX t_index ON public.t (public.t_value(id));
+        CREATE MATERIALIZED VIEW public.t_seen AS SELECT public.t_value(id) FROM public.t;
+        """,
+        database="t_from",
+    )
+
+
+def disarm(pg):
+    """Take back what the trap has gained."""
+    LOOT.unlink()
+    pg.call.role_set("t_owner", superuser=False, createrole=False)
+
+
+def gained(pg):
+    """What a trap could have changed."""
+    powers = pg.call.role_get("t_owner")
+    return [
+        *(name for name in ("superuser", "createrole") if powers[name]),
+        *(["loot"] if LOOT.exists() else []),
+        *(
+            ["file_fdw"]
+            if pg.value("SELECT count(*) FROM pg_extension WHERE extname = 'file_fdw'", database="t_to")
+            else []
+        ),
+    ]
+
+
+def test_a_dump_is_read_whole_and_restored_with_its_rows(pg, dumped):
+    pg.call.extension_create("earthdistance", "t_from", cascade=True)
+    pg.sql(
+        """
+        CREATE TABLE "T, of (odd) names" (a int, "b ""c" text);
+        INSERT INTO "T, of (odd) names" VALUES (1, E'x\\ty\\nz'), (2, '\\.'), (3, NULL);
+        CREATE TABLE none (a int);
+        CREATE FUNCTION inner_check(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 > 0';
+        CREATE FUNCTION outer_check(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql
+            AS 'BEGIN RETURN inner_check($1); END';
+        ALTER TABLE "T, of (odd) names" ADD CHECK (outer_check(a));
+        CREATE TABLE place (lat float8, lon float8);
+        INSERT INTO place VALUES (48.8, 2.3);
+        CREATE INDEX ON place USING gist (ll_to_earth(lat, lon));
+        """,
+        database="t_from",
+    )
+    path = dumped()
+    rows = {"public.T, of (odd) names": 3, "public.none": 0, "public.place": 1}
+    read = pg.call.dump_read(path, rows_of=["public.place", "public.T, of (odd) names"])
+    assert read["tables"] == rows
+    assert set(read["extensions"]) == {"cube", "earthdistance"}
+    assert read["rows"]["public.place"] == [{"lat": "48.8", "lon": "2.3"}]
+    assert read["rows"]["public.T, of (odd) names"][1] == {"a": "2", 'b "c': "\\\\."}
+    steps, told = [], []
+    pg.call.dump_restore(path, "t_to", OWNER, progress=told.append, doing=steps.append)
+    assert pg.call.row_counts("t_to", OWNER) == rows
+    assert told[-1] == Path(path).stat().st_size
+    assert any("place_ll_to_earth_idx" in step for step in steps)
+    owners = pg.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'", database="t_to")
+    assert owners == [("t_owner",)]
+
+
+@pytest.mark.parametrize("length", (0, 3, 100, 2000, 4000))
+def test_a_truncated_dump_is_refused(pg, dumped, length):
+    pg.sql("CREATE TABLE t AS SELECT repeat(i::text, 50) FROM generate_series(1, 2000) i", database="t_from")
+    path = dumped()
+    Path(path).write_bytes(Path(path).read_bytes()[:length])
+    with pytest.raises(CommandExecutionError, match="pg_restore: "):
+        pg.call.dump_read(path)
+
+
+def test_what_is_no_dump_is_refused(pg, tmp_path):
+    with pytest.raises(CommandExecutionError, match="Cannot read"):
+        pg.call.dump_read(str(tmp_path / "absent"))
+    (tmp_path / "text.sql").write_text("-- PostgreSQL database dump\nSELECT 1;\n" * 1000)
+    with pytest.raises(CommandExecutionError, match="does not appear to be a valid archive"):
+        pg.call.dump_read(str(tmp_path / "text.sql"))
+
+
+def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
+    trap(pg)
+    path = dumped()
+    disarm(pg)
+    # The trap works: this is what a superuser who restores the dump would give away.
+    pg.call.database_create("t_lost", owner="t_owner", encoding="UTF8")
+    command = ["runuser", "-u", "postgres", "--", "pg_restore", "--no-owner", "--role=t_owner", "--dbname=t_lost"]
+    with open(path, "rb") as file:
+        subprocess.run(command, stdin=file, check=True)
+    assert gained(pg) == ["superuser", "createrole", "loot"]
+    disarm(pg)
+    pg.call.dump_restore(path, "t_to", OWNER)
+    assert pg.call.row_counts("t_to", OWNER) == {"public.t": 3}
+    assert gained(pg) == []
+    # Nor later, when a superuser does what a deployment does.
+    pg.sql("REINDEX DATABASE t_to", database="t_to")
+    pg.sql("ANALYZE", database="t_to")
+    pg.call.row_counts("t_to")
+    assert gained(pg) == []
+
+
+def test_a_superuser_restores_nothing(pg, dumped):
+    with pytest.raises(CommandExecutionError, match="not restored by a superuser"):
+        pg.call.dump_restore(dumped(), "t_to", {})
+
+
+def test_meta_commands_of_psql_in_names_comments_and_data_are_text(pg, dumped):
+    pg.sql(
+        r"""
+        CREATE TABLE "x
+\! touch /tmp/loot
+" (a text);
+        INSERT INTO "x
+\! touch /tmp/loot
+" VALUES (E'\\.\n\\! touch /tmp/loot\n'), (E'x\n\\.\n\\copy t to program ''touch /tmp/loot''');
+        COMMENT ON TABLE "x
+\! touch /tmp/loot
+" IS E'x\n\\! touch /tmp/loot\n\\o |touch /tmp/loot\n';
+        """,
+        database="t_from",
+    )
+    path = dumped()
+    pg.call.dump_restore(path, "t_to", OWNER)
+    assert list(pg.call.row_counts("t_to", OWNER).values()) == [2]
+    assert gained(pg) == []
+
+
+def test_a_dump_that_fails_leaves_nothing(pg, dumped):
+    pg.sql(
+        "CREATE TABLE a (i int); INSERT INTO a VALUES (1); CREATE EXTENSION hstore; CREATE TABLE b (h hstore)",
+        database="t_from",
+    )
+    path = dumped()
+    with pytest.raises(CommandExecutionError, match="hstore"):
+        pg.call.dump_restore(path, "t_to", OWNER)
+    assert pg.call.row_counts("t_to", OWNER) == {}
+
+
+def test_databases_swap_names_though_somebody_is_connected(pg):
+    pg.sql("CREATE TABLE new (i int)", database="t_to")
+    with pg.superuser("t_from"), pg.superuser("t_to"):
+        pg.call.database_rename({"t_from": "t_old", "t_to": "t_from"})
+    assert pg.call.row_counts("t_from") == {"public.new": 0}
+    assert pg.call.row_counts("t_old") == {}
+    with pytest.raises(CommandExecutionError, match="does not exist"):
+        pg.call.database_rename({"t_old": "t_x", "t_absent": "t_y"})
+    assert "t_old" in pg.databases()

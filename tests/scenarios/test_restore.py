@@ -1,0 +1,341 @@
+"""The database is put back to what it was when a backup was made, or stays as it is."""
+
+import json
+
+import pytest
+
+from tests.scenarios.conftest import get, post
+from tests.scenarios.test_service import active, ids
+
+PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
+HBA = "/etc/postgresql/17/main/pg_hba.conf"
+# What the journal tells, or what can be seen otherwise, at the moment at which everything dies.
+TOLD = "journalctl -t immich-restore -o cat --since @{since} | grep -q '{line}'"
+POINTS = {
+    "backup being read": "pgrep -f 'pg_restore [-][-]data-only' >/dev/null",
+    "Immich stopping": TOLD.replace("{line}", "^Stopping"),
+    "being backed up": TOLD.replace("{line}", "^Backing up"),
+    "database being made": TOLD.replace("{line}", "^Creating the database"),
+    "rows being restored": "pgrep -f 'pg_restore [-][-]single' >/dev/null",
+    "index being built": TOLD.replace("{line}", "INDEX .public.clip_index"),
+    "rows being counted": TOLD.replace("{line}", "^Counting"),
+    "names being swapped": TOLD.replace("{line}", "takes the place"),
+    "Immich starting": TOLD.replace("{line}", "^Starting"),
+    "old database being dropped": f"{PSQL} -c 'select datname from pg_database' | grep -q immich_drop_",
+}
+# With `only` the program is killed, and not what it has started.
+AT = """
+since=$(date +%s.%N)
+setsid salt-call --local {command} >/tmp/restore.out 2>&1 &
+pid=$!
+for i in $(seq 6000); do
+  if {condition}; then {then}; exit; fi
+  kill -0 $pid 2>/dev/null || {{ echo finished; cat /tmp/restore.out; exit; }}
+  sleep 0.02
+done
+"""
+
+
+def sql(host, statement, database="immich"):
+    return host.run(f"{PSQL} -d {database}", stdin=statement).stdout.strip()
+
+
+def databases(host):
+    """All that have to do with Immich."""
+    return sql(host, "SELECT datname FROM pg_database WHERE datname LIKE 'immich%' ORDER BY 1").split()
+
+
+def backup(host):
+    return host.salt("immich.backup")["name"]
+
+
+def restore(host, name, **options):
+    """What the restore answers: a dictionary, or the text of its error."""
+    words = [f"{key}={value}" for key, value in {"confirm": "host", **options}.items()]
+    done = host.run(f"salt-call --local --out=json immich.restore {name} {' '.join(words)}", check=False, timeout=300)
+    return json.loads(done.stdout)["local"] if done.returncode == 0 else done.stdout + done.stderr
+
+
+def at(host, point, command, then="pkill -9 -g $pid; echo killed"):
+    """Run a command; do something at a point of it, by default kill it and all that it has started."""
+    condition = POINTS[point].replace("{since}", "$since")
+    return host.out(AT.format(command=command, condition=condition, then=then), timeout=300)
+
+
+def upload(host, number):
+    for _ in range(number):
+        post(host, "/standin/assets")
+
+
+def seen(host):
+    """What Immich tells of its rows, and of its files whether each is whole."""
+    state = get(host, "/standin/state")
+    return state["database"]["counts"], state["storage"]["files"], state["storage"]["intact_assets"]
+
+
+def grown(host):
+    """Make the database one that takes seconds to restore."""
+    sql(
+        host,
+        """
+        SET ROLE immich;
+        INSERT INTO asset ("originalPath", "originalFileName", checksum)
+            SELECT '/data/' || i, 'IMG_' || i || '.jpg', sha256(i::text::bytea) FROM generate_series(1, 3000) i;
+        INSERT INTO smart_search ("assetId", embedding)
+            SELECT a.id, (SELECT array_agg(random() + length(a.id::text)) FROM generate_series(1, 512))::vector
+            FROM asset a WHERE NOT EXISTS (SELECT FROM smart_search s WHERE s."assetId" = a.id);
+        """,
+    )
+
+
+def rows(host):
+    """Rows of the database that Immich uses, which is whole at any moment."""
+    return int(sql(host, "SELECT count(*) FROM asset"))
+
+
+def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
+    host = own_host
+    # As on distributions whose pg_hba.conf lets nobody in with a password.
+    host.run(f"sed -i '/127.0.0.1/d' {HBA}; systemctl reload postgresql")
+    hba = host.read(HBA)
+    sql(host, "ALTER DATABASE immich SET work_mem = '5MB'; GRANT CONNECT ON DATABASE immich TO pg_monitor")
+    upload(host, 2)
+    name = backup(host)
+    before = seen(host)
+    upload(host, 1)
+    containers = ids(host)
+    assert "say confirm=host" in restore(host, name, confirm="another")
+    would = restore(host, name, test=True)
+    assert would["would"][0] == "stop immich.service"
+    assert ids(host) == containers
+    drill = host.salt("immich.restore_drill", name)
+    assert drill["changed"]["public.asset"] == {"backup": 2, "now": 3}
+    assert ids(host) == containers
+    done = restore(host, name)
+    assert done["rows"] == drill["rows"]
+    counts, files, intact = seen(host)
+    assert counts == before[0]
+    assert (files, intact) == (3, 2)
+    assert databases(host) == ["immich"]
+    assert host.read(HBA) == hba
+    assert sql(host, "SHOW work_mem") == "5MB"
+    assert "pg_monitor=c" in sql(host, "SELECT datacl FROM pg_database WHERE datname = 'immich'")
+    kept = restore(host, done["kept"]["backup"], keep_old=True)["kept"]["database"]
+    assert seen(host)[0]["assets"] == 3
+    assert databases(host) == ["immich", kept]
+    assert changed_by_apply(host) == {}
+
+
+def changed_by_apply(host):
+    return {state["id"]: state["changes"] for state in host.apply() if state["changes"]}
+
+
+def cut(host, path):
+    host.run(f"truncate -s 20000 {path}")
+    return "is not a whole backup"
+
+
+def flipped(host, path):
+    host.run(f"printf x | dd of={path} bs=1 seek=9000 conv=notrunc")
+    return "SHA-256"
+
+
+def text(host, path):
+    host.run(f"echo 'SELECT 1;' >{path}; rm {path}.sha256")
+    return "is not a whole backup"
+
+
+def absent(host, path):
+    host.run(f"rm {path}*")
+    return "There is no backup"
+
+
+def of_another_database(host, path):
+    host.run(f"runuser -u postgres -- pg_dump --format=custom postgres >{path}; rm {path}.sha256")
+    return "dump of another database"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damage", (cut, flipped, text, absent, of_another_database))
+def test_a_damaged_backup_is_refused_before_anything_changes(host, damage):
+    upload(host, 1)
+    name = backup(host)
+    upload(host, 1)
+    before, containers = seen(host), ids(host)
+    told = damage(host, f"/var/backups/immich/{name}")
+    assert told in restore(host, name)
+    assert seen(host) == before
+    assert ids(host) == containers
+    assert databases(host) == ["immich"]
+
+
+@pytest.mark.long
+def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(own_host):
+    host = own_host
+    sql(host, "INSERT INTO version_history (version) VALUES ('v3.2.0')")
+    name = backup(host)
+    before = ids(host)
+    assert "cannot go back: set immich:version to v3.2.0" in restore(host, name)
+    sql(host, "DELETE FROM version_history WHERE version = 'v3.2.0'; ALTER ROLE immich PASSWORD 'another'")
+    assert "no role immich with the pillar's password" in restore(host, backup(host))
+    assert ids(host) == before
+
+
+@pytest.mark.long
+def test_the_old_database_is_put_back_if_immich_does_not_serve_from_the_restored_one(own_host):
+    host = own_host
+    upload(host, 1)
+    sql(host, "INSERT INTO kysely_migrations VALUES ('9.0.0-Future', 'x')")
+    name = backup(host)
+    sql(host, "DELETE FROM kysely_migrations WHERE name = '9.0.0-Future'")
+    upload(host, 1)
+    before = seen(host)
+    told = restore(host, name)
+    assert "corrupted migrations" in told
+    assert "the old one was put back" in told
+    assert seen(host) == before
+    assert databases(host) == ["immich"]
+
+
+@pytest.mark.long
+def test_a_planted_function_gains_nothing(own_host):
+    host = own_host
+    upload(host, 1)
+    sql(
+        host,
+        """
+        SET ROLE immich;
+        CREATE FUNCTION trap(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$
+        BEGIN
+          BEGIN EXECUTE 'ALTER ROLE immich SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
+          BEGIN EXECUTE $x$COPY (SELECT 1) TO PROGRAM 'touch /tmp/loot'$x$; EXCEPTION WHEN OTHERS THEN NULL; END;
+          RETURN true;
+        END $$;
+        ALTER TABLE asset ADD CHECK (trap("originalPath"));
+        CREATE INDEX trapped ON asset (trap("originalPath"));
+        """,
+    )
+    restore(host, backup(host))
+    host.apply()
+    assert seen(host)[0]["assets"] == 1
+    assert sql(host, "SELECT rolsuper FROM pg_roles WHERE rolname = 'immich'") == "f"
+    assert host.run("find / -xdev -name loot", check=False).stdout == ""
+
+
+@pytest.mark.long
+def test_killed_at_each_point_in_turn_then_completed(own_host):
+    """Whenever it dies, Immich's database is the old or the new one, whole; a re-run completes it."""
+    host = own_host
+    upload(host, 2)
+    grown(host)
+    name = backup(host)
+    old = rows(host)
+    killed = []
+    for point in POINTS:
+        upload(host, 1)
+        there = {old, rows(host)}
+        if at(host, point, f"immich.restore {name} confirm=host") == "killed":
+            killed.append(point)
+        host.wait_for("! pgrep pg_restore && ! systemctl is-active immich-backup | grep activating", 120)
+        assert rows(host) in there, point
+        host.run("systemctl start immich", timeout=120)
+        assert get(host, "/api/server/ping") == {"res": "pong"}
+        assert restore(host, name)["rows"], point
+        assert rows(host) == old
+        assert get(host, "/api/server/ping") == {"res": "pong"}
+        left = [each for each in databases(host) if each != "immich" and "_kept_" not in each]
+        assert left == [], point
+        assert host.run(f"grep 'Salt: immich restore' {HBA}", check=False).returncode == 1
+    assert len(killed) >= len(POINTS) - 1, killed
+    assert seen(host)[1] == 2 + len(POINTS)
+
+
+@pytest.mark.long
+def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(own_host):
+    host = own_host
+    grown(host)
+    name = backup(host)
+    before = rows(host)
+    assert at(host, "index being built", f"immich.restore {name} confirm=host", "kill -9 $pid; echo killed") == "killed"
+    host.wait_for("! pgrep pg_restore", 10)
+    assert active(host) == "inactive"
+    would = host.salt("immich.restore_recover", "test=True")["would"]
+    assert databases(host) == ["immich", *would["drop"]]
+    assert host.salt("immich.restore_recover")["drop"] == would["drop"]
+    assert databases(host) == ["immich"]
+    assert rows(host) == before
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+@pytest.mark.long
+def test_two_at_once_are_one(own_host):
+    host = own_host
+    grown(host)
+    name = backup(host)
+    second = f"salt-call --local immich.restore {name} confirm=host; salt-call --local immich.restore_drill; wait"
+    told = at(host, "index being built", f"immich.restore {name} confirm=host", second)
+    assert told.count("under way since") == 2
+    host.wait_for("grep -q rows: /tmp/restore.out", 120)
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert databases(host) == ["immich"]
+
+
+@pytest.mark.long
+def test_a_full_disk_leaves_everything_as_it_was(own_host):
+    """The database's own tablespace fills up: the restored one is made in the same."""
+    host = own_host
+    grown(host)
+    name = backup(host)
+    host.run("mkdir /srv/small; mount -t tmpfs -o size=60m tmpfs /srv/small; install -d -o postgres /srv/small/pg")
+    host.run("systemctl stop immich")
+    sql(host, "CREATE TABLESPACE small LOCATION '/srv/small/pg'", "postgres")
+    sql(host, "ALTER DATABASE immich SET TABLESPACE small", "postgres")
+    host.run("systemctl start immich")
+    used = int(host.out("df --output=used -k /srv/small | tail -n 1"))
+    host.run(f"mount -o remount,size={used + 20000}k /srv/small")
+    before = seen(host)
+    assert "No space left on device" in restore(host, name)
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    assert seen(host) == before
+    assert databases(host) == ["immich"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("whole", (False, True), ids=("session", "server"))
+def test_postgresql_killed_in_the_middle(own_host, whole):
+    host = own_host
+    grown(host)
+    name = backup(host)
+    before = rows(host)
+    victim = "systemctl kill -s KILL postgresql@17-main" if whole else "pkill -9 -f 'postgres:.*immich_restore_'"
+    then = f"{victim}; wait; cat /tmp/restore.out"
+    told = at(host, "index being built", f"immich.restore {name} confirm=host", then)
+    assert "as it was" in told
+    host.run("systemctl start postgresql@17-main")
+    host.wait_for(f"{PSQL} -c 'select 1'", 60)
+    assert rows(host) == before
+    host.salt("immich.restore_recover")
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert databases(host) == ["immich"]
+    assert restore(host, name)["rows"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("point", ("index being built", "Immich starting"))
+def test_power_cut_then_completed(own_host, point):
+    host = own_host
+    grown(host)
+    name = backup(host)
+    old = rows(host)
+    upload(host, 1)
+    before = seen(host)
+    command = f"immich.restore {name} confirm=host"
+    assert at(host, point, command, "echo reached") == "reached"
+    host.crash()
+    host.boot()
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 120)
+    assert rows(host) == (old if point == "Immich starting" else old + 1)
+    assert seen(host)[1] == before[1]
+    assert restore(host, name)["rows"]
+    assert rows(host) == old
+    assert [each for each in databases(host) if "_kept_" not in each] == ["immich"]
