@@ -29,9 +29,9 @@ def running(name):
 
     .. code-block:: yaml
 
-        The web server is running:
+        Valkey is running:
           systemd_unit.running:
-            - name: nginx.service
+            - name: valkey-server.service
     """
     return _managed(name, "running", ("enabled", "active"))
 
@@ -45,9 +45,9 @@ def enabled(name):
 
     .. code-block:: yaml
 
-        The backup runs at its time:
+        Free blocks are trimmed weekly:
           systemd_unit.enabled:
-            - name: backup.timer
+            - name: fstrim.timer
     """
     return _managed(name, "enabled", ("enabled",))
 
