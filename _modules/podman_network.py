@@ -35,6 +35,14 @@ RTF_LOCAL = 0x80000000
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
+# Podman (5.4) reads these with strconv.ParseBool of Go, and keeps true or false.
+BOOLEAN_OPTIONS = ("isolate", "no_default_route")
+BOOLEANS = {
+    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), "true"),
+    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), "false"),
+}
+
+
 def __virtual__():
     if not salt.utils.platform.is_linux():
         return False, "podman_network needs Linux: Podman's networks and the routes in /proc are only there."
@@ -517,7 +525,7 @@ def _spec(name, subnet=None, gateway=None, ip_range=None, subnets=None, options=
     if "parent" in options:  # Podman keeps it as the name of the interface.
         said.setdefault("interface_name", str(options.pop("parent")))
     if options:
-        said["options"] = {str(key): _text(value) for key, value in options.items()}
+        said["options"] = {str(key): _option(str(key), value) for key, value in options.items()}
     _check(said)
     return said
 
@@ -550,6 +558,11 @@ def _normal(what, value):
 
 def _text(value):
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _option(key, value):
+    text = _text(value)
+    return BOOLEANS.get(text, text) if key in BOOLEAN_OPTIONS else text
 
 
 def _route(route):

@@ -245,8 +245,13 @@ def _replace(name, said):
     try:
         __salt__["podman_network.create"](name, **said)
     except CommandExecutionError as exc:
-        if not __salt__["podman_network.supports"]("interface_name"):
-            del old["interface_name"]
-        known = {key: value for key, value in old.items() if value not in ("", [], {})}
-        __salt__["podman_network.create"](name, **known)
+        try:
+            if not __salt__["podman_network.supports"]("interface_name"):
+                del old["interface_name"]
+            known = {key: value for key, value in old.items() if value not in ("", [], {})}
+            __salt__["podman_network.create"](name, **known)
+        except CommandExecutionError as second:
+            raise CommandExecutionError(
+                f"{exc}. Network {name} is gone, as it could not be made as it was either: {second}. Apply again."
+            ) from second
         raise CommandExecutionError(f"{exc}. Network {name} is as it was.") from exc

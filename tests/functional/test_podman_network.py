@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
 from tests.functional.release import PODMAN_LACKS, only
 
@@ -155,6 +155,8 @@ def test_present_with_everything_is_stable(states):
         {"isolate": False},
         {"subnet": "10.201.0.77/24", "ip_range": "10.201.0.129-10.201.0.255"},
         {"dns_servers": [], "routes": [], "labels": {}, "options": {}},
+        # Podman keeps it as true or false.
+        *(pytest.param({"options": {"no_default_route": value}}, marks=has("no_default_route")) for value in (1, "F")),
     ),
     ids=str,
 )
@@ -480,28 +482,39 @@ def subnets(draw):
 
 ADDRESSES = st.ip_addresses().map(str)
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="=,"), min_size=1, max_size=9)
+_OPTIONAL = {
+    "subnets": subnets(),
+    "ipv6": st.booleans(),
+    "internal": st.booleans(),
+    "isolate": st.sampled_from([True, False, "strict"]),
+    "dns": st.booleans(),
+    "dns_servers": st.lists(ADDRESSES, max_size=3, unique=True),
+    "labels": st.dictionaries(
+        TEXT, st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=9), max_size=3
+    ),
+    "mtu": st.integers(1280, 9000),
+    "options": st.dictionaries(
+        st.sampled_from(["vlan", "no_default_route", "nonsense"]), st.integers(0, 9) | st.booleans()
+    ),
+    "interface_name": st.from_regex(r"t-[a-z0-9]{1,10}", fullmatch=True) | st.just("t-" + "x" * 14),
+    "routes": st.lists(
+        st.builds(
+            "10.{}.0.0/16,10.{}.0.7,{}".format,
+            st.integers(0, 255),
+            st.integers(210, 212),
+            st.integers(1, 999),
+        ),
+        max_size=2,
+        unique=True,
+    ),
+}
+
+
 ANY_NETWORK = st.fixed_dictionaries(
     {},
     optional={
-        "subnets": subnets(),
-        "ipv6": st.booleans(),
-        "internal": st.booleans(),
-        "isolate": st.sampled_from([True, False, "strict"]),
-        "dns": st.booleans(),
-        "dns_servers": st.lists(ADDRESSES, max_size=3, unique=True),
-        "labels": st.dictionaries(TEXT, st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=9)),
-        "mtu": st.integers(1280, 9000),
-        "interface_name": st.from_regex(r"t-[a-z0-9]{1,10}", fullmatch=True),
-        "routes": st.lists(
-            st.builds(
-                "10.{}.0.0/16,10.{}.0.7,{}".format,
-                st.integers(0, 255),
-                st.integers(210, 212),
-                st.integers(1, 999),
-            ),
-            max_size=2,
-            unique=True,
-        ),
+        "driver": st.sampled_from(["bridge", "bridge", "macvlan", "ipvlan", "carrier-pigeon"]),
+        **_OPTIONAL,
     },
 )
 
@@ -510,20 +523,90 @@ REFUSALS = ("podman network create: Error: ", SPECIAL["isolate: strict"][1])
 
 
 # Derandomised: what fails here fails at every run.
-@settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(said=ANY_NETWORK)
-def test_any_network_is_created_and_then_unchanged_or_refused(modules, said):
+def test_any_network_is_created_and_then_unchanged_or_refused(quick_states, loaders, said):
+    """A dry run foresees what the formula itself refuses; what Podman refuses is told in Podman's words."""
     said = {key: value for key, value in said.items() if key not in PODMAN_LACKS}
-    refusal = None
-    try:
-        modules.podman_network.create("t-any", **said)
-    except (CommandExecutionError, SaltInvocationError) as exc:
-        refusal = exc
-    if refusal:
-        assert isinstance(refusal, SaltInvocationError) or str(refusal).startswith(REFUSALS)
+    dry = quick_states("podman_network.present", "t-any", **said, test=True)
+    ret = quick_states("podman_network.present", "t-any", **said)
+    if ret["result"] is False:
+        event(ret["comment"])
+        assert ret["changes"] == {}
+        assert dry["comment"] == ret["comment"] or ret["comment"].startswith(REFUSALS)
         assert network("t-any") is None
         return
     try:
-        assert modules.podman_network.diff("t-any", **said) == {}
+        event("accepted")
+        assert (ret["result"], ret["changes"]) == (True, dry["changes"])
+        loaders.context.clear()
+        for test in (True, False):
+            again = quick_states("podman_network.present", "t-any", **said, test=test)
+            assert (again["result"], again["changes"]) == (True, {}), again["comment"]
     finally:
-        modules.podman_network.remove("t-any")
+        podman("network", "rm", "t-any")
+        loaders.context.clear()
+
+
+# --- faults ---------------------------------------------------------------------------------------------
+
+OLD = {"subnet": "10.201.0.0/24", "labels": {"old": "yes"}}
+NEW = {"subnet": "10.203.0.0/24"}
+
+
+@pytest.mark.parametrize("signal", ("KILL", "TERM"))
+def test_podman_that_dies_on_the_way(states, fake_podman, tmp_path, signal):
+    """While it creates the new network, once: the old one is there again."""
+    states.podman_network.present("t-net", **OLD)
+    before = network("t-net")
+    fake_podman(
+        f"""case "$*" in
+        "network create --subnet "*) [ -e {tmp_path}/died ] || {{ touch {tmp_path}/died; kill -{signal} $$; }} ;;
+        esac
+        exec $REAL "$@\""""
+    )
+    ret = states.podman_network.present("t-net", **NEW)
+    assert (ret.result, ret.changes) == (False, {})
+    assert "Network t-net is as it was" in ret.comment
+    assert {**network("t-net"), "id": "", "created": ""} == {**before, "id": "", "created": ""}
+    assert states.podman_network.present("t-net", **NEW).result is True
+    assert states.podman_network.present("t-net", **NEW).changes == {}
+
+
+def test_podman_that_makes_neither_the_new_network_nor_the_old_one(states, fake_podman, tmp_path):
+    """The comment spoke of the old one alone, as if it were what the caller wanted."""
+    states.podman_network.present("t-net", **OLD)
+    (tmp_path / "full").touch()
+    fake_podman(
+        f"""case "$*" in
+        "network create --"*) if [ -e {tmp_path}/full ]; then echo "Error: disk is full" >&2; exit 125; fi ;;
+        esac
+        exec $REAL "$@\""""
+    )
+    ret = states.podman_network.present("t-net", **NEW)
+    assert (ret.result, ret.changes) == (False, {})
+    assert "disk is full. Network t-net is gone" in ret.comment
+    assert "Apply again" in ret.comment
+    (tmp_path / "full").unlink()
+    assert states.podman_network.present("t-net", **NEW).result is True
+    assert states.podman_network.present("t-net", **NEW).changes == {}
+
+
+@pytest.mark.parametrize("there", (False, True), ids=["new", "drifted"])
+def test_two_runs_at_once(quick_states, at_once, loaders, there):
+    if there:
+        quick_states("podman_network.present", "t-net", **OLD)
+    rets = at_once(lambda: quick_states("podman_network.present", "t-net", **NEW))
+    assert all(ret["result"] or "t-net" in ret["comment"] for ret in rets), rets
+    loaders.context.clear()
+    assert quick_states("podman_network.present", "t-net", **NEW)["result"] is True
+    assert network("t-net")["subnets"][0]["subnet"] == NEW["subnet"]
+    assert quick_states("podman_network.present", "t-net", **NEW)["changes"] == {}
+
+
+def test_containers_of_a_network_whose_name_begins_alike(states, modules, container):
+    states.podman_network.present("t-net", **OLD)
+    states.podman_network.present("t-net2", **NEW)
+    container("t-net2", "t-user")
+    assert modules.podman_network.containers("t-net") == []
+    assert states.podman_network.absent("t-net").result is True

@@ -70,3 +70,27 @@ def test_a_gpg_encrypted_pillar_is_the_same_pillar(own_host):
     host.write("/srv/pillar/immich.sls", "#!json|gpg\n" + json.dumps({"immich": merged(PILLAR, secrets)}), mode="0600")
     assert PASSWORDS["valkey"] not in host.read("/srv/pillar/immich.sls")
     assert changed(host.apply()) == {}
+
+
+def test_modules_say_what_they_lack(lan):
+    """One sentence each, also of the states, on a host whose Salt has none of the libraries."""
+    lacking = {
+        "valkey_acl.whoami": "The Python library redis is missing.",
+        "pgsql.version": "pgsql needs psycopg2 in Salt's Python: install psycopg2-binary there with pip.",
+    }
+    reasons = {
+        "valkey_acl": "The execution module valkey_acl is not available: it needs the Python library redis.",
+        "pgsql_role": "pgsql_role needs the execution module pgsql: is psycopg2 in Salt's Python?",
+        "pgsql_database": "pgsql_database needs the execution module pgsql: is psycopg2 in Salt's Python?",
+        "pgsql_extension": "pgsql_extension needs the execution module pgsql: is psycopg2 in Salt's Python?",
+    }
+    with Host("host", lan=lan, layers=images.bare()) as host:
+        for call, sentence in lacking.items():
+            said = host.run(f"salt-call --local --module-dirs=/srv/formula {call} 2>&1", check=False)
+            assert said.returncode
+            assert sentence in " ".join(said.stdout.split())
+        host.write("/srv/salt/lacking.sls", "".join(f"x {state}: {{{state}.absent: []}}\n" for state in reasons))
+        said = host.run("salt-call --local --module-dirs=/srv/formula state.apply lacking 2>&1", check=False).stdout
+        assert [state for state, reason in reasons.items() if reason not in " ".join(said.split())] == []
+        # Podman's networks need no library; without Podman there are none.
+        assert host.salt("--module-dirs=/srv/formula", "podman_network.list") == {}
