@@ -12,6 +12,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import runpy
 import threading
 import time
@@ -37,6 +38,15 @@ LAST_PING_TIMEOUT = 10
 STOPPED = "immich_app.stopped"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
+# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them.
+REACH = """
+for target; do
+  host=${target%:*} port=${target##*:}
+  if ! timeout 2 getent ahosts "$host" >/dev/null; then echo "$target getaddrinfo ENOTFOUND $host"; continue; fi
+  said=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>&1)
+  case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
+done
+"""
 # State of a listening socket in /proc/net/tcp, as in the kernel's enum of TCP states.
 TCP_LISTEN = "0A"
 
@@ -197,6 +207,79 @@ def _digest(service):
     return hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def deviations(settings, compose):
+    """
+    Return where a compose file is not what the settings want: ``{"by_hand": [services], "differences": [sentences]}``.
+
+    A service that was changed by hand does not have the digest that its label says. One that only differs was written
+    from other settings, and the next apply brings it up to date.
+
+    settings
+        The formula's settings.
+
+    compose
+        Text of the compose file.
+
+    Raises CommandExecutionError if it is none of the formula's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.deviations "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
+    """
+    try:
+        there = salt.utils.yaml.safe_load(compose)
+        vector = there["services"][SERVER]["environment"]["DB_VECTOR_EXTENSION"]
+        by_hand = [name for name, service in there["services"].items() if not _is_as_written(service)]
+    except (KeyError, TypeError, AttributeError, salt.utils.yaml.YAMLError) as error:
+        raise CommandExecutionError("The compose file is not the one that Salt wrote") from error
+    return {"by_hand": by_hand, "differences": list(_differences(there, project(settings, vector)))}
+
+
+def _is_as_written(service):
+    return service.get("labels") == {HASH_LABEL: _digest({k: v for k, v in service.items() if k != "labels"})}
+
+
+def _differences(there, wanted, path=()):
+    if there == wanted or path[-1:] == ("labels",):
+        return
+    if not (isinstance(there, dict) and isinstance(wanted, dict)):
+        yield f"{':'.join(path)} is {json.dumps(there)}, not {json.dumps(wanted)}"
+        return
+    for key in sorted({*there, *wanted}):
+        yield from _differences(there.get(key), wanted.get(key), (*path, key))
+
+
+def refused_step(before, after):
+    """
+    Return why Immich cannot go from one version to another, or None.
+
+    Immich is never downgraded, and from 1.131 or older it has to pass through 1.132.3: its documentation of upgrades.
+
+    before, after
+        Versions, as in ``v3.0.3``. Of another tag nothing can be told.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.refused_step v3.0.3 v3.0.2
+    """
+    old, new = _version(before), _version(after)
+    if not old or not new or old == new:
+        return None
+    if new < old:
+        return f"Immich cannot be downgraded: this installation has {before}, and immich:version is {after}"
+    if old < (1, 132) and new > (1, 132, 3):
+        return f"From {before} Immich has to be brought to v1.132.3 first, then to {after}"
+    return None
+
+
+def _version(tag):
+    return tuple(map(int, re.findall(r"\d+", tag))) if re.fullmatch(r"v\d+\.\d+\.\d+", tag or "") else None
+
+
 def upload_location(compose_file):
     """
     Return the path that an existing compose file mounts at ``/data``, or None if there is none.
@@ -324,7 +407,8 @@ def unit_path(path):
 
 def _owner(user):
     uid, _, gid = str(user or "0:0").partition(":")
-    return {"user": int(uid), "group": int(gid or uid)}
+    # Salt's file states take the number 0 for nothing said, and would leave another owner alone.
+    return {"user": int(uid) or "root", "group": int(gid or uid) or "root"}
 
 
 def server_url(settings):
@@ -718,22 +802,53 @@ def verify(settings):
 
         salt-call --local immich_app.verify "$SETTINGS"
     """
-    broken = []
-    ping = f"{server_url(settings)}/api/server/ping"
-    try:
-        if get_json(ping) != PING:
-            broken.append(f"{ping} does not answer as Immich: another program has the port? See `ss -ltnp`")
-    except CommandExecutionError as error:
-        broken.append(f"{error}. See `journalctl -u immich`")
+    broken = server_silent(f"{server_url(settings)}/api/server/ping")
     if settings["machine_learning"]["enabled"]:
-        broken += _machine_learning_unreachable()
+        broken += machine_learning_silent(0 if __opts__["test"] else ML_PATIENCE)
     return broken + listens_wider(settings, listening())
 
 
-def _machine_learning_unreachable():
-    """Ask from where the server asks, and by name, as it does."""
+def server_silent(ping, timeout=10):
+    """
+    Return a sentence that says how the server fails to answer, in a list, which is empty if it answers.
+
+    ping
+        Address of the server's ping.
+
+    timeout
+        Seconds to wait, 10 by default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.server_silent http://127.0.0.1:2283/api/server/ping
+    """
+    try:
+        if get_json(ping, timeout) != PING:
+            return [f"{ping} does not answer as Immich: another program has the port? See `ss -ltnp`"]
+    except CommandExecutionError as error:
+        return [f"{error}. See `journalctl -u immich`"]
+    return []
+
+
+def machine_learning_silent(patience=0):
+    """
+    Return a sentence that says how machine learning fails to answer, in a list, which is empty if it answers.
+
+    It is asked from inside the server's network, by name, as the server does.
+
+    patience
+        Seconds to try again, 0 by default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.machine_learning_silent
+    """
     url = f"http://{MACHINE_LEARNING}:3003/ping"
-    patience = time.monotonic() + (0 if __opts__["test"] else ML_PATIENCE)
+    until = time.monotonic() + patience
     while True:
         try:
             pid = _run(["podman", "container", "inspect", "--format", "{{.State.Pid}}", SERVER]).strip()
@@ -742,11 +857,34 @@ def _machine_learning_unreachable():
             words = "the answer is not that of machine learning"
         except CommandExecutionError as error:
             words = str(error)
-        if time.monotonic() > patience:
+        if time.monotonic() > until:
             break
         time.sleep(0.5)
     advice = "if the name does not resolve, the DNS of the network (aardvark-dns) or a firewall is in the way"
     return [f"The server does not reach {url}: {words}. See `podman logs {MACHINE_LEARNING}`; {advice}"]
+
+
+def reach(container, targets):
+    """
+    Return how far a container gets to each of some TCP ports: None, or why not, as ``{target: reason}``.
+
+    container
+        Name of a running container. It needs bash and getent, which both images of Immich have.
+
+    targets
+        List of ``name:port``.
+
+    Raises CommandExecutionError if there is no such container or it does not run.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.reach immich-server '["host.containers.internal:5432"]'
+    """
+    printed = _run(["podman", "exec", container, "bash", "-c", REACH, "bash", *targets])
+    lines = (line.partition(" ") for line in printed.splitlines())
+    return {target: reason or None for target, _, reason in lines}
 
 
 def listening():

@@ -253,6 +253,8 @@ def verify(settings, connection=None):
     connection
         As in ``pgsql``. Defaults to that of the settings.
 
+    Whether the role's password is that of the pillar is told where the pillar has one.
+
     Raises ``CommandExecutionError`` if the server cannot be asked.
 
     CLI Example:
@@ -264,7 +266,9 @@ def verify(settings, connection=None):
     postgres = settings["postgres"]
     connection = connection or postgres["connection"]
     user, database = postgres["user"], postgres["database"]
-    role = __salt__["pgsql.role_get"](user, connection=connection)
+    # Not pillar.get, which masks it.
+    password = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:postgres:password", None)
+    role = __salt__["pgsql.role_get"](user, password=password, connection=connection)
     if role is None:
         return [f"PostgreSQL has no role {user}: apply immich.postgres."]
     held = __salt__["pgsql.database_get"](database, connection)
@@ -304,7 +308,10 @@ def _offers(known):
 def _broken_role(user, role):
     wrong = [attribute for attribute, value in ROLE.items() if role[attribute] != value]
     words = [attribute.upper() if ROLE[attribute] else f"NO{attribute.upper()}" for attribute in wrong]
-    return [f"The role {user} is not {' '.join(words)}: apply immich.postgres."] if wrong else []
+    broken = [f"The role {user} is not {' '.join(words)}: apply immich.postgres."] if wrong else []
+    if not role.get("password_matches", True):
+        broken.append(f"The password of the role {user} is not that of immich:postgres:password: apply immich.")
+    return broken
 
 
 def _broken_database(database, user, owned):
@@ -327,13 +334,25 @@ def _broken_extensions(database, vector, connection):
     broken = []
     for name, extension in __salt__["pgsql.extension_list"](database, extensions(vector), connection).items():
         where = f"in the database {database}"
+        if extension["available"]:
+            broken += [f"{sentence.rstrip('.')}: apply immich.postgres." for sentence in extension["not_yet"]]
         if not extension["installed"]:
             broken.append(f"The extension {name} is not {where}: apply immich.postgres.")
         elif extension["schema"] != SCHEMA:
             broken.append(f"The extension {name} is in the schema {extension['schema']} {where}, not in {SCHEMA}.")
         elif name in VECTOR_VERSIONS and not supported(name, extension["installed"]):
             broken.append(f"The extension {name} has version {extension['installed']} {where}, not {_range(name)}.")
+        elif name in VECTOR_VERSIONS and _moved(name, extension):
+            broken.append(
+                f"The extension {name} has version {extension['installed']} {where}, and the server offers "
+                f"{extension['available']}, to which Immich may not update it: apply immich.postgres."
+            )
     return broken
+
+
+def _moved(name, extension):
+    """At its start Immich updates the vector extension to what the server offers, and without superuser it fails."""
+    return extension["available"] != extension["installed"] and supported(name, extension["available"])
 
 
 def _broken_hba(settings, connection):

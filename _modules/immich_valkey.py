@@ -5,11 +5,14 @@ Turns the formula's settings into users and connections for :py:mod:`valkey_acl 
 nothing of Immich.
 """
 
+import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 __virtualname__ = "immich_valkey"
 
 LOGIN = "immich-formula"
+# Where the pillar has the password of Immich's user.
+PASSWORD = "immich:valkey:password"
 # What a user needs to manage ACL users and the configuration, and no key at all.
 LOGIN_RULES = (
     "resetkeys resetchannels -@all +acl +config|get +config|set +config|rewrite +client|id +client|list +command +info"
@@ -156,7 +159,7 @@ def users(settings):
         raise SaltInvocationError(f"{LOGIN} is the formula's own user in Valkey: give the entry another name.")
     own = {
         "name": valkey["user"],
-        "password_pillar": "immich:valkey:password",
+        "password_pillar": PASSWORD,
         # A new password is valid beside the old one until Immich uses it: immich_valkey.former_passwords_absent.
         "keep_passwords": True,
         "rules": listed.get(valkey["user"], {}).get("rules") or RULES,
@@ -259,6 +262,8 @@ def verify(settings, connection=None):
     connection
         See :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the formula's logins.
 
+    Whether the user's password is that of the pillar is told where the pillar has one.
+
     Raises CommandExecutionError if the server cannot be asked.
 
     CLI Example:
@@ -269,6 +274,8 @@ def verify(settings, connection=None):
     """
     name = settings["valkey"]["user"]
     own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
+    if salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD, None) is not None:
+        own["password_pillar"] = PASSWORD
     connection = connection or logins(settings)
     held = __salt__["valkey_acl.list"](connection=connection)
     if name not in held:
@@ -282,6 +289,8 @@ def verify(settings, connection=None):
         broken.append("The Valkey user default needs no password: apply immich.valkey.")
     found = __salt__["valkey_acl.compare"](fitted([own], connection), scratch=False, connection=connection)
     broken += found["problems"]
+    if "password" in found["changes"].get(name, {}).get("new", {}):
+        broken.append(f"The password of the ACL user {name} is not that of {PASSWORD}: apply immich.")
     if found["unsaved"]:
         broken.append("Valkey's ACL users are not saved as they are, a restart would change them: apply immich.valkey.")
     return broken

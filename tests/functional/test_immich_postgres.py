@@ -348,6 +348,29 @@ def test_broken_extensions(promised):
     ]
 
 
+def test_password_that_is_not_the_pillars(promised):
+    promised.pillar["immich"] = {"postgres": {"password": PASSWORD}}
+    assert immich(promised).verify(SETTINGS) == []
+    promised.sql("ALTER ROLE t_immich PASSWORD 'another one'")
+    sentence = "The password of the role t_immich is not that of immich:postgres:password: apply immich."
+    assert immich(promised).verify(SETTINGS) == [sentence]
+    promised.pillar.clear()
+
+
+def test_library_that_is_not_preloaded_and_version_that_moved(promised, vchord):
+    vchord("0.4.3")
+    promised.sql("CREATE EXTENSION vchord SCHEMA public", database="t_immich")
+    sentence = "The extension vchord needs vchord in shared_preload_libraries, and a restart: apply immich.postgres."
+    assert immich(promised).verify(SETTINGS) == [sentence]
+    vchord("0.5.0")
+    promised.new_run()
+    moved = "The extension vchord has version 0.4.3 in the database t_immich, and the server offers 0.5.0"
+    assert immich(promised).verify(SETTINGS) == [
+        sentence,
+        f"{moved}, to which Immich may not update it: apply immich.postgres.",
+    ]
+
+
 def test_broken_record(promised):
     text = HBA.read_text()
     HBA.write_text("host all all 0.0.0.0/0 md5\n" + text)

@@ -297,6 +297,7 @@ BREAKS = {
     "narrower rules": (("immich", "-eval"), "EVAL must be allowed"),
     "disabled": (("immich", "off"), "disabled"),
     "no password": (("immich", "nopass"), "needs no password"),
+    "another password": (("immich", "resetpass", ">another one"), "is not that of immich:valkey:password"),
     "open default": (("default", "nopass"), "default needs no password"),
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from salt.exceptions import CommandExecutionError
 
 PILLAR = {
     "timezone": "Europe/Paris",
@@ -101,6 +102,53 @@ def test_a_numeric_user_owns_the_secrets(project, modules, settings):
     part = {**settings["server"], "user": "2000:3000"}
     assert project(server=part)["services"]["immich-server"]["user"] == "2000:3000"
     assert modules.immich_app.unit({**settings, "server": part})["owner"]["server"] == {"user": 2000, "group": 3000}
+
+
+def test_without_a_user_root_owns_them_by_name(modules, settings):
+    """Salt's file states take `user: 0` for nothing said: a file of another owner stayed unreadable."""
+    assert modules.immich_app.unit(settings)["owner"]["server"] == {"user": "root", "group": "root"}
+
+
+def test_a_compose_file_as_written_deviates_in_nothing(modules, settings):
+    text = modules.immich_app.project_yaml(settings, "pgvector")
+    assert modules.immich_app.deviations(settings, text) == {"by_hand": [], "differences": []}
+
+
+def test_what_was_changed_by_hand_is_told_from_what_other_settings_wrote(modules, settings):
+    text = modules.immich_app.project_yaml(settings, "pgvector")
+    assert modules.immich_app.deviations(settings, text.replace("IMMICH_HOST: 0.0.0.0", "IMMICH_HOST: '::'")) == {
+        "by_hand": ["immich-machine-learning"],
+        "differences": ['services:immich-machine-learning:environment:IMMICH_HOST is "::", not "0.0.0.0"'],
+    }
+    found = modules.immich_app.deviations({**settings, "port": 3000}, text)
+    assert found["by_hand"] == []
+    assert 'services:immich-server:ports is ["0.0.0.0:2283:2283"], not ["0.0.0.0:3000:2283"]' in found["differences"]
+
+
+@pytest.mark.parametrize("text", ("", "{{ broken", "services: []", "services: {immich-server: 5}", "a: [1"))
+def test_a_compose_file_of_somebody_else(modules, settings, text):
+    with pytest.raises(CommandExecutionError, match="not the one that Salt wrote"):
+        modules.immich_app.deviations(settings, text)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    (
+        ("v3.0.3", "v3.0.2", "cannot be downgraded"),
+        ("v3.0.3", "v2.9.9", "cannot be downgraded"),
+        ("v1.131.3", "v3.0.3", "v1.132.3 first"),
+        ("v1.131.3", "v1.133.0", "v1.132.3 first"),
+        ("v1.131.3", "v1.132.3", None),
+        ("v1.132.3", "v3.0.3", None),
+        ("v3.0.3", "v3.0.3", None),
+        ("v3.0.9", "v3.0.10", None),
+        ("release", "v3.0.3", None),
+        ("v3.0.3", "v3", None),
+    ),
+)
+def test_steps_between_versions(modules, before, after, words):
+    refused = modules.immich_app.refused_step(before, after)
+    assert (refused or "") == "" if words is None else words in refused
 
 
 def test_mounts_of_the_unit_are_quoted(modules, settings):

@@ -8,7 +8,7 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("kind", ("modules", "states", "utils"))
+@pytest.mark.parametrize("kind", ("modules", "output", "states", "utils"))
 def test_every_module_of_the_formula_is_compared(kind):
     text = (REPO / "immich/settings.jinja").read_text(encoding="utf8")
     named = re.search(rf'"{kind}": \[(.*?)\]', text, re.S).group(1)

@@ -1,0 +1,1007 @@
+"""
+What is wrong with Immich on this host, and what mends it
+==========================================================
+
+``immich.doctor`` looks at every part that Immich stands on, in the order in which they stand on each other, so that the
+first line that failed is the cause and what follows from it stands below. It changes nothing.
+
+It works when little else does: this file needs no library and no other module of the formula, and asks those that are
+there. Without a pillar that can be used it goes by what was deployed: ``docker-compose.yml`` and ``immich.service``.
+Groups of checks run side by side, each in a process of its own (the module ``pgsql`` changes the user of the process
+to connect), so that a service that hangs costs no more than the time that was given.
+
+Sources of the rules: Immich's documentation, and what was measured with its server v3.0.3.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import time
+import traceback
+from collections import namedtuple
+from pathlib import Path
+
+import salt.utils.data
+import salt.utils.yaml
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+__virtualname__ = "immich"
+__outputter__ = {"doctor": "immich_doctor"}
+
+Check = namedtuple("Check", "part function gate")
+OK, WARNING, FAILED = "ok", "warning", "failed"
+
+LIBRARIES = ("redis", "psycopg2", "jsonschema")
+# A function of each module that the checks ask.
+MODULES = {
+    "immich_settings": "errors",
+    "immich_app": "verify",
+    "immich_gateway": "verify",
+    "immich_postgres": "verify",
+    "immich_valkey": "verify",
+    "podman_network": "diff",
+    "pgsql": "version",
+    "valkey_acl": "get",
+}
+DEPLOYED = "/opt/podman/immich"
+UNIT_FILE = "/etc/systemd/system/immich.service"
+BACKUPS = "/var/backups/immich"
+SERVER = "immich-server"
+MACHINE_LEARNING = "immich-machine-learning"
+SECRETS = {"db_password": "immich:postgres:password", "redis_password": "immich:valkey:password"}
+# The folders in which Immich keeps a marker file, without which it does not start.
+FOLDERS = ("encoded-video", "library", "upload", "profile", "thumbs", "backups")
+# x86-64-v2, by the names in /proc/cpuinfo: x86-64 psABI, table "Micro-Architecture Levels".
+CPU_FLAGS = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
+NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lustre|davfs|fuse\..*")
+GIB = 1024**3
+BACKUP_HOURS = 48
+
+# What stands in Immich's log or in the unit's status, and what mends it. The first that is found counts.
+MESSAGES = (
+    (r"NOPERM", "salt-call state.apply immich.valkey"),
+    (r"NOAUTH", "salt-call state.apply immich.app"),
+    (r"WRONGPASS|password authentication failed", "salt-call state.apply immich"),
+    (r"no pg_hba\.conf entry", "salt-call state.apply immich.postgres"),
+    (r"must be owner of|permission denied to create extension", "salt-call state.apply immich.postgres"),
+    (r"vchord must be loaded|shared_preload_libraries", "salt-call state.apply immich.postgres"),
+    (r"Failed to (read|write|create) .*\.immich", "mount what is missing below immich:upload_location; make no marker"),
+    (r"a volume of .*, is not there", "mount it, then: systemctl restart immich"),
+    (r"manifest unknown|initializing source|pinging container registry", "set immich:version to one that exists"),
+    (r"Illegal instruction|x86-64-v2", "immich:machine_learning:enabled: false"),
+    (r"Address family not supported|[Cc]annot assign requested address", "salt-call state.apply immich.app"),
+    (
+        r"[Pp]ermission denied.*/cache|/cache.*[Pp]ermission denied",
+        "give immich:machine_learning:cache_location to the user",
+    ),
+    (
+        r"EN(OTFOUND|ETUNREACH)|EAI_AGAIN|ECONNREFUSED|EHOSTUNREACH|ETIMEDOUT|host\.containers\.internal",
+        "salt-call state.apply immich.gateway",
+    ),
+    (r"is not the one that Salt wrote", "salt-call state.apply immich.app"),
+)
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def doctor(timeout=4):
+    """
+    Look at every part of Immich on this host, and say of each whether it is well, what was seen, and what mends it.
+
+    Returns a list of ``{"part": …, "result": "ok" | "warning" | "failed", "seen": …, "do": …}``, causes first. ``do``
+    is a command, a pillar line or a sentence, and empty where nothing is to be done. salt-call shows it as a table,
+    and as data with ``--out=json``; its exit code is not 0 if something failed. Changes nothing.
+
+    timeout
+        Seconds that the checks may take, 4 by default. More of them help on a host that is slow, not one that hangs.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich.doctor
+        salt-call immich.doctor --out=json
+    """
+    deadline = time.monotonic() + timeout
+    rows, told = _run_groups((FORMULA,), {}, time.monotonic() + timeout / 2, timeout / 2)
+    rest, _ = _run_groups(GROUPS, _here(told.get("settings")), deadline, timeout)
+    rows += rest
+    if any(row["result"] == FAILED for row in rows):
+        __context__["retcode"] = 1
+    return rows
+
+
+# -- running the checks ----------------------------------------
+
+
+def _run_groups(groups, here, deadline, seconds):
+    """Rows of all groups in their order, and what the checks left in ``here["told"]``."""
+    children = [_fork(group, here) for group in groups]
+    _read_until(children, deadline)
+    rows, told = [], {}
+    for group, child in zip(groups, children):
+        _end(child)
+        messages = [json.loads(line) for line in child["text"].decode().split("\n")[:-1]]
+        for message in messages:
+            told.update(message["told"])
+        rows += _group_rows(group, [message["rows"] for message in messages], seconds)
+    return rows, told
+
+
+def _group_rows(group, answers, seconds):
+    """The answers of a group's checks; what did not answer in time, and what was behind it."""
+    rows = [_row(check.part, *found) for check, answer in zip(group, answers) for found in answer]
+    silent = group[len(answers) :]
+    if silent and not (answers and _stops(group[len(answers) - 1], answers[-1])):
+        # The first of them hung; a check behind it never had its turn.
+        rows.append(_row(silent[0].part, *_silence(group, seconds)))
+        cause, silent = silent[0].part, silent[1:]
+    elif silent:
+        cause = group[len(answers) - 1].part
+    return rows + [_row(check.part, WARNING, f"not checked: needs {cause}", "") for check in silent]
+
+
+def _silence(group, seconds):
+    """What a check says that did not end in time. On a busy host that proves nothing."""
+    load, cpus = os.getloadavg()[0], os.cpu_count()
+    seen = f"no answer within {seconds:.0f} s"
+    advice = f"salt-call immich.doctor timeout={max(20, seconds * 5):.0f}"
+    if load > 2 * cpus:
+        return WARNING, f"{seen}; this host is busy, with a load of {load:.0f} on {cpus} CPUs", advice
+    # The formula's own checks ask Podman and the file server, and what hangs of these is told below.
+    return WARNING if group is FORMULA else FAILED, seen, advice
+
+
+def _row(part, result, seen, do=""):
+    return {"part": part, "result": result, "seen": seen, "do": do}
+
+
+def _stops(check, answer):
+    return check.gate and any(result == FAILED for result, *_ in answer)
+
+
+def _fork(group, here):
+    """Run a group in a process of its own, which writes a line of JSON for each check."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return {"pid": pid, "reader": reader, "text": b""}
+    try:
+        os.setsid()  # one signal ends it with all that it started
+        os.close(reader)
+        for check in group:
+            message = _checked(check, here)
+            os.write(writer, (json.dumps(message) + "\n").encode())
+            if _stops(check, message["rows"]):
+                break
+    finally:
+        os._exit(0)
+
+
+def _checked(check, here):
+    here = {**here, "told": {}}
+    try:
+        rows = [tuple(found) for found in check.function(here)]
+    except _NotCheckedError as error:
+        rows = [(WARNING, f"not checked: needs {error}")]
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+        rows = [(FAILED, _one_line(error), _advice(str(error)))]
+    except Exception as error:  # noqa: BLE001 (one check that breaks must not hide the others)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        broken = f"this check broke: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}"
+        rows = [(WARNING, f"not checked: {broken}", "report it, with the output of `salt-call -l debug immich.doctor`")]
+    return {"rows": rows, "told": here["told"]}
+
+
+def _read_until(children, deadline):
+    waiting = {child["reader"]: child for child in children}
+    while waiting:
+        readable, _, _ = select.select(list(waiting), [], [], max(0, deadline - time.monotonic()))
+        if not readable:
+            return
+        for reader in readable:
+            chunk = os.read(reader, 65536)
+            waiting[reader]["text"] += chunk
+            if not chunk:
+                del waiting[reader]
+
+
+def _end(child):
+    """A process that waits for a dead network share cannot be ended: then it is left to init."""
+    os.close(child["reader"])
+    try:
+        os.killpg(child["pid"], signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    for _ in range(20):
+        if os.waitpid(child["pid"], os.WNOHANG)[0]:
+            return
+        time.sleep(0.01)
+
+
+class _NotCheckedError(Exception):
+    """A check lacks what it needs; the text says what."""
+
+
+def _call(function, *arguments, **kwargs):
+    if function not in __salt__:
+        raise _NotCheckedError(f"the module {function.partition('.')[0]}")
+    return __salt__[function](*arguments, **kwargs)
+
+
+def _promises(sentences, sls):
+    """Rows of what a `verify` returned: the sentences name what mends them."""
+    return [(FAILED, *_split(sentence, f"salt-call state.apply {sls}")) for sentence in sentences]
+
+
+def _split(sentence, default):
+    """What a sentence says, and what it advises: to apply an SLS, or a command that shows more."""
+    applied = re.search(r":? apply (immich(?:\.\w+)?)\.?$", sentence)
+    if applied:
+        return sentence[: applied.start()], f"salt-call state.apply {applied.group(1)}"
+    return _one_line(sentence), _advice(sentence) or default
+
+
+def _advice(text):
+    return next((cure for pattern, cure in MESSAGES if re.search(pattern, text)), "")
+
+
+def _one_line(text):
+    return " ".join(str(text).split())[-600:]
+
+
+# -- what the checks go by ----------------------------------------
+
+
+def _here(settings):
+    """What is to be looked at: by the settings, or without them by what was deployed."""
+    directory = settings["project_dir"] if settings else DEPLOYED
+    text = _text(f"{directory}/docker-compose.yml")
+    compose = _parsed(text)
+    server = compose["services"].get(SERVER, {})
+    learning = compose["services"].get(MACHINE_LEARNING, {})
+    here = {
+        "settings": settings,
+        "directory": directory,
+        "compose_text": text,
+        "compose": compose,
+        "uploads": _source(server, "/data"),
+        "cache": _source(learning, "/cache"),
+        "libraries": [_unescaped(mount["source"]) for mount in _mounts(server) if mount.get("read_only")],
+        "users": {SERVER: server.get("user"), MACHINE_LEARNING: learning.get("user")},
+        "ping": compose.get("x-immich-stack", {}).get("ping"),
+        "postgres": {"units": _ordered_after("postgresql"), "port": _port(server, "DB_PORT", 5432), "managed": True},
+        "valkey": {
+            "units": _ordered_after("valkey", "redis"),
+            "port": _port(server, "REDIS_PORT", 6379),
+            "managed": True,
+        },
+        "socket_dir": "/var/run/postgresql",
+    }
+    return {**here, **_by_settings(settings)} if settings else here
+
+
+def _by_settings(settings):
+    learning = settings["machine_learning"]
+    postgres, valkey = settings["lookup"]["postgres"], settings["lookup"]["valkey"]
+    units = {"postgres": [postgres.get("unit", postgres["service"])], "valkey": [valkey["service"]]}
+    return {
+        "uploads": settings["upload_location"],
+        "cache": learning["cache_location"] if learning["enabled"] else None,
+        "libraries": [library["path"] for library in settings["external_libraries"]],
+        "users": {SERVER: settings["server"]["user"], MACHINE_LEARNING: learning["user"]},
+        "socket_dir": postgres.get("socket_dir", "/var/run/postgresql"),
+        **{
+            part: {"units": units[part], "port": settings[part]["port"], "managed": settings[part]["managed"]}
+            for part in units
+        },
+    }
+
+
+def _settings_of(here):
+    if not here["settings"]:
+        raise _NotCheckedError("a pillar that is right")
+    return here["settings"]
+
+
+def _compose_of(here):
+    if not here["compose"]["services"]:
+        raise _NotCheckedError(f"{here['directory']}/docker-compose.yml")
+    return here["compose"]
+
+
+def _text(path):
+    try:
+        return Path(path).read_text(encoding="utf8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _parsed(text):
+    """A compose file as far as it can be read; without one there are no services."""
+    try:
+        compose = salt.utils.yaml.safe_load(text)
+        services = compose["services"].values()
+        if all(isinstance(service, dict) for service in services):
+            return compose
+    except (salt.utils.yaml.YAMLError, TypeError, KeyError, AttributeError):
+        pass
+    return {"services": {}}
+
+
+def _mounts(service):
+    return [mount for mount in service.get("volumes", []) if isinstance(mount, dict)]
+
+
+def _source(service, target):
+    return next((_unescaped(mount["source"]) for mount in _mounts(service) if mount["target"] == target), None)
+
+
+def _unescaped(text):
+    return text.replace("$$", "$")
+
+
+def _port(service, name, default):
+    return int(service.get("environment", {}).get(name, default))
+
+
+def _ordered_after(*names):
+    """Units of a service that the deployed immich.service waits for; the last one is the server itself."""
+    found = re.findall(r"^After=(.*)$", _text(UNIT_FILE), re.MULTILINE)
+    units = [unit for line in found for unit in line.split() if unit.startswith(names)]
+    return [unit[: -len(".service")] for unit in units[-1:]]
+
+
+# -- the formula itself ----------------------------------------
+
+
+def _libraries(here):
+    missing = [name for name in LIBRARIES if not importlib.util.find_spec(name)]
+    if missing:
+        yield FAILED, f"Salt's Python lacks {', '.join(missing)}", "salt-call state.apply immich.bootstrap"
+        return
+    yield OK, f"{', '.join(LIBRARIES)} are there"
+
+
+def _modules(here):
+    missing = [module for module, function in MODULES.items() if f"{module}.{function}" not in __salt__]
+    if missing:
+        yield FAILED, f"not loaded: {', '.join(missing)}", "salt-call saltutil.sync_all"
+        return
+    yield OK, "all are loaded"
+
+
+def _pillar(here):
+    for error in __pillar__.get("_errors", []):
+        yield FAILED, f"Salt cannot render the pillar: {_one_line(error)}", "mend the file that it names"
+    if not __pillar__.get("immich"):
+        yield (
+            FAILED,
+            "this minion's pillar has no key `immich`",
+            "assign it in the pillar's top file, see pillar.example",
+        )
+        return
+    for error in _call("immich_settings.errors"):
+        path, message = error["path"], error["message"]
+        yield FAILED, f"{path} {message}", f"mend {path} in the pillar"
+    for warning in _call("immich_settings.warnings"):
+        yield WARNING, f"{warning['path']} {warning['message']}", f"see {warning['path']} in the pillar"
+    here["told"]["settings"] = _call("immich_settings.get")
+    if here["told"]["settings"]:
+        yield OK, "it is valid"
+
+
+# -- the host ----------------------------------------
+
+
+def _cpu(here):
+    if not here["cache"]:
+        return [(OK, "machine learning is off")]
+    return _cpu_rows(_text("/proc/cpuinfo"), os.uname().machine)
+
+
+def _cpu_rows(cpuinfo, machine):
+    if machine != "x86_64":
+        return [(OK, machine)]
+    flags = re.search(r"^flags\s*:(.*)$", cpuinfo, re.MULTILINE)
+    missing = CPU_FLAGS - set(flags.group(1).split() if flags else CPU_FLAGS)
+    if not missing:
+        return [(OK, "x86-64-v2")]
+    seen = f"machine learning needs x86-64-v2, and this CPU lacks {', '.join(sorted(missing))}"
+    return [(FAILED, seen, "immich:machine_learning:enabled: false")]
+
+
+def _time_zone(here):
+    zone = _settings_of(here)["timezone"]
+    return _time_zone_rows(zone, os.path.realpath("/etc/localtime").partition("/zoneinfo/")[2])
+
+
+def _time_zone_rows(zone, of_host):
+    utc = ("Etc/UTC", "UTC", "Etc/UCT", "Universal", "")
+    if zone in utc and of_host not in utc:
+        seen = f"Immich takes {zone}, and this host is in {of_host}: dates of photos will be off by hours"
+        return [(WARNING, seen, f"immich:timezone: {of_host}")]
+    return [(OK, zone)]
+
+
+def _paths(here):
+    return [path for path in (here["uploads"], *here["libraries"], here["cache"]) if path]
+
+
+def _mounted(here):
+    if not _paths(here):
+        raise _NotCheckedError("a pillar or a deployment, to know the paths")
+    for path in _paths(here):
+        point = _call("immich_app.mount_missing", path)
+        if point:
+            yield FAILED, f"{point} stands in /etc/fstab and is not mounted", f"mount {point}"
+        elif not os.path.isdir(path):
+            yield FAILED, f"{path} is not there", _missing_advice(here, path)
+        else:
+            yield OK, path
+
+
+def _missing_advice(here, path):
+    if path == here["cache"] or not here["compose_text"]:
+        return "salt-call state.apply immich.app"
+    return "mount what is missing there. Only if it is to start empty: make the directory by hand"
+
+
+def _space(here):
+    places = {os.path.realpath(path): None for path in (*_paths(here), "/var/lib/containers", "/var/lib", "/var/log")}
+    devices = {}
+    for path in filter(os.path.isdir, places):
+        devices.setdefault(os.stat(path).st_dev, path)
+    for path in devices.values():
+        held = os.statvfs(path)
+        yield _space_row(
+            path, held.f_bavail * held.f_frsize, held.f_blocks * held.f_frsize, held.f_favail, held.f_files
+        )
+        if held.f_flag & os.ST_RDONLY:
+            yield FAILED, f"{path} is on a file system that is mounted read-only", "see `dmesg`; mount it writable"
+
+
+def _space_row(path, free, size, inodes_free, inodes):
+    """Where little is left PostgreSQL stops first. A file system may be small, but not smaller than a gigabyte."""
+    seen = f"{path} has {free / GIB:.1f} of {size / GIB:.1f} GiB free"
+    if inodes and inodes_free < 1000:
+        return FAILED, f"{path} has {inodes_free} inodes left", _space_advice(path)
+    if free < GIB:
+        return FAILED, seen, _space_advice(path)
+    if free < min(size / 20, 20 * GIB):
+        return WARNING, seen, _space_advice(path)
+    return OK, seen
+
+
+def _space_advice(path):
+    if path.startswith("/var/lib"):
+        return "podman image prune --all --force"
+    return f"make room on the file system of {path}, or enlarge it"
+
+
+def _uploads(here):
+    path = here["uploads"]
+    if not path or not os.path.isdir(path):
+        raise _NotCheckedError("mounts")
+    deployed = _source(here["compose"]["services"].get(SERVER, {}), "/data")
+    if deployed not in (None, path):
+        seen = f"the installation's library is {deployed}, and immich:upload_location is {path}"
+        return [(FAILED, seen, f"move the files, then immich:upload_location_moved_from: {deployed}")]
+    missing = [name for name in FOLDERS if not os.path.exists(f"{path}/{name}/.immich")]
+    if missing == list(FOLDERS):
+        return [_empty_library(here, path)]
+    if missing:
+        seen = f"{path} lacks the marker file .immich in {', '.join(missing)}"
+        return [(FAILED, seen, f"mount what is missing below {path}. Do not create the markers by hand")]
+    inner = [f"{path}/{name}" for name in FOLDERS] + [f"{path}/{name}/.immich" for name in FOLDERS]
+    return _may_use([path, *inner], here["users"][SERVER], "immich:server:user") or [
+        (OK, f"{path} is as Immich left it")
+    ]
+
+
+def _empty_library(here, path):
+    """Nothing is there before the first start. Whether that was, the database knows: it has Immich's indexes."""
+    seen = f"{path} has no marker file of Immich"
+    if not here["compose_text"]:
+        return OK, f"{seen}: nothing is deployed yet"
+    try:
+        postgres = _settings_of(here)["postgres"]
+        connection = {**postgres["connection"], "connect_timeout": 2}
+        used = _call("pgsql.extension_indexes", "vector", postgres["database"], connection)
+    except (_NotCheckedError, CommandExecutionError):
+        return (
+            WARNING,
+            f"{seen}, and the database cannot be asked whether it ever had",
+            f"see whether {path} is mounted",
+        )
+    if used:
+        advice = f"mount what belongs at {path}, then: systemctl restart immich. Do not create the markers by hand"
+        return FAILED, f"{seen}, though Immich has run before: a mount is missing", advice
+    return OK, f"{seen}: it has not started yet"
+
+
+def _cache(here):
+    path = here["cache"]
+    if not path:
+        return [(OK, "machine learning is off")]
+    if not os.path.isdir(path):
+        raise _NotCheckedError("mounts")
+    paths = [path, *(entry.path for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False))]
+    user = here["users"][MACHINE_LEARNING]
+    if _may_use(paths, user, ""):
+        uid, gid = _ids(user)
+        seen = f"{path} is not machine learning's to write, which runs as {uid}:{gid}"
+        return [(FAILED, seen, f"chown -R {uid}:{gid} {path}")]
+    return [(OK, path)]
+
+
+def _may_use(paths, user, setting):
+    """Rows of the first path that a container's user cannot write. It has no capabilities: root is no exception."""
+    for path in paths:
+        held = os.stat(path)
+        if not _may(held, *_ids(user), 7 if os.path.isdir(path) else 6):
+            owner = f"{held.st_uid}:{held.st_gid}"
+            seen = (
+                f"{path} belongs to {owner}, mode {held.st_mode & 0o7777:04o}, and the container's user is {user or 0}"
+            )
+            return [(FAILED, seen, f"{setting}: '{owner}'")]
+    return []
+
+
+def _ids(user):
+    uid, _, gid = str(user or "0:0").partition(":")
+    return int(uid), int(gid or uid)
+
+
+def _may(held, uid, gid, wanted):
+    """Whether the mode of a file gives a user all of read (4), write (2) and search (1)."""
+    shift = 6 if held.st_uid == uid else 3 if held.st_gid == gid else 0
+    return held.st_mode >> shift & wanted == wanted
+
+
+def _selinux(here):
+    return _selinux_rows(_text("/sys/fs/selinux/enforce"), here["compose"])
+
+
+def _selinux_rows(enforce, compose):
+    if enforce.strip() != "1":
+        return [(OK, "does not enforce")]
+    bound = [name for name, each in compose["services"].items() if "label=disable" not in each.get("security_opt", [])]
+    if bound:
+        seen = f"SELinux enforces, and keeps {' and '.join(bound)} from their volumes"
+        return [(FAILED, seen, "salt-call saltutil.refresh_grains && salt-call state.apply immich.app")]
+    return [(OK, "enforces, and the containers are exempt")]
+
+
+# -- Podman ----------------------------------------
+
+
+def _podman(here):
+    if not shutil.which("podman"):
+        return [(FAILED, "Podman is not installed", "salt-call state.apply immich.podman")]
+    networks = _call("podman_network.list")
+    return [(OK, f"answers, with {len(networks)} networks")]
+
+
+def _network(here):
+    settings = _settings_of(here)
+    changes = _call("podman_network.diff", **settings["network"])
+    if not changes:
+        return [(OK, f"{settings['network']['name']}, {settings['network']['subnet']}")]
+    name = settings["network"]["name"]
+    if name in changes:
+        return [(FAILED, f"Podman has no network {name}", "salt-call state.apply immich.podman")]
+    seen = "; ".join(f"{what} is {change['old']}, not {change['new']}" for what, change in changes.items())
+    advice = "systemctl stop immich && salt-call state.apply immich"
+    return [(FAILED, f"the network {name} is not as specified: {seen}", advice)]
+
+
+def _gateway(here):
+    settings = _settings_of(here)
+    broken = _promises(_call("immich_gateway.verify", settings), "immich.gateway")
+    return broken or [(OK, f"{settings['gateway_address']} is held, its firewall is loaded")]
+
+
+# -- PostgreSQL and Valkey ----------------------------------------
+
+
+def _service(part):
+    def check(here):
+        if not here[part]["managed"]:
+            return [(OK, "is managed elsewhere")]
+        rows = []
+        for unit in here[part]["units"]:
+            status = _call("immich_app.service_status", f"{unit}.service")
+            if status["active"] != "active":
+                seen = f"{unit} is {status['active']} {status['text']}".strip()
+                rows.append((FAILED, seen, f"systemctl start {unit} || journalctl -n 20 -u {unit}"))
+        return rows or [(OK, f"{', '.join(here[part]['units'])} is active")]
+
+    return check
+
+
+def _postgres_answers(here):
+    if not here["postgres"]["managed"]:
+        return [(OK, f"PostgreSQL {_call('pgsql.version', _postgres(here)) // 10000}")]
+    port = here["postgres"]["port"]
+    # SSLRequest of the protocol, which every server answers with one letter before anybody logs in.
+    answer = _ask((socket.AF_UNIX, f"{here['socket_dir']}/.s.PGSQL.{port}"), b"\0\0\0\x08\x04\xd2\x16\x2f")
+    if answer[:1] not in (b"S", b"N"):
+        return [(FAILED, f"what listens at port {port} is not PostgreSQL", f"ss -lptn 'sport = :{port}'")]
+    return [(OK, f"answers at port {port}")]
+
+
+def _valkey_answers(here):
+    if not here["valkey"]["managed"]:
+        return [(OK, _call("valkey_acl.server", _valkey(here))["version"])]
+    port = here["valkey"]["port"]
+    answer = _ask((socket.AF_INET, ("127.0.0.1", port)), b"PING\r\n")
+    if not answer.startswith((b"+PONG", b"-NOAUTH", b"-DENIED")):
+        words = answer.decode(errors="replace").strip() or "nothing"
+        return [(FAILED, f"Valkey says {words}", "journalctl -n 20 -u valkey-server")]
+    return [(OK, f"answers at port {port}")]
+
+
+def _ask(where, question, seconds=2):
+    family, address = where
+    place = address if family == socket.AF_UNIX else ":".join(map(str, address))
+    with socket.socket(family, socket.SOCK_STREAM) as client:
+        client.settimeout(seconds)
+        try:
+            client.connect(address)
+            client.sendall(question)
+            return client.recv(64)
+        except socket.timeout as error:
+            raise CommandExecutionError(f"{place} takes connections and does not answer: it hangs") from error
+        except OSError as error:
+            raise CommandExecutionError(f"nothing answers at {place}: {error.strerror}") from error
+
+
+def _answering(question, part):
+    """A check that comes after systemd said that the service is active."""
+
+    def check(here):
+        try:
+            return question(here)
+        except CommandExecutionError as error:
+            if not here[part]["managed"]:
+                return [(FAILED, _one_line(error), f"see immich:{part}:host and immich:{part}:admin")]
+            unit = here[part]["units"][-1]
+            advice = f"see `journalctl -n 50 -u {unit}` for what it waits for, then: systemctl restart {unit}"
+            return [(FAILED, str(error), advice)]
+
+    return check
+
+
+def _listens(part, sls):
+    """Checked without logging in: at the address by which containers know the host."""
+
+    def check(here):
+        settings = _settings_of(here)
+        if not settings[part]["managed"]:
+            return [(OK, "is managed elsewhere")]
+        address, port = settings["gateway_address"], settings[part]["port"]
+        sockets = _call("immich_app.listening")
+        if any([each, port] in sockets for each in (address, "0.0.0.0", "::")):
+            return [(OK, f"listens at {address}:{port}")]
+        return [(FAILED, f"does not listen at {address}:{port}, where containers look", f"salt-call state.apply {sls}")]
+
+    return check
+
+
+def _postgres(here):
+    return {**_settings_of(here)["postgres"]["connection"], "connect_timeout": 2}
+
+
+def _database(here):
+    settings = _settings_of(here)
+    broken = _promises(_call("immich_postgres.verify", settings, _postgres(here)), "immich.postgres")
+    postgres = settings["postgres"]
+    return broken or [(OK, f"{postgres['database']}, its role, extensions and record are as promised")]
+
+
+def _database_storage(here):
+    if not here["postgres"]["managed"]:
+        return [(OK, "is managed elsewhere")]
+    held = _call("pgsql.config_get", ["data_directory"], _postgres(here))["data_directory"]["running"]
+    return _storage_rows(held, _text("/proc/self/mountinfo"))
+
+
+def _storage_rows(directory, mountinfo):
+    kind = _file_system(os.path.realpath(directory), mountinfo)
+    if NETWORK_SHARES.fullmatch(kind):
+        advice = "move PostgreSQL's data directory to a local disk: on a share it gets damaged"
+        return [(FAILED, f"{directory} is on a network share ({kind})", advice)]
+    return [(OK, f"{directory} is on {kind}")]
+
+
+def _file_system(path, mountinfo):
+    """Type of the file system that holds a path, by the format of proc_pid_mountinfo(5)."""
+    best = ("", "unknown")
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4].replace("\\040", " ")
+        # The last of equals is on top.
+        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= len(best[0]):
+            best = (point, after.split()[0])
+    return best[1]
+
+
+def _valkey(here):
+    return [{**login, "timeout": 2} for login in _call("immich_valkey.logins", _settings_of(here))]
+
+
+def _acl(here):
+    settings = _settings_of(here)
+    broken = _promises(_call("immich_valkey.verify", settings, _valkey(here)), "immich.valkey")
+    return broken or [(OK, f"the user {settings['valkey']['user']} is as promised")]
+
+
+# -- the application ----------------------------------------
+
+
+def _compose_file(here):
+    settings, path = _settings_of(here), f"{here['directory']}/docker-compose.yml"
+    if not here["compose_text"]:
+        return [(FAILED, f"{path} is not there: nothing is deployed", "salt-call state.apply immich")]
+    try:
+        found = _call("immich_app.deviations", settings, here["compose_text"])
+    except CommandExecutionError as error:
+        # An apply refuses it as it is: it would have to guess which library the installation had.
+        return [(FAILED, f"{path}: {error}", f"mv {path} {path}.broken && salt-call state.apply immich")]
+    seen = "; ".join(found["differences"][:3])
+    if found["by_hand"]:
+        # Its containers carry the label that the file will have again: only a new start makes them anew.
+        advice = "salt-call state.apply immich.app && systemctl restart immich"
+        return [(FAILED, f"{path} was changed by hand: {seen or ', '.join(found['by_hand'])}", advice)]
+    if seen:
+        return [(WARNING, f"the pillar was not applied yet: {seen}", "salt-call state.apply immich")]
+    return [(OK, f"{path} is as the pillar says")]
+
+
+def _version(here):
+    image = _compose_of(here)["services"].get(SERVER, {}).get("image", "")
+    deployed = image.rpartition(":")[2]
+    wanted = _settings_of(here)["version"]
+    refused = _call("immich_app.refused_step", deployed, wanted)
+    if refused:
+        stop = "v1.132.3" if "v1.132.3" in refused else deployed
+        return [(FAILED, refused, f"immich:version: {stop}")]
+    return [(OK, deployed)]
+
+
+def _secrets(here):
+    _settings_of(here)
+    for name, path in SECRETS.items():
+        file = Path(here["directory"], "secrets", name)
+        wanted = salt.utils.data.traverse_dict_and_list(__pillar__, path, None)
+        if not file.is_file() or not file.read_bytes():
+            yield FAILED, f"{file} is missing or empty", "salt-call state.apply immich.app"
+        elif wanted is not None and file.read_bytes() != str(wanted).encode():
+            yield FAILED, f"{file} does not hold {path}", "salt-call state.apply immich"
+        elif not _may(file.stat(), *_ids(here["users"][SERVER]), 4):
+            yield FAILED, f"{file} cannot be read by the container's user", "salt-call state.apply immich.app"
+        else:
+            yield OK, str(file)
+
+
+def _images(here):
+    images = [service["image"] for service in _compose_of(here)["services"].values()]
+    missing = _call("immich_app.images_missing", images)
+    if missing:
+        return [(FAILED, f"not on this host: {', '.join(missing)}", "salt-call state.apply immich.app")]
+    return [(OK, ", ".join(image.rpartition("/")[2] for image in images))]
+
+
+def _unit(here):
+    status = _call("immich_app.service_status")
+    text = status["text"]
+    if status["active"] == "active":
+        if status["outdated"]:
+            yield WARNING, "systemd has read another unit file than the one on the disk", "systemctl daemon-reload"
+        if status["enabled"] != "enabled":
+            yield WARNING, "is not started at boot", "systemctl enable immich"
+        if "exited" in text:
+            yield FAILED, _one_line(text), _advice(text) or "journalctl -u immich -n 100"
+        elif not text.startswith("Serving"):
+            yield WARNING, _one_line(text), "systemctl restart immich"
+        else:
+            yield OK, text
+        return
+    reason = _one_line(text if "exited" in text else _call("immich_app.last_words") or text)
+    yield FAILED, f"is {status['active']}: {reason}", _advice(reason) or "systemctl start immich"
+
+
+def _containers(here):
+    compose = _compose_of(here)
+    there = _call("immich_app.plan", {"project_dir": here["directory"]}, here["compose_text"])
+    for name, why in there["recreate"].items():
+        yield FAILED, f"{name}: {why}", "systemctl restart immich"
+    for name in there["remove"]:
+        yield WARNING, f"{name} is not part of the project any more", "systemctl reload immich"
+    if not there["recreate"]:
+        yield OK, f"{' and '.join(compose['services'])} run"
+
+
+# -- from inside, and from outside ----------------------------------------
+
+
+def _names(here):
+    services = list(_compose_of(here)["services"])
+    if len(services) < 2:
+        return [(OK, "machine learning is off")]
+    asker, other = _asker(services)
+    target = f"{other}:{3003 if other == MACHINE_LEARNING else 2283}"
+    reason = _call("immich_app.reach", asker, [target])[target]
+    if not reason:
+        return [(OK, f"{asker} reaches {target}")]
+    if "ENOTFOUND" in reason:
+        seen = f"{asker} does not find the name {other}: aardvark-dns does not run, or a firewall drops UDP port 53"
+        return [(FAILED, seen, _dns_advice(here))]
+    return [(FAILED, f"{asker} does not reach {target}: {reason}", f"podman logs --tail 20 {other}")]
+
+
+def _asker(services):
+    """A container that runs, the server rather than the other, and one that it is to find."""
+    for asker in (SERVER, *services):
+        try:
+            if _call("immich_app.reach", asker, []) == {}:
+                return asker, next((name for name in services if name != asker), None)
+        except CommandExecutionError:
+            continue
+    raise _NotCheckedError("a container that runs")
+
+
+def _dns_advice(here):
+    if _firewall_program() or not _runs("aardvark-dns"):
+        return _firewall_program() or "systemctl restart immich"
+    return "let UDP port 53 in from the Immich network: see `nft list ruleset`"
+
+
+def _runs(program):
+    return any(_text(path / "comm").strip() == program for path in Path("/proc").glob("[0-9]*"))
+
+
+def _firewall_program():
+    """How the firewall that people use is told to let the Immich network in, if one of them is active."""
+    if shutil.which("ufw") and "Status: active" in _call("cmd.run", ["ufw", "status"], python_shell=False):
+        return "ufw allow in on immich0"
+    if shutil.which("firewall-cmd") and _runs("firewalld"):
+        return "firewall-cmd --permanent --zone=trusted --add-interface=immich0 && firewall-cmd --reload"
+    return ""
+
+
+def _way(part, host_name, port_name):
+    def check(here):
+        services = _compose_of(here)["services"]
+        environment = services.get(SERVER, {}).get("environment", {})
+        target = f"{environment.get(host_name)}:{environment.get(port_name)}"
+        asker, _ = _asker(list(services))
+        reason = _call("immich_app.reach", asker, [target])[target]
+        if not reason:
+            return [(OK, f"{asker} reaches {target}")]
+        if "ENOTFOUND" in reason and target.startswith("host.containers.internal:"):
+            return [(FAILED, f"{asker}: {reason}", "systemctl restart immich")]
+        if "ENOTFOUND" in reason:
+            return [(FAILED, f"{asker}: {reason}", f"immich:{part}:host: a name or address that containers find")]
+        advice = _firewall_program() or "let the Immich network in: see `nft list ruleset` for what drops it"
+        return [(FAILED, f"{asker} does not reach {target}: {reason}", advice)]
+
+    return check
+
+
+def _answers(here):
+    if not here["ping"]:
+        raise _NotCheckedError(f"{here['directory']}/docker-compose.yml")
+    broken = _call("immich_app.server_silent", here["ping"], 2)
+    if broken:
+        return [(FAILED, _one_line(broken[0]), "systemctl restart immich")]
+    return [(OK, f"{here['ping']} says pong")]
+
+
+def _learning(here):
+    if MACHINE_LEARNING not in _compose_of(here)["services"]:
+        return [(OK, "is off")]
+    broken = _call("immich_app.machine_learning_silent")
+    return (
+        [(FAILED, _one_line(broken[0]), f"podman logs --tail 20 {MACHINE_LEARNING}")] if broken else [(OK, "says pong")]
+    )
+
+
+def _exposure(here):
+    settings = _settings_of(here)
+    sockets = _call("immich_app.listening")
+    for sentence in _call("immich_app.listens_wider", settings, sockets):
+        yield FAILED, sentence, "salt-call state.apply immich.app"
+    for sentence in _call("immich_app.listens_everywhere", settings, sockets):
+        yield WARNING, sentence, "see the listen addresses in its configuration"
+    if not _call("immich_app.initialized", settings):
+        url = _call("immich_app.server_url", settings)
+        yield WARNING, "nobody has signed up: whoever opens it first becomes administrator", f"sign up at {url}"
+
+
+# -- backups ----------------------------------------
+
+
+def _backups(here):
+    """The formula's dumps and those of Immich itself; a database that is managed elsewhere wants them too."""
+    status = _call("immich_app.service_status", "immich-backup.service")
+    if status["active"] == "failed":
+        yield FAILED, f"the last backup failed: {status['text']}", "journalctl -u immich-backup -n 50"
+    directory = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:backup:directory", None) or BACKUPS
+    dumps = [*Path(directory).glob("immich_*.dump"), *Path(here["uploads"] or "/nowhere", "backups").glob("*.sql.gz")]
+    yield _newest_row([dump.stat().st_mtime for dump in dumps], time.time(), directory)
+
+
+def _newest_row(times, now, directory):
+    command = "salt-call immich.backup" if "immich.backup" in __salt__ else "see Storage in the README"
+    if not times:
+        return WARNING, f"there is no backup of the database, in {directory} or made by Immich", command
+    hours = (now - max(times)) / 3600
+    seen = f"the newest is {hours:.0f} hours old"
+    return (OK, seen) if hours < BACKUP_HOURS else (WARNING, seen, command)
+
+
+# In the order of causes. Behind a gate that fails, the rest of its group is not checked.
+FORMULA = (
+    Check("Python libraries", _libraries, False),
+    Check("modules of the formula", _modules, False),
+    Check("pillar", _pillar, False),
+)
+GROUPS = (
+    (
+        Check("CPU", _cpu, False),
+        Check("time zone", _time_zone, False),
+        Check("SELinux", _selinux, False),
+    ),
+    (Check("mounts", _mounted, False),),
+    (Check("disk space", _space, False),),
+    (Check("uploads", _uploads, False), Check("model cache", _cache, False)),
+    (
+        Check("Podman", _podman, True),
+        Check("network", _network, True),
+        Check("gateway and firewall", _gateway, False),
+    ),
+    (
+        Check("PostgreSQL service", _service("postgres"), True),
+        Check("PostgreSQL", _answering(_postgres_answers, "postgres"), True),
+        Check("database", _database, False),
+        Check("PostgreSQL's address", _listens("postgres", "immich.postgres"), False),
+        Check("database storage", _database_storage, False),
+    ),
+    (
+        Check("Valkey service", _service("valkey"), True),
+        Check("Valkey", _answering(_valkey_answers, "valkey"), True),
+        Check("Valkey user", _acl, False),
+        Check("Valkey's address", _listens("valkey", "immich.valkey"), False),
+    ),
+    (
+        Check("compose file", _compose_file, False),
+        Check("version", _version, False),
+        Check("secrets", _secrets, False),
+        Check("images", _images, False),
+    ),
+    (
+        Check("immich.service", _unit, True),
+        Check("containers", _containers, False),
+    ),
+    (
+        Check("DNS between containers", _names, False),
+        Check("way to PostgreSQL", _way("postgres", "DB_HOSTNAME", "DB_PORT"), False),
+        Check("way to Valkey", _way("valkey", "REDIS_HOSTNAME", "REDIS_PORT"), False),
+    ),
+    (
+        Check("Immich", _answers, True),
+        Check("machine learning", _learning, False),
+        Check("exposure", _exposure, False),
+    ),
+    (Check("backups", _backups, False),),
+)

@@ -1,0 +1,319 @@
+"""Each fault is really caused on a deployed host: `immich.doctor` names it first, and its advice mends it."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+from tests.scenarios.conftest import PASSWORDS, PILLAR, merged, pillar_with
+
+PSQL = "runuser -u postgres -- psql -qd immich -c"
+VALKEY = "REDISCLI_AUTH=$(cat /etc/immich-formula/valkey.password) valkey-cli --user immich-formula"
+COMPOSE = "/opt/podman/immich/docker-compose.yml"
+UPLOAD = "/srv/immich/upload"
+EXTENSIONS = "/usr/share/postgresql/17/extension"
+LIBRARIES = "/usr/lib/postgresql/17/lib"
+FIREWALL = (
+    "nft add table inet foreign;"
+    " nft add chain inet foreign input '{{ type filter hook input priority -20; policy accept; }}';"
+    " nft add rule inet foreign input iifname immich0 {} drop"
+)
+NO_FIREWALL = "nft delete table inet foreign"
+# An extension with the name of VectorChord, which no Debian release has: see tests/functional/test_immich_postgres.py.
+VCHORD = f"""
+cat >{EXTENSIONS}/vchord.control <<END
+default_version = '0.4.3'
+requires = 'vector'
+relocatable = true
+superuser = true
+END
+echo "CREATE FUNCTION vchord_version() RETURNS int LANGUAGE sql AS 'SELECT 1';" >{EXTENSIONS}/vchord--0.4.3.sql
+cp {LIBRARIES}/auto_explain.so {LIBRARIES}/vchord.so
+{PSQL} 'CREATE EXTENSION vchord SCHEMA public'
+"""
+NO_VCHORD = f"""
+{PSQL} 'DROP EXTENSION vchord'; {PSQL} 'ALTER SYSTEM RESET shared_preload_libraries'
+rm {EXTENSIONS}/vchord* {LIBRARIES}/vchord.so; systemctl restart postgresql@17-main
+"""
+NEWER_VECTOR = f"""
+cd {EXTENSIONS}; old=$(sed -n "s/^default_version = '\\(.*\\)'/\\1/p" vector.control)
+echo 'SELECT 1;' >vector--$old--0.9.99.sql; sed -i "s/^default_version.*/default_version = '0.9.99'/" vector.control
+"""
+
+
+def fault(part, cause, words="", undo="", pillar=None, mends=True, quick=False):
+    """``mends``: the advice is a command or a pillar line, and ends it. Else ``undo`` does."""
+    return SimpleNamespace(part=part, cause=cause, words=words, undo=undo, pillar=pillar, mends=mends, quick=quick)
+
+
+FAULTS = {
+    # The formula
+    "library missing": fault("Python libraries", "/opt/salt/bin/pip uninstall -qy redis", "redis"),
+    "module missing": fault(
+        "modules of the formula",
+        "find /var/cache/salt/minion/extmods -name 'immich_gateway.*' -delete",
+        "immich_gateway",
+    ),
+    "no pillar": fault("pillar", "echo '{}' >/srv/pillar/immich.sls", "no key `immich`", mends=False),
+    "pillar with a typing error": fault("pillar", "echo '{{ x' >/srv/pillar/immich.sls", "render", mends=False),
+    "pillar with a legacy time zone": fault(
+        "pillar", "", "immich:timezone", pillar={"timezone": "Australia/ACT"}, mends=False, quick=True
+    ),
+    "port taken": fault(
+        "pillar",
+        "systemctl stop immich; setsid python3 -m http.server 2283 >/dev/null 2>&1 & sleep 2",
+        "immich:port",
+        undo="kill $(pgrep -f 'http[.]server 2283')",
+        mends=False,
+    ),
+    # The host
+    "time zone never set": fault(
+        "time zone",
+        "ln -sf /usr/share/zoneinfo/Europe/Berlin /etc/localtime",
+        "Europe/Berlin",
+        undo="ln -sf /usr/share/zoneinfo/Etc/UTC /etc/localtime",
+        pillar={"timezone": "Etc/UTC"},
+    ),
+    "uploads not mounted": fault(
+        "mounts",
+        f"systemctl stop immich; mv {UPLOAD} /srv/photos; mkdir {UPLOAD};"
+        f" echo '/srv/photos {UPLOAD} none bind,noauto 0 0' >>/etc/fstab; systemctl daemon-reload",
+        "stands in /etc/fstab and is not mounted",
+        undo=f"systemctl stop immich; umount {UPLOAD}; rmdir {UPLOAD}; mv /srv/photos {UPLOAD};"
+        " sed -i '/photos/d' /etc/fstab; systemctl daemon-reload",
+        quick=True,
+    ),
+    "uploads not mounted, by no fstab": fault(
+        "uploads",
+        f"systemctl stop immich; mv {UPLOAD} /srv/photos; mkdir {UPLOAD}",
+        "Immich has run before",
+        undo=f"rmdir {UPLOAD}; mv /srv/photos {UPLOAD}",
+        mends=False,
+    ),
+    "a marker gone": fault(
+        "uploads",
+        f"mv {UPLOAD}/thumbs/.immich /root",
+        "thumbs",
+        undo=f"mv /root/.immich {UPLOAD}/thumbs",
+        mends=False,
+    ),
+    "uploads of another owner": fault(
+        "uploads",
+        f"chown -R 1000:1000 {UPLOAD}; systemctl restart --no-block immich",
+        "1000:1000",
+        undo=f"chown -R 0:0 {UPLOAD}",
+    ),
+    "disk full": fault(
+        "disk space",
+        "mount -t tmpfs -o size=16m tmpfs /var/log",
+        "/var/log",
+        undo="umount /var/log",
+        mends=False,
+    ),
+    "model cache of another owner": fault("model cache", "chown 4242:4242 /srv/immich/model-cache", "0:0"),
+    # Podman
+    "network removed": fault("network", "systemctl stop immich; podman network rm immich", "no network immich"),
+    "network made by hand": fault(
+        "network",
+        "systemctl stop immich; podman network rm immich; podman network create --subnet 172.30.0.0/16 immich",
+        "172.30.0.0",
+    ),
+    "gateway's address gone": fault("gateway and firewall", "ip address delete 10.88.0.1/32 dev lo", "10.88.0.1"),
+    "gateway's firewall gone": fault("gateway and firewall", "nft delete table inet immich", "absent"),
+    # PostgreSQL
+    "PostgreSQL down": fault("PostgreSQL service", "systemctl stop postgresql@17-main", "inactive"),
+    "PostgreSQL hangs": fault(
+        "PostgreSQL",
+        "kill -STOP $(head -n 1 /var/lib/postgresql/17/main/postmaster.pid)",
+        "hangs",
+        undo="kill -CONT $(head -n 1 /var/lib/postgresql/17/main/postmaster.pid)",
+        mends=False,
+    ),
+    "database password changed on the server": fault(
+        "database", f"{PSQL} \"ALTER ROLE immich PASSWORD 'another one'\"", "password of the role", quick=True
+    ),
+    "pg_hba.conf without the record": fault(
+        "database",
+        "sed -i '/^host.*immich/d' /etc/postgresql/17/main/pg_hba.conf; systemctl reload postgresql@17-main",
+        "pg_hba.conf lacks the record",
+    ),
+    "extension that needs a superuser": fault(
+        "database", f"{PSQL} 'DROP EXTENSION earthdistance CASCADE'", "The extension earthdistance is not"
+    ),
+    "vchord not preloaded": fault("database", VCHORD, "shared_preload_libraries", undo=NO_VCHORD),
+    "role with too much": fault("database", f"{PSQL} 'ALTER ROLE immich SUPERUSER'", "NOSUPERUSER"),
+    "vector extension moved": fault("database", NEWER_VECTOR, "the server offers 0.9.99"),
+    # Valkey
+    "Valkey down": fault("Valkey service", "systemctl stop valkey-server", "inactive", quick=True),
+    "Valkey hangs": fault(
+        "Valkey",
+        "systemctl kill --signal=STOP valkey-server",
+        "hangs",
+        undo="systemctl kill --signal=CONT valkey-server",
+        mends=False,
+    ),
+    "Valkey password changed on the server": fault(
+        "Valkey user", f"{VALKEY} ACL SETUSER immich resetpass '>another-one'", "password of the ACL user"
+    ),
+    "Valkey rules without channels": fault("Valkey user", f"{VALKEY} ACL SETUSER immich resetchannels", "SUBSCRIBE"),
+    "Valkey user gone": fault("Valkey user", f"{VALKEY} ACL DELUSER immich", "no ACL user immich"),
+    # The application
+    "machine learning on ::": fault(
+        "compose file",
+        f"sed -i \"s/IMMICH_HOST: 0.0.0.0/IMMICH_HOST: '::'/\" {COMPOSE}; systemctl restart immich",
+        '"::"',
+    ),
+    "Redis host by hand": fault(
+        "compose file",
+        f"sed -i 's/REDIS_HOSTNAME: .*/REDIS_HOSTNAME: redis/' {COMPOSE}; systemctl restart --no-block immich",
+        "REDIS_HOSTNAME",
+    ),
+    "compose file broken": fault("compose file", f"echo '{{{{ broken' >{COMPOSE}", "not the one that Salt wrote"),
+    "downgrade": fault("version", "", "downgraded", pillar={"version": "v3.0.2"}),
+    "password file changed": fault("secrets", "printf another >/opt/podman/immich/secrets/db_password", "db_password"),
+    "password file not readable": fault(
+        "secrets", "chown 4242 /opt/podman/immich/secrets/redis_password", "cannot be read"
+    ),
+    "image gone": fault("images", "systemctl stop immich; podman rmi --all --force", "immich-server:v3.0.3"),
+    "Immich stopped": fault("immich.service", "systemctl stop immich", "inactive"),
+    "container removed by hand": fault("containers", "podman rm --force immich-machine-learning", "does not exist"),
+    "container paused": fault("containers", "podman pause immich-server", "paused"),
+    # Between them
+    "aardvark-dns killed": fault("DNS between containers", "pkill -x aardvark-dns", "aardvark-dns", quick=True),
+    "firewall drops DNS": fault(
+        "DNS between containers", FIREWALL.format("udp dport 53"), "UDP port 53", undo=NO_FIREWALL, mends=False
+    ),
+    "firewall drops Valkey": fault(
+        "way to Valkey", FIREWALL.format("tcp dport 6379"), "ETIMEDOUT", undo=NO_FIREWALL, mends=False
+    ),
+    "Redis host not found": fault(
+        "way to PostgreSQL",
+        "podman exec immich-server sh -c 'grep -v host.containers /etc/hosts >/dev/shm/h; cat /dev/shm/h >/etc/hosts'",
+        "ENOTFOUND host.containers.internal",
+    ),
+    # Backups
+    "backup failed": fault(
+        "backups",
+        "systemd-run --unit immich-backup --wait false || systemctl is-failed immich-backup",
+        "failed",
+        undo="systemctl reset-failed immich-backup",
+        mends=False,
+    ),
+}
+
+
+def doctor(host):
+    """The rows. Time is not what is tested here: a busy machine gets more of it."""
+    return host.salt("immich.doctor", "timeout=40")
+
+
+def failed(rows):
+    return [row for row in rows if row["result"] == "failed"]
+
+
+def first(rows, part):
+    """The first row that is of that kind which the fault is: nothing failed before it."""
+    return next(row for row in rows if row["result"] == "failed" or (row["part"], row["result"]) == (part, "warning"))
+
+
+def follow(host, advice):
+    """Do what a row says: run its command, or put its line into the pillar and apply."""
+    if advice.startswith("immich:"):
+        path, value = advice.split(": ", 1)
+        change = yaml.safe_load(value)
+        for key in reversed(path.split(":")[1:]):
+            change = {key: change}
+        host.pillar(merged(PILLAR, change))
+        host.apply()
+    else:
+        host.run(advice, timeout=300)
+
+
+def mend(host, rows):
+    """Follow the first advice again and again, as people would, until nothing is failed."""
+    for _ in range(5):
+        if not failed(rows):
+            return
+        follow(host, failed(rows)[0]["do"])
+        host.wait_for("systemctl is-active immich || systemctl is-failed immich", 90)
+        rows = doctor(host)
+    raise AssertionError(failed(rows))
+
+
+CASES = [pytest.param(each, id=name, marks=() if each.quick else pytest.mark.long) for name, each in FAULTS.items()]
+
+
+@pytest.mark.parametrize("fault", CASES)
+def test_fault_is_named_first_and_mended(host, fault):
+    if fault.pillar:
+        host.pillar(pillar_with(**fault.pillar))
+    host.run(fault.cause)
+    try:
+        rows = doctor(host)
+        found = first(rows, fault.part)
+        assert found["part"] == fault.part, rows
+        assert fault.words in found["seen"], found
+        assert found["do"], found
+        if fault.mends:
+            follow(host, found["do"])
+            mend(host, doctor(host))
+    finally:
+        host.run(fault.undo or "true")
+
+
+def test_of_a_deployed_host_with_every_printable_character_in_its_passwords_nothing_is_wrong(host):
+    rows = doctor(host)
+    assert failed(rows) == []
+    assert {row["part"] for row in rows if row["result"] == "warning"} <= {"exposure", "backups", "disk space"}
+    assert not any(password in json.dumps(rows) for password in PASSWORDS.values())
+    table = host.out("salt-call --local immich.doctor timeout=40")
+    assert "way to Valkey           ok" in table
+    assert "0 failed" in table
+
+
+def test_it_changes_nothing(host):
+    state = "ip address; nft list ruleset | sed s/counter.*//; podman ps --no-trunc --format '{{.ID}} {{.Image}}'"
+    written = "find /etc /opt /srv/immich /usr/local -newer /run/test/before -type f"
+    host.write("/run/test/before", "")
+    before = host.out(state)
+    doctor(host)
+    assert host.out(state) == before
+    assert host.out(written) == ""
+
+
+def test_everything_is_broken_at_once(own_host):
+    host = own_host
+    host.run(
+        "systemctl stop immich postgresql@17-main valkey-server immich-gateway; nft delete table inet immich",
+        check=False,
+    )
+    host.run("/opt/salt/bin/pip uninstall -qy redis psycopg2-binary jsonschema; echo '{{ x' >/srv/pillar/immich.sls")
+    done = host.run("salt-call --local --log-level=quiet immich.doctor timeout=40", check=False)
+    assert done.returncode == 1
+    assert "begin with Python libraries" in done.stdout
+    for part in ("pillar", "PostgreSQL service", "Valkey service", "immich.service", "Immich"):
+        assert any(
+            line.split("  ")[2:] and line.strip().startswith(part) and "failed" in line
+            for line in done.stdout.splitlines()
+        ), part
+    host.run(
+        "mv /usr/bin/podman /usr/bin/podman.away; find /var/cache/salt/minion/extmods -name 'immich_[agpsv]*' -delete"
+    )
+    rows = doctor(host)
+    assert [row["part"] for row in failed(rows)][:3] == ["Python libraries", "modules of the formula", "pillar"]
+
+
+@pytest.mark.long
+def test_podman_that_hangs(host):
+    """A program that sleeps takes Podman's place: what makes the real one hang is beyond reach."""
+    host.run("mv /usr/bin/podman /usr/bin/podman.away")
+    host.write("/usr/bin/podman", "#!/bin/sh\nsleep 1000\n", mode="0755")
+    try:
+        rows = host.salt("immich.doctor")
+    finally:
+        host.run("mv /usr/bin/podman.away /usr/bin/podman")
+    # What is asked of Podman for the pillar stands above. On a busy host silence is a warning.
+    silent = [row["part"] for row in rows if "no answer within" in row["seen"]]
+    assert next(part for part in silent if part != "pillar") == "Podman", rows
+    assert host.run("pgrep -f 'sleep 1000'", check=False).returncode == 1

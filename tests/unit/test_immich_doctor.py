@@ -1,0 +1,252 @@
+"""What of the doctor no test host can cause, given what the kernel and the system would show; and its table."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def load(folder, name, **dunders):
+    """A module of the formula outside Salt's loader, which hides what begins with an underscore."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location(name, REPO / folder / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    vars(module).update(dunders)
+    return module
+
+
+@pytest.fixture
+def doctor():
+    return load("_modules", "immich_doctor", __salt__={}, __pillar__={}, __context__={})
+
+
+# /proc/cpuinfo of an AMD Phenom II, of 2008, whose users Immich's machine learning left behind.
+PHENOM = """processor\t: 0
+vendor_id\t: AuthenticAMD
+model name\t: AMD Phenom(tm) II X4 955 Processor
+flags\t\t: fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ht \
+syscall nx mmxext fxsr_opt pdpe1gb rdtscp lm 3dnowext 3dnow constant_tsc rep_good nopl nonstop_tsc cpuid extd_apicid \
+aperfmperf pni monitor cx16 popcnt lahf_lm cmp_legacy svm extapic cr8_legacy abm sse4a misalignsse 3dnowprefetch
+"""
+
+
+def test_a_cpu_that_is_too_old_is_named_with_what_it_lacks(doctor):
+    """The test host has the CPU it has."""
+    ((result, seen, do),) = doctor._cpu_rows(PHENOM, "x86_64")
+    assert (result, do) == ("failed", "immich:machine_learning:enabled: false")
+    assert "lacks sse4_1, sse4_2, ssse3" in seen
+    newer = PHENOM.replace(" pni ", " pni ssse3 sse4_1 sse4_2 ")
+    assert doctor._cpu_rows(newer, "x86_64") == [("ok", "x86-64-v2")]
+    assert doctor._cpu_rows("Features\t: fp asimd\n", "aarch64") == [("ok", "aarch64")]
+
+
+def test_selinux_that_keeps_the_containers_from_their_volumes(doctor):
+    """The test host's kernel has no SELinux."""
+    services = {"immich-server": {"security_opt": ["no-new-privileges"]}}
+    ((result, seen, do),) = doctor._selinux_rows("1", {"services": services})
+    assert result == "failed"
+    assert "immich-server" in seen
+    assert "state.apply immich.app" in do
+    services["immich-server"]["security_opt"].append("label=disable")
+    assert doctor._selinux_rows("1", {"services": services})[0][0] == "ok"
+    assert doctor._selinux_rows("0", {"services": {"immich-server": {}}})[0][0] == "ok"
+    assert doctor._selinux_rows("", {"services": {}})[0][0] == "ok"
+
+
+MOUNTINFO = """22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
+40 22 0:44 / /var/lib/postgresql rw,relatime shared:2 - {} nas:/volume rw,vers=4.2,addr=192.0.2.7
+41 40 0:45 / /var/lib/postgresql/other\\040one rw - xfs /dev/vdb rw
+"""
+
+
+@pytest.mark.parametrize("kind", ("nfs4", "nfs", "cifs", "fuse.sshfs", "9p", "ceph"))
+def test_a_database_on_a_network_share_is_told(doctor, kind):
+    """No test host can mount one: there is no server of shares in it, and not every kernel has the client."""
+    ((result, seen, do),) = doctor._storage_rows("/var/lib/postgresql/17/main", MOUNTINFO.format(kind))
+    assert (result, "local disk" in do) == ("failed", True)
+    assert f"network share ({kind})" in seen
+
+
+def test_a_database_on_a_local_disk_below_a_share_or_beside_it(doctor):
+    info = MOUNTINFO.format("nfs4")
+    assert doctor._storage_rows("/var/lib/postgresql/other one/main", info)[0][0] == "ok"
+    assert doctor._storage_rows("/var/lib/postgresql2", info)[0][0] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("free", "size", "inodes", "result"),
+    (
+        (500, 1000, 10**6, "ok"),
+        (30, 1000, 10**6, "ok"),
+        (19, 1000, 10**6, "warning"),
+        (4, 10, 10**6, "ok"),
+        (0.9, 1000, 10**6, "failed"),
+        (500, 1000, 12, "failed"),
+    ),
+)
+def test_space(doctor, free, size, inodes, result):
+    row = doctor._space_row("/srv", free * doctor.GIB, size * doctor.GIB, inodes, 10**7)
+    assert row[0] == result
+    assert result == "ok" or row[2]
+
+
+def test_space_on_a_file_system_that_counts_no_inodes(doctor):
+    assert doctor._space_row("/srv", 500 * doctor.GIB, 1000 * doctor.GIB, 0, 0)[0] == "ok"
+
+
+@pytest.mark.parametrize(("hours", "result"), (([1], "ok"), ([300, 40], "ok"), ([50, 300], "warning"), ([], "warning")))
+def test_age_of_the_newest_backup(doctor, hours, result):
+    now = 10**9
+    assert doctor._newest_row([now - each * 3600 for each in hours], now, "/var/backups/immich")[0] == result
+
+
+def messages():
+    """The messages of the README's table of troubles that Immich, its containers or Podman write."""
+    table = (REPO / "README.md").read_text(encoding="utf8").split("## Troubleshooting")[1].split("## Removing")[0]
+    rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
+    by_immich = "NOPERM|NOAUTH|WRONGPASS|ENOTFOUND|authentication|pg_hba|must be owner|vchord|Failed to read|Illegal"
+    return [message for row in rows if re.search(by_immich, row) for message in re.findall(r"`([^`]+)`", row)]
+
+
+@pytest.mark.parametrize("message", [text for text in messages() if text not in ("immich-machine-learning",)])
+def test_every_message_of_the_readme_has_a_cure(doctor, message):
+    assert doctor._advice(message.replace("…", '"/data/upload/'))
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    (
+        ('Error: Failed to read "/data/thumbs/.immich": ENOENT', "mount"),
+        ("error: must be owner of extension vector", "immich.postgres"),
+        ("ReplyError: NOPERM No permissions to access a channel", "immich.valkey"),
+        ("getaddrinfo EAI_AGAIN host.containers.internal", "immich.gateway"),
+        ("exited 3 time(s) in a row, last with code 132: Illegal instruction", "machine_learning:enabled: false"),
+        ("PermissionError: [Errno 13] Permission denied: '/cache/clip'", "cache_location"),
+    ),
+)
+def test_cure_for_a_message(doctor, text, cure):
+    assert cure in doctor._advice(text)
+
+
+def test_no_cure_is_made_up(doctor):
+    assert doctor._advice("everything is fine") == ""
+
+
+def test_what_a_verify_says_is_split_into_what_was_seen_and_what_to_do(doctor):
+    assert doctor._split("The role immich is not LOGIN: apply immich.postgres.", "x") == (
+        "The role immich is not LOGIN",
+        "salt-call state.apply immich.postgres",
+    )
+    assert doctor._split("Something else.", "default") == ("Something else.", "default")
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "uid", "wanted", "may"),
+    (
+        (0o700, (0, 0), 0, 7, True),
+        (0o700, (1000, 1000), 0, 7, False),  # root without capabilities is no exception
+        (0o770, (0, 1000), 1000, 7, True),
+        (0o077, (1000, 1000), 1000, 7, False),
+        (0o644, (0, 0), 1000, 4, True),
+        (0o644, (0, 0), 1000, 6, False),
+    ),
+)
+def test_what_a_mode_gives_a_user(doctor, mode, owner, uid, wanted, may):
+    held = os.stat_result((mode, 0, 0, 0, *owner, 0, 0, 0, 0))
+    assert doctor._may(held, uid, uid, wanted) is may
+
+
+def group(doctor, *functions, gates=()):
+    return tuple(doctor.Check(function.__name__, function, function.__name__ in gates) for function in functions)
+
+
+def good(here):
+    yield "ok", here["settings"]
+
+
+def bad(here):
+    yield "failed", "broken", "mend it"
+
+
+def wrong(here):
+    return 1 / 0
+
+
+def hanging(here):
+    import time
+
+    time.sleep(1000)
+
+
+def run(doctor, *groups, seconds=30):
+    import time
+
+    rows, _ = doctor._run_groups(groups, {"settings": "x"}, time.monotonic() + seconds, seconds)
+    return [(row["part"], row["result"], row["seen"]) for row in rows]
+
+
+def test_rows_come_in_the_order_of_the_checks_and_behind_a_gate_nothing_is_checked(doctor):
+    first, second = group(doctor, bad, good), group(doctor, bad, good, gates=["bad"])
+    assert run(doctor, first, second) == [
+        ("bad", "failed", "broken"),
+        ("good", "ok", "x"),
+        ("bad", "failed", "broken"),
+        ("good", "warning", "not checked: needs bad"),
+    ]
+
+
+def test_a_check_that_breaks_hides_no_other(doctor):
+    broken, fine = run(doctor, group(doctor, wrong, good))
+    assert broken[:2] == ("wrong", "warning")
+    assert "ZeroDivisionError" in broken[2]
+    assert fine == ("good", "ok", "x")
+
+
+def test_a_check_that_hangs_costs_the_time_that_was_given_and_is_named(doctor, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.1, 0.1))  # the machine of the tests may be busy
+    rows = run(doctor, group(doctor, hanging, good), group(doctor, good), seconds=1)
+    assert rows == [
+        ("hanging", "failed", "no answer within 1 s"),
+        ("good", "warning", "not checked: needs hanging"),
+        ("good", "ok", "x"),
+    ]
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_silence_on_a_busy_host_proves_nothing(doctor, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (999, 1, 1))
+    ((part, result, seen),) = run(doctor, group(doctor, hanging), seconds=1)
+    assert (part, result) == ("hanging", "warning")
+    assert "busy, with a load of 999" in seen
+
+
+def test_table():
+    table = load("_output", "immich_doctor", __opts__={"color": False})
+    rows = [
+        {"part": "CPU", "result": "ok", "seen": "x86-64-v2", "do": ""},
+        {"part": "mounts", "result": "failed", "seen": "/srv is not mounted", "do": "mount /srv"},
+        {"part": "mounts", "result": "ok", "seen": "/mnt", "do": ""},
+    ]
+    assert table.output({"photos": rows}).splitlines() == [
+        "photos:",
+        "    CPU     ok       x86-64-v2",
+        "    mounts  failed   /srv is not mounted",
+        "                     → mount /srv",
+        "            ok       /mnt",
+        "",
+        "    2 ok, 0 warning, 1 failed: begin with mounts",
+    ]
+    assert table.output({"photos": "Minion did not return"}) == "photos:\n    Minion did not return"
+
+
+def test_the_docs_name_every_check(doctor):
+    text = (REPO / "docs/doctor.md").read_text(encoding="utf8")
+    for each in (doctor.FORMULA, *doctor.GROUPS):
+        for check in each:
+            assert f"| {check.part} |" in text, check.part
