@@ -504,32 +504,6 @@ def _run(command, **kwargs):
     return done["stdout"]
 
 
-def service_status(unit="immich.service"):
-    """
-    Return what systemd says of the unit: ``{"active": …, "enabled": …, "outdated": …, "text": …}``.
-
-    ``outdated`` is True if systemd has read another unit file than the one on the disk.
-
-    unit
-        Name of the unit, ``immich.service`` by default.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.service_status
-    """
-    names = "ActiveState,UnitFileState,NeedDaemonReload,StatusText"
-    shown = _run(["systemctl", "show", f"--property={names}", unit])
-    values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
-    return {
-        "active": values.get("ActiveState", "unknown"),
-        "enabled": values.get("UnitFileState", ""),
-        "outdated": values.get("NeedDaemonReload") == "yes",
-        "text": values.get("StatusText", ""),
-    }
-
-
 def last_words(unit="immich.service"):
     """
     Return why the unit's program gave up last, or an empty string.
@@ -609,7 +583,7 @@ def stop(unit, settings):
     """
     if _answers(f"{server_url(settings)}/api/server/ping"):
         __context__[STOPPED] = time.monotonic()
-    _run(["systemctl", "stop", unit])
+    __salt__["systemd_unit.call"]("stop", unit)
     if containers(settings["project_dir"]):
         remove_containers(settings["project_dir"])
 
@@ -652,14 +626,14 @@ def bring_up(unit, settings):
 
         salt-call --local immich_app.bring_up immich.service "$SETTINGS"
     """
-    before = service_status(unit)
+    before = __salt__["systemd_unit.status"](unit)
     if before["outdated"]:
-        _run(["systemctl", "daemon-reload"])
+        __salt__["systemd_unit.call"]("daemon-reload")
     if before["enabled"] != "enabled":
-        _run(["systemctl", "enable", unit])
+        __salt__["systemd_unit.call"]("enable", unit)
     pings = _Pings(f"{server_url(settings)}/api/server/ping", __context__.pop(STOPPED, None))
     try:
-        _run(["systemctl", VERBS.get(before["active"], "restart"), unit], timeout=None)
+        __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
         if pings.stop(0) is not None:
             __context__[STOPPED] = pings.last_good

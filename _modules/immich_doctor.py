@@ -619,7 +619,7 @@ def _service(part):
             return [(OK, "is managed elsewhere")]
         rows = []
         for unit in here[part]["units"]:
-            status = _call("immich_app.service_status", f"{unit}.service")
+            status = _call("systemd_unit.status", f"{unit}.service")
             if status["active"] != "active":
                 seen = f"{unit} is {status['active']} {status['text']}".strip()
                 rows.append((FAILED, seen, f"systemctl start {unit} || journalctl -n 20 -u {unit}"))
@@ -802,7 +802,7 @@ def _images(here):
 
 
 def _unit(here):
-    status = _call("immich_app.service_status")
+    status = _call("systemd_unit.status", "immich.service")
     text = status["text"]
     if status["active"] == "active":
         if status["outdated"]:
@@ -933,7 +933,7 @@ def _exposure(here):
 
 def _backups(here):
     """The formula's dumps and those of Immich itself; a database that is managed elsewhere wants them too."""
-    status = _call("immich_app.service_status", "immich-backup.service")
+    status = _call("systemd_unit.status", "immich-backup.service")
     if status["active"] == "failed":
         yield FAILED, f"the last backup failed: {status['text']}", "journalctl -u immich-backup -n 50"
     directory = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:backup:directory", None) or BACKUPS

@@ -348,7 +348,7 @@ def _space_problems(settings, contents):
 
 
 def _app_problems(settings):
-    if not __salt__["immich_app.service_status"](UNIT)["enabled"]:
+    if not __salt__["systemd_unit.status"](UNIT)["enabled"]:
         return [f"There is no {UNIT} yet: apply immich first, then restore."]
     missing = __salt__["immich_app.images_missing"](__salt__["immich_app.unit"](settings)["images"])
     if missing:
@@ -379,7 +379,7 @@ def _restored(settings, path, contents, keep_old, dump_first):
     begin = time.monotonic()
     _clear(settings)
     known = _broken(settings)
-    served = __salt__["immich_app.service_status"](UNIT)["active"] in ("active", "activating", "reloading")
+    served = __salt__["systemd_unit.status"](UNIT)["active"] in ("active", "activating", "reloading")
     fresh, before = _beside(database, "restore"), _beside(database, "before")
     _say(f"Stopping {UNIT}")
     _systemctl("stop")
@@ -584,9 +584,7 @@ def _locked(what, test=False):
 
 
 def _systemctl(verb, *options):
-    done = __salt__["cmd.run_all"](["systemctl", verb, *options, UNIT], python_shell=False, ignore_retcode=True)
-    if done["retcode"]:
-        raise CommandExecutionError(done["stderr"].strip() or f"systemctl {verb} {UNIT} failed")
+    __salt__["systemd_unit.call"](verb, *options, UNIT)
 
 
 def _say(text):

@@ -185,7 +185,7 @@ def stopped_for_changes(name, settings):
         if not reasons:
             return ret
         why = " and ".join(reasons)
-        status = __salt__["immich_app.service_status"](name)
+        status = __salt__["systemd_unit.status"](name)
         if _is_down(status) and not __salt__["immich_app.containers"](settings["project_dir"]):
             return {**ret, "comment": f"{name} does not run, and {why}"}
         ret["changes"] = {name: {"old": status["active"], "new": f"stopped: {why}"}}
@@ -219,7 +219,7 @@ def told_if_stopped(name):
               - Immich is running
     """
     ret = {"name": name, "changes": {}, "result": True}
-    if __salt__["immich_app.service_status"](name)["active"] == "active":
+    if __salt__["systemd_unit.status"](name)["active"] == "active":
         return {**ret, "comment": f"{name} is active, whatever failed above"}
     comment = f"{name} is stopped. Mend what failed above, then apply again: that goes on from there, and starts it"
     return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
@@ -255,7 +255,7 @@ def running(name, settings):
         downtime = __salt__["immich_app.bring_up"](name, settings)
         if downtime is not None:
             ret["changes"][DOWNTIME] = {"old": None, "new": f"{downtime} s"}
-        left = _service_changes(__salt__["immich_app.service_status"](name), settings)
+        left = _service_changes(__salt__["systemd_unit.status"](name), settings)
         left.pop(DOWNTIME, None)
     except CommandExecutionError as error:
         words = __salt__["immich_app.last_words"](name) or error
@@ -272,7 +272,7 @@ def running(name, settings):
 
 def _foreseen_status(name, settings):
     """What systemd says of the unit; in a dry run, what it would say after the states before this one."""
-    status = __salt__["immich_app.service_status"](name)
+    status = __salt__["systemd_unit.status"](name)
     if __opts__["test"] and status["active"] == "active" and __salt__["immich_app.reasons_to_stop"](settings):
         return {**status, "active": FORESEEN}
     return status
@@ -332,12 +332,6 @@ def _downtime():
     return {DOWNTIME: {"old": None, "new": "as long as the server takes to stop and to start"}}
 
 
-def _systemctl(*arguments):
-    done = __salt__["cmd.run_all"](["systemctl", *arguments], python_shell=False, ignore_retcode=True)
-    if done["retcode"]:
-        raise CommandExecutionError(done["stderr"].strip() or f"systemctl {' '.join(arguments)} failed")
-
-
 def _running_comment(changes, verb):
     return "; ".join(f"{what} {verb} {change['new']}" for what, change in changes.items())
 
@@ -366,7 +360,7 @@ def dead(name, directory):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and disabled"}
     try:
-        status = __salt__["immich_app.service_status"](name)
+        status = __salt__["systemd_unit.status"](name)
         containers = __salt__["immich_app.containers"](directory)
         if status["active"] not in ("inactive", "failed"):
             ret["changes"]["service"] = {"old": status["active"], "new": "inactive"}
@@ -379,7 +373,7 @@ def dead(name, directory):
         if __opts__["test"]:
             return {**ret, "result": None, "comment": f"{name} would be stopped and disabled, its containers removed"}
         if status["active"] != "inactive" or status["enabled"] == "enabled":
-            _systemctl("disable", "--now", name)
+            __salt__["systemd_unit.call"]("disable", "--now", name)
         if __salt__["immich_app.containers"](directory):
             __salt__["immich_app.remove_containers"](directory)
     except CommandExecutionError as error:
@@ -413,7 +407,7 @@ def units_absent(name, files):
     try:
         for path in there:
             os.unlink(path)
-        _systemctl("daemon-reload")
+        __salt__["systemd_unit.call"]("daemon-reload")
     except (OSError, CommandExecutionError) as error:
         return {**ret, "result": False, "comment": str(error)}
     return {**ret, "comment": f"Removed: {', '.join(there)}"}
@@ -442,7 +436,7 @@ def verified(name, settings):
         "comment": "Everything is as promised",
         "warnings": [],
     }
-    if __opts__["test"] and __salt__["immich_app.service_status"]()["active"] != "active":
+    if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
         return {**ret, "result": None, "comment": "Would be verified once it runs"}
     broken = []
     for module in ("immich_app", "immich_postgres", "immich_valkey", "immich_gateway"):

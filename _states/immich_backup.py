@@ -96,17 +96,17 @@ def scheduled(name, enabled=True):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name}.timer is as specified"}
     timer = f"{name}.timer"
     try:
-        status = __salt__["immich_app.service_status"](timer)
+        status = __salt__["systemd_unit.status"](timer)
         ret["changes"] = _timer_changes(status, enabled)
         if __opts__["test"]:
             verb = "started" if enabled else "stopped"
             return {**ret, "result": None, "comment": f"{timer} would be {verb}"} if ret["changes"] else ret
-        if status["outdated"] or __salt__["immich_app.service_status"](f"{name}.service")["outdated"]:
-            _systemctl("daemon-reload")
+        if status["outdated"] or __salt__["systemd_unit.status"](f"{name}.service")["outdated"]:
+            __salt__["systemd_unit.call"]("daemon-reload")
         if not ret["changes"]:
             return ret
-        _systemctl("enable" if enabled else "disable", "--now", timer)
-        left = _timer_changes(__salt__["immich_app.service_status"](timer), enabled)
+        __salt__["systemd_unit.call"]("enable" if enabled else "disable", "--now", timer)
+        left = _timer_changes(__salt__["systemd_unit.status"](timer), enabled)
     except CommandExecutionError as error:
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\nSee `systemctl status {timer}`"}
     if left:
@@ -139,22 +139,16 @@ def dead(name):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and not scheduled"}
     try:
-        ret["changes"] = _timer_changes(__salt__["immich_app.service_status"](f"{name}.timer"), False)
-        service = __salt__["immich_app.service_status"](f"{name}.service")["active"]
+        ret["changes"] = _timer_changes(__salt__["systemd_unit.status"](f"{name}.timer"), False)
+        service = __salt__["systemd_unit.status"](f"{name}.service")["active"]
         if service not in ("inactive", "failed"):
             ret["changes"]["service"] = {"old": service, "new": "inactive"}
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
             return {**ret, "result": None, "comment": f"{name} would be stopped"}
-        _systemctl("disable", "--now", f"{name}.timer")
-        _systemctl("stop", f"{name}.service")
+        __salt__["systemd_unit.call"]("disable", "--now", f"{name}.timer")
+        __salt__["systemd_unit.call"]("stop", f"{name}.service")
     except CommandExecutionError as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return {**ret, "comment": f"{name} was stopped"}
-
-
-def _systemctl(*arguments):
-    done = __salt__["cmd.run_all"](["systemctl", *arguments], python_shell=False, ignore_retcode=True)
-    if done["retcode"]:
-        raise CommandExecutionError(done["stderr"].strip() or f"systemctl {' '.join(arguments)} failed")
