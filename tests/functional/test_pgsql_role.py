@@ -695,6 +695,7 @@ def test_login_works(pg):
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1).map(
     lambda name: f"t_{name}".encode()[:60].decode(errors="ignore")
 )
+MEMBERSHIP_OPTIONS = ["admin", "inherit", "set"] if POSTGRES >= 16 else ["admin"]
 GROUPS = ["pg_monitor", "pg_read_all_data", "pg_signal_backend"]
 ROLES = st.fixed_dictionaries(
     {},
@@ -708,7 +709,7 @@ ROLES = st.fixed_dictionaries(
         "member_of": st.lists(st.sampled_from(GROUPS), unique=True)
         | st.dictionaries(
             st.sampled_from(GROUPS),
-            st.dictionaries(st.sampled_from(["admin", "inherit", "set"]), st.booleans()) | st.none(),
+            st.dictionaries(st.sampled_from(MEMBERSHIP_OPTIONS), st.booleans()) | st.none(),
         ),
         "database_settings": st.dictionaries(
             st.sampled_from(["postgres", "template1"]),

@@ -937,7 +937,7 @@ def test_any_users_are_as_managed_or_nothing_has_changed(quick_states, server, u
             continue
         assert real["changes"] == dry["changes"]
         assert sorted(server.run("ACL", "LIST")) == sorted(
-            line for line in server.aclfile.read_text(newline="\n").split("\n") if line
+            line for line in server.aclfile.read_bytes().decode().split("\n") if line
         )
         for test in (True, False):
             assert quick_states(function, **declared, **call, test=test)["changes"] == {}
