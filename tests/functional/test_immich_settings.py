@@ -146,6 +146,20 @@ def test_host_without_podman(loaders, tmp_path, monkeypatch):
     assert loaders.modules["immich_settings.get"]()["gateway_address"] == "10.88.0.1"
 
 
+@pytest.mark.parametrize(
+    ("schedule", "valid"),
+    (
+        ("daily", True),
+        ("Mon..Fri *-*-* 03:00:00 Europe/Paris", True),
+        ("*-*-* 25:00:00", False),
+        ("-h", False),
+        ("never", False),
+    ),
+)
+def test_schedule_as_systemd_understands_it(errors, schedule, valid):
+    assert list(errors(backup={"schedule": schedule})) == ([] if valid else ["immich:backup:schedule"])
+
+
 def test_evaluated_in_a_blink(loaders):
     """Every SLS of the formula asks for the settings: after the first time that is free."""
     loaders.opts["pillar"]["immich"] = PASSWORDS

@@ -1,6 +1,7 @@
 """`immich.clean` removes what the formula made and keeps what a person would miss."""
 
 from tests.scenarios.conftest import PASSWORDS, changed, get, pillar_with, post
+from tests.scenarios.test_backup import listed
 
 PSQL = "runuser -u postgres -- psql -Atc"
 
@@ -9,6 +10,7 @@ def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
     host = own_host
     post(host, "/standin/assets")
     before = get(host, "/standin/state")
+    backup = host.salt("immich.backup")
     planned = {state["id"] for state in host.apply("immich.clean", test=True) if state["result"] is None}
     assert get(host, "/api/server/ping") == {"res": "pong"}
     done = changed(host.apply("immich.clean"))
@@ -18,6 +20,9 @@ def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
     gone = [
         "systemctl cat immich.service",
         "systemctl cat immich-gateway.service",
+        "systemctl cat immich-backup.timer immich-backup.service",
+        "ls -d /usr/local/lib/immich-formula/* /etc/tmpfiles.d/immich-formula.conf",
+        "test -e /etc/immich-formula/backup.json",
         "test -e /opt/podman/immich",
         "test -e /etc/immich-formula/valkey.password",
         "podman network exists immich",
@@ -39,18 +44,21 @@ def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
     assert "NOAUTH" in host.out("valkey-cli ping")
 
     host.apply()
+    assert host.salt("immich.backups", "verify=True") == [{**listed(backup), "verified": "ok"}]
     assert get(host, "/standin/state") == before
     assert changed(host.apply()) == {}
 
 
 def test_clean_deletes_data_only_when_told_by_name(own_host):
     host = own_host
-    host.pillar(pillar_with(clean={"delete_database": "immich", "delete_uploads": "/srv/immich/upload"}))
+    doomed = ("/srv/immich/upload", "/var/backups/immich")
+    meant = {"delete_database": "immich", "delete_uploads": doomed[0], "delete_backups": doomed[1]}
+    host.pillar(pillar_with(clean=meant))
     planned = changed(host.apply("immich.clean", test=True))
-    assert "/srv/immich/upload" in str(planned)
-    assert host.run("test -d /srv/immich/upload", check=False).returncode == 0
+    assert [path for path in doomed if path not in str(planned)] == []
+    host.run(f"test -d {doomed[0]} && test -d {doomed[1]}")
     host.apply("immich.clean")
-    assert host.run("test -e /srv/immich/upload", check=False).returncode != 0
+    assert host.run(f"test -e {doomed[0]} || test -e {doomed[1]}", check=False).returncode != 0
     assert host.run("test -d /srv/immich/model-cache", check=False).returncode == 0
     assert host.out(f"{PSQL} \"select count(*) from pg_database where datname = 'immich'\"") == "0"
 

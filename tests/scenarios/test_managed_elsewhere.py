@@ -6,7 +6,7 @@ from tests.host.machine import Host
 from tests.host.registry import use_registry
 from tests.scenarios.conftest import changed, get, pillar_with, post
 
-ADMIN = "admin-password with ' \" $ %"
+ADMIN = "admin-password with ' \" $ % : \\ \\: #"
 SETUP = """
 set -eu
 cd /root
@@ -72,6 +72,7 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
             },
             "server": {"environment": {"DB_SSL_MODE": "require"}},
         }
+        host.run("apt-get -qq remove postgresql-common postgresql-client-common >/dev/null")
         before = services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf")
         pids = services.out("systemctl show -p MainPID --value postgresql@17-main valkey-server")
         host.pillar(pillar_with(**changes))
@@ -84,3 +85,9 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
         assert host.out("systemctl is-active postgresql@17-main valkey-server", check=False).split() == ["inactive"] * 2
         users = services.out(f"REDISCLI_AUTH={sh(ADMIN)} valkey-cli --user boss ACL USERS").splitlines()
         assert sorted(users) == ["boss", "default", "immich"]
+        assert host.salt("immich.backup")["tables"] > 5
+        assert [backup["verified"] for backup in host.salt("immich.backups", "verify=True")] == ["ok"]
+        assert host.out("stat -c '%a %U' /etc/immich-formula/backup.pgpass /var/backups/immich").split() == [
+            "600", "root", "700", "root",
+        ]  # fmt: skip
+        assert ADMIN not in host.out("journalctl -u immich-backup; cat /etc/immich-formula/backup.json")

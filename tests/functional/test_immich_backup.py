@@ -1,0 +1,289 @@
+"""
+The program that makes backups, on the test host's PostgreSQL: whole or not at all, whatever ends it.
+
+How its unit, the states and Salt's functions go with it is in ``tests/scenarios/test_backup.py``.
+"""
+
+import json
+import random
+import subprocess
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from tests.functional.pgsql_server import Pg
+
+DATABASE = "t_backup"
+SCHEMA = """
+CREATE TABLE asset (id int, note text);
+INSERT INTO asset SELECT g, md5(g::text) FROM generate_series(1, 3000) g;
+CREATE TABLE "of Ana's | TABLE DATA" (id int);
+CREATE TABLE version_history (id serial, "createdAt" timestamptz NOT NULL, version varchar NOT NULL);
+INSERT INTO version_history ("createdAt", version) VALUES ('2026-02-01', '3.0.3'), ('2026-01-01', '2.9.0');
+CREATE EXTENSION cube;
+"""
+# The program as it is, with its files elsewhere. KILL_AT is the number of the step at which it dies by SIGKILL: a step
+# is whatever Python tells its audit hooks about the directory of the backups, or about a program that is started.
+RUNNER = """
+import importlib.machinery, importlib.util, os, signal, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, "/srv/formula/_utils")
+loader = importlib.machinery.SourceFileLoader("program", "/srv/formula/immich/backup/files/immich-backup")
+program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
+loader.exec_module(program)
+import immich_lock
+work = os.environ["WORK"]
+program.CONFIG, program.STATUS = f"{work}/backup.json", f"{work}/status.json"
+program.held = lambda what, **options: immich_lock.held(what, path=f"{work}/lock", **options)
+steps = 0
+def hook(event, arguments):
+    global steps
+    told = event in ("subprocess.Popen", "open", "os.rename", "os.remove", "os.chmod", "os.listdir", "os.scandir")
+    if told and (event == "subprocess.Popen" or f"{work}/backups" in str(arguments)):
+        steps += 1
+        if steps == int(os.environ.get("KILL_AT", 0)):
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+code = program.main()
+print(f"steps: {steps}", file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def pg(minion_opts, tmp_path_factory):
+    pg = Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+    pg.sweep()
+    pg.sql(f"CREATE DATABASE {DATABASE}")
+    pg.sql(SCHEMA, database=DATABASE)
+    yield pg
+    pg.sweep()
+
+
+@pytest.fixture
+def host(pg):
+    """A directory of backups with the program's configuration, and the program as whom the server knows."""
+    work = subprocess.run(
+        ["runuser", "-u", "postgres", "--", "mktemp", "-d"], check=True, capture_output=True, text=True
+    )
+    host = SimpleNamespace(work=work.stdout.strip(), directory=f"{work.stdout.strip()}/backups")
+    run("mkdir", "-m", "700", host.directory)
+
+    def configure(**changes):
+        config = {
+            "directory": host.directory,
+            "user": "postgres",
+            "keep": 14,
+            "keep_days": None,
+            "environment": {"PGHOST": "/var/run/postgresql", "PGUSER": "postgres", "PGDATABASE": DATABASE},
+            **changes,
+        }
+        with open(f"{host.work}/backup.json", "w", encoding="utf8") as file:
+            json.dump(config, file)
+
+    def program(*arguments, **environment):
+        """The completed program; ``said`` is the last line that it printed."""
+        assigned = [f"{name}={value}" for name, value in {"WORK": host.work, **environment}.items()]
+        done = run("env", *assigned, "/usr/bin/python3", "-c", RUNNER, *arguments, check=False)
+        done.said = (done.stdout.splitlines() or [""])[-1]
+        return done
+
+    def listed(*arguments):
+        return json.loads(program("list", *arguments).stdout)
+
+    host.configure, host.program, host.listed = configure, program, listed
+    host.files = lambda: set(run("ls", "-A", host.directory).stdout.split())
+    configure()
+    yield host
+    subprocess.run(["rm", "-rf", host.work], check=True)
+
+
+def run(*command, check=True):
+    return subprocess.run(
+        ["runuser", "-u", "postgres", "--", *command], check=check, capture_output=True, text=True, cwd="/"
+    )
+
+
+def made(host, **environment):
+    done = host.program("run", **environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return host.listed()[0]
+
+
+def planted(host, *names):
+    for name in names:
+        run("sh", "-c", f"echo old >{host.directory}/{name}; echo sum >{host.directory}/{name}.sha256")
+
+
+def stamp(days_ago):
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - days_ago * 86400))
+
+
+def test_a_backup_is_whole_private_and_says_its_version(host):
+    backup = made(host)
+    assert backup["version"] == "v3.0.3"
+    assert backup["path"] == f"{host.directory}/{backup['name']}"
+    assert host.files() == {backup["name"], f"{backup['name']}.sha256"}
+    assert run("stat", "-c", "%a %U", backup["path"]).stdout.split() == ["600", "postgres"]
+    run("sh", "-c", f"cd {host.directory} && sha256sum --check --strict {backup['name']}.sha256")
+    assert host.listed("--verify") == [{**backup, "verified": "ok"}]
+    status = json.loads(run("cat", f"{host.work}/status.json").stdout)
+    assert status["state"] == "done"
+    assert status["result"].items() >= {**backup, "tables": 3}.items()
+
+
+@pytest.mark.parametrize("version", ("../../etc/passwd", "3.0.3; rm", "", "release"))
+def test_a_version_that_is_none_stays_out_of_the_name(host, pg, version):
+    pg.sql("INSERT INTO version_history (\"createdAt\", version) VALUES ('2026-03-01', %s)", (version,), DATABASE)
+    try:
+        assert made(host)["version"] == "unknown"
+    finally:
+        pg.sql("DELETE FROM version_history WHERE \"createdAt\" = '2026-03-01'", database=DATABASE)
+
+
+def test_two_within_a_second_have_names_of_their_own(host):
+    names = {made(host)["name"] for _ in range(3)}
+    assert len(names) == 3
+    assert len(host.listed()) == 3
+
+
+def test_the_newest_are_kept(host):
+    names = [f"immich_{stamp(day)}_v3.0.2.dump" for day in range(1, 6)]
+    planted(host, *names)
+    run("touch", f"{host.directory}/notes.txt", f"{host.directory}/immich_copy.dump")
+    host.configure(keep=3)
+    new = made(host)
+    assert [backup["name"] for backup in host.listed()] == [new["name"], *names[:2]]
+    assert host.files() == {
+        *(f"{name}{end}" for name in (new["name"], *names[:2]) for end in ("", ".sha256")),
+        "notes.txt",
+        "immich_copy.dump",
+    }
+
+
+def test_what_is_too_old_goes_but_never_the_newest(host):
+    names = [f"immich_{stamp(day)}_v3.0.2.dump" for day in (1, 6, 8, 400)]
+    planted(host, *names)
+    host.configure(keep_days=7)
+    new = made(host)
+    assert [backup["name"] for backup in host.listed()] == [new["name"], *names[:2]]
+
+
+def test_a_backup_from_the_future_does_not_push_out_the_one_just_made(host):
+    ahead = [f"immich_{stamp(-day)}_v3.0.2.dump" for day in (300, 200)]
+    planted(host, *ahead)
+    host.configure(keep=1)
+    assert host.program("run").returncode == 0
+    assert [backup["version"] for backup in host.listed()] == ["v3.0.2", "v3.0.3"]
+    assert host.listed("--verify")[1]["verified"] == "ok"
+
+
+def test_nothing_is_removed_when_there_is_no_new_one(host):
+    names = [f"immich_{stamp(day)}_v3.0.2.dump" for day in (1, 2, 400)]
+    planted(host, *names)
+    host.configure(keep=1, keep_days=1, environment={"PGHOST": "/var/run/postgresql", "PGDATABASE": "t_absent"})
+    done = host.program("run")
+    assert done.returncode == 1
+    assert 'database "t_absent" does not exist' in done.said
+    assert [backup["name"] for backup in host.listed()] == names
+    status = json.loads(run("cat", f"{host.work}/status.json").stdout)
+    assert status["state"] == "failed"
+    assert "t_absent" in status["error"]
+
+
+def test_what_is_damaged_is_told(host):
+    """Most flipped bits are in compressed data, where pg_restore may see them; the others need the checksum."""
+    backup = made(host)
+    with open(backup["path"], "rb") as file:
+        whole = file.read()
+    rng = random.Random(4)
+    damaged = {f"cut to {size}": whole[:size] for size in (0, 1, 100, len(whole) // 2, len(whole) - 1)}
+    for bit in rng.sample(range(len(whole) * 8), 25):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        damaged[f"bit {bit}"] = bytes(flipped)
+    damaged["longer"] = whole + b"\0"
+    found = {}
+    for how, content in damaged.items():
+        with open(backup["path"], "wb") as file:
+            file.write(content)
+        found[how] = host.listed("--verify")[0]["verified"]
+    assert [how for how, told in found.items() if "SHA-256 differs" not in told] == []
+    run("rm", f"{backup['path']}.sha256")
+    assert "no checksum" in host.listed("--verify")[0]["verified"]
+
+
+def test_a_dump_that_lacks_a_table_is_refused(host):
+    """A pg_dump that leaves a table out and ends well: no fault of the real one does that at will."""
+    run("sh", "-c", f"mkdir {host.work}/bin && cat >{host.work}/bin/pg_dump <<'END'\n"
+        "#!/bin/sh\nexec /usr/bin/pg_dump --exclude-table=public.asset \"$@\"\nEND\n"
+        f"chmod 755 {host.work}/bin/pg_dump")  # fmt: skip
+    done = host.program("run", PATH=f"{host.work}/bin:/usr/bin:/bin")
+    assert done.returncode == 1
+    assert "lacks tables of the database: public asset postgres" in done.said
+    assert host.files() == set()
+
+
+def test_a_directory_that_is_gone_is_told(host):
+    run("rmdir", host.directory)
+    done = host.program("run")
+    assert done.returncode == 1
+    assert host.directory in done.said
+    assert "No such file" in done.said
+
+
+def test_the_owner_of_the_database_decides_nothing_in_the_programs_session(host, pg):
+    """What he sets for his database would otherwise hold for the superuser too."""
+    pg.sql(
+        """
+        CREATE SCHEMA trap;
+        CREATE TABLE trap.gained (who text);
+        CREATE FUNCTION trap.concat_ws(text, VARIADIC name[]) RETURNS text LANGUAGE plpgsql AS $$
+            BEGIN INSERT INTO trap.gained VALUES (current_user); RETURN ''; END $$;
+        """,
+        database=DATABASE,
+    )
+    pg.sql(f"ALTER DATABASE {DATABASE} SET search_path = trap, pg_catalog, public")
+    try:
+        assert host.program("run").returncode == 0
+        assert pg.sql("SELECT * FROM trap.gained", database=DATABASE) == []
+    finally:
+        pg.sql(f"ALTER DATABASE {DATABASE} RESET search_path")
+        pg.sql("DROP SCHEMA trap CASCADE", database=DATABASE)
+
+
+@pytest.mark.long
+def test_killed_at_every_step_nothing_half_looks_whole(host):
+    """Whatever the step, what is listed is whole, what was there is still there, and the next run ends well."""
+    first = made(host)
+    steps = int(host.program("run").stderr.split("steps: ")[1])
+    assert steps > 10
+    published = 0
+    for step in range(1, steps + 1):
+        before = host.listed()
+        killed = host.program("run", KILL_AT=step)
+        assert killed.returncode == 128 + 9, (step, killed.stderr)
+        there = host.listed("--verify")
+        assert {backup["verified"] for backup in there} == {"ok"}, step
+        assert len(there) - len(before) in (0, 1), step
+        assert first["name"] in {backup["name"] for backup in there}
+        published += len(there) - len(before)
+        for backup in there:
+            if backup["name"] not in (first["name"], there[0]["name"]):
+                run("sh", "-c", f"rm {backup['path']}*")
+    assert published, "no step lies behind the renaming"
+    made(host)
+    assert {name for name in host.files() if not name.endswith((".dump", ".sha256"))} == set()
+
+
+def test_what_a_killed_run_left_is_swept_by_the_next(host):
+    old = f"immich_{stamp(1)}_v3.0.2.dump"
+    planted(host, old)
+    run("touch", f"{host.directory}/.immich_{stamp(2)}.part", f"{host.directory}/immich_{stamp(2)}_v3.0.2.dump.sha256")
+    run("touch", f"{host.directory}/.other.part")
+    new = made(host)
+    assert host.files() == {
+        ".other.part",
+        *(f"{name}{end}" for name in (old, new["name"]) for end in ("", ".sha256")),
+    }

@@ -1,0 +1,97 @@
+"""The lock of backup, restore and update, between real processes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HOLD = """
+import sys
+sys.path.insert(0, "/srv/formula/_utils")
+import immich_lock
+options = dict.fromkeys(sys.argv[3:], True)
+with immich_lock.held(sys.argv[2], path=sys.argv[1], **options):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "run/lock")
+
+
+@pytest.fixture
+def process(path):
+    """A function that starts a process which holds the lock until it is told to end, or says why it does not."""
+    started = []
+
+    def start(what, *options):
+        one = subprocess.Popen(
+            [sys.executable, "-B", "-c", HOLD, path, what, *options],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(one)
+        one.said = one.stdout.readline().strip() or one.stderr.read()
+        return one
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def ended(one):
+    one.communicate("\n")
+    return one.returncode
+
+
+def test_the_second_is_told_who_holds_it(process):
+    first = process("restore")
+    assert first.said == "held"
+    assert "Restore under way since 20" in (said := process("update").said)
+    assert f"(process {first.pid})" in said
+    assert ended(first) == 0
+    assert process("update").said == "held"
+
+
+def test_a_holder_that_was_killed_holds_nothing(process):
+    first = process("restore", "lend")
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    second = process("update")
+    assert second.said == "held"
+    # What the first has left lends nothing any more.
+    assert "Update under way" in process("backup", "borrow").said
+
+
+def test_only_who_may_borrow_works_under_the_lock_of_another(process):
+    process("update", "lend")
+    assert "Update under way" in process("backup").said
+    assert process("backup", "borrow").said == "held"
+
+
+def test_a_borrower_keeps_the_lock_when_the_lender_dies(process, path):
+    lender = process("update", "lend")
+    borrower = process("backup", "borrow")
+    lender.kill()
+    lender.wait()
+    while f'"pid": {borrower.pid}' not in Path(path).read_text(encoding="utf8"):
+        time.sleep(0.01)
+    assert "Backup under way since" in process("restore").said
+    assert ended(borrower) == 0
+    assert process("restore").said == "held"
+
+
+def test_who_holds_it_may_take_it_again(loaders, path):
+    held = loaders.utils["immich_lock.held"]
+    with held("update", path=path):
+        with held("backup", lend=True, path=path):
+            assert json.loads(Path(path).read_text(encoding="utf8"))["lent"] is True
+        record = json.loads(Path(path).read_text(encoding="utf8"))
+        assert (record["what"], record["lent"]) == ("update", False)
+    assert Path(path).read_text(encoding="utf8") == ""

@@ -1,0 +1,108 @@
+"""What the backup's unit and configuration are made of, and what a person is told about backups. Nothing runs here."""
+
+import copy
+import json
+import os
+import time
+
+import pytest
+
+PILLAR = {
+    "postgres": {"password": "postgres-secret-1"},
+    "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
+}
+HOUR = 3600
+
+
+@pytest.fixture
+def plan(loaders, modules):
+    """A function from what the pillar says of PostgreSQL to the plan."""
+
+    def make(**postgres):
+        pillar = copy.deepcopy(PILLAR)
+        pillar["postgres"].update(postgres)
+        loaders.opts["pillar"]["immich"] = pillar
+        return modules["immich.backup_plan"](modules["immich_settings.get"]())
+
+    return make
+
+
+def test_the_servers_own_user_dumps_over_the_socket(plan):
+    made = plan()
+    assert (made["user"], made["network"], made["password_pillar"]) == ("postgres", False, None)
+    assert made["after"] == ["postgresql.service", "postgresql@17-main.service"]
+    environment = json.loads(made["config"])["environment"]
+    assert environment == {
+        "PGHOST": "/var/run/postgresql",
+        "PGPORT": "5432",
+        "PGUSER": "postgres",
+        "PGDATABASE": "immich",
+    }
+
+
+def test_a_server_elsewhere_is_asked_as_root_with_a_password_from_a_file(plan):
+    admin = {"host": "db.example", "user": "boss", "password": "dba-secret-55555", "sslmode": "verify-full"}
+    made = plan(managed=False, admin=admin)
+    assert (made["user"], made["network"], made["after"]) == ("root", True, [])
+    assert made["password_pillar"] == "immich:postgres:admin:password"
+    environment = json.loads(made["config"])["environment"]
+    assert environment["PGPASSFILE"] == made["files"]["passfile"]
+    assert (environment["PGUSER"], environment["PGSSLMODE"]) == ("boss", "verify-full")
+    assert "secret" not in json.dumps(made)
+
+
+def test_a_socket_of_a_server_managed_otherwise_is_used_as_its_user(plan):
+    made = plan(managed=False, admin={"host": "/run/pg", "os_user": "pgadmin"})
+    assert (made["user"], made["network"], made["password_pillar"]) == ("pgadmin", False, None)
+
+
+@pytest.fixture
+def told(modules, tmp_path, monkeypatch):
+    """A function that says what is told, from hours since the timer elapsed and of the newest backup, and a status."""
+    names = modules["immich.backup_warnings"].func.__globals__
+    monkeypatch.setitem(names, "STATUS", str(tmp_path / "status.json"))
+    monkeypatch.setitem(names, "STAMP", str(tmp_path / "stamp"))
+    (tmp_path / "backups").mkdir()
+
+    def ask(elapsed=None, newest=None, enabled=True, **status):
+        if status:
+            (tmp_path / "status.json").write_text(json.dumps(status), encoding="utf8")
+        if elapsed is not None:
+            (tmp_path / "stamp").touch()
+            os.utime(tmp_path / "stamp", 2 * (time.time() - elapsed * HOUR,))
+        if newest is not None:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - newest * HOUR))
+            (tmp_path / f"backups/immich_{stamp}_v3.0.3.dump").touch()
+            (tmp_path / "backups/immich_copy.dump").touch()
+        settings = {"backup": {"directory": str(tmp_path / "backups"), "enabled": enabled}}
+        return "".join(modules["immich.backup_warnings"](settings))
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "found",
+    (
+        {},
+        {"elapsed": 0},  # the timer was made just now, and has not run
+        {"elapsed": 10, "newest": 9.9},
+        {"elapsed": 10, "newest": 200, "enabled": False},
+        {"elapsed": 0.1, "newest": 24, "state": "running"},
+        {"elapsed": 10, "newest": 9.9, "state": "done"},
+    ),
+)
+def test_nothing_is_told_where_all_is_well(told, found):
+    assert told(**found) == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    (
+        ({"state": "failed", "error": "no room in /srv"}, "failed: no room in /srv"),
+        ({"state": "failed", "error": "it was stopped", "enabled": False}, "it was stopped"),
+        ({"elapsed": 10, "newest": 34}, "the newest backup is of"),
+        ({"elapsed": 72}, "There is no backup of the database"),
+    ),
+)
+def test_a_backup_that_is_missing_is_told(told, found, words):
+    assert words in told(**found)
