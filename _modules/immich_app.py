@@ -12,7 +12,6 @@ import hashlib
 import http.client
 import json
 import os
-import re
 import runpy
 import threading
 import time
@@ -249,35 +248,6 @@ def _differences(there, wanted, path=()):
         return
     for key in sorted({*there, *wanted}):
         yield from _differences(there.get(key), wanted.get(key), (*path, key))
-
-
-def refused_step(before, after):
-    """
-    Return why Immich cannot go from one version to another, or None.
-
-    Immich is never downgraded, and from 1.131 or older it has to pass through 1.132.3: its documentation of upgrades.
-
-    before, after
-        Versions, as in ``v3.0.3``. Of another tag nothing can be told.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.refused_step v3.0.3 v3.0.2
-    """
-    old, new = _version(before), _version(after)
-    if not old or not new or old == new:
-        return None
-    if new < old:
-        return f"Immich cannot be downgraded: this installation has {before}, and immich:version is {after}"
-    if old < (1, 132) and new > (1, 132, 3):
-        return f"From {before} Immich has to be brought to v1.132.3 first, then to {after}"
-    return None
-
-
-def _version(tag):
-    return tuple(map(int, re.findall(r"\d+", tag))) if re.fullmatch(r"v\d+\.\d+\.\d+", tag or "") else None
 
 
 def upload_location(compose_file):

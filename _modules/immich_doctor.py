@@ -44,6 +44,8 @@ MODULES = {
     "immich_gateway": "verify",
     "immich_postgres": "verify",
     "immich_valkey": "verify",
+    "immich_update": "why_not",
+    "netns": "http_get",
     "podman_network": "diff",
     "pgsql": "version",
     "valkey_acl": "get",
@@ -769,13 +771,11 @@ def _compose_file(here):
 
 def _version(here):
     image = _compose_of(here)["services"].get(SERVER, {}).get("image", "")
-    deployed = image.rpartition(":")[2]
     wanted = _settings_of(here)["version"]
-    refused = _call("immich_app.refused_step", deployed, wanted)
+    refused = _call("immich_update.why_not", *(_call("immich_update.version", each) for each in (image, wanted)))
     if refused:
-        stop = "v1.132.3" if "v1.132.3" in refused else deployed
-        return [(FAILED, refused, f"immich:version: {stop}")]
-    return [(OK, deployed)]
+        return [(FAILED, refused, f"immich:version: {re.search('[Ss]et (v[0-9.]+[0-9])', refused).group(1)}")]
+    return [(OK, image.rpartition(":")[2])]
 
 
 def _secrets(here):
@@ -933,16 +933,29 @@ def _exposure(here):
 
 def _backups(here):
     """The formula's dumps and those of Immich itself; a database that is managed elsewhere wants them too."""
+    settings = here["settings"]
     status = _call("systemd_unit.status", "immich-backup.service")
-    if status["active"] == "failed":
-        yield FAILED, f"the last backup failed: {status['text']}", "journalctl -u immich-backup -n 50"
-    directory = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:backup:directory", None) or BACKUPS
-    dumps = [*Path(directory).glob("immich_*.dump"), *Path(here["uploads"] or "/nowhere", "backups").glob("*.sql.gz")]
-    yield _newest_row([dump.stat().st_mtime for dump in dumps], time.time(), directory)
+    sentences = _call("immich.backup_warnings", settings) if settings else []
+    if status["active"] == "failed" and not sentences:
+        sentences = [f"The last backup of the database failed: {status['text']}"]
+    for sentence in sentences:
+        seen = sentence.partition(". Make one")[0]
+        yield (
+            FAILED if "failed" in seen else WARNING,
+            seen,
+            "journalctl -u immich-backup -n 50; salt-call immich.backup",
+        )
+    if not sentences:
+        directory = settings["backup"]["directory"] if settings else BACKUPS
+        dumps = [
+            *Path(directory).glob("immich_*.dump"),
+            *Path(here["uploads"] or "/nowhere", "backups").glob("*.sql.gz"),
+        ]
+        yield _newest_row([dump.stat().st_mtime for dump in dumps], time.time(), directory)
 
 
 def _newest_row(times, now, directory):
-    command = "salt-call immich.backup" if "immich.backup" in __salt__ else "see Storage in the README"
+    command = "salt-call immich.backup"
     if not times:
         return WARNING, f"there is no backup of the database, in {directory} or made by Immich", command
     hours = (now - max(times)) / 3600

@@ -275,7 +275,8 @@ def verify(settings, connection=None):
     name = settings["valkey"]["user"]
     own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
     if salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD, None) is not None:
-        own["password_pillar"] = PASSWORD
+        # A former password beside it is told apart.
+        own.update(password_pillar=PASSWORD, keep_passwords=True)
     connection = connection or logins(settings)
     held = __salt__["valkey_acl.list"](connection=connection)
     if name not in held:

@@ -12,6 +12,7 @@ PSQL = "runuser -u postgres -- psql -qd immich -c"
 VALKEY = "REDISCLI_AUTH=$(cat /etc/immich-formula/valkey.password) valkey-cli --user immich-formula"
 COMPOSE = "/opt/podman/immich/docker-compose.yml"
 UPLOAD = "/srv/immich/upload"
+BACKUP_UNIT = "/etc/systemd/system/immich-backup.service.d"
 EXTENSIONS = "/usr/share/postgresql/17/extension"
 LIBRARIES = "/usr/lib/postgresql/17/lib"
 FIREWALL = (
@@ -170,7 +171,7 @@ FAULTS = {
         "REDIS_HOSTNAME",
     ),
     "compose file broken": fault("compose file", f"echo '{{{{ broken' >{COMPOSE}", "not the one that Salt wrote"),
-    "downgrade": fault("version", "", "downgraded", pillar={"version": "v3.0.2"}),
+    "downgrade": fault("version", "", "is older than", pillar={"version": "v3.0.2"}),
     "password file changed": fault("secrets", "printf another >/opt/podman/immich/secrets/db_password", "db_password"),
     "password file not readable": fault(
         "secrets", "chown 4242 /opt/podman/immich/secrets/redis_password", "cannot be read"
@@ -195,9 +196,10 @@ FAULTS = {
     # Backups
     "backup failed": fault(
         "backups",
-        "systemd-run --unit immich-backup --wait false || systemctl is-failed immich-backup",
+        f"mkdir -p {BACKUP_UNIT}; printf '[Service]\\nExecStart=\\nExecStart=false\\n' >{BACKUP_UNIT}/fails.conf;"
+        " systemctl daemon-reload; systemctl start immich-backup || true",
         "failed",
-        undo="systemctl reset-failed immich-backup",
+        undo=f"rm {BACKUP_UNIT}/fails.conf; systemctl daemon-reload; systemctl reset-failed immich-backup",
         mends=False,
     ),
 }

@@ -131,26 +131,6 @@ def test_a_compose_file_of_somebody_else(modules, settings, text):
         modules.immich_app.deviations(settings, text)
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "words"),
-    (
-        ("v3.0.3", "v3.0.2", "cannot be downgraded"),
-        ("v3.0.3", "v2.9.9", "cannot be downgraded"),
-        ("v1.131.3", "v3.0.3", "v1.132.3 first"),
-        ("v1.131.3", "v1.133.0", "v1.132.3 first"),
-        ("v1.131.3", "v1.132.3", None),
-        ("v1.132.3", "v3.0.3", None),
-        ("v3.0.3", "v3.0.3", None),
-        ("v3.0.9", "v3.0.10", None),
-        ("release", "v3.0.3", None),
-        ("v3.0.3", "v3", None),
-    ),
-)
-def test_steps_between_versions(modules, before, after, words):
-    refused = modules.immich_app.refused_step(before, after)
-    assert (refused or "") == "" if words is None else words in refused
-
-
 def test_mounts_of_the_unit_are_quoted(modules, settings):
     unit = modules.immich_app.unit({**settings, "upload_location": "/srv/my photos 100%"})
     assert unit["mounts"] == ['"/srv/my photos 100%%"']
