@@ -36,7 +36,7 @@ def as_run(command):
         secret = f'REDISCLI_AUTH="$(cat /run/test/{user}; printf x)"; export REDISCLI_AUTH="${{REDISCLI_AUTH%x}}"'
         return f"{secret}; {command.replace('--askpass', '')}"
     # What a person fills in: a backup that is there, and the minion's id.
-    backup = '"$(ls -t /var/backups/immich | head -n 1)"'
+    backup = '"$(cd /var/backups/immich; ls -t *.dump | head -n 1)"'
     return re.sub(r"immich_\w+\.\d\.\d\.dump", backup, command).replace("confirm=…", "confirm=host")
 
 
