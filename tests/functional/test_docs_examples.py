@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.functional.valkey_servers import as_shipped
+
 REPO = Path(__file__).resolve().parents[2]
 PILLAR = {"alice": {"password": "alice's password"}, "shop": {"reports": {"password": "the reports' password"}}}
 ADDRESSES = ("192.0.2.1", "10.88.0.1")
@@ -41,12 +43,13 @@ def examples():
 
 
 @pytest.fixture(scope="module")
-def _surroundings(module_loaders):
+def _surroundings(module_loaders, tmp_path_factory):
     """What the examples take for granted: addresses, the role of the shop, and servers as Debian starts them."""
     for address in ADDRESSES:
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
     assert module_loaders.states.pgsql_role.present("shop").result
-    yield
+    with as_shipped(tmp_path_factory.mktemp("valkey")):
+        yield
     assert module_loaders.states.pgsql_role.absent("shop").result
     for address in ADDRESSES:
         subprocess.run(["ip", "address", "del", f"{address}/32", "dev", "lo"], check=True)

@@ -153,7 +153,7 @@ def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
     pg.call.database_create("t_lost", owner="t_owner", encoding="UTF8")
     command = ["runuser", "-u", "postgres", "--", "pg_restore", "--no-owner", "--role=t_owner", "--dbname=t_lost"]
     with open(path, "rb") as file:
-        subprocess.run(command, stdin=file, check=True)
+        subprocess.run(command, stdin=file)  # goes on after what t_owner may not, the extension that the trap has made
     assert gained(pg) == ["superuser", "createrole", "loot"]
     disarm(pg)
     pg.call.dump_restore(path, "t_to", OWNER)

@@ -1,22 +1,16 @@
 """`valkey_config` against the host's own Valkey or Redis, under systemd as Debian ships it."""
 
-import shutil
 import socket
 import subprocess
-from pathlib import Path
 
 import pytest
 import redis
 from salt.exceptions import CommandExecutionError
 
 from tests.functional.release import OWN_SERVER
-from tests.functional.valkey_servers import Server
+from tests.functional.valkey_servers import ACL_FILE, CONFIG, FOLDER, SERVICE, Server, as_shipped
 
 ADDRESS = "10.99.0.1"
-FOLDER = Path("/etc") / OWN_SERVER
-CONFIG = FOLDER / f"{OWN_SERVER}.conf"
-ACL_FILE = FOLDER / "users.acl"
-SERVICE = f"{OWN_SERVER}-server"
 OWNER = (OWN_SERVER, OWN_SERVER, 0o640)
 
 
@@ -29,15 +23,8 @@ def address():
 
 @pytest.fixture(autouse=True)
 def _as_shipped(tmp_path):
-    kept = tmp_path / "as-shipped.conf"
-    shutil.copy2(CONFIG, kept)
-    systemctl("restart", SERVICE)
-    yield
-    with CONFIG.open("wb") as stream:
-        stream.write(kept.read_bytes())
-    ACL_FILE.unlink(missing_ok=True)
-    systemctl("reset-failed", SERVICE)
-    systemctl("restart", SERVICE)
+    with as_shipped(tmp_path):
+        yield
 
 
 def systemctl(*arguments):

@@ -1,6 +1,8 @@
 """Valkey and Redis servers of a test's own, in a folder of their own, on a port and a socket."""
 
+import contextlib
 import itertools
+import shutil
 import socket
 import subprocess
 import time
@@ -8,9 +10,34 @@ from pathlib import Path
 
 import redis
 
+from tests.functional.release import OWN_SERVER
+
 # Below the range from which the kernel takes the near end of every outgoing connection: what was free a moment ago, or
 # belongs to a server that restarts, is not taken meanwhile.
 PORTS = itertools.count(20000)
+# The host's own server, as Debian starts it.
+FOLDER = Path("/etc") / OWN_SERVER
+CONFIG = FOLDER / f"{OWN_SERVER}.conf"
+ACL_FILE = FOLDER / "users.acl"
+SERVICE = f"{OWN_SERVER}-server"
+
+
+@contextlib.contextmanager
+def as_shipped(folder):
+    """The host's own server, afterwards as it was before and without ACL file; the folder keeps that meanwhile."""
+    kept = Path(folder) / "as-shipped.conf"
+    shutil.copy2(CONFIG, kept)
+    _systemctl("restart", SERVICE)
+    yield
+    with CONFIG.open("wb") as stream:
+        stream.write(kept.read_bytes())
+    ACL_FILE.unlink(missing_ok=True)
+    _systemctl("reset-failed", SERVICE)
+    _systemctl("restart", SERVICE)
+
+
+def _systemctl(*arguments):
+    subprocess.run(["systemctl", *arguments], check=True, capture_output=True)
 
 
 def free_port():
