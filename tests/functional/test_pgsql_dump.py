@@ -151,10 +151,10 @@ def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
     disarm(pg)
     # The trap works: this is what a superuser who restores the dump would give away.
     pg.call.database_create("t_lost", owner="t_owner", encoding="UTF8")
-    command = ["runuser", "-u", "postgres", "--", "pg_restore", "--no-owner", "--role=t_owner", "--dbname=t_lost"]
+    command = ["runuser", "-u", "postgres", "--", "pg_restore", "--no-owner", "--dbname=t_lost"]
     with open(path, "rb") as file:
-        subprocess.run(command, stdin=file)  # goes on after what t_owner may not, the extension that the trap has made
-    assert gained(pg) == ["superuser", "createrole", "loot"]
+        subprocess.run(command, stdin=file, check=True)
+    assert "loot" in gained(pg)
     disarm(pg)
     pg.call.dump_restore(path, "t_to", OWNER)
     assert pg.call.row_counts("t_to", OWNER) == {"public.t": 3}

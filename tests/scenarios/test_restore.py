@@ -82,7 +82,7 @@ def grown(host):
         INSERT INTO asset ("originalPath", "originalFileName", checksum)
             SELECT '/data/' || i, 'IMG_' || i || '.jpg', sha256(i::text::bytea) FROM generate_series(1, 3000) i;
         INSERT INTO smart_search ("assetId", embedding)
-            SELECT a.id, (SELECT array_agg(random() + length(a.id::text)) FROM generate_series(1, 512))::vector
+            SELECT a.id, (SELECT array_agg(random() + length(a.id::text) + i) FROM generate_series(1, 512) i)::vector
             FROM asset a WHERE NOT EXISTS (SELECT FROM smart_search s WHERE s."assetId" = a.id);
         """,
     )
