@@ -205,14 +205,15 @@ def test_a_planted_function_gains_nothing(own_host):
         host,
         """
         SET ROLE immich;
-        CREATE FUNCTION trap(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$
+        CREATE FUNCTION trap(text) RETURNS boolean VOLATILE LANGUAGE plpgsql AS $$
         BEGIN
           BEGIN EXECUTE 'ALTER ROLE immich SUPERUSER'; EXCEPTION WHEN OTHERS THEN NULL; END;
           BEGIN EXECUTE $x$COPY (SELECT 1) TO PROGRAM 'touch /tmp/loot'$x$; EXCEPTION WHEN OTHERS THEN NULL; END;
           RETURN true;
         END $$;
         ALTER TABLE asset ADD CHECK (trap("originalPath"));
-        CREATE INDEX trapped ON asset (trap("originalPath"));
+        CREATE FUNCTION calm(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN public.trap($1); END';
+        CREATE INDEX trapped ON asset (calm("originalPath"));
         """,
     )
     restore(host, backup(host))
