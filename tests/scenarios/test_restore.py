@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.scenarios.conftest import get, post
+from tests.scenarios.conftest import get, pillar_with, post
 from tests.scenarios.test_service import active, ids
 
 PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
@@ -134,6 +134,26 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
 
 def changed_by_apply(host):
     return {state["id"]: state["changes"] for state in host.apply() if state["changes"]}
+
+
+@pytest.mark.long
+def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(own_host):
+    host = own_host
+    hook = 'echo "$IMMICH_BACKUP_ERROR" >/srv/told'
+    host.pillar(pillar_with(backup={"restore_drill": "monthly", "on_failure": hook}))
+    host.apply()
+    assert changed_by_apply(host) == {}
+    assert host.out("systemctl is-active immich-restore-drill.timer") == "active"
+    name = backup(host)
+    host.run("systemctl start immich-restore-drill", timeout=120)
+    assert f"{name} can be restored" in host.out("journalctl -u immich-restore-drill -o cat")
+    host.run(f"truncate -s 20000 /var/backups/immich/{name}")
+    assert host.run("systemctl start immich-restore-drill", check=False).returncode
+    host.wait_for("grep -q immich-restore-drill /srv/told", 30)
+    host.pillar(pillar_with())
+    host.apply()
+    assert "restore-drill" not in host.out("ls /etc/systemd/system; systemctl list-timers --all")
+    assert databases(host) == ["immich"]
 
 
 def cut(host, path):
