@@ -48,6 +48,7 @@ MODULES = {
     "netns": "http_get",
     "podman_network": "diff",
     "pgsql": "version",
+    "systemd_unit": "status",
     "valkey_acl": "get",
 }
 DEPLOYED = "/opt/podman/immich"
@@ -810,14 +811,33 @@ def _unit(here):
         if status["enabled"] != "enabled":
             yield WARNING, "is not started at boot", "systemctl enable immich"
         if "exited" in text:
-            yield FAILED, _one_line(text), _advice(text) or "journalctl -u immich -n 100"
+            yield _exited(here, text)
         elif not text.startswith("Serving"):
             yield WARNING, _one_line(text), "systemctl restart immich"
         else:
             yield OK, text
         return
     reason = _one_line(text if "exited" in text else _call("immich_app.last_words") or text)
-    yield FAILED, f"is {status['active']}: {reason}", _advice(reason) or "systemctl start immich"
+    seen, cure = _explained(reason)
+    yield FAILED, f"is {status['active']}: {seen}", cure or "systemctl start immich"
+
+
+def _exited(here, text):
+    """The unit remembers for a minute that a container exited. It is failed as long as the container does not run."""
+    down = _call("immich_app.plan", {"project_dir": here["directory"]}, here["compose_text"])["recreate"]
+    if not any(name in text for name in down):
+        return WARNING, f"runs again: {_one_line(text)}", "salt-call immich.doctor, in a minute"
+    seen, cure = _explained(text)
+    return FAILED, seen, cure or "journalctl -u immich -n 100"
+
+
+def _explained(reason):
+    """A reason and its cure. Last words are often the end of a stack trace: then the log says more above it."""
+    if _advice(reason):
+        return _one_line(reason), _advice(reason)
+    log = _call("cmd.run_stdout", ["journalctl", "-u", "immich", "-n", "60", "-o", "cat"], python_shell=False)
+    told = next((line for line in reversed(log.splitlines()) if _advice(line)), "")
+    return _one_line(f"{reason} {told}"), _advice(told)
 
 
 def _containers(here):

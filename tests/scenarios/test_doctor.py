@@ -11,6 +11,7 @@ from tests.scenarios.conftest import PASSWORDS, PILLAR, merged, pillar_with
 PSQL = "runuser -u postgres -- psql -qd immich -c"
 VALKEY = "REDISCLI_AUTH=$(cat /etc/immich-formula/valkey.password) valkey-cli --user immich-formula"
 COMPOSE = "/opt/podman/immich/docker-compose.yml"
+PING = "http://127.0.0.1:2283/api/server/ping"
 UPLOAD = "/srv/immich/upload"
 BACKUP_UNIT = "/etc/systemd/system/immich-backup.service.d"
 EXTENSIONS = "/usr/share/postgresql/17/extension"
@@ -40,6 +41,13 @@ rm {EXTENSIONS}/vchord* {LIBRARIES}/vchord.so; systemctl restart postgresql@17-m
 NEWER_VECTOR = f"""
 cd {EXTENSIONS}; old=$(sed -n "s/^default_version = '\\(.*\\)'/\\1/p" vector.control)
 echo 'SELECT 1;' >vector--$old--0.9.99.sql; sed -i "s/^default_version.*/default_version = '0.9.99'/" vector.control
+"""
+
+HANGING_PODMAN = """#!/bin/bash
+case $(tr '\\0' ' ' </proc/$PPID/cmdline) in
+  *immich.doctor*) exec -a asked-by-the-doctor sleep 1000 ;;
+esac
+exec /usr/bin/podman.away "$@"
 """
 
 
@@ -238,12 +246,14 @@ def mend(host, rows):
         if not failed(rows):
             return
         follow(host, failed(rows)[0]["do"])
-        host.wait_for("systemctl is-active immich || systemctl is-failed immich", 90)
+        # What exited a few times is started again after a pause that grows.
+        host.wait_for(f"curl -sf {PING} || ! systemctl is-active immich", 120)
         rows = doctor(host)
     raise AssertionError(failed(rows))
 
 
-CASES = [pytest.param(each, id=name, marks=() if each.quick else pytest.mark.long) for name, each in FAULTS.items()]
+LATER = (pytest.mark.long, pytest.mark.unfinished)
+CASES = [pytest.param(each, id=name, marks=() if each.quick else LATER) for name, each in FAULTS.items()]
 
 
 @pytest.mark.parametrize("fault", CASES)
@@ -306,11 +316,12 @@ def test_everything_is_broken_at_once(own_host):
     assert [row["part"] for row in failed(rows)][:3] == ["Python libraries", "modules of the formula", "pillar"]
 
 
+@pytest.mark.unfinished
 @pytest.mark.long
 def test_podman_that_hangs(host):
-    """A program that sleeps takes Podman's place: what makes the real one hang is beyond reach."""
+    """A script takes Podman's place and hangs for the doctor alone: what makes the real one hang is beyond reach."""
     host.run("mv /usr/bin/podman /usr/bin/podman.away")
-    host.write("/usr/bin/podman", "#!/bin/sh\nsleep 1000\n", mode="0755")
+    host.write("/usr/bin/podman", HANGING_PODMAN, mode="0755")
     try:
         rows = host.salt("immich.doctor")
     finally:
@@ -318,4 +329,4 @@ def test_podman_that_hangs(host):
     # What is asked of Podman for the pillar stands above. On a busy host silence is a warning.
     silent = [row["part"] for row in rows if "no answer within" in row["seen"]]
     assert next(part for part in silent if part != "pillar") == "Podman", rows
-    assert host.run("pgrep -f 'sleep 1000'", check=False).returncode == 1
+    assert host.run("pgrep -f [a]sked-by-the-doctor", check=False).returncode == 1

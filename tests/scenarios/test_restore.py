@@ -294,6 +294,7 @@ def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(own_host
     assert get(host, "/api/server/ping") == {"res": "pong"}
 
 
+@pytest.mark.unfinished
 @pytest.mark.long
 def test_two_at_once_are_one(own_host):
     host = own_host
@@ -327,6 +328,7 @@ def test_a_full_disk_leaves_everything_as_it_was(own_host):
     assert databases(host) == ["immich"]
 
 
+@pytest.mark.unfinished
 @pytest.mark.long
 @pytest.mark.parametrize("whole", (False, True), ids=("session", "server"))
 def test_postgresql_killed_in_the_middle(own_host, whole):
@@ -347,6 +349,7 @@ def test_postgresql_killed_in_the_middle(own_host, whole):
     restored(host, name)
 
 
+@pytest.mark.unfinished
 @pytest.mark.long
 @pytest.mark.parametrize("point", ("index being built", "Immich starting"))
 def test_power_cut_then_completed(own_host, point):
