@@ -38,6 +38,7 @@ UNIT = "immich.service"
 DRILL_FILES = {
     "service": "/etc/systemd/system/immich-restore-drill.service",
     "timer": "/etc/systemd/system/immich-restore-drill.timer",
+    "failed_service": "/etc/systemd/system/immich-restore-drill-failed.service",
 }
 HBA_NAME = "immich restore"
 STAMP = "%Y%m%dT%H%M%SZ"

@@ -108,7 +108,7 @@ The unit of a failed backup is present:
     - name: {{ backup.files.failed_service }}
     - source: salt://immich/backup/files/immich-backup-failed.service.jinja
     - template: jinja
-    - context: {backup: {{ backup | json }}}
+    - context: {backup: {{ backup | json }}, what: a backup of Immich's database}
     - mode: "0644"
 {%-   else %}
 
@@ -152,6 +152,28 @@ The restore drill's timer is present:
     - template: jinja
     - context: {schedule: {{ settings.backup.restore_drill | json }}, what: the rehearsals of a restore}
     - mode: "0644"
+
+{%-     if drill.on_failure %}
+
+The unit of a failed restore drill is present:
+  file.managed:
+    - name: {{ drill.files.failed_service }}
+    - source: salt://immich/backup/files/immich-backup-failed.service.jinja
+    - template: jinja
+    - context: {backup: {{ backup | json }}, what: a rehearsal of a restore}
+    - mode: "0644"
+    - require_in:
+      - The restore drill is scheduled
+{%-     else %}
+
+The unit of a failed restore drill is absent:
+  immich_app.units_absent:
+    - files: {{ [drill.files.failed_service] | json }}
+    - require:
+      - The restore drill's unit is present
+    - require_in:
+      - The restore drill is scheduled
+{%-     endif %}
 
 The restore drill is scheduled:
   immich_backup.scheduled:

@@ -147,7 +147,6 @@ def test_what_is_no_dump_is_refused(pg, tmp_path):
         pg.call.dump_read(str(tmp_path / "text.sql"))
 
 
-@pytest.mark.unfinished
 def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
     trap(pg)
     path = dumped()

@@ -35,7 +35,7 @@ NOT_HERE = (
     "VectorChord itself: it is in no Debian release; a play extension of its name takes its place in tests/functional",
     "Ubuntu and the RPM family: known by data alone",
     "Debian 12: `python3 -m tests.host pytest --suite bookworm PATH`; not all tests pass there yet",
-    "tests marked unfinished: most faults of the doctor, a restore through a crash or beside another, a trap in a dump",
+    "tests marked unfinished: most faults of the doctor",
     "SELinux that enforces, a CPU too old, a database on a network share: by what the kernel shows, in tests/unit",
 )
 
