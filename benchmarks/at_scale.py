@@ -222,4 +222,5 @@ def _circumstances(figures):
     )
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
