@@ -1066,8 +1066,7 @@ def _read_all(session):
 
 def _read(session, names):
     """Of these users those that the server holds now."""
-    knows_databases = session["product"] == "Valkey" and int(session["version"].split(".")[0]) >= 9
-    if len(names) > SINGLE_LOOKS or knows_databases:
+    if len(names) > SINGLE_LOOKS or _knows_databases(session):
         # Of databases ACL LIST is sure to tell in the words of rules.
         lines = {line.split(" ", 2)[1]: line for line in _list_lines(session)}
         return dict(_parse_line(lines[name]) for name in names if name in lines)
@@ -1262,8 +1261,12 @@ def _lockout_problems(session, declared, current, changed, removed):
     return [f"The connection is logged in as {own}, who could manage no ACL users afterwards: log in as another user."]
 
 
+def _knows_databases(session):
+    return session["product"] == "Valkey" and _numbers(session["version"]) >= DATABASE_RULES
+
+
 def _database_problems(session, declared, changed):
-    if session["product"] == "Valkey" and _numbers(session["version"]) >= DATABASE_RULES:
+    if _knows_databases(session):
         return []
     return [
         f"{session['product']} {session['version']} knows no db= in the rules of {name}: Valkey 9.1 is the least."

@@ -8,6 +8,7 @@ are measured on a part and scaled up: their start, and as many times what one th
 """
 
 import argparse
+import contextlib
 import json
 import sys
 
@@ -24,6 +25,9 @@ for way in each:6401 managed:6404 cli:6402 list:6405 template:6403; do
 done
 runuser -u postgres -- psql -qc "ALTER ROLE postgres PASSWORD 'Benchmark'"
 """
+
+# The hosts, and which share of all things Salt makes on each: where the cost is linear, so are its runs on them.
+HOSTS = {"tenth": 0.1, "half": 0.5, "full": 1}
 
 # What is measured: the names of its figures, how many there are for each ACL user, and the ways to do it. A way is what
 # it is called, whether it is an SLS or a playbook, its file, and whether it is measured on a part.
@@ -87,7 +91,7 @@ def main():
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--size", type=int, default=1000, help="ACL users and roles (default 1000, at most 2000)")
     parser.add_argument("--part", type=int, default=20, help="of these, how many for the slow tools (default 20)")
-    parser.add_argument("--rounds", type=int, default=3, help="converged runs of each tool (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="converged runs of each tool (default 5)")
     arguments = parser.parse_args()
     if not 1 <= arguments.part <= arguments.size <= 2000:
         parser.error("1 <= part <= size <= 2000")
@@ -104,39 +108,40 @@ def main():
 
 def measure(arguments):
     """Results by subject, and what they depend on."""
-    with side_by_side.host("full", PREPARE) as full, side_by_side.host("growing", PREPARE) as growing:
-        results = [measure_subject(subject, full, growing, arguments) for subject in SUBJECTS]
-        return results, side_by_side.surroundings(full)
+    with contextlib.ExitStack() as stack:
+        hosts = {share: stack.enter_context(side_by_side.host(name, PREPARE)) for name, share in HOSTS.items()}
+        results = [measure_subject(subject, hosts, arguments) for subject in SUBJECTS]
+        return results, side_by_side.surroundings(hosts[1])
 
 
-def measure_subject(subject, full, growing, arguments):
-    """Seconds of the first and of the converged runs, by tool, and Salt's with fewer things on a host with fewer."""
+def measure_subject(subject, hosts, arguments):
+    """Seconds of the first and of the converged runs, by tool, and Salt's with fewer things on hosts with fewer."""
     count = max(1, round(arguments.size * subject["share"]))
     part = max(1, round(arguments.part * subject["share"]))
+    full = hosts[1]
     ways = {"salt": subject["salt"], **subject["rivals"]}
     tools = {name: (kind, file, part if partly else count) for name, (_, kind, file, partly) in ways.items()}
+    fewer = {share: (*tools["salt"][:2], max(1, round(count * share))) for share in hosts if share != 1}
     say(f"{subject['title']}: {count}; first time")
     first = {name: timed(full, tool, changes=True) for name, tool in tools.items()}
-    sizes = {}
-    for size in sorted({max(1, count // 10), max(1, count // 2)} - {count}):
-        fewer = (*tools["salt"][:2], size)
-        timed(growing, fewer, changes=True)
-        sizes[size] = min(timed(growing, fewer) for _ in range(arguments.rounds))
-    converged, starts = {name: [] for name in tools}, {"sls": [], "playbook": []}
+    for share, tool in fewer.items():
+        timed(hosts[share], tool, changes=True)
+    converged, starts, sizes = {name: [] for name in tools}, {"sls": [], "playbook": []}, {share: [] for share in fewer}
     for number in range(arguments.rounds):
         say(f"{subject['title']}: converged, round {number + 1} of {arguments.rounds}")
         starts["sls"].append(side_by_side.start_of_salt(full))
         starts["playbook"].append(side_by_side.start_of_ansible(full))
+        for share, tool in fewer.items():
+            sizes[share].append(timed(hosts[share], tool))
         for name, tool in tools.items():
             converged[name].append(timed(full, tool))
-    sizes[count] = min(converged["salt"])
     return {
         "count": count,
         "start": {kind: min(seconds) for kind, seconds in starts.items()},
         "tools": tools,
         "first": first,
         "converged": {name: min(seconds) for name, seconds in converged.items()},
-        "sizes": sizes,
+        "sizes": {**{fewer[share][2]: min(sizes[share]) for share in fewer}, count: min(converged["salt"])},
     }
 
 
@@ -222,4 +227,5 @@ def _circumstances(figures):
     )
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

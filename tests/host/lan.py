@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.host import cgroup
 from tests.host.cache import CACHE, run
 
 RUN = CACHE / "run"
@@ -103,6 +104,7 @@ def _remove(folder):
         time.sleep(0.1)
     else:
         raise RuntimeError(f"still mounted below {folder}")
+    cgroup.remove(f"{folder.name}-")
     subprocess.run(["ip", "netns", "delete", folder.name], capture_output=True, check=False)
     subprocess.run(["nft", "delete", "table", "ip", folder.name], capture_output=True, check=False)
     shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.host import images
+from tests.host import cgroup, images
 from tests.host.cache import run
 from tests.host.lan import Lan
 
@@ -94,8 +94,9 @@ class Host:
             *images.formula_binds(),
             *self._binds,
         ]
+        machine = f"{self.lan.name}-{self.name}"
         command = [
-            *self.lan.enter, "systemd-nspawn", "-q", "-D", self.root, "-M", f"{self.lan.name}-{self.name}", "--boot",
+            *self.lan.enter, *cgroup.enter(machine), "systemd-nspawn", "-q", "-D", self.root, "-M", machine, "--boot",
             "--register=no", "--keep-unit", "--console=pipe", "--capability=all", "--link-journal=no",
             "--system-call-filter=add_key keyctl bpf mount", "--network-bridge=br0",
             f"--bind={self.containers}:/var/lib/containers",
