@@ -2411,10 +2411,17 @@ def row_counts(database, connection=None):
         """,
         database=database,
     )
+    # Planning looks at a table's indexes, and before PostgreSQL 17 the functions of some extensions name types without
+    # their schema. A superuser's session stays with pg_catalog.
+    owners = not _is_superuser(connection, database)
+    if owners:
+        _run_alone(connection, OUR_SEARCH_PATH.decode(), database)
     counts = {}
     for table in tables:
         statement = _compose("SELECT count(*) AS rows FROM ONLY {}", sql.Identifier(table["schema"], table["name"]))
         counts[f"{table['schema']}.{table['name']}"] = _query(connection, statement, database=database)[0]["rows"]
+    if owners:
+        _run_alone(connection, "RESET search_path", database)
     return counts
 
 

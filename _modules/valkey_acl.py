@@ -1111,7 +1111,7 @@ def _plan(session, users, remove, remove_unlisted, scratch):
     declared = {user["name"]: _declared(user, current.get(user["name"])) for user in users}
     changed = _changed(session, declared, current)
     removed, kept = _removed(session, declared, current, remove, remove_unlisted)
-    changes = {name: _change(current.get(name), declared[name]) for name in changed}
+    changes = {name: _change(session, current.get(name), declared[name]) for name in changed}
     changes.update({name: {"old": _shown(current[name]), "new": None} for name in removed})
     problems = _database_problems(session, declared, changed)
     problems = problems or _promise_problems(session, users, declared, changed, scratch)
@@ -1207,6 +1207,12 @@ def _same(user, other, commands):
     return other is not None and _meaning(user, commands) == _meaning(other, commands)
 
 
+def _same_rules(session, user, other):
+    table = _command_table(session)
+    flags = {key: other[key] for key in ("enabled", "nopass", "passwords")}
+    return _same({**user, **flags}, other, lambda selector: _allowed(selector, table))
+
+
 def _removed(session, declared, current, remove, remove_unlisted):
     removed = [name for name in remove or [] if name in current]
     if not remove_unlisted:
@@ -1229,13 +1235,15 @@ def _shown(user):
     return {"enabled": user["enabled"], "nopass": user["nopass"], "rules": " ".join(_user_rules(user))}
 
 
-def _change(old, new):
-    """Old and new of what differs. Of passwords only that they do."""
+def _change(session, old, new):
+    """Old and new of what differs in meaning. Of passwords only that they do."""
     if old is None:
         password = {"password": "changed"} if new["passwords"] else {}
         return {"old": None, "new": {**_shown(new), **password}}
     before, after = _shown(old), _shown(new)
     keys = [key for key in before if before[key] != after[key]]
+    if "rules" in keys and _same_rules(session, old, new):  # Redis 7.0 tells them in other words than they were given
+        keys.remove("rules")
     change = {"old": {key: before[key] for key in keys}, "new": {key: after[key] for key in keys}}
     if old["passwords"] != new["passwords"]:
         change["new"]["password"] = "changed"
