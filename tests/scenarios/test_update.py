@@ -165,6 +165,25 @@ def test_a_version_that_migrates_and_does_not_serve_says_how_to_restore(own_host
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
 
 
+@pytest.mark.long
+def test_a_version_that_migrates_and_does_not_serve_is_taken_back_with_its_backup_if_told(own_host):
+    host = own_host
+    before = fill(host)
+    host.pillar(
+        pillar_with(version=UNHEALTHY_AFTER_MIGRATION, service={"start_timeout": 30}, update={"rollback": "restore"})
+    )
+    text = told(host)
+    assert "was restored, and v3.0.3 serves again" in text
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert data(host) == before
+    assert database_versions(host) == ["v3.0.3"]
+    assert host.run(f"test -e {RECORD}", check=False).returncode == 1
+    host.pillar(pillar_with())
+    host.apply()
+    assert changed(host.apply()) == {}
+    assert data(host) == before
+
+
 FAULTS = {
     "pulling": "pgrep -f '[p]odman pull' >/dev/null",
     "backing up": "pgrep -f '[l]ib/immich-formula/immich-backup' >/dev/null",
