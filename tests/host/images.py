@@ -35,6 +35,8 @@ LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = ["salt~=3008.0", "pip"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis"]
+# For the tests of the documents alone: what a reader installs who has neither.
+READER_PACKAGES = ["git", "nginx"]
 # For the benchmarks alone: what they compare with, in a venv of its own.
 ANSIBLE = ["ansible", "psycopg2-binary"]
 
@@ -84,32 +86,53 @@ def more_packages(suite=SUITE):
     return MORE_PACKAGES + SUITES[suite]["packages"]
 
 
+def download(target, suite, debs, more=""):
+    """Fill ``target / "apt"`` with Debian packages and what they need on a bare host, as a local repository.
+
+    ``more`` is shell script for the same root file system, which has apt-utils by then and ``target`` as /out.
+    """
+    scratch = target / "scratch"
+    run("cp", "-a", "--reflink=auto", debian(suite), scratch)
+    (target / "apt").mkdir()
+    chroot(
+        scratch,
+        f"""
+        apt-get -qq update
+        apt-get -qq install --download-only --no-install-recommends {" ".join(debs)} >/dev/null
+        mv /var/cache/apt/archives/*.deb /out/apt/
+        apt-get -qq install --no-install-recommends apt-utils >/dev/null
+        (cd /out/apt && apt-ftparchive packages . >Packages)
+        {more}
+        """,
+        binds=[(target, "/out")],
+    )
+    shutil.rmtree(scratch)
+
+
 def packages(suite=SUITE):
     """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse)."""
     debs = more_packages(suite) + LIBRARY_PACKAGES
     wheels = SALT + FORMULA_WHEELS + TEST_WHEELS
+    wheelhouse = f"""
+        apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev >/dev/null
+        mkdir /out/wheels
+        python3 -m venv /tmp/venv
+        /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{wheel}'" for wheel in wheels)}
+    """
 
     def make(target):
-        scratch = target / "scratch"
-        run("cp", "-a", "--reflink=auto", debian(suite), scratch)
-        (target / "apt").mkdir()
-        (target / "wheels").mkdir()
-        chroot(
-            scratch,
-            f"""
-            apt-get -qq update
-            apt-get -qq install --download-only --no-install-recommends {" ".join(debs)} >/dev/null
-            mv /var/cache/apt/archives/*.deb /out/apt/
-            apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev apt-utils >/dev/null
-            cd /out/apt && apt-ftparchive packages . >Packages
-            python3 -m venv /tmp/venv
-            /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{wheel}'" for wheel in wheels)}
-            """,
-            binds=[(target, "/out")],
-        )
-        shutil.rmtree(scratch)
+        download(target, suite, debs, wheelhouse)
 
     return built(f"packages-{suite}", [BARE_PACKAGES, debs, wheels], make)
+
+
+def reader_packages(suite=SUITE):
+    """A local repository of the Debian packages that a reader of the documents installs."""
+
+    def make(target):
+        download(target, suite, READER_PACKAGES)
+
+    return built(f"reader-{suite}", [BARE_PACKAGES, READER_PACKAGES], make) / "apt"
 
 
 def _bare(target, suite):
