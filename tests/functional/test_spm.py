@@ -1,4 +1,4 @@
-"""The formula as a package of Salt's package manager, built as the README says."""
+"""The formula as a package of Salt's package manager, built as docs/howto/install.md says."""
 
 import os
 import subprocess
