@@ -89,7 +89,8 @@ def more_packages(suite=SUITE):
 def download(target, suite, debs, more=""):
     """Fill ``target / "apt"`` with Debian packages and what they need on a bare host, as a local repository.
 
-    ``more`` is shell script for the same root file system, which has apt-utils by then and ``target`` as /out.
+    ``more`` is shell script for the same root file system, with ``target`` as /out. What it puts into /out/apt belongs
+    to the repository too.
     """
     scratch = target / "scratch"
     run("cp", "-a", "--reflink=auto", debian(suite), scratch)
@@ -101,8 +102,8 @@ def download(target, suite, debs, more=""):
         apt-get -qq install --download-only --no-install-recommends {" ".join(debs)} >/dev/null
         mv /var/cache/apt/archives/*.deb /out/apt/
         apt-get -qq install --no-install-recommends apt-utils >/dev/null
-        (cd /out/apt && apt-ftparchive packages . >Packages)
         {more}
+        cd /out/apt && apt-ftparchive packages . >Packages
         """,
         binds=[(target, "/out")],
     )

@@ -34,8 +34,6 @@ ELSEWHERE = {
     "pip install pre-commit": "the workflow",
     "pre-commit run --all-files": "the workflow",
     "pre-commit install": "a developer's own repository",
-    "salt 'photos' state.apply immich test=True": "tests/scenarios/test_master.py",
-    "salt 'photos' state.apply immich": "tests/scenarios/test_master.py",
 }
 ENDLESS = re.compile(r"^(journalctl .* -f|podman compose logs -f)")
 

@@ -22,7 +22,7 @@ PAGES = sorted(
 ON_A_BARE_HOST = ["docs/tutorial.md", "README.md docs/howto/install.md"]
 LAST = ["docs/howto/storage.md", "docs/howto/remove.md"]
 # Followed by a test of its own, here or in another file.
-APART = ["docs/howto/hardware-acceleration.md", "docs/howto/reverse-proxy.md"]
+APART = ["docs/howto/hardware-acceleration.md", "docs/howto/master.md", "docs/howto/reverse-proxy.md"]
 EXAMPLES = ["docs/howto/configure.md", "docs/howto/managed-elsewhere.md"]
 
 
