@@ -45,14 +45,19 @@ def pictures(host):
     host.run("mkdir -p /mnt/pictures /home/ana/Pictures && touch /mnt/pictures/a.jpg")
 
 
+# The containers of the official compose file, played by this host's own PostgreSQL, as no Docker runs here. When the
+# old database is stopped, the host's becomes the new one, which has nothing of it.
+DOCKER = """#!/bin/sh
+case "$1 $2" in
+  "exec immich_postgres") shift 2; exec runuser -u postgres -- "$@" ;;
+  "stop immich_postgres") exec runuser -u postgres -- psql -qd immich -c 'TRUNCATE asset CASCADE' ;;
+esac
+"""
+
+
 def official_compose(host):
-    """The containers of the official compose file, played by this host's own PostgreSQL: no Docker runs here."""
     post(host, "/standin/assets")
-    host.write(
-        "/usr/local/bin/docker",
-        '#!/bin/sh\n[ "$1" = stop ] && exit\nshift 2\nexec runuser -u postgres -- "$@"\n',
-        mode="0755",
-    )
+    host.write("/usr/local/bin/docker", DOCKER, mode="0755")
 
 
 def kept_database(host):
