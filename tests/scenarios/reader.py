@@ -23,17 +23,19 @@ LANGUAGES = {
     "mermaid": "read",
     "jinja": "read",
 }
-# Commands that other tests run, or CI.
+# Commands of a page that CI, the workflow or other tests run, as test_deploy.py.
 ELSEWHERE = {
-    "bin/demo": "tests/host/demo.py",
-    "bin/test": "CI",
-    "bin/test tests/unit/test_valkey_acl.py": "CI",
-    "bin/test tests/scenarios/test_first_run.py": "CI",
-    "python3 -m tests.host run": "CI boots its hosts so",
-    "python3 -m tests.host pytest tests/unit/test_valkey_acl.py -k rules": "CI",
-    "pip install pre-commit": "the workflow",
-    "pre-commit run --all-files": "the workflow",
-    "pre-commit install": "a developer's own repository",
+    "README.md": ["bin/demo", "bin/deploy"],
+    "CONTRIBUTING.md": [
+        "bin/test",
+        "bin/test tests/unit/test_valkey_acl.py",
+        "bin/test tests/scenarios/test_first_run.py",
+        "python3 -m tests.host run",
+        "python3 -m tests.host pytest tests/unit/test_valkey_acl.py -k rules",
+        "pip install pre-commit",
+        "pre-commit install",
+        "pre-commit run --all-files",
+    ],
 }
 ENDLESS = re.compile(r"^(journalctl .* -f|podman compose logs -f)")
 
@@ -111,7 +113,7 @@ class Reader:
 
     def type(self, page, text):
         for command in commands(text):
-            if command in ELSEWHERE:
+            if command in ELSEWHERE.get(page, ()):
                 continue
             if command.startswith("cd ") or re.match(r"\w+=", command):
                 self.shell.append(command)
