@@ -174,6 +174,11 @@ PRELOADED_EXTENSIONS = {
     "vchord": "vchord",
     "vectors": "vectors",
 }
+# When the folder of the extensions' files was changed, which only a superuser can see. The time counts in seconds: in
+# the one in which the folder changes it may change again.
+EXTENSIONS_CHANGED = """(
+    SELECT CASE WHEN modification < now() - interval '2s' THEN modification::text END
+    FROM pg_stat_file((SELECT setting FROM pg_config() WHERE name = 'SHAREDIR') || '/extension', true))"""
 # Roles of managed PostgreSQL services that may create extensions although no superuser.
 EXTENSION_ADMINS = ["azure_pg_admin", "cloudsqlsuperuser", "rds_superuser"]
 
@@ -471,9 +476,9 @@ def _query(connection, statement, arguments=None, database=None):
         return [dict(zip(names, row)) for row in cursor.fetchall()]
 
 
-def _query_often(connection, name, statement, argument):
+def _query_often(connection, name, statement, argument, database=None):
     """Run a query with one argument, ``$1`` in it, whose planning would take longer than the rest."""
-    session = _session(connection)
+    session = _session(connection, database)
     with _sql_errors(), session.cursor() as cursor:
         if name not in session.prepared:
             cursor.execute(_compose("PREPARE {} AS {}", _name(name), sql.SQL(statement)))
@@ -1791,24 +1796,21 @@ def extension_list(database, names=None, connection=None):
 
         salt '*' pgsql.extension_list immich
     """
-    rows = _query(
-        connection,
-        """
+    mighty = _is_superuser(connection, database)
+    statement = f"""
         SELECT n.name, e.extversion AS installed, s.nspname AS schema, e.extrelocatable AS relocatable,
             CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
                 THEN current_setting('shared_preload_libraries') END AS preloaded,
             ARRAY(SELECT extname::text FROM pg_catalog.pg_extension) AS present,
             EXISTS (SELECT FROM pg_catalog.pg_roles r
-                WHERE r.rolname = ANY (%(admins)s) AND pg_has_role(current_user, r.oid, 'MEMBER')) AS is_admin
-        FROM unnest(coalesce(%(names)s, ARRAY(SELECT extname::text FROM pg_catalog.pg_extension))) n(name)
+                WHERE r.rolname = ANY (ARRAY{EXTENSION_ADMINS}) AND pg_has_role(current_user, r.oid, 'MEMBER'))
+                AS is_admin, {EXTENSIONS_CHANGED if mighty else "NULL"} AS stamp
+        FROM unnest(coalesce($1::text[], ARRAY(SELECT extname::text FROM pg_catalog.pg_extension))) n(name)
         LEFT JOIN pg_catalog.pg_extension e ON e.extname = n.name
         LEFT JOIN pg_catalog.pg_namespace s ON s.oid = e.extnamespace
-        """,
-        {"names": names, "admins": EXTENSION_ADMINS},
-        database,
-    )
-    offers = _extension_offers(connection, database)
-    mighty = _is_superuser(connection, database)
+        """
+    rows = _query_often(connection, "extensions", statement, names, database)
+    offers = _extension_offers(connection, database, rows[0]["stamp"] if rows else None)
     return {row["name"]: _extension(row, offers.get(row["name"]), mighty or row["is_admin"]) for row in rows}
 
 
@@ -2008,19 +2010,12 @@ def extension_indexes(name, database, connection=None):
     return [[row["schema"], row["name"]] for row in rows]
 
 
-def _extension_offers(connection, database):
+def _extension_offers(connection, database, stamp):
     """
     What the server offers, by extension. Telling it means reading all files of all extensions, so it is kept until
     the folder of these files changes, which a package that adds or replaces one cannot avoid.
     """
     session = _session(connection, database)
-    stamp = None
-    if _is_superuser(connection, database):
-        folder = "(SELECT setting FROM pg_config() WHERE name = 'SHAREDIR') || '/extension'"
-        # The stamp counts in seconds: in the one in which the folder changes it may change again.
-        stamp = "CASE WHEN modification < now() - interval '2s' THEN modification::text END AS stamp"
-        statement = f"SELECT {stamp} FROM pg_stat_file({folder}, true)"
-        stamp = _query(connection, statement, database=database)[0]["stamp"]
     server = session.info.host, session.info.port
     kept = __context__.setdefault(EXTENSION_OFFERS, {})
     if stamp is None or kept.get(server, (None, None))[0] != stamp:
