@@ -76,7 +76,7 @@ def test_a_large_upload_streams_to_immich_and_is_never_on_nginxs_disk(proxied):
 
 def test_a_websocket_opens_through_the_proxy(proxied):
     upgrade = "-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13'"
-    key = "-H 'Sec-WebSocket-Key: c3RhbmQtaW4gd2Vic29ja2V0'"
+    key = "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"
     url = f"{URL}/api/socket.io/?EIO=4&transport=websocket"
     opened = proxied.out(
         f"curl -sN --http1.1 --max-time 3 -i {upgrade} {key} '{url}' | tr -d '\\0\\201\\376'", check=False
