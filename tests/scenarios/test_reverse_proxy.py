@@ -22,7 +22,7 @@ update-ca-certificates >/dev/null 2>&1
 """
 # What nginx has on its disk, and what of the upload Immich has, time and again until the upload is done.
 WATCHED_UPLOAD = """
-truncate -s {megabytes}M /srv/video.mp4
+truncate -s {megabytes}M /srv/video.mp4 && date +%N | dd of=/srv/video.mp4 conv=notrunc status=none
 curl -s --limit-rate 75M -H 'Authorization: Bearer {token}' -F assetData=@/srv/video.mp4 \
     -F fileCreatedAt=2026-01-01T00:00:00Z -F fileModifiedAt=2026-01-01T00:00:00Z {url}/api/assets >/run/test/answer &
 while kill -0 $! 2>/dev/null; do
