@@ -25,6 +25,26 @@ def test_the_reference_is_what_the_docstrings_say():
     assert done.returncode == 0, done.stdout
 
 
+def headings(page):
+    """What the headings of a page are called in links to them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf8"), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_lead_somewhere():
+    pages = [*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("benchmarks/*.md")]
+    links = [
+        (page, *link) for page in pages for link in re.findall(r"\]\(([^):#]*)#?([^):]*)\)", page.read_text("utf8"))
+    ]
+    dead = [
+        f"{page.relative_to(REPO)}: {path}#{heading}"
+        for page, path, heading in links
+        if not (page.parent / path).exists()
+        or (heading and heading not in headings(page.parent / path if path else page))
+    ]
+    assert dead == []
+
+
 def test_every_module_that_knows_nothing_of_immich_has_a_page():
     borrowed = {path.stem for folder in ("_modules", "_states") for path in (REPO / folder).glob("*.py")}
     borrowed = {name for name in borrowed if not name.startswith("immich")}
