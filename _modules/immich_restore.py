@@ -25,7 +25,6 @@ import os
 import re
 import shutil
 import sys
-import syslog
 import time
 
 import salt.utils.data
@@ -589,11 +588,7 @@ def _systemctl(verb, *options):
 
 
 def _say(text):
-    """Tell the journal, and who sits at the terminal."""
-    syslog.openlog("immich-restore", 0, syslog.LOG_USER)
-    syslog.syslog(text)
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
+    __utils__["immich_progress.say"](text, "immich-restore")
 
 
 def _progress(verb, path):

@@ -252,9 +252,13 @@ def _record(settings):
     return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
 
 
-def begin():
+def begin(what="update"):
     """
-    Take the lock of backup, restore and update, until :py:func:`finish`, :py:func:`roll_back` or the end of the run.
+    Take the lock of backup, restore, update and removal, until :py:func:`finish`, :py:func:`roll_back` or the end of
+    the run.
+
+    what
+        What is begun, in a word for whoever comes meanwhile. Default: ``update``.
 
     Raises BlockingIOError with a sentence that says who has it.
 
@@ -266,8 +270,24 @@ def begin():
     """
     if LOCK not in __context__:
         held = contextlib.ExitStack()
-        held.enter_context(__utils__["immich_lock.held"]("update"))
+        held.enter_context(__utils__["immich_lock.held"](what))
         __context__[LOCK] = held
+
+
+def restore_under_way():
+    """
+    Return a sentence that says which restore is at work on this host, or None.
+
+    Whoever starts Immich meanwhile has it write into a database that is about to be replaced.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.restore_under_way
+    """
+    holder = __utils__["immich_lock.under_way"]()
+    return __utils__["immich_lock.sentence"](holder) if holder and holder["what"] == "restore" else None
 
 
 def _end():
