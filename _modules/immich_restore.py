@@ -210,6 +210,31 @@ def restore_drill_plan(settings):
 KINDS_LEFT = {"drop": HALVES, "keep": ("before",)}
 
 
+def restore_leftovers(settings):
+    """
+    Return what restores have left beside Immich's database, as names of databases and whether a record is left.
+
+    ``{"drop": [halves of killed ones], "keep": [what Immich used before a killed one], "kept": [what a person may
+    drop], "record": whether pg_hba.conf still lets Immich's role in for a restore}``. While a restore is at work, it
+    is not over, and its databases stand there too.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    Raises ``CommandExecutionError`` if PostgreSQL does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich.restore_leftovers "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    """
+    left = _leftovers(settings, (*HALVES, "before", "kept"))
+    kinds = {**KINDS_LEFT, "kept": ("kept",)}
+    names = {kind: [name for name, of in left.items() if of in each] for kind, each in kinds.items()}
+    return {**names, "record": _record_left(settings)}
+
+
 # -- what is refused before anything changes ---------------------------------------------------------------
 
 
@@ -510,11 +535,11 @@ def _beside(database, kind):
     return f"{database}_{kind}_{time.strftime(STAMP, time.gmtime())}"
 
 
-def _leftovers(settings):
-    """Databases of restores that were killed: ``{name: kind}``."""
+def _leftovers(settings, of=(*HALVES, "before")):
+    """Databases of restores, by default of those that were killed: ``{name: kind}``."""
     database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
     names = __salt__["pgsql.database_list"](connection)
-    kinds = "|".join((*HALVES, "before"))
+    kinds = "|".join(of)
     found = {name: re.fullmatch(rf"{re.escape(database)}_({kinds})_\d{{8}}T\d{{6}}Z", name) for name in names}
     return {name: match[1] for name, match in found.items() if match}
 
@@ -528,8 +553,13 @@ def _clear(settings):
         else:
             kept = _leave(name, True, connection)
             _say(f"Keeping {name}, which Immich used before a restore that was killed, as {kept}")
-    if settings["postgres"]["managed"] and __salt__["pgsql.hba_get"](HBA_NAME, connection=connection)["lines"]:
+    if _record_left(settings):
         __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
+
+
+def _record_left(settings):
+    connection = settings["postgres"]["connection"]
+    return bool(settings["postgres"]["managed"] and __salt__["pgsql.hba_get"](HBA_NAME, connection=connection)["lines"])
 
 
 def _drop(name, connection):

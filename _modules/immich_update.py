@@ -187,7 +187,7 @@ def plan(settings):
 
         salt-call --local immich_update.plan "$SETTINGS"
     """
-    image, record = settings["server"]["image"], _record(settings)
+    image, record = settings["server"]["image"], unfinished(settings)
     before = installed_image(settings)
     stays = before is not None and _tag(before) == _tag(image)
     if stays and not record:
@@ -243,11 +243,23 @@ def pending(settings):
 
         salt-call --local immich_update.pending "$SETTINGS"
     """
-    record = _record(settings)
+    record = unfinished(settings)
     return record if record and record["image"] == settings["server"]["image"] else None
 
 
-def _record(settings):
+def unfinished(settings):
+    """
+    Return the record of an update that has not come to its end, to whatever version, or None.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.unfinished "$SETTINGS"
+    """
     path = _record_file(settings)
     return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
 
@@ -313,7 +325,7 @@ def prepare(settings):
     due = plan(settings)
     compose = _compose_file(settings)
     noted = database(settings)
-    record = _changed_by(_record(settings), noted) or {
+    record = _changed_by(unfinished(settings), noted) or {
         "from": due["from"],
         "backup": __salt__["immich.backup"]()["path"] if due["backup"] else None,
         "migrations": noted["migrations"],
