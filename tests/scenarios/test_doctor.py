@@ -185,7 +185,7 @@ FAULTS = {
     # Named by the log as NOAUTH: it is looked for below.
     "no password for Valkey": fault(
         "compose file",
-        f"sed -i /REDIS_PASSWORD_FILE/d {COMPOSE}; systemctl restart --no-block immich;"
+        f"sed -i '/REDIS_PASSWORD_FILE/d; /REDIS_USERNAME/d' {COMPOSE}; systemctl restart --no-block immich;"
         " until journalctl -u immich -n 100 -o cat | grep -q NOAUTH; do sleep 0.5; done",
         "REDIS_PASSWORD_FILE",
     ),
