@@ -411,6 +411,39 @@ def dead(name, directory):
     return ret
 
 
+def data_absent(name):
+    """
+    Make sure that a directory and all data in it are gone. A dry run says how much that is.
+
+    name
+        Absolute path.
+
+    .. code-block:: yaml
+
+        The backups are deleted, as immich:clean:delete_backups says:
+          immich_app.data_absent:
+            - name: /var/backups/immich
+    """
+    if not os.path.isdir(name):
+        return __states__["file.absent"](name)
+    lost = _amount(name)
+    if __opts__["test"]:
+        changes = {name: {"old": lost, "new": None}}
+        return {"name": name, "changes": changes, "result": None, "comment": f"{name} would be deleted, with {lost}"}
+    ret = __states__["file.absent"](name)
+    if ret["result"]:
+        ret.update(changes={name: {"old": lost, "new": None}}, comment=f"{name} was deleted, with {lost}")
+    return ret
+
+
+def _amount(directory):
+    files = size = 0
+    for folder, _, names in os.walk(directory):
+        files += len(names)
+        size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+    return f"{files} files of {size / 1024**2:.1f} MiB"
+
+
 def units_absent(name, files):
     """
     Make sure that unit files are gone, from the disk and from systemd's memory.

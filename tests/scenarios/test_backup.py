@@ -216,8 +216,8 @@ def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host):
     assert re.search(r"Dumped \S+ kB in 1\d\.\d s. Reading it back", journal), journal
 
 
-# The program as it is, but it stops itself at a step: that is what Python tells its audit hooks about the directory of the
-# backups, or about a program that is started.
+# The program as it is, but it stops itself at a step: that is what Python tells its audit hooks about the directory of
+# the backups, or about a program that is started.
 STOPPING = """
 import importlib.machinery, importlib.util, os, signal, sys
 sys.dont_write_bytecode = True
@@ -238,7 +238,7 @@ sys.argv[1:] = ["run"]
 sys.exit(program.main())
 """
 # Cuts the power of the disk at each step in turn, and prints what is there when the disk is back. A file system that is
-# shut down so (EXT4_IOC_SHUTDOWN without flushing the log, in the kernel's fs/ext4/ext4.h) loses what was not on the disk.
+# shut down so (EXT4_IOC_SHUTDOWN without flushing the log, in the kernel's fs/ext4/ext4.h) loses what was not written.
 CUTTING = """
 import fcntl, json, os, signal, struct, subprocess, sys
 directory, image = "/var/backups/immich", "/srv/disk.img"
