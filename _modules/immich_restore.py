@@ -21,6 +21,7 @@ On Salt's command line this module is ``immich``, together with others of that n
 """
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -438,7 +439,7 @@ def _fill(settings, path, contents, name):
     _say(f"Creating the database {name}")
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
     with _let_in(settings, name):
-        __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), _doing)
+        __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), _doing())
         _say("Counting rows, collecting statistics")
         counts = __salt__["pgsql.row_counts"](name, owner)
         __salt__["pgsql.analyze"](name, owner)
@@ -618,12 +619,17 @@ def _systemctl(verb, *options):
 
 
 def _say(text):
-    __utils__["immich_progress.say"](text, "immich-restore")
+    _teller()(text)
+
+
+def _teller():
+    """What tells, for another thread to take along: in that, Salt's dunders are empty."""
+    return functools.partial(__utils__["immich_progress.say"], tag="immich-restore")
 
 
 def _progress(verb, path):
     """A function that tells now and then how far something is, given the bytes done."""
-    size, begin = os.path.getsize(path), time.monotonic()
+    say, size, begin = _teller(), os.path.getsize(path), time.monotonic()
     told = [begin]
 
     def tell(done):
@@ -631,15 +637,20 @@ def _progress(verb, path):
         if now - told[0] < SECONDS_BETWEEN_LINES:
             return
         told[0] = now
-        _say(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {round(now - begin)} s")
+        say(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {round(now - begin)} s")
 
     return tell
 
 
-def _doing(what):
-    """Of what pg_restore says it does, what may take long after the last byte was read."""
-    if what.startswith("creating INDEX"):
-        _say(f"Restoring: {what}")
+def _doing():
+    """A function that tells, of what pg_restore says it does, what may take long after the last byte was read."""
+    say = _teller()
+
+    def tell(what):
+        if what.startswith("creating INDEX"):
+            say(f"Restoring: {what}")
+
+    return tell
 
 
 def _megabytes(number):
