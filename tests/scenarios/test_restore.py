@@ -298,11 +298,11 @@ def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(own_host
 @pytest.mark.long
 @pytest.mark.parametrize("command", ("restore", "restore_drill"))
 def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(own_host, command):
-    """pg_restore is held for a while: the host is too quick for ten seconds of work."""
+    """PostgreSQL is held for a while: the host is too quick for ten seconds of work."""
     host = own_host
     grown(host)
     name = backup(host)
-    running = "pgrep -f 'pg_restore [-][-]single' >/tmp/pid"
+    running = "pgrep -f '[p]ostgres:.*immich_(restore|drill)_.* COPY' >/tmp/pid"
     hold = f"until {running}; do sleep 0.02; done; kill -STOP $(cat /tmp/pid); sleep 12; kill -CONT $(cat /tmp/pid)"
     host.run(f"({hold}) >/dev/null 2>&1 &")
     confirm = "confirm=host" if command == "restore" else ""
