@@ -555,12 +555,12 @@ def _clear(settings):
             kept = _leave(name, True, connection)
             _say(f"Keeping {name}, which Immich used before a restore that was killed, as {kept}")
     if _record_left(settings):
-        __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
+        __salt__["pgsql_hba.set"](HBA_NAME, connection=connection)
 
 
 def _record_left(settings):
     connection = settings["postgres"]["connection"]
-    return bool(settings["postgres"]["managed"] and __salt__["pgsql.hba_get"](HBA_NAME, connection=connection)["lines"])
+    return bool(settings["postgres"]["managed"] and __salt__["pgsql_hba.get"](HBA_NAME, connection=connection)["lines"])
 
 
 def _drop(name, connection):
@@ -594,12 +594,12 @@ def _let_in(settings, database):
         "address": "127.0.0.1/32",
         "method": "scram-sha-256",
     }
-    __salt__["pgsql.hba_set"](HBA_NAME, record, connection)
+    __salt__["pgsql_hba.set"](HBA_NAME, record, connection)
     try:
         yield
     finally:
         with contextlib.suppress(CommandExecutionError):  # the next run takes it back
-            __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
+            __salt__["pgsql_hba.set"](HBA_NAME, connection=connection)
 
 
 # -- small things ------------------------------------------------------------------------------------------
