@@ -223,14 +223,14 @@ FAULTS = {
     # Backups
     "restore killed": fault(
         "leftovers",
-        f"{PSQL} 'CREATE DATABASE immich_restore_20260101T000000Z'",
+        "runuser -u postgres -- createdb immich_restore_20260101T000000Z",
         "has left immich_restore_20260101T000000Z",
     ),
     "database kept": fault(
         "leftovers",
-        f"{PSQL} 'CREATE DATABASE immich_kept_20260101T000000Z'",
+        "runuser -u postgres -- createdb immich_kept_20260101T000000Z",
         "immich_kept_20260101T000000Z is the database that Immich had",
-        undo=f"{PSQL} 'DROP DATABASE immich_kept_20260101T000000Z'",
+        undo="runuser -u postgres -- dropdb immich_kept_20260101T000000Z",
         mends=False,
     ),
     "update interrupted": fault(
