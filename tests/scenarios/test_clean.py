@@ -76,7 +76,7 @@ import sys, time
 sys.path.insert(0, "/srv/formula/_utils")
 import immich_lock
 with immich_lock.held("restore"):
-    time.sleep(600)
+    time.sleep(86400)
 """
 
 
