@@ -924,7 +924,7 @@ def test_any_pillar_gives_settings_or_errors(loaded, pillar):
 
 
 @pytest.mark.long
-@fuzzed(pillars.ANY, 3000)
+@fuzzed(pillars.ANY, 2000)
 def test_thousands_of_pillars_give_settings_or_errors(loaded, pillar):
     assert_settings_or_errors(loaded.module, pillar)
 
