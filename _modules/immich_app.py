@@ -8,11 +8,19 @@ returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --o
 Sources of the rules: Immich's documentation of its environment variables, and what was measured with its server v3.0.3.
 """
 
+import fcntl
+import functools
 import hashlib
 import http.client
 import json
 import os
+import pty
+import re
 import runpy
+import select
+import struct
+import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
@@ -37,6 +45,7 @@ LAST_PING_TIMEOUT = 10
 STOPPED = "immich_app.stopped"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
+EVERY_ADDRESS = ("0.0.0.0", "::")
 # Run in a container: each argument is a name and a port, and what it prints is how far one gets to them.
 REACH = """
 for target; do
@@ -46,8 +55,12 @@ for target; do
   case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
 done
 """
-# State of a listening socket in /proc/net/tcp, as in the kernel's enum of TCP states.
-TCP_LISTEN = "0A"
+# Podman's progress bar of a layer; see the function `pulled`.
+PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
+UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
+PULL_TIMEOUT = 3600
+# Of what a long operation tells.
+SECONDS_BETWEEN_LINES = 10
 
 
 def __virtual__():
@@ -472,6 +485,8 @@ def pull(image):
     image
         Full reference.
 
+    How far it is, is told on the terminal and in the journal (``journalctl -t immich-apply``).
+
     Raises CommandExecutionError with the registry's answer.
 
     CLI Example:
@@ -480,7 +495,71 @@ def pull(image):
 
         salt-call --local immich_app.pull ghcr.io/immich-app/immich-server:v3.0.3
     """
-    _run(["podman", "pull", "--quiet", image], timeout=3600)
+    begin = told = time.monotonic()
+    _say(f"Pulling {image}")
+    terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    command = ["podman", "pull", image]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
+        os.close(inner)
+        said, blobs = "", {}
+        while (chunk := _read(terminal)) is not None:
+            said = (said + chunk)[-20000:]
+            blobs = pulled(said, blobs)
+            now = time.monotonic()
+            if now - begin > PULL_TIMEOUT:
+                process.kill()
+            elif now - told > SECONDS_BETWEEN_LINES:
+                told = now
+                _say(f"Pulling {image}: {_pull_line(blobs)}, {round(now - begin)} s")
+        os.close(terminal)
+    if process.returncode:
+        words = " ".join(re.sub(r"\x1b\[\w*|Copying (blob|config) [^\r\n]*", "", said).split())[-1500:]
+        raise CommandExecutionError(f"podman pull {image}, after {round(time.monotonic() - begin)} s: {words}")
+    _say(f"Pulled {image} in {round(time.monotonic() - begin)} s")
+
+
+def _read(terminal):
+    """What was written within a second, or None when the last writer has gone, which a terminal calls an error."""
+    try:
+        if not select.select([terminal], [], [], 1)[0]:
+            return ""
+        return os.read(terminal, 65536).decode(errors="replace") or None
+    except OSError:
+        return None
+
+
+def pulled(said, before=None):
+    """
+    Return how far Podman's progress bars are, as ``{blob: [bytes done, bytes]}``.
+
+    said
+        What Podman has written to a terminal last.
+
+    before
+        What this returned before: Podman shows no size any more of what is done. Default: nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.pulled 'Copying blob 173906380870 [=>---] 3.4MiB / 86.0MiB | 1.2 MiB/s'
+    """
+    blobs = dict(before or {})
+    for blob, done, done_unit, size, size_unit in PULL_BAR.findall(said):
+        blobs[blob] = [float(done) * UNITS[done_unit], float(size) * UNITS[size_unit]]
+    for blob in re.findall(r"Copying blob (\w+) done", said):
+        blobs[blob] = [blobs.get(blob, [0, 0])[1]] * 2
+    return blobs
+
+
+def _pull_line(blobs):
+    done, size = (sum(each[index] for each in blobs.values()) / 1024**2 for index in (0, 1))
+    return f"{done:.1f} of {size:.1f} MiB" if size else "asking the registry"
+
+
+def _say(text):
+    __utils__["immich_progress.say"](text, "immich-apply")
 
 
 def _run(command, **kwargs):
@@ -617,7 +696,8 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("daemon-reload")
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
-    pings = _Pings(f"{server_url(settings)}/api/server/ping", __context__.pop(STOPPED, None))
+    say = functools.partial(__utils__["immich_progress.say"], tag="immich-apply")
+    pings = _Pings(f"{server_url(settings)}/api/server/ping", __context__.pop(STOPPED, None), say)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -630,9 +710,10 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, url, last_good=None):
+    def __init__(self, url, last_good, say):
         super().__init__(daemon=True)
         self.url = url
+        self.say = say
         self.last_good = last_good
         self.failed = last_good is not None
         self.downtime = 0.0
@@ -640,6 +721,7 @@ class _Pings(threading.Thread):
         self.start()
 
     def run(self):
+        began = told = time.monotonic()
         while not self.done.is_set():
             good = _answers(self.url)
             now = time.monotonic()
@@ -647,6 +729,9 @@ class _Pings(threading.Thread):
                 self.downtime += now - self.last_good
             self.last_good = now if good else self.last_good
             self.failed = not good
+            if self.failed and now - told > SECONDS_BETWEEN_LINES:
+                told = now
+                self.say(f"Waiting for Immich: {self.url} does not answer yet, {round(now - began)} s")
             self.done.wait(PING_INTERVAL)
 
     def stop(self, patience):
@@ -765,7 +850,7 @@ def verify(settings):
     broken = server_silent(f"{server_url(settings)}/api/server/ping")
     if settings["machine_learning"]["enabled"]:
         broken += machine_learning_silent(0 if __opts__["test"] else ML_PATIENCE)
-    return broken + listens_wider(settings, listening())
+    return broken + listens_wider(settings, __salt__["netns.listening"]())
 
 
 def server_silent(ping, timeout=10):
@@ -847,39 +932,6 @@ def reach(container, targets):
     return {target: reason or None for target, _, reason in lines}
 
 
-def listening():
-    """
-    Return the TCP addresses on which this host listens, as ``[[address, port], …]``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.listening
-    """
-    found = set()
-    for name in ("tcp", "tcp6"):
-        path = Path("/proc/net") / name
-        for line in path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else ():
-            local, state = line.split()[1], line.split()[3]
-            if state == TCP_LISTEN:
-                address, port = local.split(":")
-                found.add((_address(address), int(port, 16)))
-    return [list(pair) for pair in sorted(found)]
-
-
-def _address(hexadecimal):
-    """What the kernel prints: 32-bit words in host byte order."""
-    import ipaddress
-    import sys
-
-    raw = bytes.fromhex(hexadecimal)
-    if sys.byteorder == "little":
-        raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
-    address = ipaddress.ip_address(raw)
-    return str(getattr(address, "ipv4_mapped", None) or address)
-
-
 def listens_wider(settings, sockets):
     """
     Return sentences about services of this installation that listen on more addresses than was asked for.
@@ -888,24 +940,22 @@ def listens_wider(settings, sockets):
         The formula's settings.
 
     sockets
-        What :py:func:`listening` returns.
+        What ``netns.listening`` returns.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_app.listens_wider "$SETTINGS" '[["0.0.0.0", 3003]]'
+        salt-call --local immich_app.listens_wider "$SETTINGS" '[{"address": "0.0.0.0", "port": 2283}]'
     """
-    broken = []
-    on = {}
-    for address, port in sockets:
-        on.setdefault(port, set()).add(address)
-    wildcard = {"0.0.0.0", "::"}
-    if settings["bind_address"] not in wildcard and on.get(settings["port"], set()) & wildcard:
-        broken.append(
-            f"Port {settings['port']} listens on every address; immich:bind_address is {settings['bind_address']}"
-        )
-    return broken
+    port, address = settings["port"], settings["bind_address"]
+    if address in EVERY_ADDRESS or not _listens_everywhere(port, sockets):
+        return []
+    return [f"Port {port} listens on every address; immich:bind_address is {address}"]
+
+
+def _listens_everywhere(port, sockets):
+    return any(each["port"] == port and each["address"] in EVERY_ADDRESS for each in sockets)
 
 
 def listens_everywhere(settings, sockets):
@@ -916,18 +966,18 @@ def listens_everywhere(settings, sockets):
         The formula's settings.
 
     sockets
-        What :py:func:`listening` returns.
+        What ``netns.listening`` returns.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_app.listens_everywhere "$SETTINGS" '[["0.0.0.0", 6379]]'
+        salt-call --local immich_app.listens_everywhere "$SETTINGS" '[{"address": "::", "port": 6379}]'
     """
     names = {"postgres": "PostgreSQL", "valkey": "Valkey"}
     return [
         f"{title} listens on every address of this host, as its own configuration says: Immich needs "
         f"{settings['gateway_address']} alone"
         for part, title in names.items()
-        if settings[part]["managed"] and any([wild, settings[part]["port"]] in sockets for wild in ("0.0.0.0", "::"))
+        if settings[part]["managed"] and _listens_everywhere(settings[part]["port"], sockets)
     ]

@@ -1,6 +1,6 @@
 """
-The lock that keeps two of backup, restore and update from running at once
-===========================================================================
+The lock that keeps two of backup, restore, update and removal from running at once
+====================================================================================
 
 A file that its holder has locked with flock(2), so that the kernel takes the lock away when the holder dies. What
 stands in it says who that is. Needs nothing but Python: the programs on the host use this file too.
@@ -49,7 +49,7 @@ def held(what, lend=False, borrow=False, path=PATH):
         if not _locked(file):
             holder = _holder(file)
             if holder.get("pid") != os.getpid() and not (borrow and holder.get("lent")):
-                raise BlockingIOError(_sentence(holder))
+                raise BlockingIOError(sentence(holder))
         if holder and holder["pid"] != os.getpid():
             threading.Thread(target=_take_over, args=(path, own), daemon=True).start()
             yield holder["what"]
@@ -59,6 +59,29 @@ def held(what, lend=False, borrow=False, path=PATH):
             yield (holder or own)["what"]
         finally:
             _write(file, holder or {})
+
+
+def under_way(path=PATH):
+    """
+    Return who else holds the lock, ``{"what": …, "since": ISO 8601 in UTC, "pid": …}``, or ``None``.
+
+    path
+        The file. Defaults to the one that all of the formula use.
+
+    .. code-block:: python
+
+        if __utils__["immich_lock.under_way"]():
+            ...
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "r+", encoding="utf-8") as file:
+        if _locked(file):  # let go again with the file
+            return None
+        holder = _holder(file)
+    return holder if holder.get("pid") != os.getpid() else None
 
 
 def _locked(file):
@@ -94,9 +117,15 @@ def _holder(file):
     return {}
 
 
-def _sentence(holder):
+def sentence(holder):
+    """
+    Return what a person is told of a holder of the lock.
+
+    holder
+        What :py:func:`under_way` returns.
+    """
     if not holder:
-        return "Another backup, restore or update is under way. Try again when it has ended."
+        return "Another backup, restore, update or removal is under way. Try again when it has ended."
     return (
         f"{holder['what'].capitalize()} under way since {holder['since']} (process {holder['pid']}). Try again when it "
         "has ended."

@@ -32,7 +32,7 @@ Immich's project directory is absent:
 {%-     if settings.clean["delete_" ~ what] == path %}
 
 Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says:
-  file.absent:
+  immich_app.data_absent:
     - name: {{ path | json }}
     - require:
       - Immich is stopped and disabled

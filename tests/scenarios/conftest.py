@@ -143,6 +143,12 @@ def ready_host(lan):
         yield host
 
 
+def on_terminal(host, command):
+    """What a person sees who types a command at a terminal of the host, on standard error too."""
+    host.write("/run/test/typed", command)
+    return host.out("script --quiet --return --command 'sh /run/test/typed' /dev/null </dev/null", timeout=600)
+
+
 def get(host, path, port=2283):
     """What the server answers on the host, parsed."""
     return json.loads(host.out(f"curl -sf http://127.0.0.1:{port}{path} || curl -s http://127.0.0.1:{port}{path}"))
