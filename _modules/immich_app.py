@@ -350,7 +350,7 @@ def unit(settings):
     """
     parts = ["server", "machine_learning"] if settings["machine_learning"]["enabled"] else ["server"]
     return {
-        "directory": settings["project_dir"],
+        "directory": unit_word(settings["project_dir"]),
         "program": PROGRAM,
         "after": _after(settings),
         "mounts": [unit_path(path) for path in _mounts(settings)],
@@ -386,6 +386,22 @@ def unit_path(path):
         salt-call --local immich_app.unit_path "/srv/my photos"
     """
     return json.dumps(path, ensure_ascii=False).replace("%", "%%")
+
+
+def unit_word(text):
+    """
+    Return a word of a command as systemd's unit files want it: as ``unit_path`` does, and with ``$`` doubled.
+
+    text
+        The word.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.unit_word '/opt/my $projects'
+    """
+    return unit_path(text).replace("$", "$$")
 
 
 def _owner(user):
