@@ -138,6 +138,7 @@ def test_the_drill_on_a_timer_asks_the_master(fleet):
     """`salt-call` without `--local`: the pillar, and with it the password, is the master's."""
     fleet.pillar(backup={"restore_drill": "monthly"})
     assert "The restore drill is scheduled" in changed(fleet.apply())
+    fleet.answer(step(4)[1])  # a backup
     fleet.minion.run("systemctl start immich-restore-drill", timeout=200)
     assert "can be restored" in fleet.minion.out("journalctl -u immich-restore-drill -o cat")
     fleet.pillar()
