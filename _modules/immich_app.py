@@ -98,6 +98,7 @@ def project(settings, vector_extension):
         "secrets": {name: {"file": f"./secrets/{name}"} for name in ("db_password", "redis_password")},
         # For immich-stack, the program that runs the project.
         "x-immich-stack": {
+            "compose": settings["lookup"]["podman"]["compose_command"],
             "main": SERVER,
             "ping": f"{server_url(settings)}/api/server/ping",
             "timeout": settings["service"]["start_timeout"],

@@ -37,6 +37,10 @@ _HOST_NAME = "host.containers.internal"
 _FORMULA_USER = "immich-formula"
 _FORMULA_PASSWORD_FILE = "/etc/immich-formula/valkey.password"
 _SERVER_CONTAINER = "immich-server"
+_LOOSE = (
+    "is not strict, for which Debian 12 and Ubuntu 24.04 are too old: containers on networks of Podman that are not "
+    "isolated, as its default network, reach those of Immich, also its machine learning, which asks for no login"
+)
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half surrogates, line and paragraph ends
 
 _KINDS = {
@@ -227,9 +231,11 @@ def _evaluate(pillar, problems, files):
 
     problems = [*problems, *_schema_problems(Draft202012Validator(files["schema"]), pillar)]
     wrong = {path for path, _ in problems}
-    settings = _merged(files["defaults"], _pruned(pillar, wrong))
-    settings["lookup"] = _lookup(files["osfamilymap"], __grains__, settings["lookup"])
-    networks = _networks(settings, files["defaults"])
+    right = _pruned(pillar, wrong)
+    lookup = _lookup(files["osfamilymap"], __grains__, right.get("lookup", {}))
+    defaults = _with_own_network(files["defaults"], lookup)
+    settings = {**_merged(defaults, right), "lookup": lookup}
+    networks = _networks(settings, defaults)
 
     found = list(itertools.chain.from_iterable(check(settings) for check in _CHECKS))
     found += _check_timezone(settings, files["timezones"])
@@ -243,7 +249,7 @@ def _evaluate(pillar, problems, files):
 
     if problems:
         return {"errors": _report(problems), "warnings": [], "settings": {}}
-    warned = _report(_warnings(settings))
+    warned = _report(_warnings(settings, networks))
     return {
         "errors": [],
         "warnings": warned,
@@ -1041,6 +1047,14 @@ def _acl_user(index, user):
     }
 
 
+def _with_own_network(defaults, lookup):
+    """The defaults with a network of Immich's that this system's Podman can make."""
+    podman = defaults["podman"]
+    own = {**podman["external_networks"][0], **lookup.get("podman", {}).get("network", {})}
+    own = {key: value for key, value in own.items() if value is not None}
+    return {**defaults, "podman": {**podman, "external_networks": [own]}}
+
+
 def _networks(settings, defaults):
     """Each external network with its place in the pillar; Immich's own is among them without being listed."""
     default = defaults["podman"]["external_networks"][0]
@@ -1095,9 +1109,12 @@ def _variables(environment):
     return {name: str(value) for name, value in environment.items()}
 
 
-def _warnings(settings):
+def _warnings(settings, networks):
     for path in _moving_tags(settings):
         yield path, "is a moving tag: any pull may bring a version that cannot be left again; pin a full one"
+    for path, network in networks:
+        if network["name"] == settings["network"] and network.get("isolate") != "strict":
+            yield (*path, "isolate"), _LOOSE
     valkey, passwords = settings["valkey"], {}
     for path, password in (
         (("postgres", "password"), settings["postgres"]["password"]),

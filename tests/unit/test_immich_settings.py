@@ -188,7 +188,7 @@ def code():
 
 
 # Handed on whole, to what takes each key by its name: see the tests of networks, connections and ACL users below.
-HANDED_ON = (("postgres", "admin"), ("valkey", "admin"))
+HANDED_ON = (("postgres", "admin"), ("valkey", "admin"), ("lookup", "podman", "network"))
 # Says what a pillar must not hold, and nothing else.
 CHECKED = (("update", "require_pinned"),)
 
@@ -341,6 +341,29 @@ def test_own_network_keeps_its_interface_and_isolation_in_another_subnet(subject
     }
 
 
+@pytest.mark.parametrize(
+    ("osfinger", "expected"),
+    (
+        ("Debian-13", {"interface_name": "immich0", "isolate": "strict"}),
+        ("Ubuntu-24.04", {"interface_name": "immich0", "isolate": True}),
+        ("Debian-12", {"isolate": True}),
+    ),
+)
+@pytest.mark.parametrize(
+    "listed", ({}, {"podman": {"external_networks": [{"name": "immich", "subnet": "10.9.0.0/24"}]}})
+)
+def test_own_network_is_one_that_the_systems_podman_can_make(osfinger, expected, listed):
+    """Debian 12 was stopped by its own defaults: its Podman names no interfaces and knows no strict isolation."""
+    subject = Settings({**DEBIAN, "osfinger": osfinger})
+    network = subject.get(listed)["network"]
+    assert {key: network[key] for key in network if key not in ("name", "subnet", "gateway")} == expected
+    loose = [] if expected["isolate"] == "strict" else ["immich:podman:external_networks:0:isolate"]
+    assert list(subject.warnings(listed)) == loose
+    newer = {"lookup": {"podman": {"network": {"interface_name": "immich9", "isolate": "strict"}}}}
+    assert subject.get(merged(listed, newer))["network"]["interface_name"] == "immich9"
+    assert list(subject.warnings(merged(listed, newer))) == []
+
+
 def test_another_network_can_be_chosen(subject):
     networks = [{"name": "photos", "subnet": "10.9.0.0/24", "gateway": "10.9.0.254"}]
     found = subject.get({"network": "photos", "podman": {"external_networks": networks}})
@@ -481,6 +504,10 @@ def test_any_printable_password(subject, password):
             {"valkey": {"acl_users": [{"name": "a", "password": "short", "rules": ""}]}},
             "immich:valkey:acl_users:0:password",
         ),
+        (
+            {"podman": {"external_networks": [{"name": "immich", "subnet": "10.9.0.0/24", "isolate": False}]}},
+            "immich:podman:external_networks:0:isolate",
+        ),
     ),
 )
 def test_warnings(subject, pillar, path):
@@ -599,6 +626,7 @@ WRONG = (
         "mounted at the same place",
     ),
     ("lookup:valkey:acl_file", "users.acl", "absolute path"),
+    ("lookup:podman:compose_command", [], "the words of a command"),
     # addresses and ports
     ("bind_address", "localhost", "must be an IP address"),
     ("host_gateway", "gateway", "podman or an IPv4 address"),
