@@ -589,6 +589,8 @@ WRONG = (
     ("lookup:valkey:acl_file", "users.acl", "absolute path"),
     # addresses and ports
     ("bind_address", "localhost", "must be an IP address"),
+    ("host_ports:0", ["443"], "must be a whole number, not text"),
+    ("host_ports:0", [0], "must be from 1 to 65535"),
     ("host_gateway", "gateway", "podman or an IPv4 address"),
     ("host_gateway", "fd00::1", "podman or an IPv4 address"),
     ("host_gateway", "127.0.0.1", "containers can reach"),
