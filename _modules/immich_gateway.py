@@ -19,6 +19,7 @@ UNIT = "immich-gateway.service"
 RULES = "/etc/immich-gateway.nft"
 # Marks the address as the unit's own. A label begins with the name of its interface.
 LABEL = "lo:immich"
+HOST_NAME = "host.containers.internal"
 # What the unit writes after loading: the rules it loaded, and the table as nft printed it then.
 LOADED_RULES = Path("/run/immich-gateway/rules.nft")
 LOADED_TABLE = Path("/run/immich-gateway/table")
@@ -35,8 +36,8 @@ def wanted(settings):
     """
     Return what the settings want of the gateway: ``address``, ``network``, ``ports``, ``host_ports`` and ``services``.
 
-    Only managed services count: the formula puts no firewall in front of what it does not manage. That may be on this
-    host all the same, so its ports are among ``host_ports``.
+    Only managed services count: the formula puts no firewall in front of what it does not manage. Where that is on this
+    host all the same, by ``host.containers.internal`` or one of its addresses, its port is among ``host_ports``.
 
     settings
         The settings, as ``immich_settings.get`` returns them.
@@ -48,13 +49,14 @@ def wanted(settings):
         salt '*' immich_gateway.wanted "$(salt-call --local --out=json immich_settings.get | jq .local)"
     """
     managed = [name for name in ("postgres", "valkey") if settings[name]["managed"]]
-    others = [settings[name]["port"] for name in ("postgres", "valkey") if name not in managed]
+    others = [settings[name] for name in ("postgres", "valkey") if name not in managed]
+    here = [service["port"] for service in others if _is_here(service["host"])]
     units = {"postgres": "unit", "valkey": "service"}
     return {
         "address": settings["gateway_address"],
         "network": settings["network"],
         "ports": [settings[name]["port"] for name in managed],
-        "host_ports": sorted({*settings["host_ports"], *others}),
+        "host_ports": sorted({*settings["host_ports"], *here}),
         "services": [settings["lookup"][name][units[name]] for name in managed],
     }
 
@@ -196,6 +198,11 @@ def verify(settings):
     if there["firewall"] != "loaded":
         broken.append(f"The firewall table inet immich is {there['firewall']}: `systemctl reload-or-restart {UNIT}`")
     return broken
+
+
+def _is_here(host):
+    """Whether containers that are told this name or address come to this host."""
+    return host == HOST_NAME or any(held["local"] == host for _, held in __context__.get(ADDRESSES) or _addresses())
 
 
 def _family(address):

@@ -267,20 +267,23 @@ def test_interface_that_nobody_knows_is_any_of_podman(states, written):
     assert 'oifname "podman*" iifname != "podman*" ip daddr 10.207.0.0/16 jump published' in table()
 
 
-def test_wanted_are_managed_services_only(modules):
+@pytest.mark.parametrize(
+    ("host", "here"), (("host.containers.internal", True), ("127.0.0.1", True), ("192.0.2.7", False), ("cache", False))
+)
+def test_wanted_are_managed_services_only(modules, host, here):
     settings = {
         "gateway_address": ADDRESS,
         "network": NETWORK,
         "host_ports": [443],
         "postgres": {"managed": True, "port": 5432},
-        "valkey": {"managed": False, "port": 6379},
+        "valkey": {"managed": False, "port": 6379, "host": host},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
     }
     assert modules.immich_gateway.wanted(settings) == {
         "address": ADDRESS,
         "network": NETWORK,
         "ports": [5432],
-        "host_ports": [443, 6379],
+        "host_ports": [443, 6379] if here else [443],
         "services": ["postgresql@17-main"],
     }
 

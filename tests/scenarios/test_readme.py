@@ -1,4 +1,4 @@
-"""Every command that README and docs/isolation.md show is run, in their order, on one deployed host."""
+"""Every command that docs/isolation.md and README show is run, in their order, on one deployed host."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 from tests.host.cache import REPO
 from tests.scenarios.conftest import PASSWORDS
 
-TEXT = "".join((REPO / page).read_text(encoding="utf8") for page in ("README.md", "docs/isolation.md"))
+TEXT = "".join((REPO / page).read_text(encoding="utf8") for page in ("docs/isolation.md", "README.md"))
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", TEXT, re.M | re.S)
 # What other tests run, by name, and what wants a terminal that stays.
 ELSEWHERE = {
