@@ -140,7 +140,11 @@ def _common(settings, name, part):
         service["security_opt"].append("label=disable")
     if part["user"]:
         service["user"] = part["user"]
-    return service
+    if part["read_only"]:
+        service |= {"read_only": True, "tmpfs": ["/tmp"]}
+    # podman-compose 1.3 knows no limit of processes: immich-stack hands that one on to Podman.
+    limits = {"mem_limit": part["memory_limit"], "pids_limit": part["pids_limit"]}
+    return {**service, **{key: limit for key, limit in limits.items() if limit}}
 
 
 def _server(settings, vector_extension):

@@ -1,4 +1,4 @@
-"""Every command that the README shows is run, in its order, on one deployed host."""
+"""Every command that docs/isolation.md and README show is run, in their order, on one deployed host."""
 
 import re
 
@@ -7,7 +7,8 @@ import pytest
 from tests.host.cache import REPO
 from tests.scenarios.conftest import PASSWORDS
 
-BLOCKS = re.findall(r"^```bash\n(.*?)^```", (REPO / "README.md").read_text(encoding="utf8"), re.M | re.S)
+TEXT = "".join((REPO / page).read_text(encoding="utf8") for page in ("docs/isolation.md", "README.md"))
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", TEXT, re.M | re.S)
 # What other tests run, by name, and what wants a terminal that stays.
 ELSEWHERE = {
     "bin/demo": "CI and every developer",

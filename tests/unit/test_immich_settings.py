@@ -571,7 +571,7 @@ WRONG = (
     # unknown keys
     ("prot", 2283, "is no setting: did you mean port?"),
     ("postgres:passwort", "x", "is no setting: did you mean password?"),
-    ("server:zzz", 1, "is no setting; there are image, user, environment"),
+    ("server:zzz", 1, "is no setting; there are image, user, read_only, memory_limit, pids_limit, environment"),
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is no setting: did you mean service?"),
     # versions and images
@@ -629,6 +629,12 @@ WRONG = (
     ("lookup:podman:compose_command", [], "the words of a command"),
     # addresses and ports
     ("bind_address", "localhost", "must be an IP address"),
+    ("host_ports:0", ["443"], "must be a whole number, not text"),
+    ("host_ports:0", [0], "must be from 1 to 65535"),
+    ("server:memory_limit", "4 GB", "a size such as 4g or 512m"),
+    ("server:memory_limit", 4, "must be text"),
+    ("machine_learning:pids_limit", 0, "must be from 1 to 4194304"),
+    ("machine_learning:read_only", "no", "must be true or false"),
     ("host_gateway", "gateway", "podman or an IPv4 address"),
     ("host_gateway", "fd00::1", "podman or an IPv4 address"),
     ("host_gateway", "127.0.0.1", "containers can reach"),
