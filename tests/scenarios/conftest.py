@@ -97,11 +97,14 @@ def tell(folder):
 
 
 @contextlib.contextmanager
-def deployed(first_run):
-    """A clone of the deployed host on a LAN with the registry (``host.lan.registry``), with Immich serving."""
+def deployed(first_run, **options):
+    """A clone of the deployed host on a LAN with the registry (``host.lan.registry``), with Immich serving.
+
+    ``options`` are more arguments of ``Host``.
+    """
     with Lan() as lan:
         lan.registry = Registry(lan, stored())
-        with Host("host", lan=lan, layers=first_run.layers, containers=first_run.containers) as host:
+        with Host("host", lan=lan, layers=first_run.layers, containers=first_run.containers, **options) as host:
             host.wait_for("systemctl is-active immich", 60)
             yield host
 

@@ -283,6 +283,29 @@ def test_only_the_first_can_sign_up_as_administrator(standin):
     assert standin.call("POST", "/api/auth/admin-sign-up", somebody)["statusCode"] == 400
 
 
+def test_uploads_want_a_login_and_are_known_again(standin):
+    assert standin.start()
+    admin = {"email": "admin@example.org", "password": "of no worth", "name": "Admin"}
+    standin.call("POST", "/api/auth/admin-sign-up", admin)
+    assert standin.call("POST", "/api/auth/login", {**admin, "password": "another"})["statusCode"] == 401
+    token = standin.call("POST", "/api/auth/login", admin)["accessToken"]
+    standin.host.write("/srv/photo.jpg", "a photo")
+    form = "-F assetData=@/srv/photo.jpg -F fileModifiedAt=2026-01-01T00:00:00Z"
+
+    def upload(fields, bearer=token):
+        url = "127.0.0.1:2283/api/assets"
+        return json.loads(standin.host.out(f"curl -s -H 'Authorization: Bearer {bearer}' {form} {fields} {url}"))
+
+    created = "-F fileCreatedAt=2026-01-01T00:00:00Z"
+    assert upload(created, bearer="made-up")["statusCode"] == 401
+    assert upload("")["statusCode"] == 400
+    first = upload(created)
+    assert first["status"] == "created"
+    assert upload(created) == {"id": first["id"], "status": "duplicate"}
+    assert standin.call("GET", "/standin/state")["storage"]["intact_assets"] == 1
+    assert standin.host.out("ls /srv/up/upload | grep -c .") == "1"
+
+
 def test_a_legacy_time_zone_silently_means_utc(standin):
     assert standin.start(TZ="Australia/ACT")
     assert standin.call("GET", "/standin/state")["timezone"] == "UTC"

@@ -106,15 +106,15 @@ def test_age_of_the_newest_backup(doctor, hours, result):
 
 
 def messages():
-    """The messages of the README's table of troubles that Immich, its containers or Podman write."""
-    table = (REPO / "README.md").read_text(encoding="utf8").split("## Troubleshooting")[1].split("## Removing")[0]
+    """The messages of the table of troubles that Immich, its containers or Podman write."""
+    table = (REPO / "docs/howto/troubleshooting.md").read_text(encoding="utf8")
     rows = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| ")]
     by_immich = "NOPERM|NOAUTH|WRONGPASS|ENOTFOUND|authentication|pg_hba|must be owner|vchord|Failed to read|Illegal"
     return [message for row in rows if re.search(by_immich, row) for message in re.findall(r"`([^`]+)`", row)]
 
 
 @pytest.mark.parametrize("message", [text for text in messages() if text not in ("immich-machine-learning",)])
-def test_every_message_of_the_readme_has_a_cure(doctor, message):
+def test_every_message_of_the_table_has_a_cure(doctor, message):
     assert doctor._advice(message.replace("…", '"/data/upload/'))
 
 
@@ -246,7 +246,7 @@ def test_table():
 
 
 def test_the_docs_name_every_check(doctor):
-    text = (REPO / "docs/doctor.md").read_text(encoding="utf8")
+    text = (REPO / "docs/howto/doctor.md").read_text(encoding="utf8")
     for each in (doctor.FORMULA, *doctor.GROUPS):
         for check in each:
             assert f"| {check.part} |" in text, check.part

@@ -2,9 +2,9 @@
 
 /* The routes of Immich that the formula uses, and the stand-in's own below /standin. */
 
-const crypto = require("node:crypto");
 const fs = require("node:fs");
 const http = require("node:http");
+const assets = require("./assets");
 const database = require("./database");
 const log = require("./log");
 const storage = require("./storage");
@@ -56,14 +56,33 @@ async function signUp({ pool, settings }, body) {
   if (await hasAdmin(pool)) {
     return failure(400, "The server already has an admin");
   }
-  const salt = crypto.randomBytes(16);
-  const hash = `${salt.toString("hex")}:${crypto.scryptSync(body.password, salt, 32).toString("hex")}`;
   const row = await database.one(
     pool,
     `INSERT INTO "user" (email, name, password, "isAdmin") VALUES ($1, $2, $3, true) RETURNING id, email, name, "isAdmin"`,
-    [body.email, body.name, hash],
+    [body.email, body.name, assets.hash(body.password)],
   );
   return [201, row];
+}
+
+async function login({ pool }, body) {
+  const session = await assets.login(pool, body);
+  return session === undefined ? failure(401, "Incorrect email or password") : [201, session];
+}
+
+function loggedIn(handler) {
+  return (context, request) => (assets.isLoggedIn(request) ? handler(context, request) : failure(401, "Authentication required"));
+}
+
+async function upload({ pool, settings }, request) {
+  return assets.upload(pool, settings.mediaLocation, request);
+}
+
+async function statistics({ pool }) {
+  return [200, await assets.statistics(pool)];
+}
+
+async function headers(_context, request) {
+  return [200, request.headers];
 }
 
 async function jobs({ queues, progress, nodes }) {
@@ -125,11 +144,19 @@ const ROUTES = {
   "GET /api/server/version": version,
   "GET /api/server/config": config,
   "POST /api/auth/admin-sign-up": signUp,
+  "POST /api/auth/login": login,
   "GET /standin/state": state,
   "GET /standin/ml": machineLearning,
   "POST /standin/ml": predict,
   "POST /standin/jobs": jobs,
   "POST /standin/assets": addAsset,
+};
+
+// These are handed the request: they want its headers, or read a body of any size.
+const REQUEST_ROUTES = {
+  "POST /api/assets": loggedIn(upload),
+  "GET /api/assets/statistics": loggedIn(statistics),
+  "GET /standin/headers": headers,
 };
 
 async function readBody(request) {
@@ -145,20 +172,21 @@ async function readBody(request) {
 
 async function answer(context, request) {
   const { pathname } = new URL(request.url, "http://localhost");
-  const handler = ROUTES[`${request.method} ${pathname}`];
+  const route = `${request.method} ${pathname}`;
+  const handler = REQUEST_ROUTES[route] ?? ROUTES[route];
   if (handler === undefined) {
-    return failure(404, `Cannot ${request.method} ${pathname}`);
+    return failure(404, `Cannot ${route}`);
   }
-  let body;
+  let input;
   try {
-    body = await readBody(request);
+    input = route in REQUEST_ROUTES ? request : await readBody(request);
   } catch (error) {
     return failure(400, error.message);
   }
   try {
-    return await handler(context, body);
+    return await handler(context, input);
   } catch (error) {
-    log.write("error", CONTEXT, `${request.method} ${pathname}: ${error.message}`);
+    log.write("error", CONTEXT, `${route}: ${error.message}`);
     return failure(500, error.message);
   }
 }

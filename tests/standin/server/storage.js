@@ -70,20 +70,25 @@ function embedding() {
   return JSON.stringify(Array.from({ length: 512 }, () => Math.random()));
 }
 
+/** The rows of a file that is in its place. */
+async function record(pool, { id, file, name, checksum }) {
+  await pool.query(`INSERT INTO asset (id, "originalPath", "originalFileName", checksum) VALUES ($1, $2, $3, $4)`, [
+    id,
+    file,
+    name,
+    checksum,
+  ]);
+  await pool.query(`INSERT INTO smart_search ("assetId", embedding) VALUES ($1, $2)`, [id, embedding()]);
+  await pool.query(`INSERT INTO face_search (embedding) VALUES ($1)`, [embedding()]);
+}
+
 async function addAsset(pool, mediaLocation) {
   const content = crypto.randomBytes(1024);
   const checksum = crypto.createHash("sha1").update(content).digest();
   const id = crypto.randomUUID();
   const file = path.join(mediaLocation, "upload", `${id}.jpg`);
   await fs.writeFile(file, content, { flag: "wx" });
-  await pool.query(`INSERT INTO asset (id, "originalPath", "originalFileName", checksum) VALUES ($1, $2, $3, $4)`, [
-    id,
-    file,
-    `stand-in ${id}.jpg`,
-    checksum,
-  ]);
-  await pool.query(`INSERT INTO smart_search ("assetId", embedding) VALUES ($1, $2)`, [id, embedding()]);
-  await pool.query(`INSERT INTO face_search (embedding) VALUES ($1)`, [embedding()]);
+  await record(pool, { id, file, name: `stand-in ${id}.jpg`, checksum });
   return { id, file, checksum: checksum.toString("hex") };
 }
 
@@ -115,4 +120,4 @@ async function describe(pool, mediaLocation) {
   };
 }
 
-module.exports = { addAsset, describe, prepare };
+module.exports = { addAsset, describe, prepare, record };

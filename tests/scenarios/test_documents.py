@@ -1,0 +1,159 @@
+"""What the README and docs/ tell a person to do is done, page by page and in the order of each page.
+
+A new page, or a new block on an old one, is run without more ado, and fails here if it does not work. docs/modules is
+apart: tests/functional/test_docs_examples.py applies its states.
+"""
+
+import pytest
+
+from tests.host import images
+from tests.host.cache import REPO, run
+from tests.host.machine import Host
+from tests.host.registry import use_registry
+from tests.scenarios.conftest import deployed, get, post
+from tests.scenarios.reader import Reader, shelf, stock
+
+PAGES = sorted(
+    str(path.relative_to(REPO))
+    for path in [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")]
+    if path.parent != REPO / "docs/modules"
+)
+# These begin on a host that has only systemd, Python and Salt; all others where Immich serves, one after the other.
+ON_A_BARE_HOST = ["docs/tutorial.md", "README.md docs/howto/install.md"]
+LAST = ["docs/howto/remove.md"]
+# Followed by a test of its own, here or in another file.
+APART = [
+    "docs/howto/hardware-acceleration.md",
+    "docs/howto/master.md",
+    "docs/howto/reverse-proxy.md",
+    "docs/howto/storage.md",
+]
+EXAMPLES = ["docs/howto/configure.md", "docs/howto/managed-elsewhere.md"]
+
+
+def git_server(folder):
+    """A bare repository with what stands in this one, also what is not committed yet."""
+    repository = folder / "git/immich-formula.git"
+    run("git", "init", "-q", "--bare", "-b", "main", repository)
+    identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
+    state = run("git", "-C", REPO, *identity, "stash", "create").strip() or "HEAD"
+    run("git", "-C", REPO, "push", "-q", repository, f"{state}:refs/heads/main")
+    return folder / "git"
+
+
+def pictures(host):
+    host.run("mkdir -p /mnt/pictures /home/ana/Pictures && touch /mnt/pictures/a.jpg")
+
+
+# The containers of the official compose file, played by this host's own PostgreSQL, as no Docker runs here. When the
+# old database is stopped, the host's becomes the new one, which has nothing of it.
+DOCKER = """#!/bin/sh
+case "$1 $2" in
+  "exec immich_postgres") shift 2; exec runuser -u postgres -- "$@" ;;
+  "stop immich_postgres") exec runuser -u postgres -- psql -qd immich -c 'TRUNCATE asset CASCADE' ;;
+esac
+"""
+
+
+def official_compose(host):
+    post(host, "/standin/assets")
+    host.write("/usr/local/bin/docker", DOCKER, mode="0755")
+
+
+def kept_database(host):
+    host.run("runuser -u postgres -- createdb immich_kept_20261124T203500Z")
+
+
+BEFORE = {
+    "docs/howto/external-libraries.md": pictures,
+    "docs/howto/from-compose.md": official_compose,
+    "docs/howto/restore.md": kept_database,
+}
+
+
+# -- what is there after a page ----------------------------------------
+
+
+def libraries_are_read_only(host):
+    assert host.out("podman exec immich-server ls /mnt/pictures") == "a.jpg"
+    assert "Read-only" in host.run("podman exec immich-server touch /mnt/ana/b", check=False).stderr
+
+
+def database_came_along(host):
+    assert get(host, "/standin/state")["storage"]["intact_assets"] > 0
+
+
+def nothing_is_left(host):
+    assert host.run("systemctl cat immich", check=False).returncode != 0
+    assert host.run("podman container exists immich-server", check=False).returncode != 0
+
+
+AFTER = {
+    "docs/howto/external-libraries.md": libraries_are_read_only,
+    "docs/howto/from-compose.md": database_came_along,
+    "docs/howto/remove.md": nothing_is_left,
+}
+
+
+@pytest.mark.parametrize("pages", ON_A_BARE_HOST)
+def test_pages_on_a_bare_host(lan, pages):
+    binds = [*shelf(), (git_server(lan.folder), "/srv/git")]
+    with Host("host", lan=lan, layers=images.bare(), binds=binds) as host:
+        use_registry(host)
+        stock(host)
+        host.write("/root/.gitconfig", '[url "file:///srv/git/"]\n  insteadOf = https://git.example.com/\n')
+        host.write("/root/photo.jpg", "no photo, which the stand-in does not mind\n")
+        if pages == "docs/tutorial.md":
+            host.run("rm /usr/local/bin/salt-call")
+        reader = Reader(host)
+        for page in pages.split():
+            reader.follow(page)
+        assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+@pytest.fixture(scope="module")
+def reader(first_run):
+    with deployed(first_run, binds=shelf()) as host:
+        stock(host)
+        yield Reader(host, EXAMPLES)
+
+
+def in_order():
+    apart = [*LAST, *APART, *" ".join(ON_A_BARE_HOST).split()]
+    return [page for page in PAGES if page not in apart] + LAST
+
+
+@pytest.mark.parametrize("page", in_order())
+def test_page(reader, page):
+    if page in BEFORE:
+        BEFORE[page](reader.host)
+    try:
+        reader.follow(page)
+        if page in AFTER:
+            AFTER[page](reader.host)
+    finally:
+        if page not in LAST:
+            reader.close_the_page()
+
+
+def test_library_on_a_share(own_host):
+    host = own_host
+    # The machine serves no NFS: another folder is the share.
+    host.run("mkdir -p /srv/nas /mnt/photos && echo '/srv/nas /mnt/photos none bind,nofail 0 0' >>/etc/fstab")
+    host.run("systemctl daemon-reload")
+    before = post(host, "/standin/assets") and get(host, "/standin/state")
+    Reader(host).follow("docs/howto/storage.md")
+    assert get(host, "/standin/state") == before
+    assert "/mnt/photos/immich" in host.read("/opt/podman/immich/docker-compose.yml")
+    assert "/mnt/photos/immich" in host.out("systemctl show --property RequiresMountsFor --value immich")
+
+
+def test_machine_learning_on_another_host(own_host):
+    with Host("gpu", lan=own_host.lan) as gpu:
+        use_registry(gpu)
+        gpu.run("podman run -d -p 3003:3003 ghcr.io/immich-app/immich-machine-learning:v3.0.3", timeout=300)
+        own_host.run(f"echo '{gpu.address} gpu.example.org' >>/etc/hosts")
+        Reader(own_host).follow("docs/howto/hardware-acceleration.md")
+        answer = get(own_host, "/standin/ml")
+        assert (answer["url"], answer["answer"]) == ("http://gpu.example.org:3003", "pong"), answer
+        assert own_host.run("podman container exists immich-machine-learning", check=False).returncode != 0
