@@ -35,8 +35,9 @@ LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = ["salt~=3008.0", "pip"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis"]
-# For the benchmarks alone: what they compare with, in a venv of its own.
+# For the benchmarks alone: what they compare with, in a venv of its own, and the library of its module for packages.
 ANSIBLE = ["ansible", "psycopg2-binary"]
+ANSIBLE_PACKAGES = ["python3-apt", "python-apt-common"]
 
 MINION = """\
 file_client: local
@@ -188,8 +189,17 @@ def _ansible(target):
             python3 -m venv /opt/ansible
             /opt/ansible/bin/pip -q install {" ".join(ANSIBLE)}
             ln -s /opt/ansible/bin/ansible-playbook /usr/local/bin/ansible-playbook
-            rm -rf /root/.cache /etc/resolv.conf
+            # Debian's, as the host knows the packages of the formula alone. Only unpacked: this layer lies above others that
+            # have a dpkg status of their own.
+            mkdir -p /tmp/apt/lists/partial && cd /tmp/apt
+            echo 'Dir::Etc::sourcelist "/srv/sources.list"; Dir::State::lists "/tmp/apt/lists";' >conf
+            export APT_CONFIG=/tmp/apt/conf
+            apt-get -qq update
+            apt-get -qq download {" ".join(ANSIBLE_PACKAGES)}
+            for package in *.deb; do dpkg-deb -x $package /; done
+            rm -rf /root/.cache /etc/resolv.conf /tmp/apt /var/cache/apt/*.bin
             """,
+            binds=[(debian() / "etc/apt/sources.list", "/srv/sources.list")],
         )
     finally:
         run("umount", root)
@@ -197,7 +207,7 @@ def _ansible(target):
 
 def with_ansible():
     """Lower layers of a host that has Ansible with its community collections beside everything of `ready`."""
-    ingredients = [bare()[0].parent.name, ANSIBLE, inspect.getsource(_ansible)]
+    ingredients = [bare()[0].parent.name, ANSIBLE, ANSIBLE_PACKAGES, inspect.getsource(_ansible)]
     return [built("ansible", ingredients, _ansible) / "upper", *ready()]
 
 
