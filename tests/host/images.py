@@ -189,8 +189,8 @@ def _ansible(target):
             python3 -m venv /opt/ansible
             /opt/ansible/bin/pip -q install {" ".join(ANSIBLE)}
             ln -s /opt/ansible/bin/ansible-playbook /usr/local/bin/ansible-playbook
-            # Debian's, as the host knows the packages of the formula alone. Only unpacked: this layer lies above others that
-            # have a dpkg status of their own.
+            # Debian's, as the host knows those of the formula alone. Only unpacked: the layers below this one have
+            # a dpkg status of their own.
             mkdir -p /tmp/apt/lists/partial && cd /tmp/apt
             echo 'Dir::Etc::sourcelist "/srv/sources.list"; Dir::State::lists "/tmp/apt/lists";' >conf
             export APT_CONFIG=/tmp/apt/conf
