@@ -37,6 +37,7 @@ LAST_PING_TIMEOUT = 10
 STOPPED = "immich_app.stopped"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
+EVERY_ADDRESS = ("0.0.0.0", "::")
 # Run in a container: each argument is a name and a port, and what it prints is how far one gets to them.
 REACH = """
 for target; do
@@ -46,8 +47,6 @@ for target; do
   case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
 done
 """
-# State of a listening socket in /proc/net/tcp, as in the kernel's enum of TCP states.
-TCP_LISTEN = "0A"
 
 
 def __virtual__():
@@ -749,7 +748,7 @@ def verify(settings):
     broken = server_silent(f"{server_url(settings)}/api/server/ping")
     if settings["machine_learning"]["enabled"]:
         broken += machine_learning_silent(0 if __opts__["test"] else ML_PATIENCE)
-    return broken + listens_wider(settings, listening())
+    return broken + listens_wider(settings, __salt__["netns.listening"]())
 
 
 def server_silent(ping, timeout=10):
@@ -831,39 +830,6 @@ def reach(container, targets):
     return {target: reason or None for target, _, reason in lines}
 
 
-def listening():
-    """
-    Return the TCP addresses on which this host listens, as ``[[address, port], …]``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.listening
-    """
-    found = set()
-    for name in ("tcp", "tcp6"):
-        path = Path("/proc/net") / name
-        for line in path.read_text(encoding="ascii").splitlines()[1:] if path.exists() else ():
-            local, state = line.split()[1], line.split()[3]
-            if state == TCP_LISTEN:
-                address, port = local.split(":")
-                found.add((_address(address), int(port, 16)))
-    return [list(pair) for pair in sorted(found)]
-
-
-def _address(hexadecimal):
-    """What the kernel prints: 32-bit words in host byte order."""
-    import ipaddress
-    import sys
-
-    raw = bytes.fromhex(hexadecimal)
-    if sys.byteorder == "little":
-        raw = b"".join(raw[i : i + 4][::-1] for i in range(0, len(raw), 4))
-    address = ipaddress.ip_address(raw)
-    return str(getattr(address, "ipv4_mapped", None) or address)
-
-
 def listens_wider(settings, sockets):
     """
     Return sentences about services of this installation that listen on more addresses than was asked for.
@@ -872,24 +838,22 @@ def listens_wider(settings, sockets):
         The formula's settings.
 
     sockets
-        What :py:func:`listening` returns.
+        What ``netns.listening`` returns.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_app.listens_wider "$SETTINGS" '[["0.0.0.0", 3003]]'
+        salt-call --local immich_app.listens_wider "$SETTINGS" '[{"address": "0.0.0.0", "port": 2283}]'
     """
-    broken = []
-    on = {}
-    for address, port in sockets:
-        on.setdefault(port, set()).add(address)
-    wildcard = {"0.0.0.0", "::"}
-    if settings["bind_address"] not in wildcard and on.get(settings["port"], set()) & wildcard:
-        broken.append(
-            f"Port {settings['port']} listens on every address; immich:bind_address is {settings['bind_address']}"
-        )
-    return broken
+    port, address = settings["port"], settings["bind_address"]
+    if address in EVERY_ADDRESS or not _listens_everywhere(port, sockets):
+        return []
+    return [f"Port {port} listens on every address; immich:bind_address is {address}"]
+
+
+def _listens_everywhere(port, sockets):
+    return any(each["port"] == port and each["address"] in EVERY_ADDRESS for each in sockets)
 
 
 def listens_everywhere(settings, sockets):
@@ -900,18 +864,18 @@ def listens_everywhere(settings, sockets):
         The formula's settings.
 
     sockets
-        What :py:func:`listening` returns.
+        What ``netns.listening`` returns.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_app.listens_everywhere "$SETTINGS" '[["0.0.0.0", 6379]]'
+        salt-call --local immich_app.listens_everywhere "$SETTINGS" '[{"address": "::", "port": 6379}]'
     """
     names = {"postgres": "PostgreSQL", "valkey": "Valkey"}
     return [
         f"{title} listens on every address of this host, as its own configuration says: Immich needs "
         f"{settings['gateway_address']} alone"
         for part, title in names.items()
-        if settings[part]["managed"] and any([wild, settings[part]["port"]] in sockets for wild in ("0.0.0.0", "::"))
+        if settings[part]["managed"] and _listens_everywhere(settings[part]["port"], sockets)
     ]

@@ -692,8 +692,8 @@ def _listens(part, sls):
         if not settings[part]["managed"]:
             return [(OK, "is managed elsewhere")]
         address, port = settings["gateway_address"], settings[part]["port"]
-        sockets = _call("immich_app.listening")
-        if any([each, port] in sockets for each in (address, "0.0.0.0", "::")):
+        sockets = _call("netns.listening")
+        if any(each["port"] == port and each["address"] in (address, "0.0.0.0", "::") for each in sockets):
             return [(OK, f"listens at {address}:{port}")]
         return [(FAILED, f"does not listen at {address}:{port}, where containers look", f"salt-call state.apply {sls}")]
 
@@ -938,7 +938,7 @@ def _learning(here):
 
 def _exposure(here):
     settings = _settings_of(here)
-    sockets = _call("immich_app.listening")
+    sockets = _call("netns.listening")
     for sentence in _call("immich_app.listens_wider", settings, sockets):
         yield FAILED, sentence, "salt-call state.apply immich.app"
     for sentence in _call("immich_app.listens_everywhere", settings, sockets):

@@ -224,7 +224,7 @@ def database_create(name, settings, vector):
 
 def hba_record(settings):
     """
-    Return Immich's record for pg_hba.conf, as ``pgsql.hba_get`` takes it.
+    Return Immich's record for pg_hba.conf, as ``pgsql_hba.get`` takes it.
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -357,7 +357,7 @@ def _moved(name, extension):
 
 def _broken_hba(settings, connection):
     database = settings["postgres"]["database"]
-    state = __salt__["pgsql.hba_get"](database, hba_record(settings), connection)
+    state = __salt__["pgsql_hba.get"](database, hba_record(settings), connection)
     if state["lines"] != [state["wanted"]] or not state["loaded"]:
         return [f"pg_hba.conf lacks the record `{state['wanted']}`, or was not read since: apply immich.postgres."]
     if state["ahead"]:

@@ -529,8 +529,8 @@ def _clear(settings):
         else:
             kept = _leave(name, True, connection)
             _say(f"Keeping {name}, which Immich used before a restore that was killed, as {kept}")
-    if settings["postgres"]["managed"] and __salt__["pgsql.hba_get"](HBA_NAME, connection=connection)["lines"]:
-        __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
+    if settings["postgres"]["managed"] and __salt__["pgsql_hba.get"](HBA_NAME, connection=connection)["lines"]:
+        __salt__["pgsql_hba.set"](HBA_NAME, connection=connection)
 
 
 def _drop(name, connection):
@@ -564,12 +564,12 @@ def _let_in(settings, database):
         "address": "127.0.0.1/32",
         "method": "scram-sha-256",
     }
-    __salt__["pgsql.hba_set"](HBA_NAME, record, connection)
+    __salt__["pgsql_hba.set"](HBA_NAME, record, connection)
     try:
         yield
     finally:
         with contextlib.suppress(CommandExecutionError):  # the next run takes it back
-            __salt__["pgsql.hba_set"](HBA_NAME, connection=connection)
+            __salt__["pgsql_hba.set"](HBA_NAME, connection=connection)
 
 
 # -- small things ------------------------------------------------------------------------------------------

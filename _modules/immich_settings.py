@@ -19,7 +19,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import unicodedata
 
 import salt.utils.files
@@ -823,7 +822,9 @@ def _check_lookup(lookup, schema, grains):
 
 def _check_host(settings, networks, wrong):
     if not _below(("port",), wrong) and not _below(("bind_address",), wrong):
-        yield from _check_port_free(settings["port"], settings["bind_address"], _listeners(), _socket_owner)
+        yield from _check_port_free(
+            settings["port"], settings["bind_address"], __salt__["netns.listening"](), _socket_owner
+        )
     for path, network in networks:
         if not any(each[: len(path)] == path for each in wrong):
             yield from (((*path, "subnet"), message) for message in _conflicts(network))
@@ -867,7 +868,9 @@ def _gateway_address(settings):
 
 def _check_port_free(port, bind_address, listeners, owner_of):
     wanted = _ip_address(bind_address)
-    inodes = {inode for address, taken, inode in listeners if taken == port and _clash(wanted, address)}
+    inodes = {
+        each["inode"] for each in listeners if each["port"] == port and _clash(wanted, _ip_address(each["address"]))
+    }
     if not inodes:
         return
     owner = owner_of(inodes)
@@ -887,31 +890,6 @@ def _clash(one, other):
     if one == other or any(each.is_unspecified and each.version == 6 for each in (one, other)):
         return True
     return one.version == other.version and (one.is_unspecified or other.is_unspecified)
-
-
-def _listeners():
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            with salt.utils.files.fopen(table, encoding="ascii") as handle:
-                found += _parsed_listeners(handle.read())
-        except OSError:
-            continue  # a kernel without IPv6
-    return found
-
-
-def _parsed_listeners(table):
-    """Address, port and inode of each listening socket in a table of proc_pid_net(5)."""
-    rows = (line.split() for line in table.splitlines()[1:])
-    return [(*_socket_address(row[1]), int(row[9])) for row in rows if row[3] == "0A"]
-
-
-def _socket_address(text):
-    address, _, port = text.partition(":")
-    # The kernel writes each 32-bit word in the order of the host.
-    words = (int(address[start : start + 8], 16) for start in range(0, len(address), 8))
-    packed = ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
-    return getattr(packed, "ipv4_mapped", None) or packed, int(port, 16)
 
 
 def _socket_owner(inodes):

@@ -1,5 +1,5 @@
 """
-Ask HTTP servers from inside the network of another process, a container's for example.
+Look into the network of this host, and of another process, a container's for example.
 
 No process is started: a thread of its own enters the network namespace (setns(2)), asks the name server that the
 process itself would ask, and connects from there. What it finds is what the process finds.
@@ -7,6 +7,7 @@ process itself would ask, and connects from there. What it finds is what the pro
 Needs Linux, and Salt as root.
 """
 
+import contextlib
 import ctypes
 import ipaddress
 import os
@@ -14,6 +15,7 @@ import re
 import secrets
 import socket
 import struct
+import sys
 import threading
 from pathlib import Path
 
@@ -25,6 +27,8 @@ CLONE_NEWNET = 0x40000000
 # Kinds of RFC 1035: a host address, the Internet; and the flag of a query for a server that asks others.
 DNS_A, DNS_IN, DNS_RECURSION_DESIRED = 1, 1, 0x0100
 LARGEST_ANSWER = 65536
+# State of a listening socket in proc_pid_net(5), as in the kernel's enum of TCP states.
+TCP_LISTEN = "0A"
 
 
 def __virtual__():
@@ -84,6 +88,43 @@ def resolve(pid, name, timeout=5):
         salt-call netns.resolve 4711 web
     """
     return _inside(pid, lambda: _addresses(pid, name, timeout))
+
+
+def listening(pid="self"):
+    """
+    Return the TCP sockets that listen in the network of a process.
+
+    A list of ``{"address": …, "port": …, "inode": …}``, sorted. An IPv4 address is told as such where an IPv6 socket is
+    bound to it. The inode is what ``/proc/PID/fd`` of the socket's owner names.
+
+    pid
+        PID of a process in that network. Defaults to Salt's own.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call netns.listening
+    """
+    found = []
+    for table in ("tcp", "tcp6"):
+        # A kernel without IPv6 has but one.
+        with contextlib.suppress(FileNotFoundError):
+            found += _listeners(Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii"))
+    return sorted(found, key=lambda each: (each["address"], each["port"], each["inode"]))
+
+
+def _listeners(table):
+    rows = (line.split() for line in table.splitlines()[1:])
+    return [{**_socket_address(row[1]), "inode": int(row[9])} for row in rows if row[3] == TCP_LISTEN]
+
+
+def _socket_address(text):
+    address, _, port = text.partition(":")
+    # The kernel writes each 32-bit word in the order of the host.
+    words = (int(address[start : start + 8], 16) for start in range(0, len(address), 8))
+    packed = ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+    return {"address": str(getattr(packed, "ipv4_mapped", None) or packed), "port": int(port, 16)}
 
 
 def _inside(pid, work):

@@ -1,5 +1,5 @@
 """
-Manage PostgreSQL 14 and later: roles, databases, extensions, server settings and pg_hba.conf.
+Manage PostgreSQL 14 and later: roles, databases, extensions, server settings and dumps.
 
 This module is the only place that speaks to PostgreSQL. It needs psycopg2 (``psycopg2-binary``).
 
@@ -174,6 +174,11 @@ PRELOADED_EXTENSIONS = {
     "vchord": "vchord",
     "vectors": "vectors",
 }
+# When the folder of the extensions' files was changed, which only a superuser can see. The time counts in seconds: in
+# the one in which the folder changes it may change again.
+EXTENSIONS_CHANGED = """(
+    SELECT CASE WHEN modification < now() - interval '2s' THEN modification::text END
+    FROM pg_stat_file((SELECT setting FROM pg_config() WHERE name = 'SHAREDIR') || '/extension', true))"""
 # Roles of managed PostgreSQL services that may create extensions although no superuser.
 EXTENSION_ADMINS = ["azure_pg_admin", "cloudsqlsuperuser", "rds_superuser"]
 
@@ -198,9 +203,6 @@ IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[^\s".,()]+')
 COPY_STATEMENT = re.compile(
     rf"COPY ((?:{IDENTIFIER.pattern})(?:\.(?:{IDENTIFIER.pattern}))?) (?:\((.*)\) )?FROM stdin;\n"
 )
-
-HBA_NETWORK_TYPES = {"host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"}
-HBA_TAG = "# Salt: "
 
 
 def __virtual__():
@@ -474,9 +476,9 @@ def _query(connection, statement, arguments=None, database=None):
         return [dict(zip(names, row)) for row in cursor.fetchall()]
 
 
-def _query_often(connection, name, statement, argument):
+def _query_often(connection, name, statement, argument, database=None):
     """Run a query with one argument, ``$1`` in it, whose planning would take longer than the rest."""
-    session = _session(connection)
+    session = _session(connection, database)
     with _sql_errors(), session.cursor() as cursor:
         if name not in session.prepared:
             cursor.execute(_compose("PREPARE {} AS {}", _name(name), sql.SQL(statement)))
@@ -1794,24 +1796,21 @@ def extension_list(database, names=None, connection=None):
 
         salt '*' pgsql.extension_list immich
     """
-    rows = _query(
-        connection,
-        """
+    mighty = _is_superuser(connection, database)
+    statement = f"""
         SELECT n.name, e.extversion AS installed, s.nspname AS schema, e.extrelocatable AS relocatable,
             CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
                 THEN current_setting('shared_preload_libraries') END AS preloaded,
             ARRAY(SELECT extname::text FROM pg_catalog.pg_extension) AS present,
             EXISTS (SELECT FROM pg_catalog.pg_roles r
-                WHERE r.rolname = ANY (%(admins)s) AND pg_has_role(current_user, r.oid, 'MEMBER')) AS is_admin
-        FROM unnest(coalesce(%(names)s, ARRAY(SELECT extname::text FROM pg_catalog.pg_extension))) n(name)
+                WHERE r.rolname = ANY (ARRAY{EXTENSION_ADMINS}) AND pg_has_role(current_user, r.oid, 'MEMBER'))
+                AS is_admin, {EXTENSIONS_CHANGED if mighty else "NULL"} AS stamp
+        FROM unnest(coalesce($1::text[], ARRAY(SELECT extname::text FROM pg_catalog.pg_extension))) n(name)
         LEFT JOIN pg_catalog.pg_extension e ON e.extname = n.name
         LEFT JOIN pg_catalog.pg_namespace s ON s.oid = e.extnamespace
-        """,
-        {"names": names, "admins": EXTENSION_ADMINS},
-        database,
-    )
-    offers = _extension_offers(connection, database)
-    mighty = _is_superuser(connection, database)
+        """
+    rows = _query_often(connection, "extensions", statement, names, database)
+    offers = _extension_offers(connection, database, rows[0]["stamp"] if rows else None)
     return {row["name"]: _extension(row, offers.get(row["name"]), mighty or row["is_admin"]) for row in rows}
 
 
@@ -2011,19 +2010,12 @@ def extension_indexes(name, database, connection=None):
     return [[row["schema"], row["name"]] for row in rows]
 
 
-def _extension_offers(connection, database):
+def _extension_offers(connection, database, stamp):
     """
     What the server offers, by extension. Telling it means reading all files of all extensions, so it is kept until
     the folder of these files changes, which a package that adds or replaces one cannot avoid.
     """
     session = _session(connection, database)
-    stamp = None
-    if _is_superuser(connection, database):
-        folder = "(SELECT setting FROM pg_config() WHERE name = 'SHAREDIR') || '/extension'"
-        # The stamp counts in seconds: in the one in which the folder changes it may change again.
-        stamp = "CASE WHEN modification < now() - interval '2s' THEN modification::text END AS stamp"
-        statement = f"SELECT {stamp} FROM pg_stat_file({folder}, true)"
-        stamp = _query(connection, statement, database=database)[0]["stamp"]
     server = session.info.host, session.info.port
     kept = __context__.setdefault(EXTENSION_OFFERS, {})
     if stamp is None or kept.get(server, (None, None))[0] != stamp:
@@ -2233,6 +2225,39 @@ def reload(connection=None):
             return True
         time.sleep(0.05)
     raise CommandExecutionError("PostgreSQL has not read its configuration files again: see its log.")
+
+
+def hba_file(connection=None):
+    """
+    Return where the server's pg_hba.conf is, when the server last read it, and its records as they stand there now.
+
+    ``{"path": …, "loaded_at": seconds since 1970, "rules": [records, in their order]}``. ``pgsql_hba`` manages them.
+
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the server does not let this role read them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.hba_file
+    """
+    # The number of a rule, and files that include others, came with PostgreSQL 16.
+    has_numbers = _server_version(connection) >= 160000
+    file_name = "file_name" if has_numbers else "current_setting('hba_file')"
+    order = "rule_number, line_number" if has_numbers else "line_number"
+    rules = _query(
+        connection,
+        f"""
+        SELECT {file_name} AS file, line_number AS line, type, database, user_name AS user, address, netmask,
+            auth_method AS method, options, error
+        FROM pg_catalog.pg_hba_file_rules ORDER BY {order}
+        """,
+    )
+    known = "SELECT current_setting('hba_file') AS path, extract(epoch FROM pg_conf_load_time())::float AS loaded_at"
+    return {**_query(connection, known)[0], "rules": rules}
 
 
 def _config(row):
@@ -2584,270 +2609,3 @@ class _RowCounter:
 
 def _unquoted(name):
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
-
-
-# -- pg_hba.conf -------------------------------------------------------------------------------------------
-
-
-def hba_rules(connection=None):
-    """
-    Return the records of pg_hba.conf as the server reads them from the file now, in their order.
-
-    connection
-        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
-
-    Raises ``CommandExecutionError`` if the server does not let this role read them.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' pgsql.hba_rules
-    """
-    file_name = "file_name" if _server_version(connection) >= 160000 else "current_setting('hba_file')"
-    order = "rule_number, line_number" if _server_version(connection) >= 160000 else "line_number"
-    return _query(
-        connection,
-        f"""
-        SELECT {file_name} AS file, line_number AS line, type, database, user_name AS user, address, netmask,
-            auth_method AS method, options, error
-        FROM pg_catalog.pg_hba_file_rules ORDER BY {order}
-        """,
-    )
-
-
-def hba_get(name, record=None, connection=None):
-    """
-    Return how pg_hba.conf stands to the record that is tagged with a name.
-
-    ``lines`` are the records with that tag, ``wanted`` is the record as it should stand there, ``ahead`` are the
-    ones before it that match some of the same connections and are not narrower, ``loaded`` tells whether the
-    server has read the file since it was last written.
-
-    name
-        The tag.
-    record
-        A dictionary: ``type``, ``database``, ``user`` (a name or a list of names each, special words and signs
-        of pg_hba.conf included), ``address``, ``method``, ``options`` (a dictionary).
-        Defaults to only looking for the tag.
-    connection
-        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
-
-    Raises ``CommandExecutionError`` if the file is not on this host or the server does not understand it, and
-    ``SaltInvocationError`` for a record that cannot be.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' pgsql.hba_get immich
-    """
-    wanted = None if record is None else _hba_line(record)
-    path = _hba_path(connection)
-    rules = _hba_valid_rules(path, connection)
-    texts = _hba_texts(path)
-    own = _hba_own(texts, name)
-    return {
-        "lines": [texts[number - 1].rpartition("#")[0].rstrip() for number in own],
-        "wanted": wanted,
-        "ahead": [_hba_text(rule) for rule in _hba_ahead(rules, record, path, own)] if record else [],
-        "loaded": _hba_loaded(path, connection),
-    }
-
-
-def hba_set(name, record=None, connection=None):
-    """
-    Put a record into pg_hba.conf, ahead of any wider one, in place of the one with the same tag, and reload.
-
-    The file is replaced in one step and keeps its owner and mode. If the server does not understand it, the
-    old one is put back.
-
-    name
-        The tag, a comment at the end of the line.
-    record
-        See ``hba_get``. Defaults to only removing the one with that tag.
-    connection
-        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
-
-    Raises ``CommandExecutionError`` if the file is not on this host or the server does not accept it, and
-    ``SaltInvocationError`` for a record that cannot be.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' pgsql.hba_set immich '{type: host, database: immich, user: immich, address: 172.20.0.0/16,
-            method: scram-sha-256}'
-    """
-    if re.search(r"[\n#]", name) or name != name.strip():
-        raise SaltInvocationError("The tag of a record in pg_hba.conf is one line without #.")
-    path = _hba_path(connection)
-    rules = _hba_valid_rules(path, connection)
-    old = _hba_texts(path)
-    own = _hba_own(old, name)
-    new = list(old)
-    if record is not None:
-        others = [rule for rule in rules if rule["file"] != path or rule["line"] not in own]
-        line = f"{_hba_line(record)}  {HBA_TAG}{name}"
-        new.insert(_hba_position(others, record, path, old), line)
-    for text in [old[number - 1] for number in own]:
-        # The new line, if it is the same, stands ahead of the old one: take the last of them.
-        del new[len(new) - 1 - new[::-1].index(text)]
-    _replace_file(path, new)
-    try:
-        _hba_valid_rules(path, connection)
-    except CommandExecutionError:
-        _replace_file(path, old)
-        raise
-    reload(connection)
-
-
-def _hba_path(connection):
-    path = _query(connection, "SELECT current_setting('hba_file') AS path")[0]["path"]
-    if not os.path.isfile(path):
-        raise CommandExecutionError(f"{path} is not on this host: pg_hba.conf can be managed beside its server only.")
-    return path
-
-
-def _hba_texts(path):
-    return _read(path).removesuffix("\n").split("\n")
-
-
-def _hba_own(texts, name):
-    return [number for number, text in enumerate(texts, 1) if text.rstrip().endswith(f"{HBA_TAG}{name}")]
-
-
-def _hba_valid_rules(path, connection):
-    rules = hba_rules(connection)
-    errors = [f"line {rule['line']}: {rule['error']}" for rule in rules if rule["error"]]
-    if errors:
-        raise CommandExecutionError(f"PostgreSQL does not understand {path}: {'; '.join(errors)}")
-    return rules
-
-
-def _hba_loaded(path, connection):
-    statement = "SELECT extract(epoch FROM pg_conf_load_time())::float AS at"
-    return os.stat(path).st_mtime <= _query(connection, statement)[0]["at"]
-
-
-def _hba_line(record):
-    unknown = sorted(set(record) - {"type", "database", "user", "address", "method", "options"})
-    if unknown:
-        raise SaltInvocationError(f"Unknown in a record of pg_hba.conf: {', '.join(unknown)}.")
-    kind, address = record["type"], record.get("address")
-    if kind not in {"local", *HBA_NETWORK_TYPES}:
-        raise SaltInvocationError(f"pg_hba.conf has no type {kind}.")
-    if (kind == "local") == (address is not None):
-        raise SaltInvocationError("In pg_hba.conf a record of type local has no address, and every other has one.")
-    words = [kind, *(",".join(map(_hba_word, _hba_names(record[key]))) for key in ("database", "user"))]
-    words += [] if address is None else [_hba_word(address)]
-    words.append(_hba_word(record["method"]))
-    words += [f"{key}={_hba_word(value)}" for key, value in (record.get("options") or {}).items()]
-    return "  ".join(words)
-
-
-def _hba_word(word):
-    word = str(word)
-    if not word or re.search(r'[\n"]', word):
-        raise SaltInvocationError(f"{word!r} cannot stand in pg_hba.conf.")
-    return f'"{word}"' if re.search(r"[\s,#=]", word) else word
-
-
-def _hba_names(names):
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _hba_text(rule):
-    words = [
-        rule["type"],
-        ",".join(rule["database"]),
-        ",".join(rule["user"]),
-        rule["address"],
-        rule["netmask"],
-    ]
-    return f"line {rule['line']}: {' '.join(word for word in [*words, rule['method']] if word)}"
-
-
-def _hba_position(rules, record, path, texts):
-    """Index of the first line that the record has to precede; the end if there is none."""
-    ahead = _hba_ahead(rules, record, path, [])
-    numbers = [rule["line"] for rule in ahead if rule["file"] == path]
-    if len(numbers) < len(ahead):
-        numbers += [number for number, text in enumerate(texts, 1) if re.match(r"\s*include", text)]
-    return min(numbers) - 1 if numbers else len(texts)
-
-
-def _hba_ahead(rules, record, path, own):
-    ahead = []
-    for rule in rules:
-        if rule["file"] == path and rule["line"] in own:
-            break
-        if _hba_overlaps(record, rule) and not _hba_is_narrower(rule, record):
-            ahead.append(rule)
-    return ahead
-
-
-def _hba_overlaps(record, rule):
-    if (record["type"] == "local") != (rule["type"] == "local"):
-        return False
-    return (
-        _hba_names_overlap(_hba_names(record["database"]), rule["database"])
-        and _hba_names_overlap(_hba_names(record["user"]), rule["user"])
-        and _hba_addresses_overlap(_hba_network(record), _hba_network(rule))
-    )
-
-
-def _hba_names_overlap(left, right):
-    if "replication" in (*left, *right) and not set(left) & set(right):
-        return False  # a word of its own in the column of databases, which `all` does not contain
-    vague = {"all", "sameuser", "samerole", "samegroup"}
-    if set(left) & set(right):
-        return True
-    return any(name in vague or name.startswith(("+", "/", "@")) for name in (*left, *right))
-
-
-def _hba_network(record):
-    address, netmask = record.get("address"), record.get("netmask")
-    try:
-        if netmask and ":" in netmask:
-            netmask = bin(int(ipaddress.ip_address(netmask))).count("1")
-        return ipaddress.ip_network(f"{address}/{netmask}" if netmask else address, strict=False)
-    except ValueError:
-        return None  # no address, a host name or a special word
-
-
-def _hba_addresses_overlap(left, right):
-    if left is None or right is None:
-        return True
-    return left.version == right.version and left.overlaps(right)
-
-
-def _hba_is_narrower(rule, record):
-    """Somebody's deliberate exception, such as a reject for one address, stays ahead."""
-    inner, outer = _hba_network(rule), _hba_network(record)
-    if inner is None or outer is None or inner.version != outer.version or not inner.subnet_of(outer):
-        return False
-    if not set(rule["database"]) <= set(_hba_names(record["database"])):
-        return False
-    return set(rule["user"]) <= set(_hba_names(record["user"])) and inner != outer
-
-
-def _replace_file(path, lines):
-    """Write a file next to the old one, give it the old one's owner, mode and label, and put it in its place."""
-    path = os.path.realpath(path)
-    old = os.stat(path)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".pg_hba.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chown(temporary, old.st_uid, old.st_gid)
-        shutil.copystat(path, temporary)
-        os.utime(temporary)
-        os.replace(temporary, path)
-    except OSError as err:
-        raise CommandExecutionError(f"Cannot write {path}: {err}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

@@ -446,7 +446,7 @@ def verified(name, settings):
             broken.append(str(error))
     if broken:
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(broken)}
-    ret["warnings"] = __salt__["immich_app.listens_everywhere"](settings, __salt__["immich_app.listening"]())
+    ret["warnings"] = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
     ret["warnings"] += __salt__["immich.backup_warnings"](settings)
     if not __salt__["immich_app.initialized"](settings):
         ret["warnings"].append(

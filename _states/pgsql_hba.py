@@ -1,15 +1,15 @@
 """
 Manage single records of a PostgreSQL server's pg_hba.conf, on the server's own host.
 
-Requires the execution module ``pgsql``; see there for ``connection``.
+Requires the execution module ``pgsql_hba``; see ``pgsql`` for ``connection``.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 
 def __virtual__():
-    if "pgsql.hba_get" not in __salt__:
-        return False, "pgsql_hba needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_hba.get" not in __salt__:
+        return False, "pgsql_hba needs the execution module pgsql_hba: is psycopg2 in Salt's Python?"
     return True
 
 
@@ -81,7 +81,7 @@ def absent(name, connection=None):
 def _managed(ret, name, record, connection):
     try:
         try:
-            current = __salt__["pgsql.hba_get"](name, record, connection)
+            current = __salt__["pgsql_hba.get"](name, record, connection)
         except CommandExecutionError as err:
             if not __opts__["test"] or getattr(err, "absent", None) != "server":
                 raise
@@ -104,11 +104,11 @@ def _managed(ret, name, record, connection):
             ret["changes"] = changes
             return ret
         if "record" in changes:
-            __salt__["pgsql.hba_set"](name, record, connection)
+            __salt__["pgsql_hba.set"](name, record, connection)
         else:
             __salt__["pgsql.reload"](connection)
         ret["changes"] = changes
-        if _changes(__salt__["pgsql.hba_get"](name, record, connection)):
+        if _changes(__salt__["pgsql_hba.get"](name, record, connection)):
             ret["result"] = False
             ret["comment"] = f"There were no errors, but the record {name} of pg_hba.conf is not as specified."
     except (CommandExecutionError, SaltInvocationError) as err:

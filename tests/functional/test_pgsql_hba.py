@@ -1,4 +1,4 @@
-"""`pgsql_hba`, and pg_hba.conf in `pgsql`, on the host's PostgreSQL."""
+"""`pgsql_hba`, execution module and states, on the host's PostgreSQL."""
 
 import os
 import shutil
@@ -261,8 +261,8 @@ def test_server_that_is_not_there(pg, testmode):
 
 def test_rules(pg):
     present(pg)
-    rule = pg.call.hba_rules()[-1]
+    rule = pg.call.hba_file()["rules"][-1]
     assert rule["file"] == str(HBA)
     assert {"type", "database", "user", "address", "netmask", "method", "error", "line"} <= set(rule)
     with pytest.raises(CommandExecutionError):
-        pg.call.hba_rules(connection={"host": "/run/nowhere"})
+        pg.call.hba_file(connection={"host": "/run/nowhere"})

@@ -7,7 +7,6 @@ host is in ``tests/functional/test_immich_settings.py``.
 
 import copy
 import importlib.util
-import ipaddress
 import json
 import re
 from pathlib import Path
@@ -38,11 +37,13 @@ class Settings:
         spec = importlib.util.spec_from_file_location("immich_settings", REPO / "_modules/immich_settings.py")
         self.module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.module)
-        self.module.__salt__ = {"cp.cache_files": lambda sources: [str(REPO / source[7:]) for source in sources]}
+        self.module.__salt__ = {
+            "cp.cache_files": lambda sources: [str(REPO / source[7:]) for source in sources],
+            "netns.listening": list,
+        }
         self.module.__grains__ = grains
         self.module.__context__ = {}
         self.module.__pillar__ = {}
-        self.module._listeners = list
         self.module._zone_on_host = lambda name: False
         self.module._systemd_understands = lambda schedule: "nonsense" not in schedule
 
@@ -813,38 +814,6 @@ def test_errors_of_a_mapping_that_is_a_password_hold_no_secret(subject):
 
 # What is read from the host
 
-PROC_NET_TCP = """\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   105        0 20001 1 0 100 0 0 10 0
-   1: 00000000:08EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 20002 1 0 100 0 0 10 0
-   2: 0100007F:08EC 0100007F:1538 01 00000000:00000000 00:00000000 00000000     0        0 20003 1 0 20 4 30 10 -1
-"""
-PROC_NET_TCP6 = """\
-  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when
-   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 0 0 0 0 20004
-   1: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 0 0 0 0 20005
-   2: 000080FE000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 0 0 0 0 20006
-"""
-
-
-def address(text):
-    return ipaddress.ip_address(text)
-
-
-def test_listeners_of_the_kernels_tables(subject):
-    # Taken from a little-endian machine; the column of the inode is the tenth in both.
-    ipv6 = PROC_NET_TCP6.replace(" 0 0 0 0 2", " 00:00000000 00000000 0 0 2")
-    assert subject.module._parsed_listeners(PROC_NET_TCP) == [
-        (address("127.0.0.1"), 5432, 20001),
-        (address("0.0.0.0"), 2283, 20002),
-    ]
-    assert subject.module._parsed_listeners(ipv6) == [
-        (address("::"), 8080, 20004),
-        (address("127.0.0.1"), 8081, 20005),
-        (address("fe80::1"), 8082, 20006),
-    ]
-
-
 CONMON = ["/usr/bin/conmon", "-n", "immich-server", "--exit-command"]
 
 
@@ -862,7 +831,10 @@ CONMON = ["/usr/bin/conmon", "-n", "immich-server", "--exit-command"]
     ),
 )
 def test_port_taken(subject, bound, listening, owner, message):
-    listeners = [(address(listening), 2283, 1), (address("0.0.0.0"), 80, 2)]
+    listeners = [
+        {"address": listening, "port": 2283, "inode": 1},
+        {"address": "0.0.0.0", "port": 80, "inode": 2},
+    ]
     found = list(subject.module._check_port_free(2283, bound, listeners, lambda inodes: owner))
     assert [text for _, text in found] == [] if message is None else message in found[0][1]
 

@@ -1,4 +1,4 @@
-"""What `pgsql` computes without a server: verifiers, values of settings, records of pg_hba.conf."""
+"""What `pgsql` computes without a server: verifiers and values of settings."""
 
 import pytest
 from hypothesis import given
@@ -78,28 +78,3 @@ def test_privileges():
     assert pgsql.normal_privileges({"x": ["ALL"]}, pgsql.SCHEMA_PRIVILEGES) == {"x": ["CREATE", "USAGE"]}
     with pytest.raises(SaltInvocationError, match=r"No such privilege: SELECT\."):
         pgsql.normal_privileges({"x": ["SELECT"]})
-
-
-RECORD = {"type": "host", "database": "a", "user": "u", "address": "10.0.0.0/8", "method": "md5"}
-
-
-@pytest.mark.parametrize(
-    ("changed", "line"),
-    (
-        ({}, "host  a  u  10.0.0.0/8  md5"),
-        ({"database": ["a", "b c"], "user": "+g"}, 'host  a,"b c"  +g  10.0.0.0/8  md5'),
-        ({"type": "local", "address": None, "options": {"map": "m"}}, "local  a  u  md5  map=m"),
-    ),
-)
-def test_record(changed, line):
-    assert pgsql._hba_line({**RECORD, **changed}) == line
-
-
-def test_record_with_an_unknown_key():
-    with pytest.raises(SaltInvocationError, match="adress"):
-        pgsql._hba_line({**RECORD, "adress": "x"})
-
-
-def test_networks_of_ipv6():
-    rule = {"address": "fd00::", "netmask": "ffff:ffff::"}
-    assert str(pgsql._hba_network(rule)) == "fd00::/32"

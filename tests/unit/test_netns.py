@@ -1,0 +1,39 @@
+"""What `netns` makes of the kernel's tables of sockets."""
+
+import socket
+
+import pytest
+
+from _modules import netns
+
+# Taken from a little-endian machine; the column of the inode is the tenth in both.
+PROC_NET_TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   105        0 20001 1 0 100 0 0 10 0
+   1: 00000000:08EB 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 20002 1 0 100 0 0 10 0
+   2: 0100007F:08EC 0100007F:1538 01 00000000:00000000 00:00000000 00000000     0        0 20003 1 0 20 4 30 10 -1
+"""
+PROC_NET_TCP6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when
+   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 0:0 0 0 0 20004
+   1: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 0:0 0 0 0 20005
+   2: 000080FE000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 0:0 0 0 0 20006
+"""
+
+
+def test_listeners_of_the_kernels_tables():
+    assert netns._listeners(PROC_NET_TCP) == [
+        {"address": "127.0.0.1", "port": 5432, "inode": 20001},
+        {"address": "0.0.0.0", "port": 2283, "inode": 20002},
+    ]
+    assert netns._listeners(PROC_NET_TCP6) == [
+        {"address": "::", "port": 8080, "inode": 20004},
+        {"address": "127.0.0.1", "port": 8081, "inode": 20005},
+        {"address": "fe80::1", "port": 8082, "inode": 20006},
+    ]
+
+
+@pytest.mark.parametrize(("family", "address"), ((socket.AF_INET, "127.0.0.7"), (socket.AF_INET6, "::1")))
+def test_listening_sockets_are_told_by_address(family, address):
+    with socket.create_server((address, 0), family=family) as server:
+        assert (address, server.getsockname()[1]) in [(each["address"], each["port"]) for each in netns.listening()]
