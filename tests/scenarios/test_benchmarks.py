@@ -41,4 +41,4 @@ def test_run_prints_its_figures_as_one_object():
     for tool in ("formula", "ansible", "core"):
         assert figures[f"converged_{tool}_containers_seconds"] == 0, tool
     assert figures["converged_formula_processes"]["podman"] > 0
-    assert figures["converged_formula_connections"] == {"postgres": 3, "valkey": 1}
+    assert figures["converged_formula_connections"] == {"postgres": 2, "valkey": 1}
