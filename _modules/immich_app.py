@@ -8,11 +8,19 @@ returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --o
 Sources of the rules: Immich's documentation of its environment variables, and what was measured with its server v3.0.3.
 """
 
+import fcntl
+import functools
 import hashlib
 import http.client
 import json
 import os
+import pty
+import re
 import runpy
+import select
+import struct
+import subprocess
+import termios
 import threading
 import time
 from pathlib import Path
@@ -52,6 +60,12 @@ for target; do
   case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
 done
 """
+# Podman's progress bar of a layer; see the function `pulled`.
+PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
+UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
+PULL_TIMEOUT = 3600
+# Of what a long operation tells.
+SECONDS_BETWEEN_LINES = 10
 
 
 def __virtual__():
@@ -89,6 +103,7 @@ def project(settings, vector_extension):
         "secrets": {name: {"file": f"./secrets/{name}"} for name in ("db_password", "redis_password")},
         # For immich-stack, the program that runs the project.
         "x-immich-stack": {
+            "compose": settings["lookup"]["podman"]["compose_command"],
             "main": SERVER,
             "ping": f"{server_url(settings)}/api/server/ping",
             "timeout": settings["service"]["start_timeout"],
@@ -341,7 +356,7 @@ def unit(settings):
     """
     parts = ["server", "machine_learning"] if settings["machine_learning"]["enabled"] else ["server"]
     return {
-        "directory": settings["project_dir"],
+        "directory": unit_word(settings["project_dir"]),
         "program": PROGRAM,
         "after": _after(settings),
         "mounts": [unit_path(path) for path in _mounts(settings)],
@@ -377,6 +392,22 @@ def unit_path(path):
         salt-call --local immich_app.unit_path "/srv/my photos"
     """
     return json.dumps(path, ensure_ascii=False).replace("%", "%%")
+
+
+def unit_word(text):
+    """
+    Return a word of a command as systemd's unit files want it: as ``unit_path`` does, and with ``$`` doubled.
+
+    text
+        The word.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.unit_word '/opt/my $projects'
+    """
+    return unit_path(text).replace("$", "$$")
 
 
 def _owner(user):
@@ -465,6 +496,8 @@ def pull(image):
     image
         Full reference.
 
+    How far it is, is told on the terminal and in the journal (``journalctl -t immich-apply``).
+
     Raises CommandExecutionError with the registry's answer.
 
     CLI Example:
@@ -473,7 +506,71 @@ def pull(image):
 
         salt-call --local immich_app.pull ghcr.io/immich-app/immich-server:v3.0.3
     """
-    _run(["podman", "pull", "--quiet", image], timeout=3600)
+    begin = told = time.monotonic()
+    _say(f"Pulling {image}")
+    terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    command = ["podman", "pull", image]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
+        os.close(inner)
+        said, blobs = "", {}
+        while (chunk := _read(terminal)) is not None:
+            said = (said + chunk)[-20000:]
+            blobs = pulled(said, blobs)
+            now = time.monotonic()
+            if now - begin > PULL_TIMEOUT:
+                process.kill()
+            elif now - told > SECONDS_BETWEEN_LINES:
+                told = now
+                _say(f"Pulling {image}: {_pull_line(blobs)}, {round(now - begin)} s")
+        os.close(terminal)
+    if process.returncode:
+        words = " ".join(re.sub(r"\x1b\[\w*|Copying (blob|config) [^\r\n]*", "", said).split())[-1500:]
+        raise CommandExecutionError(f"podman pull {image}, after {round(time.monotonic() - begin)} s: {words}")
+    _say(f"Pulled {image} in {round(time.monotonic() - begin)} s")
+
+
+def _read(terminal):
+    """What was written within a second, or None when the last writer has gone, which a terminal calls an error."""
+    try:
+        if not select.select([terminal], [], [], 1)[0]:
+            return ""
+        return os.read(terminal, 65536).decode(errors="replace") or None
+    except OSError:
+        return None
+
+
+def pulled(said, before=None):
+    """
+    Return how far Podman's progress bars are, as ``{blob: [bytes done, bytes]}``.
+
+    said
+        What Podman has written to a terminal last.
+
+    before
+        What this returned before: Podman shows no size any more of what is done. Default: nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.pulled 'Copying blob 173906380870 [=>---] 3.4MiB / 86.0MiB | 1.2 MiB/s'
+    """
+    blobs = dict(before or {})
+    for blob, done, done_unit, size, size_unit in PULL_BAR.findall(said):
+        blobs[blob] = [float(done) * UNITS[done_unit], float(size) * UNITS[size_unit]]
+    for blob in re.findall(r"Copying blob (\w+) done", said):
+        blobs[blob] = [blobs.get(blob, [0, 0])[1]] * 2
+    return blobs
+
+
+def _pull_line(blobs):
+    done, size = (sum(each[index] for each in blobs.values()) / 1024**2 for index in (0, 1))
+    return f"{done:.1f} of {size:.1f} MiB" if size else "asking the registry"
+
+
+def _say(text):
+    __utils__["immich_progress.say"](text, "immich-apply")
 
 
 def _run(command, **kwargs):
@@ -610,7 +707,8 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("daemon-reload")
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
-    pings = _Pings(f"{server_url(settings)}/api/server/ping", __context__.pop(STOPPED, None))
+    say = functools.partial(__utils__["immich_progress.say"], tag="immich-apply")
+    pings = _Pings(f"{server_url(settings)}/api/server/ping", __context__.pop(STOPPED, None), say)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -623,9 +721,10 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, url, last_good=None):
+    def __init__(self, url, last_good, say):
         super().__init__(daemon=True)
         self.url = url
+        self.say = say
         self.last_good = last_good
         self.failed = last_good is not None
         self.downtime = 0.0
@@ -633,6 +732,7 @@ class _Pings(threading.Thread):
         self.start()
 
     def run(self):
+        began = told = time.monotonic()
         while not self.done.is_set():
             good = _answers(self.url)
             now = time.monotonic()
@@ -640,6 +740,9 @@ class _Pings(threading.Thread):
                 self.downtime += now - self.last_good
             self.last_good = now if good else self.last_good
             self.failed = not good
+            if self.failed and now - told > SECONDS_BETWEEN_LINES:
+                told = now
+                self.say(f"Waiting for Immich: {self.url} does not answer yet, {round(now - began)} s")
             self.done.wait(PING_INTERVAL)
 
     def stop(self, patience):

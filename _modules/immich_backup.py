@@ -113,7 +113,8 @@ def _show(status, began):
     if not sys.stderr.isatty() or status.get("state") != "running" or status["time"] < began:
         return False
     done, expected = (f"{status[key] / 1e6:.1f} MB" for key in ("done", "expected"))
-    sys.stderr.write(f"\r\x1b[KBackup, {status['phase']}: {done} of about {expected}, {status['seconds']} s ")
+    seconds = round(time.time() - began)
+    sys.stderr.write(f"\r\x1b[KBackup, {status['phase']}: {done} of about {expected}, {seconds} s ")
     sys.stderr.flush()
     return True
 

@@ -13,6 +13,7 @@ to connect), so that a service that hangs costs no more than the time that was g
 Sources of the rules: Immich's documentation, and what was measured with its server v3.0.3.
 """
 
+import calendar
 import importlib.util
 import json
 import os
@@ -64,6 +65,8 @@ CPU_FLAGS = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
 NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lustre|davfs|fuse\..*")
 GIB = 1024**3
 BACKUP_HOURS = 48
+# Whoever works for longer than that, in seconds, may hang.
+LONGEST_WORK = 12 * 3600
 
 # What stands in Immich's log or in the unit's status, and what mends it. The first that is found counts.
 MESSAGES = (
@@ -625,10 +628,25 @@ def _service(part):
             status = _call("systemd_unit.status", f"{unit}.service")
             if status["active"] != "active":
                 seen = f"{unit} is {status['active']} {status['text']}".strip()
-                rows.append((FAILED, seen, f"systemctl start {unit} || journalctl -n 20 -u {unit}"))
+                start = f"systemctl start {unit} || journalctl -n 20 -u {unit}"
+                rows.append(_acl_file_row(unit, here) if _acl_file_gone(part, here) else (FAILED, seen, start))
         return rows or [(OK, f"{', '.join(here[part]['units'])} is active")]
 
     return check
+
+
+def _acl_file_gone(part, here):
+    settings = here["settings"]
+    return part == "valkey" and settings and not os.path.exists(settings["lookup"]["valkey"]["acl_file"])
+
+
+def _acl_file_row(unit, here):
+    """Valkey does not start without it, and an apply needs Valkey: an empty one holds until that has written it."""
+    valkey = here["settings"]["lookup"]["valkey"]
+    path = valkey["acl_file"]
+    made = f"install -o {valkey['user']} -g {valkey['group']} -m 0640 /dev/null {path}"
+    again = f"systemctl reset-failed {unit}; systemctl start {unit} && salt-call state.apply immich"
+    return FAILED, f"{unit} does not start without its ACL file, and {path} is gone", f"{made}; {again}"
 
 
 def _postgres_answers(here):
@@ -738,6 +756,40 @@ def _file_system(path, mountinfo):
     return best[1]
 
 
+def _leftovers(here):
+    """What restores have left, and an update that was interrupted: not while somebody is at work."""
+    settings = _settings_of(here)
+    left = _call("immich.restore_leftovers", settings)
+    working = "immich_lock.under_way" in __utils__ and __utils__["immich_lock.under_way"]()
+    if working:
+        return [_working_row(working, time.time())]
+    rows = [_killed_row(left)] if left["drop"] or left["keep"] or left["record"] else []
+    where = "" if settings["postgres"]["managed"] else f" connection='{json.dumps(settings['postgres']['connection'])}'"
+    for name in left["kept"]:
+        seen = f"{name} is the database that Immich had before a restore, and takes its room"
+        rows.append((WARNING, seen, f"when nobody needs it any more: salt-call pgsql.database_drop {name}{where}"))
+    update = _call("immich_update.unfinished", settings)
+    if update:
+        seen = f"the update from {update['from']} to {update['to']} has not come to its end"
+        rows.append((WARNING, seen, "salt-call state.apply immich"))
+    return rows or [(OK, "nothing is left of restores and updates")]
+
+
+def _working_row(holder, now):
+    """A lock needs no mending: it goes with the process that holds it. But that may hang."""
+    seen = f"{holder.get('what', 'something')} under way since {holder.get('since', 'a moment ago')}"
+    began = holder.get("since") and calendar.timegm(time.strptime(holder["since"], "%Y-%m-%dT%H:%M:%SZ"))
+    if began and now - began > LONGEST_WORK:
+        pid = holder["pid"]
+        return WARNING, f"{seen}, by process {pid}", f"see what it waits for: ps -fp {pid}; if it hangs: kill {pid}"
+    return OK, seen
+
+
+def _killed_row(left):
+    names = ", ".join((*left["drop"], *left["keep"])) or "a record in pg_hba.conf"
+    return WARNING, f"a restore or drill that was killed has left {names}", "salt-call immich.restore_recover"
+
+
 def _valkey(here):
     return [{**login, "timeout": 2} for login in _call("immich_valkey.logins", _settings_of(here))]
 
@@ -772,8 +824,13 @@ def _compose_file(here):
 
 def _version(here):
     image = _compose_of(here)["services"].get(SERVER, {}).get("image", "")
-    wanted = _settings_of(here)["version"]
-    refused = _call("immich_update.why_not", *(_call("immich_update.version", each) for each in (image, wanted)))
+    settings = _settings_of(here)
+    try:
+        asked = {**settings, "postgres": {**settings["postgres"], "connection": _postgres(here)}}
+        refused = _call("immich_update.plan", asked).get("refusal")
+    except CommandExecutionError:  # PostgreSQL is away, which stands above: the compose file knows less, but something
+        versions = (_call("immich_update.version", each) for each in (image, settings["server"]["image"]))
+        refused = _call("immich_update.why_not", *versions)
     if refused:
         return [(FAILED, refused, f"immich:version: {re.search('[Ss]et (v[0-9.]+[0-9])', refused).group(1)}")]
     return [(OK, image.rpartition(":")[2])]
@@ -1009,6 +1066,7 @@ GROUPS = (
         Check("database", _database, False),
         Check("PostgreSQL's address", _listens("postgres", "immich.postgres"), False),
         Check("database storage", _database_storage, False),
+        Check("leftovers", _leftovers, False),
     ),
     (
         Check("Valkey service", _service("valkey"), True),

@@ -21,11 +21,11 @@ On Salt's command line this module is ``immich``, together with others of that n
 """
 
 import contextlib
+import functools
 import os
 import re
 import shutil
 import sys
-import syslog
 import time
 
 import salt.utils.data
@@ -200,7 +200,7 @@ def restore_drill_plan(settings):
     words += ["--local"] if __opts__["file_client"] == "local" else []
     unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
     return {
-        "command": " ".join(map(__salt__["immich_app.unit_path"], [*words, "immich.restore_drill"])),
+        "command": " ".join(map(__salt__["immich_app.unit_word"], [*words, "immich.restore_drill"])),
         "after": [f"{name}.service" for name in sorted({unit, service})] if settings["postgres"]["managed"] else [],
         "on_failure": bool(settings["backup"]["on_failure"]),
         "files": DRILL_FILES,
@@ -209,6 +209,31 @@ def restore_drill_plan(settings):
 
 # What a killed restore leaves, and what becomes of it.
 KINDS_LEFT = {"drop": HALVES, "keep": ("before",)}
+
+
+def restore_leftovers(settings):
+    """
+    Return what restores have left beside Immich's database, as names of databases and whether a record is left.
+
+    ``{"drop": [halves of killed ones], "keep": [what Immich used before a killed one], "kept": [what a person may
+    drop], "record": whether pg_hba.conf still lets Immich's role in for a restore}``. While a restore is at work, it
+    is not over, and its databases stand there too.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    Raises ``CommandExecutionError`` if PostgreSQL does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich.restore_leftovers "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    """
+    left = _leftovers(settings, (*HALVES, "before", "kept"))
+    kinds = {**KINDS_LEFT, "kept": ("kept",)}
+    names = {kind: [name for name, of in left.items() if of in each] for kind, each in kinds.items()}
+    return {**names, "record": _record_left(settings)}
 
 
 # -- what is refused before anything changes ---------------------------------------------------------------
@@ -414,7 +439,7 @@ def _fill(settings, path, contents, name):
     _say(f"Creating the database {name}")
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
     with _let_in(settings, name):
-        __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), _doing)
+        __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), _doing())
         _say("Counting rows, collecting statistics")
         counts = __salt__["pgsql.row_counts"](name, owner)
         __salt__["pgsql.analyze"](name, owner)
@@ -511,11 +536,11 @@ def _beside(database, kind):
     return f"{database}_{kind}_{time.strftime(STAMP, time.gmtime())}"
 
 
-def _leftovers(settings):
-    """Databases of restores that were killed: ``{name: kind}``."""
+def _leftovers(settings, of=(*HALVES, "before")):
+    """Databases of restores, by default of those that were killed: ``{name: kind}``."""
     database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
     names = __salt__["pgsql.database_list"](connection)
-    kinds = "|".join((*HALVES, "before"))
+    kinds = "|".join(of)
     found = {name: re.fullmatch(rf"{re.escape(database)}_({kinds})_\d{{8}}T\d{{6}}Z", name) for name in names}
     return {name: match[1] for name, match in found.items() if match}
 
@@ -529,8 +554,13 @@ def _clear(settings):
         else:
             kept = _leave(name, True, connection)
             _say(f"Keeping {name}, which Immich used before a restore that was killed, as {kept}")
-    if settings["postgres"]["managed"] and __salt__["pgsql_hba.get"](HBA_NAME, connection=connection)["lines"]:
+    if _record_left(settings):
         __salt__["pgsql_hba.set"](HBA_NAME, connection=connection)
+
+
+def _record_left(settings):
+    connection = settings["postgres"]["connection"]
+    return bool(settings["postgres"]["managed"] and __salt__["pgsql_hba.get"](HBA_NAME, connection=connection)["lines"])
 
 
 def _drop(name, connection):
@@ -589,16 +619,17 @@ def _systemctl(verb, *options):
 
 
 def _say(text):
-    """Tell the journal, and who sits at the terminal."""
-    syslog.openlog("immich-restore", 0, syslog.LOG_USER)
-    syslog.syslog(text)
-    if sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
+    _teller()(text)
+
+
+def _teller():
+    """What tells, for another thread to take along: in that, Salt's dunders are empty."""
+    return functools.partial(__utils__["immich_progress.say"], tag="immich-restore")
 
 
 def _progress(verb, path):
     """A function that tells now and then how far something is, given the bytes done."""
-    size, begin = os.path.getsize(path), time.monotonic()
+    say, size, begin = _teller(), os.path.getsize(path), time.monotonic()
     told = [begin]
 
     def tell(done):
@@ -606,15 +637,20 @@ def _progress(verb, path):
         if now - told[0] < SECONDS_BETWEEN_LINES:
             return
         told[0] = now
-        _say(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {round(now - begin)} s")
+        say(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {round(now - begin)} s")
 
     return tell
 
 
-def _doing(what):
-    """Of what pg_restore says it does, what may take long after the last byte was read."""
-    if what.startswith("creating INDEX"):
-        _say(f"Restoring: {what}")
+def _doing():
+    """A function that tells, of what pg_restore says it does, what may take long after the last byte was read."""
+    say = _teller()
+
+    def tell(what):
+        if what.startswith("creating INDEX"):
+            say(f"Restoring: {what}")
+
+    return tell
 
 
 def _megabytes(number):

@@ -187,7 +187,7 @@ def plan(settings):
 
         salt-call --local immich_update.plan "$SETTINGS"
     """
-    image, record = settings["server"]["image"], _record(settings)
+    image, record = settings["server"]["image"], unfinished(settings)
     before = installed_image(settings)
     stays = before is not None and _tag(before) == _tag(image)
     if stays and not record:
@@ -243,18 +243,34 @@ def pending(settings):
 
         salt-call --local immich_update.pending "$SETTINGS"
     """
-    record = _record(settings)
+    record = unfinished(settings)
     return record if record and record["image"] == settings["server"]["image"] else None
 
 
-def _record(settings):
+def unfinished(settings):
+    """
+    Return the record of an update that has not come to its end, to whatever version, or None.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.unfinished "$SETTINGS"
+    """
     path = _record_file(settings)
     return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
 
 
-def begin():
+def begin(what="update"):
     """
-    Take the lock of backup, restore and update, until :py:func:`finish`, :py:func:`roll_back` or the end of the run.
+    Take the lock of backup, restore, update and removal, until :py:func:`finish`, :py:func:`roll_back` or the end of
+    the run.
+
+    what
+        What is begun, in a word for whoever comes meanwhile. Default: ``update``.
 
     Raises BlockingIOError with a sentence that says who has it.
 
@@ -266,8 +282,24 @@ def begin():
     """
     if LOCK not in __context__:
         held = contextlib.ExitStack()
-        held.enter_context(__utils__["immich_lock.held"]("update"))
+        held.enter_context(__utils__["immich_lock.held"](what))
         __context__[LOCK] = held
+
+
+def restore_under_way():
+    """
+    Return a sentence that says which restore is at work on this host, or None.
+
+    Whoever starts Immich meanwhile has it write into a database that is about to be replaced.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.restore_under_way
+    """
+    holder = __utils__["immich_lock.under_way"]()
+    return __utils__["immich_lock.sentence"](holder) if holder and holder["what"] == "restore" else None
 
 
 def _end():
@@ -293,7 +325,7 @@ def prepare(settings):
     due = plan(settings)
     compose = _compose_file(settings)
     noted = database(settings)
-    record = _changed_by(_record(settings), noted) or {
+    record = _changed_by(unfinished(settings), noted) or {
         "from": due["from"],
         "backup": __salt__["immich.backup"]()["path"] if due["backup"] else None,
         "migrations": noted["migrations"],

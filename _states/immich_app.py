@@ -159,6 +159,33 @@ def _compose(settings):
     return __salt__["immich_app.project_yaml"](settings, vector)
 
 
+def alone(name):
+    """
+    Make sure that no backup, restore or update is at work on this host, and that none begins before this run has ended.
+
+    name
+        What the state is about, for the output.
+
+    .. code-block:: yaml
+
+        No backup, restore or update is under way:
+          immich_app.alone:
+            - order: first
+            - failhard: true
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing else is under way"}
+    try:
+        if not __opts__["test"]:
+            __salt__["immich_update.begin"]("removal")
+            return ret
+    except BlockingIOError as error:
+        return {**ret, "result": False, "comment": f"{error} Nothing was changed"}
+    holder = __utils__["immich_lock.under_way"]()
+    if holder:
+        return {**ret, "result": False, "comment": f"{__utils__['immich_lock.sentence'](holder)} Nothing was changed"}
+    return ret
+
+
 def stopped_for_changes(name, settings):
     """
     Make sure that Immich does not run while that changes which it cannot see change: its network, or PostgreSQL's
@@ -252,6 +279,9 @@ def running(name, settings):
         ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
         if not ret["changes"] or __opts__["test"]:
             return _told(ret, name, settings)
+        restore = __salt__["immich_update.restore_under_way"]()
+        if restore:  # begun since this run has looked
+            return {**ret, "result": False, "changes": {}, "comment": restore}
         downtime = __salt__["immich_app.bring_up"](name, settings)
         if downtime is not None:
             ret["changes"][DOWNTIME] = {"old": None, "new": f"{downtime} s"}
@@ -379,6 +409,39 @@ def dead(name, directory):
     except CommandExecutionError as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return ret
+
+
+def data_absent(name):
+    """
+    Make sure that a directory and all data in it are gone. A dry run says how much that is.
+
+    name
+        Absolute path.
+
+    .. code-block:: yaml
+
+        The backups are deleted, as immich:clean:delete_backups says:
+          immich_app.data_absent:
+            - name: /var/backups/immich
+    """
+    if not os.path.isdir(name):
+        return __states__["file.absent"](name)
+    lost = _amount(name)
+    if __opts__["test"]:
+        changes = {name: {"old": lost, "new": None}}
+        return {"name": name, "changes": changes, "result": None, "comment": f"{name} would be deleted, with {lost}"}
+    ret = __states__["file.absent"](name)
+    if ret["result"]:
+        ret.update(changes={name: {"old": lost, "new": None}}, comment=f"{name} was deleted, with {lost}")
+    return ret
+
+
+def _amount(directory):
+    files = size = 0
+    for folder, _, names in os.walk(directory):
+        files += len(names)
+        size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
+    return f"{files} files of {size / 1024**2:.1f} MiB"
 
 
 def units_absent(name, files):

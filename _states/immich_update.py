@@ -21,7 +21,7 @@ def possible(name, settings):
     """
     Say whether Immich can go from the version that is there to the one that the pillar asks for. Changes nothing.
 
-    Fails for an older version, and for one that wants a stop at another on the way.
+    Fails for an older version, for one that wants a stop at another on the way, and during a restore.
 
     name
         What the state is about, for the output.
@@ -36,6 +36,9 @@ def possible(name, settings):
             - settings: {{ settings | json }}
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
+    restore = __salt__["immich_update.restore_under_way"]()
+    if restore:
+        return {**ret, "result": False, "comment": f"{restore} Nothing was changed"}
     try:
         plan = __salt__["immich_update.plan"](settings)
     except CommandExecutionError as error:

@@ -1,6 +1,6 @@
 """
-The lock that keeps two of backup, restore and update from running at once
-===========================================================================
+The lock that keeps two of backup, restore, update and removal from running at once
+====================================================================================
 
 A file that its holder has locked with flock(2), so that the kernel takes the lock away when the holder dies. What
 stands in it says who that is. Needs nothing but Python: the programs on the host use this file too.
@@ -14,6 +14,8 @@ import threading
 import time
 
 PATH = "/run/immich-formula/lock"
+# Seconds. Whoever only looks who has the lock, see `under_way`, has it himself for an instant.
+MOMENT = 0.2
 # A holder writes who it is right after it has taken the lock; this long it may take, in seconds.
 PATIENCE = 5
 
@@ -46,10 +48,10 @@ def held(what, lend=False, borrow=False, path=PATH):
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+", encoding="utf-8") as file:
         own = {"what": what, "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "pid": os.getpid()}
         holder = None
-        if not _locked(file):
+        if not _locked(file, MOMENT):
             holder = _holder(file)
             if holder.get("pid") != os.getpid() and not (borrow and holder.get("lent")):
-                raise BlockingIOError(_sentence(holder))
+                raise BlockingIOError(sentence(holder))
         if holder and holder["pid"] != os.getpid():
             threading.Thread(target=_take_over, args=(path, own), daemon=True).start()
             yield holder["what"]
@@ -61,12 +63,40 @@ def held(what, lend=False, borrow=False, path=PATH):
             _write(file, holder or {})
 
 
-def _locked(file):
+def under_way(path=PATH):
+    """
+    Return who else holds the lock, ``{"what": …, "since": ISO 8601 in UTC, "pid": …}``, or ``None``.
+
+    path
+        The file. Defaults to the one that all of the formula use.
+
+    .. code-block:: python
+
+        if __utils__["immich_lock.under_way"]():
+            ...
+    """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "r+", encoding="utf-8") as file:
+        if _locked(file):  # let go again with the file
+            return None
+        holder = _holder(file)
+    return holder if holder.get("pid") != os.getpid() else None
+
+
+def _locked(file, patience=0.0):
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+        else:
+            return True
+        time.sleep(0.01)
 
 
 def _take_over(path, own):
@@ -94,9 +124,15 @@ def _holder(file):
     return {}
 
 
-def _sentence(holder):
+def sentence(holder):
+    """
+    Return what a person is told of a holder of the lock.
+
+    holder
+        What :py:func:`under_way` returns.
+    """
     if not holder:
-        return "Another backup, restore or update is under way. Try again when it has ended."
+        return "Another backup, restore, update or removal is under way. Try again when it has ended."
     return (
         f"{holder['what'].capitalize()} under way since {holder['since']} (process {holder['pid']}). Try again when it "
         "has ended."

@@ -8,7 +8,7 @@
 Immich is stopped and disabled:
   immich_app.dead:
     - name: immich.service
-    - directory: {{ settings.project_dir }}
+    - directory: {{ settings.project_dir | json }}
 
 Immich's unit is absent:
   immich_app.units_absent:
@@ -24,7 +24,7 @@ The program that runs Immich's containers is absent:
 
 Immich's project directory is absent:
   file.absent:
-    - name: {{ settings.project_dir }}
+    - name: {{ settings.project_dir | json }}
     - require:
       - Immich is stopped and disabled
 
@@ -32,7 +32,7 @@ Immich's project directory is absent:
 {%-     if settings.clean["delete_" ~ what] == path %}
 
 Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says:
-  file.absent:
+  immich_app.data_absent:
     - name: {{ path | json }}
     - require:
       - Immich is stopped and disabled

@@ -35,9 +35,9 @@ A restart of nftables keeps the gateway's firewall:
 
 {%- for service in gateway.services %}
 
-{{ service }} starts after the gateway:
+{{ (service ~ " starts after the gateway") | json }}:
   file.managed:
-    - name: /etc/systemd/system/{{ service }}.service.d/immich-gateway.conf
+    - name: {{ ("/etc/systemd/system/" ~ service ~ ".service.d/immich-gateway.conf") | json }}
     - source: salt://immich/gateway/files/service.conf.j2
     - template: jinja
     - context: {{ context | json }}

@@ -1,11 +1,13 @@
 """Backups on a deployed host: the unit, its timer and Salt's functions, and what may happen to them in the middle."""
 
 import json
+import re
 
 import pytest
 
+from tests.host.cache import run
 from tests.host.machine import HostError
-from tests.scenarios.conftest import get, pillar_with, post
+from tests.scenarios.conftest import get, on_terminal, pillar_with, post
 from tests.scenarios.test_changes import applied
 
 DIRECTORY = "/var/backups/immich"
@@ -199,6 +201,101 @@ def test_a_missing_mount_is_told(host):
         assert f"mount {DIRECTORY}" in refused[0]["comment"]
     finally:
         host.run("sed -i '$d' /etc/fstab; systemctl daemon-reload")
+
+
+def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host):
+    far = r"[\d.]+ MB of about [\d.]+ MB, \d+ s"
+    host.run(f"journalctl --rotate; {LOCK}")
+    host.wait_for(f"{LOCKED} | grep -q 1")
+    host.run(f"(sleep 15; {RELEASE}) >/dev/null 2>&1 &")
+    seen = on_terminal(host, "salt-call --local immich.backup")
+    assert re.search(f"Backup, dumping: {far}", seen), seen
+    assert seen.count("Backup, dumping") > 20
+    journal = host.out("journalctl -u immich-backup -o cat")
+    assert re.search(r"Dumping: \S+ \w+ of about \S+ \w+, 1\d\.\d s", journal), journal
+    assert re.search(r"Dumped \S+ kB in 1\d\.\d s. Reading it back", journal), journal
+
+
+# The program as it is, but it stops itself at a step: that is what Python tells its audit hooks about the directory of
+# the backups, or about a program that is started.
+STOPPING = """
+import importlib.machinery, importlib.util, os, signal, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, "/usr/local/lib/immich-formula")
+loader = importlib.machinery.SourceFileLoader("program", "/usr/local/lib/immich-formula/immich-backup")
+program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
+loader.exec_module(program)
+steps, last = 0, int(sys.argv[1])
+def hook(event, arguments):
+    global steps
+    told = event in ("subprocess.Popen", "open", "os.rename", "os.remove", "os.chmod", "os.listdir", "os.scandir")
+    if told and (event == "subprocess.Popen" or "/var/backups/immich" in str(arguments)):
+        steps += 1
+        if steps == last:
+            os.kill(os.getpid(), signal.SIGSTOP)
+sys.addaudithook(hook)
+sys.argv[1:] = ["run"]
+sys.exit(program.main())
+"""
+# Cuts the power of the disk at each step in turn, and prints what is there when the disk is back. A file system that is
+# shut down so (EXT4_IOC_SHUTDOWN without flushing the log, in the kernel's fs/ext4/ext4.h) loses what was not written.
+CUTTING = """
+import fcntl, json, os, signal, struct, subprocess, sys
+directory, image = "/var/backups/immich", "/srv/disk.img"
+def cut(step):
+    run = subprocess.Popen(["/usr/bin/python3", "/root/stopping.py", str(step)], start_new_session=True)
+    if not os.WIFSTOPPED(os.waitpid(run.pid, os.WUNTRACED)[1]):
+        return False
+    disk = os.open(directory, os.O_RDONLY)
+    fcntl.ioctl(disk, 0x8004587D, struct.pack("I", 2))
+    os.close(disk)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    return True
+step, there = 1, []
+while cut(step):
+    subprocess.run(["umount", directory], check=True)
+    subprocess.run(["mount", "-o", "loop", image, directory], check=True)
+    command = ["/usr/local/lib/immich-formula/immich-backup", "list", "--verify"]
+    there.append(json.loads(subprocess.run(command, capture_output=True, check=True).stdout))
+    step += 1
+print(json.dumps(there))
+"""
+
+
+@pytest.mark.long
+def test_a_power_cut_at_any_moment_leaves_no_half_file_that_looks_whole(own_host):
+    host = own_host
+    host.run("for i in $(seq 0 15); do mknod /dev/loop$i b 7 $i || true; done; mknod /dev/loop-control c 10 237")
+    # The hosts have no mkfs.
+    image = host.root / "srv/disk.img"
+    run("truncate", "--size=64M", image)
+    run("mkfs.ext4", "-q", image)
+    host.run(f"mount -o loop /srv/disk.img {DIRECTORY} && chown postgres {DIRECTORY} && chmod 700 {DIRECTORY}")
+    first = host.salt("immich.backup")
+    host.write("/root/stopping.py", STOPPING)
+    host.write("/root/cutting.py", CUTTING)
+    after = json.loads(host.out("python3 /root/cutting.py", timeout=600).splitlines()[-1])
+    assert len(after) > 15
+    for step, there in enumerate(after, 1):
+        assert {backup["verified"] for backup in there} == {"ok"}, step
+        assert first["name"] in [backup["name"] for backup in there], step
+    assert len(after[-1]) > len(after[0]), "no step lies behind the renaming"
+    # The whole host, in the middle of one.
+    in_the_middle(host)
+    host.crash()
+    host.boot()
+    host.run(
+        f"mknod /dev/loop0 b 7 0; mknod /dev/loop-control c 10 237; mount -o loop /srv/disk.img {DIRECTORY}",
+        check=False,
+    )
+    host.wait_for("systemctl is-active postgresql@17-main", 60)
+    left = host.salt("immich.backups", "verify=True")
+    assert {backup["verified"] for backup in left} == {"ok"}
+    made = host.salt("immich.backup")
+    assert files(host) - {"lost+found"} == {
+        f"{name}{end}" for name in {made["name"], *(each["name"] for each in left)} for end in ("", ".sha256")
+    }
 
 
 def test_two_at_once_are_one_and_a_refusal(host):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.scenarios.conftest import PRINTABLE, changed, get, pillar_with, post
+from tests.scenarios.conftest import PRINTABLE, changed, foreign_connections, get, pillar_with, post
 from tests.scenarios.test_service import ids
 
 
@@ -181,3 +181,12 @@ def test_settings_of_the_server_reach_its_container(own_host):
     assert host.out(f"{inside} id -u") == "2000"
     assert host.out(f"{inside} printenv IMMICH_LOG_LEVEL TZ") == "debug\nEurope/Paris"
     assert host.out("stat -c '%u %a' /opt/podman/immich/secrets/db_password") == "2000 400"
+
+
+def test_no_connection_stays_open(host):
+    for pillar in ({"postgres": {"password": PRINTABLE + "x"}}, {}):
+        host.pillar(pillar_with(**pillar))
+        host.apply()
+        assert foreign_connections(host) == []
+    host.salt("immich.doctor")
+    assert foreign_connections(host) == []

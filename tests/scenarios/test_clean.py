@@ -1,5 +1,9 @@
 """`immich.clean` removes what the formula made and keeps what a person would miss."""
 
+import re
+
+import pytest
+
 from tests.scenarios.conftest import PASSWORDS, changed, get, pillar_with, post
 from tests.scenarios.test_backup import listed
 
@@ -54,13 +58,63 @@ def test_clean_deletes_data_only_when_told_by_name(own_host):
     doomed = ("/srv/immich/upload", "/var/backups/immich")
     meant = {"delete_database": "immich", "delete_uploads": doomed[0], "delete_backups": doomed[1]}
     host.pillar(pillar_with(clean=meant))
-    planned = changed(host.apply("immich.clean", test=True))
-    assert [path for path in doomed if path not in str(planned)] == []
+    post(host, "/standin/assets")
+    host.salt("immich.backup")
+    plan = "\n".join(state["comment"] for state in host.apply("immich.clean", test=True))
+    for path in doomed:
+        assert re.search(rf"{path} would be deleted, with [1-9]\d* files of [\d.]+ MiB", plan), plan
+    assert re.search(r"Database immich would be dropped, with \d+ \wB of data", plan), plan
     host.run(f"test -d {doomed[0]} && test -d {doomed[1]}")
     host.apply("immich.clean")
     assert host.run(f"test -e {doomed[0]} || test -e {doomed[1]}", check=False).returncode != 0
     assert host.run("test -d /srv/immich/model-cache", check=False).returncode == 0
     assert host.out(f"{PSQL} \"select count(*) from pg_database where datname = 'immich'\"") == "0"
+
+
+HOLDING = """
+import sys, time
+sys.path.insert(0, "/srv/formula/_utils")
+import immich_lock
+with immich_lock.held("restore"):
+    time.sleep(86400)
+"""
+
+
+def test_nothing_is_removed_beneath_a_restore(host):
+    host.run(f"systemd-run --quiet --unit=t-restore /usr/bin/python3 -c '{HOLDING}'")
+    try:
+        host.wait_for("grep -q restore /run/immich-formula/lock")
+        for component in COMPONENTS:
+            for test in (True, False):
+                states = host.apply(f"{component}clean", test=test, check=False)
+                assert states[0]["result"] is False, component
+                assert "Restore under way since" in states[0]["comment"], component
+                # A dry run tells beside that what would go.
+                assert test or changed(states) == {}, component
+        # Nor is Immich started on a database that is about to be replaced.
+        host.run("systemctl stop immich")
+        failed = [state for state in host.apply(check=False) if state["result"] is False]
+        assert "Restore under way since" in failed[0]["comment"]
+        assert host.out("systemctl is-active immich", check=False) == "inactive"
+    finally:
+        host.run("systemctl stop t-restore")
+    host.apply()
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+COMPONENTS = ("immich.", *(f"immich.{name}." for name in ("backup", "app", "valkey", "postgres", "gateway", "podman")))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_a_component_is_removed_as_planned_and_comes_back(host, component):
+    planned = {state["id"] for state in host.apply(f"{component}clean", test=True) if state["result"] is None}
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert set(changed(host.apply(f"{component}clean"))) == planned != set()
+    assert changed(host.apply(f"{component}clean")) == {}
+    host.apply()
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert changed(host.apply()) == {}
 
 
 def test_components_clean_alone(own_host):

@@ -166,6 +166,9 @@ FAULTS = {
         "Valkey user", f"{VALKEY} ACL SETUSER immich resetpass '>another-one'", "password of the ACL user"
     ),
     "Valkey rules without channels": fault("Valkey user", f"{VALKEY} ACL SETUSER immich resetchannels", "SUBSCRIBE"),
+    "Valkey's ACL file gone": fault(
+        "Valkey service", "rm /etc/valkey/users.acl; systemctl restart valkey-server || true", "users.acl is gone"
+    ),
     "Valkey user gone": fault("Valkey user", f"{VALKEY} ACL DELUSER immich", "no ACL user immich"),
     # The application
     "machine learning on ::": fault(
@@ -179,7 +182,23 @@ FAULTS = {
         "REDIS_HOSTNAME",
     ),
     "compose file broken": fault("compose file", f"echo '{{{{ broken' >{COMPOSE}", "not the one that Salt wrote"),
+    # Named by the log as NOAUTH: it is looked for below.
+    "no password for Valkey": fault(
+        "compose file",
+        f"sed -i '/REDIS_PASSWORD_FILE/d; /REDIS_USERNAME/d' {COMPOSE}; systemctl restart --no-block immich;"
+        " until journalctl -u immich -n 100 -o cat | grep -q NOAUTH; do sleep 0.5; done",
+        "REDIS_PASSWORD_FILE",
+    ),
     "downgrade": fault("version", "", "is older than", pillar={"version": "v3.0.2"}),
+    "upgrade past the stop": fault(
+        "version",
+        f"{PSQL} \"UPDATE version_history SET version = '1.131.3'\"",
+        "Immich cannot go to v3.0.4 at once",
+        undo=f"{PSQL} \"UPDATE version_history SET version = '3.0.3'\"",
+        pillar={"version": "v3.0.4"},
+        mends=False,
+    ),
+    "password file empty": fault("secrets", ": >/opt/podman/immich/secrets/redis_password", "missing or empty"),
     "password file changed": fault("secrets", "printf another >/opt/podman/immich/secrets/db_password", "db_password"),
     "password file not readable": fault(
         "secrets", "chown 4242 /opt/podman/immich/secrets/redis_password", "cannot be read"
@@ -202,6 +221,24 @@ FAULTS = {
         "ENOTFOUND host.containers.internal",
     ),
     # Backups
+    "restore killed": fault(
+        "leftovers",
+        "runuser -u postgres -- createdb immich_restore_20260101T000000Z",
+        "has left immich_restore_20260101T000000Z",
+    ),
+    "database kept": fault(
+        "leftovers",
+        "runuser -u postgres -- createdb immich_kept_20260101T000000Z",
+        "immich_kept_20260101T000000Z is the database that Immich had",
+        undo="runuser -u postgres -- dropdb immich_kept_20260101T000000Z",
+        mends=False,
+    ),
+    "update interrupted": fault(
+        "leftovers",
+        """echo '{"from": "v3.0.3", "to": "v3.0.4", "image": "x:v3.0.4", "migrations": [], "compose": null,'"""
+        """' "backup": null}' >/opt/podman/immich/update.json""",
+        "the update from v3.0.3 to v3.0.4 has not come to its end",
+    ),
     "backup failed": fault(
         "backups",
         f"mkdir -p {BACKUP_UNIT}; printf '[Service]\\nExecStart=\\nExecStart=false\\n' >{BACKUP_UNIT}/fails.conf;"
@@ -269,6 +306,7 @@ def test_fault_is_named_first_and_mended(host, fault):
         if fault.mends:
             follow(host, found["do"])
             mend(host, doctor(host))
+            assert fault.words not in json.dumps([row["seen"] for row in doctor(host) if row["result"] != "ok"])
     finally:
         host.run(fault.undo or "true")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.host.machine import Host
+from tests.host.machine import Host, HostError
 from tests.host.registry import use_registry
 from tests.scenarios.conftest import changed, get, pillar_with, post
 
@@ -91,3 +91,37 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
             "600", "root", "700", "root",
         ]  # fmt: skip
         assert ADMIN not in host.out("journalctl -u immich-backup; cat /etc/immich-formula/backup.json")
+        restores(host, services)
+
+
+def restores(host, services):
+    """Put the database of the other host back, and rehearse it: nothing but that database changes there."""
+    databases = """runuser -u postgres -- psql -Atc "SELECT datname FROM pg_database WHERE datname LIKE 'immich%'" """
+    post(host, "/standin/assets")
+    name = host.salt("immich.backup")["name"]
+    before = get(host, "/standin/state")["database"]["counts"]
+    post(host, "/standin/assets")
+    drill = host.salt("immich.restore_drill")
+    assert drill["changed"]["public.asset"] == {"backup": 1, "now": 2}
+    assert services.out(databases) == "immich"
+    services.run("runuser -u postgres -- createdb immich_drill_20260101T000000Z")
+    rows = host.salt("immich.doctor", "timeout=40")
+    assert [row for row in rows if row["result"] == "failed"] == []
+    left = next(row for row in rows if row["part"] == "leftovers")
+    assert "immich_drill_20260101T000000Z" in left["seen"]
+    assert {row["part"]: row["result"] for row in rows}["backups"] == "ok"
+    done = host.salt("immich.restore", name, "confirm=host", "keep_old=True")
+    assert get(host, "/standin/state")["database"]["counts"] == before
+    kept = done["kept"]["database"]
+    assert services.out(databases).split() == ["immich", kept]
+    # What the doctor says of it, typed as it says.
+    advice = next(row["do"] for row in host.salt("immich.doctor", "timeout=40") if kept in row["seen"])
+    host.run(advice.partition(": ")[2])
+    assert services.out(databases) == "immich"
+    assert changed(host.apply()) == {}
+    # A server that does not let the role in from here, as one whose records are narrower.
+    services.run(r"sed -i 's/^hostssl all all/hostssl all boss/' /etc/postgresql/17/main/pg_hba.conf")
+    services.run("systemctl reload postgresql@17-main")
+    with pytest.raises(HostError, match="does not let immich in from this host"):
+        host.salt("immich.restore", name, "confirm=host")
+    assert services.out(databases) == "immich"

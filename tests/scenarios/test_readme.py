@@ -12,8 +12,8 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```", (REPO / "README.md").read_text(encod
 ELSEWHERE = {
     "bin/demo": "CI and every developer",
     "bin/deploy": "test_deploy.py",
-    "salt 'photos' state.apply immich test=True": "test_master.py, with '*'",
-    "salt 'photos' state.apply immich": "test_master.py, with '*'",
+    "salt 'photos' state.apply immich test=True": "test_master.py",
+    "salt 'photos' state.apply immich": "test_master.py",
 }
 ENDLESS = re.compile(r"^(journalctl .* -f|podman compose logs -f)")
 

@@ -1,10 +1,11 @@
 """The database is put back to what it was when a backup was made, or stays as it is."""
 
 import json
+import re
 
 import pytest
 
-from tests.scenarios.conftest import get, pillar_with, post
+from tests.scenarios.conftest import get, on_terminal, pillar_with, post
 from tests.scenarios.test_service import active, ids
 
 PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
@@ -292,6 +293,26 @@ def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(own_host
     assert databases(host) == ["immich"]
     assert rows(host) == before
     assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", ("restore", "restore_drill"))
+def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(own_host, command):
+    """PostgreSQL is held for a while: the host is too quick for ten seconds of work."""
+    host = own_host
+    grown(host)
+    name = backup(host)
+    running = "pgrep -f '[p]ostgres:.*immich_(restore|drill)_.* COPY' >/tmp/pid"
+    hold = f"until {running}; do sleep 0.02; done; kill -STOP $(cat /tmp/pid); sleep 12; kill -CONT $(cat /tmp/pid)"
+    host.run(f"({hold}) >/dev/null 2>&1 &")
+    confirm = "confirm=host" if command == "restore" else ""
+    seen = on_terminal(host, f"salt-call --local immich.{command} {name} {confirm}")
+    for told in (seen, host.out("journalctl -t immich-restore -o cat")):
+        assert re.search(r"Restoring: [\d.]+ MB of [\d.]+ MB, \d+ %, 1\d s", told), told
+        assert "Counting rows" in told
+        assert ("Stopping immich.service" in told) is (command == "restore")
+    if command == "restore":
+        assert re.search("Backing up what is there now.*Backup, dumping: ", seen, re.DOTALL), seen
 
 
 @pytest.mark.long

@@ -1,10 +1,11 @@
 """From one version of Immich to another, and back where the other does not serve."""
 
 import json
+import re
 
 import pytest
 
-from tests.scenarios.conftest import changed, get, pillar_with, post
+from tests.scenarios.conftest import changed, get, on_terminal, pillar_with, post
 from tests.scenarios.test_interrupted import KILL_AT
 from tests.scenarios.test_service import ids
 
@@ -133,9 +134,31 @@ def test_a_version_that_never_answers_is_left_again(own_host):
     host.pillar(pillar_with(version=NEVER_ANSWERS, service={"start_timeout": 30}))
     text = told(host)
     assert "did not answer within 30 s" in text
+    assert re.search(
+        r"Waiting for Immich: .* does not answer yet, 1\d s", host.out("journalctl -t immich-apply -o cat")
+    )
     assert "v3.0.3 serves again" in text
     assert get(host, "/api/server/version")["patch"] == 3
     assert data(host) == before
+
+
+SLOW = (
+    "nft add table inet slow; nft add chain inet slow input '{ type filter hook input priority -30; policy accept; }';"
+    " nft add rule inet slow input tcp sport 5000 limit rate over 4 mbytes/second drop"
+)
+
+
+@pytest.mark.long
+def test_how_far_an_update_is_is_shown_on_the_terminal_and_in_the_journal(own_host):
+    host = own_host
+    host.run(f"systemctl stop immich; podman rmi --all --force; {SLOW}")
+    host.pillar(pillar_with(version="v3.1.0"))
+    seen = on_terminal(host, "salt-call --local state.apply immich")
+    assert "Failed:     0" in re.sub(r"\x1b\[[\d;]*m", "", seen), seen[-3000:]
+    for told in (seen, host.out("journalctl -t immich-apply -o cat")):
+        assert re.search(r"Pulling ghcr\S+:v3.1.0: [1-9][\d.]* of [1-9][\d.]* MiB, 1\d s", told), told[:3000]
+        assert re.search(r"Pulled ghcr\S+:v3.1.0 in \d+ s", told), told[:3000]
+    assert "Backup, " in seen
 
 
 @pytest.mark.long
