@@ -362,6 +362,7 @@ _JUDGES = {
     "enum": lambda value, allowed: any(value == each and _kind(value) == _kind(each) for each in allowed),
     "maximum": lambda value, bound: _kind(value) not in _NUMBERS or value <= bound,
     "minimum": lambda value, bound: _kind(value) not in _NUMBERS or value >= bound,
+    "minItems": lambda value, length: not isinstance(value, list) or len(value) >= length,
     "minLength": lambda value, length: not isinstance(value, str) or len(value) >= length,
     "pattern": lambda value, pattern: not isinstance(value, str) or re.search(pattern, value) is not None,
     "required": lambda value, keys: not isinstance(value, dict) or all(key in value for key in keys),

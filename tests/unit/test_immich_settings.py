@@ -940,6 +940,7 @@ def test_plain_validity_is_what_jsonschema_says(loaded, pillar):
         ({"a": 1}, {"type": "object", "additionalProperties": {"type": "string"}}),
         ({"a": 1}, {"type": "object", "properties": {"a": {"type": "string"}}}),
         ([1], {"type": "array", "items": {"type": "string"}}),
+        ([], {"type": "array", "minItems": 1}),
         (1, {"multipleOf": 1}),  # a keyword that only jsonschema knows
     ),
 )
