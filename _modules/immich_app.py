@@ -43,6 +43,11 @@ PING_TIMEOUT = 0.3
 # Seconds that a server which has just been said to answer may take for one more answer.
 LAST_PING_TIMEOUT = 10
 STOPPED = "immich_app.stopped"
+# What one look at Podman has told beside what it was asked for. The next to ask takes it, and looks anew after that.
+IMAGES = "immich_app.images"
+SERVER_PID = "immich_app.server_pid"
+# As immich-stack has Podman print images.
+IMAGE_FORMAT = "{{.Id}} {{json .RepoTags}} {{json .RepoDigests}}"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -98,6 +103,7 @@ def project(settings, vector_extension):
         "secrets": {name: {"file": f"./secrets/{name}"} for name in ("db_password", "redis_password")},
         # For immich-stack, the program that runs the project.
         "x-immich-stack": {
+            "compose": settings["lookup"]["podman"]["compose_command"],
             "main": SERVER,
             "ping": f"{server_url(settings)}/api/server/ping",
             "timeout": settings["service"]["start_timeout"],
@@ -139,7 +145,11 @@ def _common(settings, name, part):
         service["security_opt"].append("label=disable")
     if part["user"]:
         service["user"] = part["user"]
-    return service
+    if part["read_only"]:
+        service |= {"read_only": True, "tmpfs": ["/tmp"]}
+    # podman-compose 1.3 knows no limit of processes: immich-stack hands that one on to Podman.
+    limits = {"mem_limit": part["memory_limit"], "pids_limit": part["pids_limit"]}
+    return {**service, **{key: limit for key, limit in limits.items() if limit}}
 
 
 def _server(settings, vector_extension):
@@ -350,7 +360,7 @@ def unit(settings):
     """
     parts = ["server", "machine_learning"] if settings["machine_learning"]["enabled"] else ["server"]
     return {
-        "directory": settings["project_dir"],
+        "directory": unit_word(settings["project_dir"]),
         "program": PROGRAM,
         "after": _after(settings),
         "mounts": [unit_path(path) for path in _mounts(settings)],
@@ -386,6 +396,22 @@ def unit_path(path):
         salt-call --local immich_app.unit_path "/srv/my photos"
     """
     return json.dumps(path, ensure_ascii=False).replace("%", "%%")
+
+
+def unit_word(text):
+    """
+    Return a word of a command as systemd's unit files want it: as ``unit_path`` does, and with ``$`` doubled.
+
+    text
+        The word.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.unit_word '/opt/my $projects'
+    """
+    return unit_path(text).replace("$", "$$")
 
 
 def _owner(user):
@@ -432,7 +458,11 @@ def plan(settings, compose):
     # The program that keeps the containers running decides; asked in this process, it starts none of its own.
     program = runpy.run_path(PROGRAM)
     try:
-        return program["Stack"](settings["project_dir"], compose).plan()
+        stack = program["Stack"](settings["project_dir"], compose)
+        there = stack.containers()
+        __context__[SERVER_PID] = there.get(SERVER, {}).get("Pid")
+        names, printed = __context__.pop(IMAGES, (None, None))
+        return stack.compared(there, stack.image_ids(printed if names == stack.image_names() else None))
     except program["StackError"] as error:
         raise CommandExecutionError(str(error)) from error
 
@@ -453,9 +483,10 @@ def images_missing(images):
     if not salt.utils.path.which("podman"):
         return list(images)
     done = __salt__["cmd.run_all"](
-        ["podman", "image", "inspect", "--format", "x", *images], python_shell=False, ignore_retcode=True
+        ["podman", "image", "inspect", "--format", IMAGE_FORMAT, *images], python_shell=False, ignore_retcode=True
     )
     if done["retcode"] == 0:
+        __context__[IMAGES] = (sorted(set(images)), done["stdout"])
         return []
     return [
         image for image in images if __salt__["cmd.retcode"](["podman", "image", "exists", image], ignore_retcode=True)
@@ -878,14 +909,18 @@ def machine_learning_silent(patience=0):
     """
     url = f"http://{MACHINE_LEARNING}:3003/ping"
     until = time.monotonic() + patience
+    known = __context__.pop(SERVER_PID, None)
     while True:
         try:
-            pid = _run(["podman", "container", "inspect", "--format", "{{.State.Pid}}", SERVER]).strip()
-            if "pong" in __salt__["netns.http_get"](pid, url):
+            pid = known or _run(["podman", "container", "inspect", "--format", "{{.State.Pid}}", SERVER]).strip()
+            if "pong" in __salt__["netns.http_get"](str(pid), url):
                 return []
             words = "the answer is not that of machine learning"
         except CommandExecutionError as error:
             words = str(error)
+        if known:  # The container may be another one by now.
+            known = None
+            continue
         if time.monotonic() > until:
             break
         time.sleep(0.5)

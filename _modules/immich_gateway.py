@@ -4,7 +4,8 @@ The host's address for Immich's containers, and the firewall table in front of i
 Containers know the host as ``host.containers.internal``: one address, at which PostgreSQL and Valkey answer.
 An address that no interface of the host has for good is put on ``lo`` by ``immich-gateway.service``, so that it
 is there before any container and before the two services. The nftables table ``inet immich`` lets nobody but
-the Immich network in.
+the Immich network in, and keeps that network from what else the host listens at. Nor does it let anybody past the
+published port to the containers: this host routes, and a neighbour who sends it packets for them would be served.
 """
 
 import ipaddress
@@ -18,6 +19,7 @@ UNIT = "immich-gateway.service"
 RULES = "/etc/immich-gateway.nft"
 # Marks the address as the unit's own. A label begins with the name of its interface.
 LABEL = "lo:immich"
+HOST_NAME = "host.containers.internal"
 # What the unit writes after loading: the rules it loaded, and the table as nft printed it then.
 LOADED_RULES = Path("/run/immich-gateway/rules.nft")
 LOADED_TABLE = Path("/run/immich-gateway/table")
@@ -32,9 +34,10 @@ def __virtual__():
 
 def wanted(settings):
     """
-    Return what the settings want of the gateway: ``address``, ``network``, ``ports`` and ``services``.
+    Return what the settings want of the gateway: ``address``, ``network``, ``ports``, ``host_ports`` and ``services``.
 
-    Only managed services count: the formula puts no firewall in front of what it does not manage.
+    Only managed services count: the formula puts no firewall in front of what it does not manage. Where that is on this
+    host all the same, by ``host.containers.internal`` or one of its addresses, its port is among ``host_ports``.
 
     settings
         The settings, as ``immich_settings.get`` returns them.
@@ -46,16 +49,19 @@ def wanted(settings):
         salt '*' immich_gateway.wanted "$(salt-call --local --out=json immich_settings.get | jq .local)"
     """
     managed = [name for name in ("postgres", "valkey") if settings[name]["managed"]]
+    others = [settings[name] for name in ("postgres", "valkey") if name not in managed]
+    here = [service["port"] for service in others if _is_here(service["host"])]
     units = {"postgres": "unit", "valkey": "service"}
     return {
         "address": settings["gateway_address"],
         "network": settings["network"],
         "ports": [settings[name]["port"] for name in managed],
+        "host_ports": sorted({*settings["host_ports"], *here}),
         "services": [settings["lookup"][name][units[name]] for name in managed],
     }
 
 
-def plan(address, network, ports):
+def plan(address, network, ports, host_ports=()):
     """
     Return what the unit and the table hold, as data for their templates.
 
@@ -63,10 +69,13 @@ def plan(address, network, ports):
         The host's address for containers.
 
     network
-        The Immich network: ``name``, ``subnet``, and ``interface_name`` where it has one.
+        The Immich network: ``name``, ``subnet``, and ``gateway`` and ``interface_name`` where it has them.
 
     ports
         List of the TCP ports that are open to the Immich network, and closed to others.
+
+    host_ports
+        List of the TCP ports of this host that are open to the Immich network at any address. Defaults to none.
 
     Raises ``CommandExecutionError`` if Podman or ``ip`` fails.
 
@@ -84,16 +93,24 @@ def plan(address, network, ports):
     holders = [name for name, held in addresses if held["local"] == str(parsed) and name not in {"lo", *bridges}]
     # A Podman that cannot name the interface (4.3) counts: podman1, podman2, …
     interface = networks.get(network["name"], network).get("network_interface") or network.get("interface_name")
+    interface = interface or "podman*"
     subnet = ipaddress.ip_network(network["subnet"], strict=False)
+    family = _family(subnet)
+    # Whatever comes over a bridge that is known is Immich's, also from the bridge's own addresses of IPv6.
+    known = not interface.endswith("*")
     return {
         "address": str(parsed),
         "prefix": parsed.max_prefixlen,
-        "family": "ip" if parsed.version == 4 else "ip6",
+        "family": _family(parsed),
         "label": LABEL if parsed.version == 4 else "",
         "add": not holders,
-        "interface": interface or "podman*",
+        "interface": interface,
+        "from": f'iifname "{interface}"' + ("" if known else f" {family} saddr {subnet}"),
+        "past": f'oifname "{interface}" iifname != "{interface}" {family} daddr {subnet}',
+        "names": f" ct original {family} daddr {network['gateway']}" if network.get("gateway") else "",
         "sources": [str(subnet)] if subnet.version == parsed.version else [],
         "ports": sorted(ports),
+        "host_ports": sorted(host_ports),
     }
 
 
@@ -174,13 +191,22 @@ def verify(settings):
         salt '*' immich_gateway.verify "$SETTINGS"
     """
     gateway = wanted(settings)
-    there = status(plan(gateway["address"], gateway["network"], gateway["ports"]))
+    there = status(plan(gateway["address"], gateway["network"], gateway["ports"], gateway["host_ports"]))
     broken = []
     if not there["address"]:
         broken.append(f"This host does not hold {gateway['address']}: see `systemctl status {UNIT}`")
     if there["firewall"] != "loaded":
         broken.append(f"The firewall table inet immich is {there['firewall']}: `systemctl reload-or-restart {UNIT}`")
     return broken
+
+
+def _is_here(host):
+    """Whether containers that are told this name or address come to this host."""
+    return host == HOST_NAME or any(held["local"] == host for _, held in __context__.get(ADDRESSES) or _addresses())
+
+
+def _family(address):
+    return "ip" if address.version == 4 else "ip6"
 
 
 def _firewall():

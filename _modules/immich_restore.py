@@ -200,7 +200,7 @@ def restore_drill_plan(settings):
     words += ["--local"] if __opts__["file_client"] == "local" else []
     unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
     return {
-        "command": " ".join(map(__salt__["immich_app.unit_path"], [*words, "immich.restore_drill"])),
+        "command": " ".join(map(__salt__["immich_app.unit_word"], [*words, "immich.restore_drill"])),
         "after": [f"{name}.service" for name in sorted({unit, service})] if settings["postgres"]["managed"] else [],
         "on_failure": bool(settings["backup"]["on_failure"]),
         "files": DRILL_FILES,

@@ -19,6 +19,7 @@ import math
 import os
 import re
 import shutil
+import stringprep
 import unicodedata
 
 import salt.utils.files
@@ -36,6 +37,10 @@ _HOST_NAME = "host.containers.internal"
 _FORMULA_USER = "immich-formula"
 _FORMULA_PASSWORD_FILE = "/etc/immich-formula/valkey.password"
 _SERVER_CONTAINER = "immich-server"
+_LOOSE = (
+    "is not strict, for which Debian 12 and Ubuntu 24.04 are too old: containers on networks of Podman that are not "
+    "isolated, as its default network, reach those of Immich, also its machine learning, which asks for no login"
+)
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half surrogates, line and paragraph ends
 
 _KINDS = {
@@ -47,6 +52,13 @@ _KINDS = {
     "object": "a mapping",
     "string": "text",
 }
+# What Linux holds in a name and in a path, in bytes, less room for what the formula puts below a directory.
+_MAX_NAME = 255
+_MAX_PATH = 3800
+# The highest number of a user or group that Podman takes.
+_MAX_ID = 2**31 - 1
+# What Linux takes as one argument of a command, in bytes: NAME=value, on its way to Podman.
+_MAX_ARGUMENT = 131071
 # The formula makes, owns and deletes nothing that is one of these itself, only what is below them.
 _SYSTEM_DIRS = re.compile(
     "/(bin|boot|dev|etc|home|lib|lib64|opt|proc|root|run|sbin|srv|sys|tmp|usr|var|var/backups|var/lib|var/log)?"
@@ -215,13 +227,13 @@ def _evaluated():
 
 
 def _evaluate(pillar, problems, files):
-    from jsonschema import Draft202012Validator
-
-    problems = [*problems, *_schema_problems(Draft202012Validator(files["schema"]), pillar)]
+    problems = [*problems, *_schema_problems(files["schema"], pillar)]
     wrong = {path for path, _ in problems}
-    settings = _merged(files["defaults"], _pruned(pillar, wrong))
-    settings["lookup"] = _lookup(files["osfamilymap"], __grains__, settings["lookup"])
-    networks = _networks(settings, files["defaults"])
+    right = _pruned(pillar, wrong)
+    lookup = _lookup(files["osfamilymap"], __grains__, right.get("lookup", {}))
+    defaults = _with_own_network(files["defaults"], lookup)
+    settings = {**_merged(defaults, right), "lookup": lookup}
+    networks = _networks(settings, defaults)
 
     found = list(itertools.chain.from_iterable(check(settings) for check in _CHECKS))
     found += _check_timezone(settings, files["timezones"])
@@ -235,7 +247,7 @@ def _evaluate(pillar, problems, files):
 
     if problems:
         return {"errors": _report(problems), "warnings": [], "settings": {}}
-    warned = _report(_warnings(settings))
+    warned = _report(_warnings(settings, networks))
     return {
         "errors": [],
         "warnings": warned,
@@ -282,6 +294,13 @@ def _inlined(schema, definitions):
 # Pillar against schema
 
 
+class _Foreign:
+    """In the place of a value of another type than those of JSON, whatever it holds: a date, a tuple, bytes."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+
 def _projected(value, schema, path, problems):
     """
     The pillar as far as the schema goes into it, in plain types.
@@ -297,14 +316,27 @@ def _projected(value, schema, path, problems):
     if isinstance(value, list):
         items = enumerate(value) if "array" in kinds else ()
         return [_projected(each, schema["items"], (*path, index), problems) for index, each in items]
-    if isinstance(value, str) and any(unicodedata.category(char) in _UNPRINTABLE for char in value):
+    if isinstance(value, str) and any(map(_is_unprintable, value)):
         problems.append((path, "holds a line break or another control character"))
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    plain = _plain(value)
+    whole = "integer" in kinds and isinstance(plain, float) and plain.is_integer()
+    return int(plain) if whole else plain
+
+
+def _is_unprintable(char):
+    # The code points that are no characters, U+FFFE and their like, YAML and systemd refuse.
+    code = ord(char)
+    return unicodedata.category(char) in _UNPRINTABLE or code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+
+
+def _plain(value):
+    """A scalar that can be compared, quoted and shown."""
+    if value is None or isinstance(value, (str, bool)):
         return value
-    if abs(value) >= 2**63:
-        return math.inf
-    return int(value) if "integer" in kinds and math.isfinite(value) and value == int(value) else value
+    if not isinstance(value, (int, float)):
+        return _Foreign(type(value).__name__)
+    return math.inf if abs(value) >= 2**63 else value
 
 
 def _projected_mapping(value, schema, path, problems):
@@ -315,7 +347,7 @@ def _projected_mapping(value, schema, path, problems):
         if item is None and set(_kinds(properties.get(key, {}))) & {"array", "object"}:
             continue  # a section or list of which every line is commented out says nothing
         if not isinstance(key, str):
-            problems.append(((*path, "?"), f"a key here is {_kind_of(key)}, not text: put it in quotes"))
+            problems.append(((*path, "?"), f"a key here is {_kind_of(_plain(key))}, not text: put it in quotes"))
         elif key in properties:
             plain[key] = _projected(item, properties[key], (*path, key), problems)
         elif isinstance(others, dict):
@@ -325,9 +357,63 @@ def _projected_mapping(value, schema, path, problems):
     return plain
 
 
-def _schema_problems(validator, pillar):
+# The keywords by which jsonschema judges, as far as the schema uses them, and those by which nothing is judged.
+_JUDGES = {
+    "enum": lambda value, allowed: any(value == each and _kind(value) == _kind(each) for each in allowed),
+    "maximum": lambda value, bound: _kind(value) not in _NUMBERS or value <= bound,
+    "minimum": lambda value, bound: _kind(value) not in _NUMBERS or value >= bound,
+    "minItems": lambda value, length: not isinstance(value, list) or len(value) >= length,
+    "minLength": lambda value, length: not isinstance(value, str) or len(value) >= length,
+    "pattern": lambda value, pattern: not isinstance(value, str) or re.search(pattern, value) is not None,
+    "required": lambda value, keys: not isinstance(value, dict) or all(key in value for key in keys),
+    "type": lambda value, kinds: _is_a(value, [kinds] if isinstance(kinds, str) else kinds),
+}
+_NUMBERS = ("integer", "number")
+_WALKED = ("properties", "additionalProperties", "items")
+_REMARKS = ("$schema", "title", "description", "writeOnly", "x-expects")
+
+
+def _plainly_valid(value, schema):
+    """
+    Whether a value fits the schema beyond doubt. What may not is left to jsonschema, which can say why.
+
+    To import jsonschema takes longer than all the rest, in every run, and nearly every pillar is right.
+    """
+    if schema is True or schema is False:
+        return schema
+    for keyword, argument in schema.items():
+        judge = _JUDGES.get(keyword)
+        if judge is None and keyword not in _WALKED + _REMARKS:
+            return False
+        if judge and not judge(value, argument):
+            return False
+    if isinstance(value, list):
+        return all(_plainly_valid(each, schema.get("items", True)) for each in value)
+    if isinstance(value, dict):
+        known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
+        return all(_plainly_valid(each, known.get(key, others)) for key, each in value.items())
+    return True
+
+
+def _is_a(value, kinds):
+    return _kind(value) in kinds or (_kind(value) == "integer" and "number" in kinds)
+
+
+def _kind(value):
+    """The kind of a plain value in the words of JSON Schema, or None."""
+    if isinstance(value, bool):
+        return "boolean"
+    kinds = {str: "string", int: "integer", float: "number", dict: "object", list: "array", type(None): "null"}
+    return kinds.get(type(value))
+
+
+def _schema_problems(schema, pillar):
+    if _plainly_valid(pillar, schema):
+        return ()
+    from jsonschema import Draft202012Validator
+
     problems = {}
-    for error in validator.iter_errors(pillar):
+    for error in Draft202012Validator(schema).iter_errors(pillar):
         for path, message in _explained(error):
             problems.setdefault(path, message)
     return problems.items()
@@ -386,7 +472,7 @@ def _kind_of(value):
     if isinstance(value, (int, float)):
         return "a number" if math.isfinite(value) else "a number beyond all bounds"
     names = {str: "text", dict: "a mapping", list: "a list"}
-    return next((name for kind, name in names.items() if isinstance(value, kind)), f"a {type(value).__name__}")
+    return next((name for kind, name in names.items() if isinstance(value, kind)), None) or f"a {value.kind}"
 
 
 def _pruned(pillar, wrong):
@@ -453,6 +539,15 @@ def _check_passwords(settings):
             yield path, f"is required: a password of at least {_MIN_PASSWORD} characters"
         elif len(password) < _MIN_PASSWORD:
             yield path, f"is too short: at least {_MIN_PASSWORD} characters"
+    if _has_other_forms(settings["postgres"]["password"] or ""):
+        characters = "characters that clients change, such as a no-break space, a ligature or a full-width letter"
+        yield ("postgres", "password"), f"holds {characters}: Immich might not get in"
+
+
+def _has_other_forms(text):
+    """Whether SASLprep changes a text: libpq and PostgreSQL use that form, other libraries the text as it is."""
+    dropped = any(stringprep.in_table_b1(char) or stringprep.in_table_c12(char) for char in text)
+    return dropped or unicodedata.normalize("NFKC", text) != text
 
 
 def _check_postgres(settings):
@@ -570,6 +665,8 @@ def _check_path(path, value, refused):
         yield path, "must not hold .."
     elif refused.fullmatch(_normal(value)):
         yield path, f"must not be {_normal(value)} itself: take a directory below it"
+    elif max(map(_size, value.split("/"))) > _MAX_NAME or _size(value) > _MAX_PATH:
+        yield path, f"is too long: {_MAX_NAME} bytes for each name, and {_MAX_PATH} for the whole"
 
 
 def _check_overlap(settings):
@@ -634,6 +731,13 @@ def _check_ports(settings):
         yield ("valkey", "port"), "is the same as immich:postgres:port"
 
 
+def _check_container_users(settings):
+    for part in ("server", "machine_learning"):
+        user = settings[part]["user"]
+        if user and max(map(int, user.split(":"))) > _MAX_ID:
+            yield (part, "user"), f"holds a number above {_MAX_ID}, the last that Podman takes"
+
+
 def _check_environment(settings):
     for component, own in (
         ("server", {**_OWN_VARIABLES, **_CONNECTION_VARIABLES, **_SERVER_VARIABLES}),
@@ -654,6 +758,8 @@ def _check_variable(name, value, own):
         yield f"has a setting of its own; use {setting}"
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"must be text or a number, not {_kind_of(value)}"
+    elif _size(f"{name}={value}") > _MAX_ARGUMENT:
+        yield f"is too long: {_MAX_ARGUMENT} bytes with its name"
     elif name in _CHOICES and value not in _CHOICES[name]:
         yield f"must be one of {', '.join(_CHOICES[name])}: Immich refuses to start with another"
 
@@ -722,6 +828,7 @@ _CHECKS = (
     _check_libraries,
     _check_addresses,
     _check_ports,
+    _check_container_users,
     _check_environment,
     _check_backup,
     _check_clean,
@@ -992,6 +1099,14 @@ def _acl_user(index, user):
     }
 
 
+def _with_own_network(defaults, lookup):
+    """The defaults with a network of Immich's that this system's Podman can make."""
+    podman = defaults["podman"]
+    own = {**podman["external_networks"][0], **lookup.get("podman", {}).get("network", {})}
+    own = {key: value for key, value in own.items() if value is not None}
+    return {**defaults, "podman": {**podman, "external_networks": [own]}}
+
+
 def _networks(settings, defaults):
     """Each external network with its place in the pillar; Immich's own is among them without being listed."""
     default = defaults["podman"]["external_networks"][0]
@@ -1046,9 +1161,12 @@ def _variables(environment):
     return {name: str(value) for name, value in environment.items()}
 
 
-def _warnings(settings):
+def _warnings(settings, networks):
     for path in _moving_tags(settings):
         yield path, "is a moving tag: any pull may bring a version that cannot be left again; pin a full one"
+    for path, network in networks:
+        if network["name"] == settings["network"] and network.get("isolate") != "strict":
+            yield (*path, "isolate"), _LOOSE
     valkey, passwords = settings["valkey"], {}
     for path, password in (
         (("postgres", "password"), settings["postgres"]["password"]),
@@ -1074,6 +1192,10 @@ def _entries(items):
 def _normal(path):
     """A path with single slashes and none at the end."""
     return os.path.normpath(re.sub("/+", "/", path))
+
+
+def _size(text):
+    return len(text.encode())
 
 
 def _contains(directory, path):

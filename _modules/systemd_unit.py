@@ -41,7 +41,29 @@ def status(name):
 
         salt '*' systemd_unit.status immich.service
     """
-    shown = call("show", f"--property={','.join(PROPERTIES.values())}", name)
+    return statuses(name)[name]
+
+
+def statuses(*names):
+    """
+    Return what systemd says of several units, by name, each as :py:func:`status` does: in one look.
+
+    names
+        Names of the units, each with its kind.
+
+    Raises ``CommandExecutionError`` if systemd does not answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' systemd_unit.statuses immich.service immich-backup.timer
+    """
+    shown = call("show", f"--property={','.join(PROPERTIES.values())}", *names)
+    return {name: _status(block) for name, block in zip(names, shown.strip().split("\n\n"))}
+
+
+def _status(shown):
     values = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
     found = {key: values.get(property_, "") for key, property_ in PROPERTIES.items()}
     return {**found, "outdated": found["outdated"] == "yes"}

@@ -46,11 +46,16 @@ import os
 import re
 import secrets
 import socket
+import sys
 import time
 
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+# redis-py can tell opentelemetry what it does. It is there because Salt brings it; to import it, for nothing, takes as
+# long as all of redis-py. None in sys.modules stands for what is not installed.
+_WITHOUT = {"opentelemetry": None} if "opentelemetry" not in sys.modules else {}
+sys.modules.update(_WITHOUT)
 try:
     import redis
     from redis.backoff import NoBackoff
@@ -59,6 +64,9 @@ try:
     REDIS_VERSION = tuple(int(part) for part in re.findall(r"\d+", redis.__version__)[:2])
 except ImportError:
     REDIS_VERSION = None
+finally:
+    for _name in _WITHOUT:
+        del sys.modules[_name]
 
 __virtualname__ = "valkey_acl"
 __func_alias__ = {"list_": "list", "set_": "set"}
@@ -100,7 +108,7 @@ USER_KEYS = {
 # More users than these are not read one by one, but from the list of all.
 SINGLE_LOOKS = 20
 # What ACL GETUSER says in the words of rules, of a user and of each of its selectors.
-REPLY_RULES = ("keys", "channels", "commands")
+REPLY_RULES = ("keys", "channels", "databases", "commands")
 # What a user needs who manages ACL users: taken from the login that a connection uses, it locks us out.
 INDISPENSABLE = {"acl|getuser", "acl|list", "acl|setuser", "acl|whoami"}
 
@@ -1066,8 +1074,7 @@ def _read_all(session):
 
 def _read(session, names):
     """Of these users those that the server holds now."""
-    if len(names) > SINGLE_LOOKS or _knows_databases(session):
-        # Of databases ACL LIST is sure to tell in the words of rules.
+    if len(names) > SINGLE_LOOKS:
         lines = {line.split(" ", 2)[1]: line for line in _list_lines(session)}
         return dict(_parse_line(lines[name]) for name in names if name in lines)
     # What this takes does not grow with the number of the other users.
@@ -1109,6 +1116,9 @@ def _plan(session, users, remove, remove_unlisted, scratch):
     lines, current = _read_all(session) if ours is None else (None, _read(session, ours))
     stray = _stray(session)
     declared = {user["name"]: _declared(user, current.get(user["name"])) for user in users}
+    if any(not user["sanitize"] for user in declared.values()) and _forgets_sanitizing(session):
+        for user in declared.values():
+            user["sanitize"] = True
     changed = _changed(session, declared, current)
     removed, kept = _removed(session, declared, current, remove, remove_unlisted)
     changes = {name: _change(session, current.get(name), declared[name]) for name in changed}
@@ -1267,6 +1277,13 @@ def _lockout_problems(session, declared, current, changed, removed):
     if declared[own]["enabled"] and allowed >= INDISPENSABLE:
         return []
     return [f"The connection is logged in as {own}, who could manage no ACL users afterwards: log in as another user."]
+
+
+def _forgets_sanitizing(session):
+    """Valkey 9.1.2 takes the words about payloads and holds nothing of them; others show one of the two for default."""
+    (reply,) = _pipeline(session, [["ACL", "GETUSER", "default"]])
+    _raise(reply, f"The user {session['whoami']} may not read ACL users")
+    return not any(flag.endswith("sanitize-payload") for flag in _pairs(reply)["flags"])
 
 
 def _knows_databases(session):

@@ -96,12 +96,12 @@ def scheduled(name, enabled=True):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name}.timer is as specified"}
     timer = f"{name}.timer"
     try:
-        status = __salt__["systemd_unit.status"](timer)
-        ret["changes"] = _timer_changes(status, enabled)
+        units = __salt__["systemd_unit.statuses"](timer, f"{name}.service")
+        ret["changes"] = _timer_changes(units[timer], enabled)
         if __opts__["test"]:
             verb = "started" if enabled else "stopped"
             return {**ret, "result": None, "comment": f"{timer} would be {verb}"} if ret["changes"] else ret
-        if status["outdated"] or __salt__["systemd_unit.status"](f"{name}.service")["outdated"]:
+        if any(unit["outdated"] for unit in units.values()):
             __salt__["systemd_unit.call"]("daemon-reload")
         if not ret["changes"]:
             return ret
@@ -139,8 +139,9 @@ def dead(name):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and not scheduled"}
     try:
-        ret["changes"] = _timer_changes(__salt__["systemd_unit.status"](f"{name}.timer"), False)
-        service = __salt__["systemd_unit.status"](f"{name}.service")["active"]
+        units = __salt__["systemd_unit.statuses"](f"{name}.timer", f"{name}.service")
+        ret["changes"] = _timer_changes(units[f"{name}.timer"], False)
+        service = units[f"{name}.service"]["active"]
         if service not in ("inactive", "failed"):
             ret["changes"]["service"] = {"old": service, "new": "inactive"}
         if not ret["changes"]:

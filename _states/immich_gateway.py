@@ -11,7 +11,7 @@ def __virtual__():
     return True
 
 
-def active(name, address, network, ports):
+def active(name, address, network, ports, host_ports=()):
     """
     Make sure that the address is there, and the table as ``immich-gateway.service`` loaded it.
 
@@ -32,10 +32,13 @@ def active(name, address, network, ports):
         The host's address for containers.
 
     network
-        The Immich network: ``name``, ``subnet``, and ``interface_name`` where it has one.
+        The Immich network: ``name``, ``subnet``, and ``gateway`` and ``interface_name`` where it has them.
 
     ports
         List of the TCP ports that are open to the Immich network, and closed to others.
+
+    host_ports
+        List of the TCP ports of this host that are open to the Immich network at any address. Defaults to none.
     """
     ret = {
         "name": name,
@@ -44,13 +47,13 @@ def active(name, address, network, ports):
         "comment": f"{address} is there, its firewall as loaded",
     }
     try:
-        return _active(ret, address, network, ports)
+        return _active(ret, __salt__["immich_gateway.plan"](address, network, ports, host_ports))
     except (CommandExecutionError, SaltInvocationError) as exc:
         return dict(ret, result=False, changes={}, comment=str(exc))
 
 
-def _active(ret, address, network, ports):
-    plan = __salt__["immich_gateway.plan"](address, network, ports)
+def _active(ret, plan):
+    address = plan["address"]
     before = __salt__["immich_gateway.status"](plan)
     ret["changes"] = _changes(plan, before)
     if not ret["changes"]:

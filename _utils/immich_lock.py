@@ -14,6 +14,8 @@ import threading
 import time
 
 PATH = "/run/immich-formula/lock"
+# Seconds. Whoever only looks who has the lock, see `under_way`, has it himself for an instant.
+MOMENT = 0.2
 # A holder writes who it is right after it has taken the lock; this long it may take, in seconds.
 PATIENCE = 5
 
@@ -46,7 +48,7 @@ def held(what, lend=False, borrow=False, path=PATH):
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+", encoding="utf-8") as file:
         own = {"what": what, "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "pid": os.getpid()}
         holder = None
-        if not _locked(file):
+        if not _locked(file, MOMENT):
             holder = _holder(file)
             if holder.get("pid") != os.getpid() and not (borrow and holder.get("lent")):
                 raise BlockingIOError(sentence(holder))
@@ -84,12 +86,17 @@ def under_way(path=PATH):
     return holder if holder.get("pid") != os.getpid() else None
 
 
-def _locked(file):
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _locked(file, patience=0.0):
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+        else:
+            return True
+        time.sleep(0.01)
 
 
 def _take_over(path, own):

@@ -129,8 +129,8 @@ def measure_subject(subject, hosts, arguments):
     converged, starts, sizes = {name: [] for name in tools}, {"sls": [], "playbook": []}, {share: [] for share in fewer}
     for number in range(arguments.rounds):
         say(f"{subject['title']}: converged, round {number + 1} of {arguments.rounds}")
-        starts["sls"].append(side_by_side.start_of_salt(full))
-        starts["playbook"].append(side_by_side.start_of_ansible(full))
+        starts["sls"].append(side_by_side.start_of_salt(full)["seconds"])
+        starts["playbook"].append(side_by_side.start_of_ansible(full)["seconds"])
         for share, tool in fewer.items():
             sizes[share].append(timed(hosts[share], tool))
         for name, tool in tools.items():
@@ -149,12 +149,12 @@ def timed(host, tool, changes=False):
     """Seconds of one run, which must change something or nothing: anything else would be another measurement."""
     kind, file, size = tool
     if kind == "sls":
-        seconds, changed = side_by_side.salt(host, f"benchmarks.states.scale.{file}", size=size)
+        spent, changed = side_by_side.salt(host, f"benchmarks.states.scale.{file}", size=size)
     else:
-        seconds, changed = side_by_side.ansible(host, f"scale/{file}", size=size)
+        spent, changed = side_by_side.ansible(host, f"scale/{file}", size=size)
     if bool(changed) is not changes:
         raise RuntimeError(f"{file} with {size}: changed {changed}, where {'some' if changes else 'none'} should")
-    return seconds
+    return spent["seconds"]
 
 
 # -- figures -----------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.host import images, tools
 from tests.host.machine import Host, HostError
 
 PLAYBOOKS = "/srv/formula/benchmarks/playbooks"
+METER = "/srv/formula/benchmarks/meter.py"
 RUN_SECONDS = 3600
 
 
@@ -20,13 +22,18 @@ def say(text):
     print(f"[benchmark] {text}", file=sys.stderr, flush=True)
 
 
-@contextlib.contextmanager
-def host(name, script=""):
-    """A disposable host with Ansible, the formula's modules in place, on which a shell script has run."""
+def require_hosts():
+    """Install what booting hosts takes; end where none can be booted."""
     why_not = tools.obstacle()
     if why_not:
         sys.exit(f"no test host can be booted here: {why_not}")
     tools.install()
+
+
+@contextlib.contextmanager
+def host(name, script=""):
+    """A disposable host with Ansible, the formula's modules in place, on which a shell script has run."""
+    require_hosts()
     say(f"booting the host {name}")
     with Host(name, layers=images.with_ansible()) as booted:
         booted.run(script)
@@ -35,35 +42,35 @@ def host(name, script=""):
 
 
 def start_of_salt(on):
-    """Seconds that salt-call takes to do nothing."""
-    return _timed(on, "salt-call --local test.ping")[0]
+    """What salt-call takes to do nothing: see meter.py."""
+    return metered(on, "salt-call --local test.ping")[0]
 
 
 def start_of_ansible(on):
-    """Seconds that ansible-playbook takes to do nothing."""
-    return _timed(on, f"cd {PLAYBOOKS} && ansible-playbook nothing.yml")[0]
+    """What ansible-playbook takes to do nothing: see meter.py."""
+    return metered(on, f"cd {PLAYBOOKS} && ansible-playbook nothing.yml")[0]
 
 
 def salt(on, sls, **pillar):
-    """Apply an SLS as a user would; return the seconds it took and the number of states that changed something."""
+    """Apply an SLS as a user would; return what it took (see meter.py) and how many states changed something."""
     command = f"salt-call --local --retcode-passthrough state.apply {sls} pillar='{json.dumps(pillar)}'"
-    seconds, output = _timed(on, command)
+    spent, output = metered(on, command)
     summary = re.search(r"^Succeeded: +(\d+)(?: \(changed=(\d+)\))?", output, re.MULTILINE)
     if not summary:
         raise HostError(f"{command}: no summary\n{output[-3000:]}")
-    return seconds, int(summary[2] or 0)
+    return spent, int(summary[2] or 0)
 
 
 def ansible(on, playbook, **variables):
-    """Run a playbook as a user would; return the seconds it took and the number of tasks that changed something."""
-    seconds, output = _timed(on, f"cd {PLAYBOOKS} && ansible-playbook {playbook}.yml -e '{json.dumps(variables)}'")
-    return seconds, int(re.search(r"changed=(\d+)", output)[1])
+    """Run a playbook as a user would; return what it took (see meter.py) and how many tasks changed something."""
+    spent, output = metered(on, f"cd {PLAYBOOKS} && ansible-playbook {playbook}.yml -e '{json.dumps(variables)}'")
+    return spent, int(re.search(r"changed=(\d+)", output)[1])
 
 
-def _timed(on, command):
-    start = time.monotonic()
-    output = on.out(command, timeout=RUN_SECONDS)
-    return time.monotonic() - start, output
+def metered(on, command):
+    """Run a shell command on a host; return what it took (see meter.py) and what it printed."""
+    done = on.run(f"python3 {METER} {shlex.quote(command)}", timeout=RUN_SECONDS)
+    return json.loads(done.stderr.splitlines()[-1]), done.stdout
 
 
 def surroundings(on):

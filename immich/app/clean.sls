@@ -8,7 +8,7 @@
 Immich is stopped and disabled:
   immich_app.dead:
     - name: immich.service
-    - directory: {{ settings.project_dir }}
+    - directory: {{ settings.project_dir | json }}
 
 Immich's unit is absent:
   immich_app.units_absent:
@@ -24,7 +24,7 @@ The program that runs Immich's containers is absent:
 
 Immich's project directory is absent:
   file.absent:
-    - name: {{ settings.project_dir }}
+    - name: {{ settings.project_dir | json }}
     - require:
       - Immich is stopped and disabled
 

@@ -18,7 +18,7 @@ extend:
 Immich's library is present:
   immich_app.library_present:
     - name: {{ settings.upload_location | json }}
-    - compose_file: {{ compose_file }}
+    - compose_file: {{ compose_file | json }}
     - moved_from: {{ settings.upload_location_moved_from | json }}
     - user: {{ service.owner.server.user }}
     - group: {{ service.owner.server.group }}
@@ -35,7 +35,7 @@ Immich's model cache is present:
 
 Immich's project directory is present:
   file.directory:
-    - name: {{ project }}
+    - name: {{ project | json }}
     - user: root
     - group: root
     - mode: "0755"
@@ -44,7 +44,7 @@ Immich's project directory is present:
 
 Immich's secrets directory is present:
   file.directory:
-    - name: {{ project }}/secrets
+    - name: {{ (project ~ "/secrets") | json }}
     - user: root
     - group: root
     - mode: "0700"
@@ -55,7 +55,7 @@ Immich's secrets directory is present:
 
 Immich's secret {{ secret }} is present:
   file.managed:
-    - name: {{ project }}/secrets/{{ secret }}
+    - name: {{ (project ~ "/secrets/" ~ secret) | json }}
     - contents_pillar: immich:{{ service_of }}:password
     - contents_newline: false
     - show_changes: false
@@ -101,7 +101,7 @@ Immich is stopped for what cannot change while it runs:
 
 Immich's compose file is managed:
   immich_app.compose_file_managed:
-    - name: {{ compose_file }}
+    - name: {{ compose_file | json }}
     - settings: {{ settings | json }}
     - require:
       - Immich's project directory is present

@@ -21,7 +21,7 @@ The rest of the plan needs the formula's modules:
     - text: |
         This minion lacks the formula's modules, or has other versions of them, and a dry run installs nothing.
         state.apply without test=True brings them itself. To see the whole plan before, type:
-          {{ "apt-get install" if of_distribution else python ~ " -m pip install" }} {{ (packages if of_distribution else wheels) | join(" ") }}
+          {{ ("dnf" if grains["os_family"] == "RedHat" else "apt-get") ~ " install" if of_distribution else python ~ " -m pip install" }} {{ (packages if of_distribution else wheels) | join(" ") }}
           salt-call --local saltutil.sync_all
         and repeat test=True. What can be told without them stands below.
 

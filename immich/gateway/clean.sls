@@ -10,7 +10,9 @@ The gateway is stopped and stays so:
     - enable: false
     - require:
       - sls: immich.valkey.clean
+{%- if settings.postgres.managed %}
       - sls: immich.postgres.clean
+{%- endif %}
 
 The gateway's files are removed:
   immich_app.units_absent:

@@ -1,10 +1,11 @@
 # The address at which PostgreSQL and Valkey answer containers (host.containers.internal), there from boot on, and the
-# firewall table that lets only the Immich network reach them there. Depends on immich.podman.
+# firewall table around them and around Immich's containers. Depends on immich.podman.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls, ["immich.podman"]) }}
 {%- if settings %}
 {%- set gateway = salt["immich_gateway.wanted"](settings) %}
-{%- set context = {"address": gateway.address, "network": gateway.network, "ports": gateway.ports} %}
+{%- set context = {"address": gateway.address, "network": gateway.network, "ports": gateway.ports,
+                   "host_ports": gateway.host_ports} %}
 
 The gateway's firewall rules are written:
   file.managed:
@@ -35,9 +36,9 @@ A restart of nftables keeps the gateway's firewall:
 
 {%- for service in gateway.services %}
 
-{{ service }} starts after the gateway:
+{{ (service ~ " starts after the gateway") | json }}:
   file.managed:
-    - name: /etc/systemd/system/{{ service }}.service.d/immich-gateway.conf
+    - name: {{ ("/etc/systemd/system/" ~ service ~ ".service.d/immich-gateway.conf") | json }}
     - source: salt://immich/gateway/files/service.conf.j2
     - template: jinja
     - context: {{ context | json }}
@@ -58,6 +59,7 @@ The gateway is active:
     - address: {{ gateway.address }}
     - network: {{ gateway.network | json }}
     - ports: {{ gateway.ports | json }}
+    - host_ports: {{ gateway.host_ports | json }}
     - require:
       - systemd_unit: The gateway comes up at boot
     - watch:

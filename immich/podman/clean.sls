@@ -6,7 +6,7 @@
 
 Podman network {{ settings.network.name }} is absent:
   podman_network.absent:
-    - name: {{ settings.network.name }}
+    - name: {{ settings.network.name | json }}
     - keep_used: true
     - gone_before: {{ salt["immich_app.containers"](settings.project_dir) | json }}
     - require:

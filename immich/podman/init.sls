@@ -7,6 +7,7 @@
 Podman and its compose provider are installed:
   pkg.installed:
     - pkgs: {{ settings.lookup.podman.packages | json }}
+{%- if settings.lookup.podman.compose_command[0] == "podman" %}
 
 podman compose has one provider:
   file.managed:
@@ -19,6 +20,7 @@ podman compose has one provider:
     - makedirs: true
     - require:
       - pkg: Podman and its compose provider are installed
+{%- endif %}
 
 The directory of compose projects is present:
   file.directory:

@@ -11,6 +11,17 @@
 PostgreSQL is installed:
   pkg.installed:
     - pkgs: {{ (host.packages + host.pgvector_packages) | json }}
+{%- if host.initdb_command %}
+
+PostgreSQL has a data directory:
+  cmd.run:
+    - name: {{ host.initdb_command | json }}
+    - creates: {{ (host.data_dir ~ "/PG_VERSION") | json }}
+    - require:
+      - pkg: PostgreSQL is installed
+    - require_in:
+      - systemd_unit: PostgreSQL is running
+{%- endif %}
 
 PostgreSQL is running:
   systemd_unit.running:

@@ -59,8 +59,8 @@ def _gateway_removed():
 def written(states):
     """A function that writes rules, unit and drop-in as immich.gateway does, and returns the states' arguments."""
 
-    def write(address=ADDRESS, network=NETWORK, ports=PORTS):
-        arguments = {"address": address, "network": network, "ports": ports}
+    def write(address=ADDRESS, network=NETWORK, ports=PORTS, host_ports=()):
+        arguments = {"address": address, "network": network, "ports": ports, "host_ports": list(host_ports)}
         for path in (RULES, UNIT):
             template = f"salt://immich/gateway/files/{path.name}.j2"
             ret = states.file.managed(str(path), source=template, template="jinja", context=arguments)
@@ -152,7 +152,7 @@ def test_new_rules_are_loaded(states, modules, written, ports):
     """A dry run, which writes no rules, learns of them by its watch."""
     written()
     states.immich_gateway.active("gateway", address=ADDRESS, network=NETWORK, ports=PORTS)
-    arguments = {"address": ADDRESS, "network": NETWORK, "ports": ports}
+    arguments = {"address": ADDRESS, "network": NETWORK, "ports": ports, "host_ports": []}
     high = {
         "rules": {
             "file": [
@@ -262,20 +262,28 @@ def test_interface_that_nobody_knows_is_any_of_podman(states, written):
     network = {"name": "t-immich", "subnet": NETWORK["subnet"]}
     assert states.immich_gateway.active("gateway", **written(network=network)).result is True
     assert 'iifname "podman*" ip saddr 10.207.0.0/16 accept' in table()
+    # Other networks' bridges have names like that too.
+    assert 'iifname "podman*" ip saddr 10.207.0.0/16 jump containers' in table()
+    assert 'oifname "podman*" iifname != "podman*" ip daddr 10.207.0.0/16 jump published' in table()
 
 
-def test_wanted_are_managed_services_only(modules):
+@pytest.mark.parametrize(
+    ("host", "here"), (("host.containers.internal", True), ("127.0.0.1", True), ("192.0.2.7", False), ("cache", False))
+)
+def test_wanted_are_managed_services_only(modules, host, here):
     settings = {
         "gateway_address": ADDRESS,
         "network": NETWORK,
+        "host_ports": [443],
         "postgres": {"managed": True, "port": 5432},
-        "valkey": {"managed": False, "port": 6379},
+        "valkey": {"managed": False, "port": 6379, "host": host},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
     }
     assert modules.immich_gateway.wanted(settings) == {
         "address": ADDRESS,
         "network": NETWORK,
         "ports": [5432],
+        "host_ports": [443, 6379] if here else [443],
         "services": ["postgresql@17-main"],
     }
 
@@ -342,6 +350,16 @@ def test_only_the_immich_network_gets_through(neighbour):
     for port in PORTS:
         assert not connects(*neighbour, port=port)
     assert connects(*neighbour, port=OTHER_PORT)  # the way is there: it is the firewall that closes the ports
+
+
+@pytest.mark.usefixtures("listening")
+def test_the_immich_network_gets_to_no_other_port_unless_it_is_said(states, written):
+    inside = ("podman", "run", "--rm", "--network", "t-immich", "--rootfs", "/:O")
+    assert not connects(*inside, port=OTHER_PORT)
+    ret = states.immich_gateway.active("gateway", **written(host_ports=[OTHER_PORT]))
+    assert ret.changes == {"firewall": {"old": "outdated", "new": "loaded"}}
+    assert connects(*inside, port=OTHER_PORT)
+    assert all(connects(*inside, port=port) for port in PORTS)
 
 
 @pytest.mark.usefixtures("listening")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from _utils import immich_lock
+
 HOLD = """
 import sys
 sys.path.insert(0, "/srv/formula/_utils")
@@ -95,3 +97,27 @@ def test_who_holds_it_may_take_it_again(loaders, path):
         record = json.loads(Path(path).read_text(encoding="utf8"))
         assert (record["what"], record["lent"]) == ("update", False)
     assert Path(path).read_text(encoding="utf8") == ""
+
+
+LOOK = """
+import sys
+sys.path.insert(0, "/srv/formula/_utils")
+import immich_lock
+print("looking", flush=True)
+while True:
+    immich_lock.under_way(sys.argv[1])
+"""
+
+
+def test_whoever_only_looks_keeps_nobody_out(path):
+    with immich_lock.held("backup", path=path):
+        pass
+    looking = subprocess.Popen([sys.executable, "-B", "-c", LOOK, path], stdout=subprocess.PIPE, text=True)
+    try:
+        looking.stdout.readline()
+        for _ in range(3000):
+            with immich_lock.held("backup", path=path):
+                pass
+    finally:
+        looking.kill()
+        looking.communicate()

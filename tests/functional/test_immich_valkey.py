@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.functional.release import SERVERS
-from tests.functional.valkey_servers import Server
+from tests.functional.valkey_servers import PROGRAMS, Server
 
 ROLE_RULES = (
     "~immich_bull* ~immich_channel* &* -@dangerous +@read +@write +@pubsub +select +auth +ping +info +eval +evalsha"
@@ -33,7 +32,7 @@ def loaders(loaders):
     return loaders
 
 
-@pytest.fixture(params=SERVERS)
+@pytest.fixture(params=PROGRAMS)
 def server(request, tmp_path):
     """An empty server, as a new host has it."""
     folder = tmp_path / "server"

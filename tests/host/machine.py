@@ -68,7 +68,7 @@ class Host:
 
     def _write_identity(self):
         (self.root / "etc/hostname").write_text(f"{self.name}\n", encoding="ascii")
-        hosts = f"127.0.0.1 localhost\n{self.address} {self.name}\n{self.lan_gateway} registry.test\n"
+        hosts = f"127.0.0.1 localhost\n{self.address} {self.name}\n{self.lan_gateway} registry.test git.test\n"
         (self.root / "etc/hosts").write_text(hosts, encoding="ascii")
         # aardvark-dns refuses to start without one. Nothing answers there, as on a host that is offline.
         resolver = "nameserver 127.0.0.1\n"

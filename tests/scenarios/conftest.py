@@ -33,8 +33,9 @@ NOT_HERE = (
     "bin/demo --images real: wants Immich's published images, from ghcr.io",
     "bootstrap of a onedir Salt: its packages come from a server of their own, neither Debian's nor PyPI",
     "VectorChord itself: it is in no Debian release; a play extension of its name takes its place in tests/functional",
-    "Ubuntu and the RPM family: known by data alone",
-    "state.apply immich on Debian 12: the modules are tested there, the whole is not",
+    "Ubuntu and the RPM family: rendered with their grains (tests/functional/test_other_systems.py), nothing applied",
+    "limits by cgroups on Debian 12, where this machine lets no container have a cgroup",
+    "limits of memory and processes at work: without cgroup controllers, what Podman was told is looked at",
     "SELinux that enforces, a CPU too old, a database on a network share: by what the kernel shows, in tests/unit",
 )
 
@@ -161,3 +162,18 @@ def post(host, path, body=None):
     """What the server answers on the host to a POST, parsed."""
     data = json.dumps(body or {}).replace("'", "'\\''")
     return json.loads(host.out(f"curl -s -H 'Content-Type: application/json' -d '{data}' http://127.0.0.1:2283{path}"))
+
+
+def foreign_connections(host):
+    """Who is connected to Valkey and PostgreSQL, but for Immich and whoever asks here."""
+    host.write("/run/test/default", PASSWORDS["admin"], mode="0600")
+    secret = 'REDISCLI_AUTH="$(cat /run/test/default; printf x)"; export REDISCLI_AUTH="${REDISCLI_AUTH%x}"'
+    clients = host.out(f"{secret}; valkey-cli --user default CLIENT LIST").splitlines()
+    assert any(" user=immich " in client for client in clients), clients
+    asks = "datname || ' ' || usename || ' ' || application_name"
+    others = "backend_type = 'client backend' AND pid <> pg_backend_pid() AND usename <> 'immich'"
+    sessions = host.out(
+        f"""runuser -u postgres -- psql -qAtX -c "SELECT {asks} FROM pg_stat_activity WHERE {others}" """
+    )
+    mine = (" user=immich ", " cmd=client|list ")
+    return [client for client in clients if not any(word in client for word in mine)] + sessions.splitlines()

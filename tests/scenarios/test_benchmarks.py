@@ -23,3 +23,22 @@ def test_scale_prints_its_figures_as_one_object():
             assert figures[ratio] > 0, ratio
     for subject in ("role", "database"):
         assert figures[f"{subject}_vs_core"] > 0, subject
+
+
+def test_run_prints_its_figures_as_one_object():
+    command = [REPO / "benchmarks/run", "--json", "--rounds", "1"]
+    figures = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    assert figures["rounds"] == 1
+    for ratio in ("converged_vs_floor", "converged_vs_ansible", "first_vs_ansible", "memory_vs_floor"):
+        assert figures[ratio] > 0, ratio
+    for run in ("converged", "changed", "first"):
+        for tool in ("formula", "ansible", "core"):
+            assert figures[f"{run}_{tool}_seconds"] > 0, (run, tool)
+    for run in ("changed", "first"):
+        # The start of the containers was found, of each tool, and is not the whole run.
+        for tool in ("formula", "ansible", "core"):
+            assert figures[f"{run}_{tool}_containers_seconds"] > 0, (run, tool)
+    for tool in ("formula", "ansible", "core"):
+        assert figures[f"converged_{tool}_containers_seconds"] == 0, tool
+    assert figures["converged_formula_processes"]["podman"] > 0
+    assert figures["converged_formula_connections"] == {"postgres": 2, "valkey": 1}

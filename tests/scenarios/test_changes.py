@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.scenarios.conftest import PRINTABLE, changed, get, pillar_with, post
+from tests.scenarios.conftest import PRINTABLE, changed, foreign_connections, get, pillar_with, post
 from tests.scenarios.test_service import ids
 
 
@@ -164,12 +164,14 @@ def test_settings_of_the_server_reach_its_container(own_host):
     host = own_host
     host.run("mkdir -p /srv/archive/2019 && echo photo >/srv/archive/2019/a.jpg; systemctl stop immich")
     host.run("cp -a /srv/immich/upload /srv/immich/of-2000; chown -R 2000:2000 /srv/immich/of-2000")
+    host.run("chown -R 3000:3000 /srv/immich/model-cache; chmod 755 /srv/immich")
     applied(
         host,
         port=8080,
         bind_address="127.0.0.1",
         external_libraries=["/srv/archive"],
-        server={"environment": {"IMMICH_LOG_LEVEL": "debug"}, "user": "2000:2000"},
+        server={"environment": {"IMMICH_LOG_LEVEL": "debug"}, "user": "2000:2000", "read_only": False},
+        machine_learning={"user": "3000:3000"},
         upload_location="/srv/immich/of-2000",
         upload_location_moved_from="/srv/immich/upload",
     )
@@ -181,3 +183,36 @@ def test_settings_of_the_server_reach_its_container(own_host):
     assert host.out(f"{inside} id -u") == "2000"
     assert host.out(f"{inside} printenv IMMICH_LOG_LEVEL TZ") == "debug\nEurope/Paris"
     assert host.out("stat -c '%u %a' /opt/podman/immich/secrets/db_password") == "2000 400"
+    # The root is writable where that is said, and nowhere else: of machine learning, only its cache is.
+    inside = "podman exec immich-machine-learning"
+    assert host.out("podman inspect --format '{{.HostConfig.ReadonlyRootfs}}' immich-server") == "false"
+    assert host.out(f"{inside} id -u") == "3000"
+    assert host.out(f"{inside} printenv HF_XET_CACHE MPLCONFIGDIR") == "/cache/huggingface-xet\n/cache/matplotlib"
+    host.run(f"{inside} sh -c 'mkdir -p $HF_XET_CACHE $MPLCONFIGDIR && touch $HF_XET_CACHE/a $MPLCONFIGDIR/a /tmp/a'")
+    assert host.run("curl -sf -X POST http://127.0.0.1:8080/standin/ml").returncode == 0
+    assert host.out("stat -c %u /srv/immich/model-cache /srv/immich/model-cache/*/").split() == ["3000"] * 4
+    assert "Read-only" in host.run(f"{inside} touch /usr/src/a", check=False).stderr
+
+
+def test_no_connection_stays_open(host):
+    for pillar in ({"postgres": {"password": PRINTABLE + "x"}}, {}):
+        host.pillar(pillar_with(**pillar))
+        host.apply()
+        assert foreign_connections(host) == []
+    host.salt("immich.doctor")
+    assert foreign_connections(host) == []
+
+
+def test_limits_reach_the_container(own_host):
+    """As far as a host without the cgroup controllers shows: there Podman makes the container and cannot start it."""
+    host = own_host
+    host.pillar(pillar_with(server={"memory_limit": "2g", "pids_limit": 500}))
+    host.apply(check=False)
+    limits = host.wait_for(
+        "podman inspect --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' immich-server", 60
+    )
+    assert limits == f"{2 << 30} 500"
+    if {"memory", "pids"} <= set(host.read("/sys/fs/cgroup/cgroup.controllers").split()):
+        assert get(host, "/api/server/ping") == {"res": "pong"}
+    else:
+        host.wait_for("journalctl -u immich | grep -Eq 'crun: .*(memory.max|controller .pids. is not available)'", 60)

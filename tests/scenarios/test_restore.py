@@ -247,7 +247,7 @@ def test_a_planted_function_gains_nothing(own_host):
     host.apply()
     assert seen(host)[0]["assets"] == 1
     assert sql(host, "SELECT rolsuper FROM pg_roles WHERE rolname = 'immich'") == "f"
-    assert host.run("find / -xdev -name loot", check=False).stdout == ""
+    assert host.run("find / /tmp -xdev -name loot", check=False).stdout == ""
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
-"""The reference says what the docstrings say, and its commands fit the functions."""
+"""The reference says what the code says, and its commands fit the functions."""
 
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -20,7 +21,7 @@ def commands():
         yield from (re.sub(r"\s+", " ", command) for command in re.split(r"\n(?=\s*salt)", block.strip()))
 
 
-def test_the_reference_is_what_the_docstrings_say():
+def test_the_reference_is_what_the_code_says():
     done = subprocess.run([sys.executable, REPO / "bin/docs", "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -51,6 +52,35 @@ def test_every_module_that_knows_nothing_of_immich_has_a_page():
     assert {
         name for name in borrowed if f"module `{name}`" not in REFERENCE and f"State `{name}`" not in REFERENCE
     } == set()
+
+
+def settings(schema, path=()):
+    for key, below in schema.get("properties", {}).items():
+        if below.get("type") == "object" and "properties" in below:
+            yield from settings(below, (*path, key))
+            continue
+        yield ":".join((*path, key))
+        yield from settings(below.get("items", {}), (*path, key, "*"))
+
+
+def test_every_setting_has_a_line_of_its_own():
+    schema = json.loads((REPO / "immich/schema.json").read_text(encoding="utf8"))
+    lines = (REPO / "docs/settings.md").read_text(encoding="utf8").splitlines()
+    told = [line.split("`")[1] for line in lines if line.startswith("| `")]
+    assert told == list(settings(schema))
+
+
+def test_every_sls_is_told():
+    text = (REPO / "docs/states.md").read_text(encoding="utf8")
+    for path in (REPO / "immich").rglob("*.sls"):
+        name = ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".init")
+        assert f"\n## {name}\n\n" in text
+
+
+def test_what_a_person_calls_is_told():
+    text = (REPO / "docs/modules/immich.md").read_text(encoding="utf8")
+    for function in ("doctor", "backup", "backups", "restore", "restore_drill", "restore_recover"):
+        assert f"### immich.{function}\n" in text
 
 
 @pytest.mark.parametrize("command", commands())

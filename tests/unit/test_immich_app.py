@@ -49,6 +49,24 @@ def test_both_services_are_confined_and_checked(project):
         assert service["extra_hosts"] == ["host.containers.internal:10.88.0.1"]
 
 
+@pytest.mark.parametrize("part", ("server", "machine_learning"))
+def test_the_root_is_read_only_unless_an_image_does_not_bear_it(project, settings, part):
+    name = f"immich-{part.replace('_', '-')}"
+    service = project()["services"][name]
+    assert (service["read_only"], service["tmpfs"]) == (True, ["/tmp"])
+    assert not {"mem_limit", "pids_limit"} & set(service)
+    other = project(**{part: {**settings[part], "read_only": False}})["services"][name]
+    assert not {"read_only", "tmpfs"} & set(other)
+
+
+@pytest.mark.parametrize("part", ("server", "machine_learning"))
+def test_limits_are_those_of_the_one_container(project, settings, part):
+    services = project(**{part: {**settings[part], "memory_limit": "4g", "pids_limit": 500}})["services"]
+    limits = {name: (service.get("mem_limit"), service.get("pids_limit")) for name, service in services.items()}
+    name = f"immich-{part.replace('_', '-')}"
+    assert limits == {"immich-server": (None, None), "immich-machine-learning": (None, None), name: ("4g", 500)}
+
+
 def test_machine_learning_gets_no_secret_and_no_port(project):
     service = project()["services"]["immich-machine-learning"]
     assert not {"secrets", "ports"} & set(service)

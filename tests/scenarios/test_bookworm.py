@@ -1,0 +1,153 @@
+"""Debian 12, from bare to serving: PostgreSQL 15, Redis 7.0, Podman 4.3, podman-compose 1.0.3, netavark 1.4.
+
+What it cannot do is asserted too, with the reason. Its containers run without cgroups here, as ``tests/host/images.py``
+says: limits of memory and processes are not part of this.
+"""
+
+import json
+
+import pytest
+
+from tests.host import images
+from tests.host.lan import Lan
+from tests.host.machine import Host
+from tests.host.registry import Registry, stored, use_registry
+from tests.scenarios.conftest import PASSWORDS, PILLAR, changed, get, pillar_with, post
+
+pytestmark = pytest.mark.long
+PROJECT = "/opt/podman/immich"
+# As on a host without the repository of the PostgreSQL project.
+NO_PGVECTOR = "Package: postgresql-15-pgvector\nPin: release *\nPin-Priority: -1\n"
+
+
+@pytest.fixture(scope="module")
+def lan():
+    with Lan() as lan:
+        Registry(lan, stored())
+        yield lan
+
+
+@pytest.fixture(scope="module")
+def refused(lan):
+    """A bare host, and what the first apply said without a repository that has pgvector."""
+    with Host("host", lan=lan, suite="bookworm", layers=images.bare("bookworm")) as host:
+        use_registry(host)
+        host.pillar(PILLAR)
+        host.write("/etc/apt/preferences.d/no-pgvector", NO_PGVECTOR)
+        yield host, host.apply(check=False)
+
+
+@pytest.fixture(scope="module")
+def deployed(refused):
+    """The host with that repository, and the states of its first apply."""
+    host, _ = refused
+    host.run("rm /etc/apt/preferences.d/no-pgvector")
+    states = host.apply()
+    return host, states
+
+
+@pytest.fixture
+def host(deployed):
+    return deployed[0]
+
+
+def failed(states):
+    return [state for state in states if state["result"] is False and "requisite failed" not in state["comment"]]
+
+
+def test_without_a_package_of_pgvector_the_run_ends_at_it(refused):
+    """Debian 12 has none, VectorChord neither: a repository of the PostgreSQL project has to be there."""
+    host, states = refused
+    first = next(state for state in failed(states) if "modules just synced" not in state["id"])
+    assert first["id"] == "PostgreSQL is installed"
+    assert "postgresql-15-pgvector" in first["comment"]
+    assert host.run("ls /etc/systemd/system/immich.service", check=False).returncode
+
+
+def test_first_apply_and_the_next(deployed):
+    host, states = deployed
+    assert "Immich is running" in changed(states)
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    assert changed(host.apply()) == {}
+    assert changed(host.apply(test=True)) == {}
+
+
+def test_it_works(host):
+    jobs = post(host, "/standin/jobs")
+    assert jobs["completed"] == jobs["expected_per_queue"] or not jobs["errors"]
+    assert jobs["denied"] == []
+    post(host, "/standin/assets")
+    state = get(host, "/standin/state")
+    assert state["timezone"] == "Europe/Paris"
+    assert state["storage"]["intact_assets"] == 1
+    assert "vector" in json.dumps(state["extensions" if "extensions" in state else "database"])
+    assert get(host, "/standin/ml")
+    inspected = host.out("podman inspect immich-server immich-machine-learning")
+    assert not [name for name, password in PASSWORDS.items() if json.dumps(password)[1:-1] in inspected]
+
+
+def test_only_what_changed_is_made_anew(host):
+    ids = "podman ps --no-trunc --format '{{.Names}} {{.ID}}' | sort"
+    before = dict(line.split() for line in host.out(ids).splitlines())
+    host.pillar(pillar_with(server={"environment": {"IMMICH_LOG_LEVEL": "warn"}}))
+    assert set(changed(host.apply())) == {"Immich's compose file is managed", "Immich is running"}
+    after = dict(line.split() for line in host.out(ids).splitlines())
+    assert before["immich-server"] != after["immich-server"]
+    assert before["immich-machine-learning"] == after["immich-machine-learning"]
+    host.pillar(PILLAR)
+    host.apply()
+
+
+def test_day_two(host):
+    name = host.salt("immich.backup")["name"]
+    post(host, "/standin/assets")
+    assert host.salt("immich.restore_drill", name)["changed"]["public.asset"] == {"backup": 1, "now": 2}
+    host.salt("immich.restore", name, "confirm=host")
+    assert get(host, "/standin/state")["database"]["counts"]["assets"] == 1
+    rows = {row["part"]: row for row in host.salt("immich.doctor")}
+    assert [row for row in rows.values() if row["result"] == "failed"] == []
+    host.pillar(pillar_with(version="v3.0.4"))
+    assert "Immich is running" in changed(host.apply())
+    assert get(host, "/standin/state")["version"] == "v3.0.4"
+    assert changed(host.apply()) == {}
+
+
+def test_it_comes_back_after_a_reboot(host):
+    host.reboot()
+    host.wait_for("systemctl is-active immich", 90)
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    host.pillar(pillar_with(version="v3.0.4"))
+    assert changed(host.apply()) == {}
+
+
+def test_no_podman_compose_but_the_program_itself(host):
+    """The subcommand came with Podman 4.7."""
+    host.run("podman --help >/dev/null")
+    assert host.run(f"cd {PROJECT} && podman compose ps", check=False).returncode
+    assert "immich-server" in host.out(f"cd {PROJECT} && podman-compose ps 2>/dev/null")
+    # A Podman that does not know its settings would complain at each call.
+    assert host.run("podman ps").stderr == ""
+
+
+def test_no_strict_isolation_and_a_word_about_it(host):
+    """isolate: strict came with Podman 4.6 and netavark 1.7."""
+    (warning,) = host.salt("immich_settings.warnings")
+    assert warning["path"] == "immich:podman:external_networks:0:isolate"
+    network = json.loads(host.out("podman network inspect immich"))[0]
+    assert network["options"] == {"isolate": "true"}
+    image = host.out("podman inspect --format '{{.ImageName}}' immich-machine-learning")
+    target = host.out(
+        "podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' immich-machine-learning"
+    )
+    probe = f"exec 3<>/dev/tcp/{target}/3003"
+    run = f"podman run --rm --entrypoint /bin/bash --network %s {image} -c 'timeout 3 bash -c \"{probe}\"'"
+    host.run("podman network create --opt isolate=true other")
+    assert host.run(run % "other", check=False).returncode, "an isolated network reaches Immich's"
+    assert host.run(run % "podman", check=False).returncode == 0, "Podman's default network no longer reaches Immich's"
+
+
+def test_clean(host):
+    states = host.apply("immich.clean")
+    assert "Immich's unit is absent" in changed(states)
+    assert host.out("podman ps --all --quiet") == ""
+    assert changed(host.apply("immich.clean")) == {}
