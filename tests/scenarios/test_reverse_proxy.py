@@ -20,8 +20,8 @@ openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=photos.example.org \
 cp fullchain.pem /usr/local/share/ca-certificates/photos.crt
 update-ca-certificates >/dev/null 2>&1
 """
-# What nginx has on its disk, and what of the upload Immich has, time and again until the upload is done. nginx unlinks a
-# body's file as soon as it has opened it, so it is seen among the open ones alone.
+# What nginx has on its disk, and what of the upload Immich has, time and again until the upload is done. nginx unlinks
+# a body's file as soon as it has opened it, so it is seen among the open ones alone.
 WATCHED_UPLOAD = """
 truncate -s {megabytes}M /srv/video.mp4 && date +%N | dd of=/srv/video.mp4 conv=notrunc status=none
 curl -s --max-time 300 --limit-rate 75M -H 'Authorization: Bearer {token}' -F assetData=@/srv/video.mp4 \
