@@ -1,26 +1,16 @@
 """
-Immich's compose project: what stands in it, its images and containers, and whether it serves
-==============================================================================================
+Immich's containers and the service that runs them, and whether it serves
+==========================================================================
 
 Everything here is about the application. It is told what it needs: ``settings`` is what ``immich_settings.get``
 returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --out=json immich_settings.get``.
-
-Sources of the rules: Immich's documentation of its environment variables, and what was measured with its server v3.0.3.
 """
 
-import fcntl
 import functools
-import hashlib
 import http.client
 import json
 import os
-import pty
-import re
 import runpy
-import select
-import struct
-import subprocess
-import termios
 import threading
 import time
 from pathlib import Path
@@ -34,7 +24,6 @@ __virtualname__ = "immich_app"
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
-HASH_LABEL = "io.immich-formula.service-hash"
 PING = {"res": "pong"}
 # While the downtime is measured: seconds between two questions, and for an answer. Short, as the address of a container
 # that has just died may never refuse.
@@ -44,10 +33,8 @@ PING_TIMEOUT = 0.3
 LAST_PING_TIMEOUT = 10
 STOPPED = "immich_app.stopped"
 # What one look at Podman has told beside what it was asked for. The next to ask takes it, and looks anew after that.
-IMAGES = "immich_app.images"
+INSPECTED = "immich_image.inspected"
 SERVER_PID = "immich_app.server_pid"
-# As immich-stack has Podman print images.
-IMAGE_FORMAT = "{{.Id}} {{json .RepoTags}} {{json .RepoDigests}}"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -60,283 +47,12 @@ for target; do
   case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
 done
 """
-# Podman's progress bar of a layer; see the function `pulled`.
-PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
-UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
-PULL_TIMEOUT = 3600
 # Of what a long operation tells.
 SECONDS_BETWEEN_LINES = 10
 
 
 def __virtual__():
     return __virtualname__
-
-
-# -- the compose project ----------------------------------------
-
-
-def project(settings, vector_extension):
-    """
-    Return the compose project as data, without any secret.
-
-    settings
-        The formula's settings.
-
-    vector_extension
-        What Immich is told to use, ``vectorchord`` or ``pgvector``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.project "$SETTINGS" pgvector
-    """
-    services = {SERVER: _server(settings, vector_extension)}
-    if settings["machine_learning"]["enabled"]:
-        services[MACHINE_LEARNING] = _machine_learning(settings)
-    for service in services.values():
-        service["labels"] = {HASH_LABEL: _digest(service)}
-    return {
-        "name": "immich",
-        "services": services,
-        "networks": {"immich": {"external": True, "name": settings["network"]["name"]}},
-        "secrets": {name: {"file": f"./secrets/{name}"} for name in ("db_password", "redis_password")},
-        # For immich-stack, the program that runs the project.
-        "x-immich-stack": {
-            "compose": settings["lookup"]["podman"]["compose_command"],
-            "main": SERVER,
-            "ping": f"{server_url(settings)}/api/server/ping",
-            "timeout": settings["service"]["start_timeout"],
-        },
-        # One container, one name: a pod would tie the life of both together.
-        "x-podman": {"in_pod": False},
-    }
-
-
-def project_yaml(settings, vector_extension):
-    """
-    Return the text of ``docker-compose.yml``.
-
-    Arguments are those of :py:func:`project`.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.project_yaml "$SETTINGS" pgvector
-    """
-    head = "# This file is managed by Salt (immich-formula). It holds no secret.\n"
-    return head + salt.utils.yaml.safe_dump(project(settings, vector_extension), default_flow_style=False)
-
-
-def _common(settings, name, part):
-    service = {
-        "image": part["image"],
-        "container_name": name,
-        "networks": ["immich"],
-        "extra_hosts": [f"host.containers.internal:{settings['gateway_address']}"],
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        # The journal has the lines too (immich.service follows them); this is for `podman compose logs`, and bounded.
-        "logging": {"driver": "k8s-file", "options": {"max-size": "20mb"}},
-    }
-    if __grains__.get("selinux", {}).get("enabled"):
-        # The alternative, a `:z` on the mount, relabels every photo.
-        service["security_opt"].append("label=disable")
-    if part["user"]:
-        service["user"] = part["user"]
-    if part["read_only"]:
-        service |= {"read_only": True, "tmpfs": ["/tmp"]}
-    # podman-compose 1.3 knows no limit of processes: immich-stack hands that one on to Podman.
-    limits = {"mem_limit": part["memory_limit"], "pids_limit": part["pids_limit"]}
-    return {**service, **{key: limit for key, limit in limits.items() if limit}}
-
-
-def _server(settings, vector_extension):
-    postgres, valkey = settings["postgres"], settings["valkey"]
-    environment = {
-        "TZ": settings["timezone"],
-        "DB_HOSTNAME": postgres["host"],
-        "DB_PORT": postgres["port"],
-        "DB_USERNAME": postgres["user"],
-        "DB_DATABASE_NAME": postgres["database"],
-        "DB_PASSWORD_FILE": "/run/secrets/db_password",
-        # Left alone, a package that appears on the server would switch it under a running Immich.
-        "DB_VECTOR_EXTENSION": vector_extension,
-        "REDIS_HOSTNAME": valkey["host"],
-        "REDIS_PORT": valkey["port"],
-        "REDIS_DBINDEX": valkey["database"],
-        "REDIS_USERNAME": valkey["user"],
-        "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
-        **settings["server"]["environment"],
-    }
-    libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
-    return {
-        **_common(settings, SERVER, settings["server"]),
-        "environment": _environment(environment),
-        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries],
-        "secrets": ["db_password", "redis_password"],
-        "ports": [f"{_bracketed(settings['bind_address'])}:{settings['port']}:2283"],
-        "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
-        "stop_grace_period": "30s",
-    }
-
-
-def _machine_learning(settings):
-    part = settings["machine_learning"]
-    environment = {
-        "TZ": settings["timezone"],
-        # The image's own default, [::], ends it on a host without IPv6.
-        "IMMICH_HOST": "0.0.0.0",
-        # A numeric user has no writable home in the image.
-        "HF_XET_CACHE": "/cache/huggingface-xet",
-        "MPLCONFIGDIR": "/cache/matplotlib",
-        **part["environment"],
-    }
-    return {
-        **_common(settings, MACHINE_LEARNING, part),
-        "environment": _environment(environment),
-        "volumes": [_bind(part["cache_location"], "/cache", False)],
-        "healthcheck": _healthcheck(["CMD", "python3", "/usr/src/healthcheck.py"]),
-        "stop_grace_period": "10s",
-    }
-
-
-def _environment(values):
-    """Strings, with the `$` that compose would interpolate doubled."""
-    return {name: _escaped(str(value)) for name, value in values.items()}
-
-
-def _escaped(text):
-    return text.replace("$", "$$")
-
-
-def _bind(source, target, read_only):
-    mount = {"type": "bind", "source": _escaped(source), "target": _escaped(target)}
-    return {**mount, "read_only": True} if read_only else mount
-
-
-def _bracketed(address):
-    return f"[{address}]" if ":" in address else address
-
-
-def _healthcheck(test):
-    # Podman ignores what the images bring: an OCI manifest carries no health check.
-    return {"test": test, "interval": "30s", "timeout": "10s", "retries": 3, "start_period": "60s"}
-
-
-def _digest(service):
-    return hashlib.sha256(json.dumps(service, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def deviations(settings, compose):
-    """
-    Return where a compose file is not what the settings want: ``{"by_hand": [services], "differences": [sentences]}``.
-
-    A service that was changed by hand does not have the digest that its label says. One that only differs was written
-    from other settings, and the next apply brings it up to date.
-
-    settings
-        The formula's settings.
-
-    compose
-        Text of the compose file.
-
-    Raises CommandExecutionError if it is none of the formula's.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.deviations "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
-    """
-    try:
-        there = salt.utils.yaml.safe_load(compose)
-        vector = there["services"][SERVER]["environment"]["DB_VECTOR_EXTENSION"]
-        by_hand = [name for name, service in there["services"].items() if not _is_as_written(service)]
-    except (KeyError, TypeError, AttributeError, salt.utils.yaml.YAMLError) as error:
-        raise CommandExecutionError("The compose file is not the one that Salt wrote") from error
-    return {"by_hand": by_hand, "differences": list(_differences(there, project(settings, vector)))}
-
-
-def _is_as_written(service):
-    return service.get("labels") == {HASH_LABEL: _digest({k: v for k, v in service.items() if k != "labels"})}
-
-
-def _differences(there, wanted, path=()):
-    if there == wanted or path[-1:] == ("labels",):
-        return
-    if not (isinstance(there, dict) and isinstance(wanted, dict)):
-        yield f"{':'.join(path)} is {json.dumps(there)}, not {json.dumps(wanted)}"
-        return
-    for key in sorted({*there, *wanted}):
-        yield from _differences(there.get(key), wanted.get(key), (*path, key))
-
-
-def upload_location(compose_file):
-    """
-    Return the path that an existing compose file mounts at ``/data``, or None if there is none.
-
-    compose_file
-        Path of ``docker-compose.yml``.
-
-    Raises CommandExecutionError if the file is there and cannot be understood.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.upload_location /opt/podman/immich/docker-compose.yml
-    """
-    path = Path(compose_file)
-    if not path.exists():
-        return None
-    try:
-        mounts = salt.utils.yaml.safe_load(path.read_text(encoding="utf8"))["services"][SERVER]["volumes"]
-        sources = [_mount_source(mount) for mount in mounts if _mount_target(mount) == "/data"]
-    except (KeyError, TypeError, AttributeError, salt.utils.yaml.YAMLError) as error:
-        raise CommandExecutionError(
-            f"{compose_file} is there, but says nowhere which path is mounted at /data"
-        ) from error
-    return sources[0].replace("$$", "$") if sources else None
-
-
-def _mount_source(mount):
-    return mount["source"] if isinstance(mount, dict) else mount.split(":")[0]
-
-
-def _mount_target(mount):
-    return mount["target"] if isinstance(mount, dict) else mount.split(":")[1]
-
-
-def mount_missing(path):
-    """
-    Return the mount point above a path that ``/etc/fstab`` names and that is not mounted, or None.
-
-    path
-        An absolute path. It need not exist.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.mount_missing /srv/photos/upload
-    """
-    fstab = Path("/etc/fstab")
-    lines = fstab.read_text(encoding="utf8").splitlines() if fstab.exists() else []
-    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    expected = [field[1].replace("\\040", " ") for field in fields if len(field) > 1 and field[1].startswith("/")]
-    mounted = _mount_points()
-    path = os.path.realpath(path)
-    for point in sorted(expected, key=len, reverse=True):
-        if point not in mounted and (path == point or path.startswith(point.rstrip("/") + "/")) and point != "/":
-            return point
-    return None
-
-
-def _mount_points():
-    text = Path("/proc/self/mounts").read_text(encoding="utf8")
-    return {line.split()[1].replace("\\040", " ") for line in text.splitlines()}
 
 
 # -- what runs ----------------------------------------
@@ -420,21 +136,34 @@ def _owner(user):
     return {"user": int(uid) or "root", "group": int(gid or uid) or "root"}
 
 
-def server_url(settings):
+def mount_missing(path):
     """
-    Return the address at which this host itself reaches the server, as in ``http://127.0.0.1:2283``.
+    Return the mount point above a path that ``/etc/fstab`` names and that is not mounted, or None.
 
-    settings
-        The formula's settings.
+    path
+        An absolute path. It need not exist.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_app.server_url '{"bind_address": "0.0.0.0", "port": 2283}'
+        salt-call --local immich_app.mount_missing /srv/photos/upload
     """
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings["bind_address"], settings["bind_address"])
-    return f"http://{_bracketed(address)}:{settings['port']}"
+    fstab = Path("/etc/fstab")
+    lines = fstab.read_text(encoding="utf8").splitlines() if fstab.exists() else []
+    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    expected = [field[1].replace("\\040", " ") for field in fields if len(field) > 1 and field[1].startswith("/")]
+    mounted = _mount_points()
+    path = os.path.realpath(path)
+    for point in sorted(expected, key=len, reverse=True):
+        if point not in mounted and (path == point or path.startswith(point.rstrip("/") + "/")) and point != "/":
+            return point
+    return None
+
+
+def _mount_points():
+    text = Path("/proc/self/mounts").read_text(encoding="utf8")
+    return {line.split()[1].replace("\\040", " ") for line in text.splitlines()}
 
 
 def plan(settings, compose):
@@ -461,120 +190,10 @@ def plan(settings, compose):
         stack = program["Stack"](settings["project_dir"], compose)
         there = stack.containers()
         __context__[SERVER_PID] = there.get(SERVER, {}).get("Pid")
-        names, printed = __context__.pop(IMAGES, (None, None))
+        names, printed = __context__.pop(INSPECTED, (None, None))
         return stack.compared(there, stack.image_ids(printed if names == stack.image_names() else None))
     except program["StackError"] as error:
         raise CommandExecutionError(str(error)) from error
-
-
-def images_missing(images):
-    """
-    Return those of a list of image references that this host does not have.
-
-    images
-        Full references, as in ``["ghcr.io/immich-app/immich-server:v3.0.3"]``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.images_missing '["ghcr.io/immich-app/immich-server:v3.0.3"]'
-    """
-    if not salt.utils.path.which("podman"):
-        return list(images)
-    done = __salt__["cmd.run_all"](
-        ["podman", "image", "inspect", "--format", IMAGE_FORMAT, *images], python_shell=False, ignore_retcode=True
-    )
-    if done["retcode"] == 0:
-        __context__[IMAGES] = (sorted(set(images)), done["stdout"])
-        return []
-    return [
-        image for image in images if __salt__["cmd.retcode"](["podman", "image", "exists", image], ignore_retcode=True)
-    ]
-
-
-def pull(image):
-    """
-    Fetch an image.
-
-    image
-        Full reference.
-
-    How far it is, is told on the terminal and in the journal (``journalctl -t immich-apply``).
-
-    Raises CommandExecutionError with the registry's answer.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.pull ghcr.io/immich-app/immich-server:v3.0.3
-    """
-    begin = told = time.monotonic()
-    _say(f"Pulling {image}")
-    terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
-    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    command = ["podman", "pull", image]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
-        os.close(inner)
-        said, blobs = "", {}
-        while (chunk := _read(terminal)) is not None:
-            said = (said + chunk)[-20000:]
-            blobs = pulled(said, blobs)
-            now = time.monotonic()
-            if now - begin > PULL_TIMEOUT:
-                process.kill()
-            elif now - told > SECONDS_BETWEEN_LINES:
-                told = now
-                _say(f"Pulling {image}: {_pull_line(blobs)}, {round(now - begin)} s")
-        os.close(terminal)
-    if process.returncode:
-        words = " ".join(re.sub(r"\x1b\[\w*|Copying (blob|config) [^\r\n]*", "", said).split())[-1500:]
-        raise CommandExecutionError(f"podman pull {image}, after {round(time.monotonic() - begin)} s: {words}")
-    _say(f"Pulled {image} in {round(time.monotonic() - begin)} s")
-
-
-def _read(terminal):
-    """What was written within a second, or None when the last writer has gone, which a terminal calls an error."""
-    try:
-        if not select.select([terminal], [], [], 1)[0]:
-            return ""
-        return os.read(terminal, 65536).decode(errors="replace") or None
-    except OSError:
-        return None
-
-
-def pulled(said, before=None):
-    """
-    Return how far Podman's progress bars are, as ``{blob: [bytes done, bytes]}``.
-
-    said
-        What Podman has written to a terminal last.
-
-    before
-        What this returned before: Podman shows no size any more of what is done. Default: nothing.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.pulled 'Copying blob 173906380870 [=>---] 3.4MiB / 86.0MiB | 1.2 MiB/s'
-    """
-    blobs = dict(before or {})
-    for blob, done, done_unit, size, size_unit in PULL_BAR.findall(said):
-        blobs[blob] = [float(done) * UNITS[done_unit], float(size) * UNITS[size_unit]]
-    for blob in re.findall(r"Copying blob (\w+) done", said):
-        blobs[blob] = [blobs.get(blob, [0, 0])[1]] * 2
-    return blobs
-
-
-def _pull_line(blobs):
-    done, size = (sum(each[index] for each in blobs.values()) / 1024**2 for index in (0, 1))
-    return f"{done:.1f} of {size:.1f} MiB" if size else "asking the registry"
-
-
-def _say(text):
-    __utils__["immich_progress.say"](text, "immich-apply")
 
 
 def _run(command, **kwargs):
@@ -661,7 +280,7 @@ def stop(unit, settings):
 
         salt-call --local immich_app.stop immich.service "$SETTINGS"
     """
-    if _answers(f"{server_url(settings)}/api/server/ping"):
+    if _answers(_ping_url(settings)):
         __context__[STOPPED] = time.monotonic()
     __salt__["systemd_unit.call"]("stop", unit)
     if containers(settings["project_dir"]):
@@ -712,7 +331,7 @@ def bring_up(unit, settings):
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
     say = functools.partial(__utils__["immich_progress.say"], tag="immich-apply")
-    pings = _Pings(f"{server_url(settings)}/api/server/ping", __context__.pop(STOPPED, None), say)
+    pings = _Pings(_ping_url(settings), __context__.pop(STOPPED, None), say)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -757,6 +376,10 @@ class _Pings(threading.Thread):
         self.done.set()
         self.join()
         return None if self.last_good is None else round(self.downtime, 2)
+
+
+def _ping_url(settings):
+    return f"{__salt__['immich_compose.server_url'](settings)}/api/server/ping"
 
 
 def _answers(url):
@@ -846,7 +469,7 @@ def initialized(settings):
 
         salt-call --local immich_app.initialized "$SETTINGS"
     """
-    return bool(get_json(f"{server_url(settings)}/api/server/config").get("isInitialized"))
+    return bool(get_json(f"{__salt__['immich_compose.server_url'](settings)}/api/server/config").get("isInitialized"))
 
 
 def verify(settings):
@@ -862,7 +485,7 @@ def verify(settings):
 
         salt-call --local immich_app.verify "$SETTINGS"
     """
-    broken = server_silent(f"{server_url(settings)}/api/server/ping")
+    broken = server_silent(_ping_url(settings))
     if settings["machine_learning"]["enabled"]:
         broken += machine_learning_silent(0 if __opts__["test"] else ML_PATIENCE)
     return broken + listens_wider(settings, __salt__["netns.listening"]())

@@ -42,6 +42,8 @@ LIBRARIES = ("redis", "psycopg2", "jsonschema")
 MODULES = {
     "immich_settings": "errors",
     "immich_app": "verify",
+    "immich_compose": "deviations",
+    "immich_image": "missing",
     "immich_gateway": "verify",
     "immich_postgres": "verify",
     "immich_valkey": "verify",
@@ -808,7 +810,7 @@ def _compose_file(here):
     if not here["compose_text"]:
         return [(FAILED, f"{path} is not there: nothing is deployed", "salt-call state.apply immich")]
     try:
-        found = _call("immich_app.deviations", settings, here["compose_text"])
+        found = _call("immich_compose.deviations", settings, here["compose_text"])
     except CommandExecutionError as error:
         # An apply refuses it as it is: it would have to guess which library the installation had.
         return [(FAILED, f"{path}: {error}", f"mv {path} {path}.broken && salt-call state.apply immich")]
@@ -853,7 +855,7 @@ def _secrets(here):
 
 def _images(here):
     images = [service["image"] for service in _compose_of(here)["services"].values()]
-    missing = _call("immich_app.images_missing", images)
+    missing = _call("immich_image.missing", images)
     if missing:
         return [(FAILED, f"not on this host: {', '.join(missing)}", "salt-call state.apply immich.app")]
     return [(OK, ", ".join(image.rpartition("/")[2] for image in images))]
@@ -1001,7 +1003,7 @@ def _exposure(here):
     for sentence in _call("immich_app.listens_everywhere", settings, sockets):
         yield WARNING, sentence, "see the listen addresses in its configuration"
     if not _call("immich_app.initialized", settings):
-        url = _call("immich_app.server_url", settings)
+        url = _call("immich_compose.server_url", settings)
         yield WARNING, "nobody has signed up: whoever opens it first becomes administrator", f"sign up at {url}"
 
 

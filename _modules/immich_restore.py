@@ -376,7 +376,7 @@ def _space_problems(settings, contents):
 def _app_problems(settings):
     if not __salt__["systemd_unit.status"](UNIT)["enabled"]:
         return [f"There is no {UNIT} yet: apply immich first, then restore."]
-    missing = __salt__["immich_app.images_missing"](__salt__["immich_app.unit"](settings)["images"])
+    missing = __salt__["immich_image.missing"](__salt__["immich_app.unit"](settings)["images"])
     if missing:
         return [f"The image {missing[0]} is not on this host, and Immich could not be started: apply immich first."]
     return []

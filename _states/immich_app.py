@@ -18,7 +18,7 @@ FORESEEN = "stopped for the changes above"
 
 
 def __virtual__():
-    if "immich_app.project" not in __salt__:
+    if "immich_app.plan" not in __salt__:
         return False, "The execution module immich_app is missing: run saltutil.sync_all"
     return __virtualname__
 
@@ -71,7 +71,7 @@ def _library_refusal(path, compose_file, moved_from):
     mount = __salt__["immich_app.mount_missing"](path)
     if mount:
         return f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
-    before = __salt__["immich_app.upload_location"](compose_file)
+    before = __salt__["immich_compose.upload_location"](compose_file)
     moved_from = moved_from and os.path.normpath(moved_from)
     if before in (None, path):
         if before and not os.path.isdir(path):
@@ -105,7 +105,7 @@ def images_present(name, images):
             - images: [ghcr.io/immich-app/immich-server:v3.0.3]
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The images are present"}
-    missing = __salt__["immich_app.images_missing"](images)
+    missing = __salt__["immich_image.missing"](images)
     if not missing:
         return ret
     ret["changes"] = {image: {"old": None, "new": "pulled"} for image in missing}
@@ -113,7 +113,7 @@ def images_present(name, images):
         return {**ret, "result": None, "comment": f"Would be pulled: {', '.join(missing)}"}
     try:
         for image in missing:
-            __salt__["immich_app.pull"](image)
+            __salt__["immich_image.pull"](image)
     except CommandExecutionError as error:
         advice = "Nothing was stopped. Check immich:version and that this host reaches the registry, then apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
@@ -156,7 +156,7 @@ def _compose(settings):
             raise
         # PostgreSQL is not there yet: the plan shows what it will be if the server offers nothing else.
         vector = "vectorchord" if postgres["vector_extension"] == "vectorchord" else "pgvector"
-    return __salt__["immich_app.project_yaml"](settings, vector)
+    return __salt__["immich_compose.project_yaml"](settings, vector)
 
 
 def alone(name):
@@ -514,6 +514,6 @@ def verified(name, settings):
     if not __salt__["immich_app.initialized"](settings):
         ret["warnings"].append(
             f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can. Do it now at "
-            f"{__salt__['immich_app.server_url'](settings)}"
+            f"{__salt__['immich_compose.server_url'](settings)}"
         )
     return ret

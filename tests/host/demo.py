@@ -156,7 +156,9 @@ def plan_only(why_not):
     run(*call, "saltutil.sync_all")
     subprocess.run([*call, "--state-output=changes", "state.apply", "immich", "test=True"], check=False)
     settings = json.dumps(json.loads(run(*call, "--out=json", "immich_settings.get"))["local"])
-    subprocess.run([*call, "--out=newline_values_only", "immich_app.project_yaml", settings, "pgvector"], check=False)
+    subprocess.run(
+        [*call, "--out=newline_values_only", "immich_compose.project_yaml", settings, "pgvector"], check=False
+    )
     return 0
 
 

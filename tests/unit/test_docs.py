@@ -83,7 +83,7 @@ def test_what_a_person_calls_is_told():
         assert f"### immich.{function}\n" in text
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", list(commands()))
 def test_a_command_of_the_reference_fits_its_function(modules, command):
     """Not run, as many would undo one another: what Salt makes of the arguments, the function takes."""
     import salt.utils.args

@@ -27,13 +27,13 @@ def project(modules, settings):
     """A function that makes the project of the settings with changes laid over them."""
 
     def make(**changes):
-        return modules.immich_app.project({**settings, **changes}, "pgvector")
+        return modules.immich_compose.project({**settings, **changes}, "pgvector")
 
     return make
 
 
 def test_the_compose_file_holds_no_secret_and_says_the_same(modules, settings, project):
-    text = modules.immich_app.project_yaml(settings, "pgvector")
+    text = modules.immich_compose.project_yaml(settings, "pgvector")
     assert "secret-1" not in text
     assert yaml.safe_load(text) == project()
 
@@ -127,17 +127,17 @@ def test_without_a_user_root_owns_them_by_name(modules, settings):
 
 
 def test_a_compose_file_as_written_deviates_in_nothing(modules, settings):
-    text = modules.immich_app.project_yaml(settings, "pgvector")
-    assert modules.immich_app.deviations(settings, text) == {"by_hand": [], "differences": []}
+    text = modules.immich_compose.project_yaml(settings, "pgvector")
+    assert modules.immich_compose.deviations(settings, text) == {"by_hand": [], "differences": []}
 
 
 def test_what_was_changed_by_hand_is_told_from_what_other_settings_wrote(modules, settings):
-    text = modules.immich_app.project_yaml(settings, "pgvector")
-    assert modules.immich_app.deviations(settings, text.replace("IMMICH_HOST: 0.0.0.0", "IMMICH_HOST: '::'")) == {
+    text = modules.immich_compose.project_yaml(settings, "pgvector")
+    assert modules.immich_compose.deviations(settings, text.replace("IMMICH_HOST: 0.0.0.0", "IMMICH_HOST: '::'")) == {
         "by_hand": ["immich-machine-learning"],
         "differences": ['services:immich-machine-learning:environment:IMMICH_HOST is "::", not "0.0.0.0"'],
     }
-    found = modules.immich_app.deviations({**settings, "port": 3000}, text)
+    found = modules.immich_compose.deviations({**settings, "port": 3000}, text)
     assert found["by_hand"] == []
     assert 'services:immich-server:ports is ["0.0.0.0:2283:2283"], not ["0.0.0.0:3000:2283"]' in found["differences"]
 
@@ -145,7 +145,7 @@ def test_what_was_changed_by_hand_is_told_from_what_other_settings_wrote(modules
 @pytest.mark.parametrize("text", ("", "{{ broken", "services: []", "services: {immich-server: 5}", "a: [1"))
 def test_a_compose_file_of_somebody_else(modules, settings, text):
     with pytest.raises(CommandExecutionError, match="not the one that Salt wrote"):
-        modules.immich_app.deviations(settings, text)
+        modules.immich_compose.deviations(settings, text)
 
 
 def test_mounts_of_the_unit_are_quoted(modules, settings):
@@ -162,17 +162,17 @@ def test_mounts_of_the_unit_are_quoted(modules, settings):
     ),
 )
 def test_the_host_reaches_the_server_where_it_listens(modules, address, url):
-    assert modules.immich_app.server_url({"bind_address": address, "port": 2283}) == url
+    assert modules.immich_compose.server_url({"bind_address": address, "port": 2283}) == url
 
 
 def test_the_library_of_an_existing_compose_file_is_read_back(modules, settings, tmp_path):
     path = tmp_path / "docker-compose.yml"
-    assert modules.immich_app.upload_location(str(path)) is None
+    assert modules.immich_compose.upload_location(str(path)) is None
     moved = {**settings, "upload_location": "/srv/a$b c"}
-    path.write_text(modules.immich_app.project_yaml(moved, "pgvector"))
-    assert modules.immich_app.upload_location(str(path)) == "/srv/a$b c"
+    path.write_text(modules.immich_compose.project_yaml(moved, "pgvector"))
+    assert modules.immich_compose.upload_location(str(path)) == "/srv/a$b c"
     path.write_text("services: {immich-server: {volumes: ['/srv/short:/data']}}")
-    assert modules.immich_app.upload_location(str(path)) == "/srv/short"
+    assert modules.immich_compose.upload_location(str(path)) == "/srv/short"
 
 
 def test_a_compose_file_that_makes_no_sense_is_an_error(modules, tmp_path):
@@ -180,7 +180,7 @@ def test_a_compose_file_that_makes_no_sense_is_an_error(modules, tmp_path):
     for text in ("[]", "services: {}", "services: {immich-server: 5}", "{"):
         path.write_text(text)
         with pytest.raises(Exception, match="mounted at /data"):
-            modules.immich_app.upload_location(str(path))
+            modules.immich_compose.upload_location(str(path))
 
 
 def test_a_mount_of_fstab_that_is_missing_is_found(modules):
@@ -225,8 +225,8 @@ def test_how_far_a_pull_is_by_what_podman_writes(modules):
         "Copying blob aa [=>---] 3.5MiB / 86.0MiB | 7.3 MiB/s\r\nCopying blob bb [-----] 0.0b / 741.0b\r\n"
         "\x1b[2A\x1b[JCopying blob aa [==>--] 43.0MiB / 86.0MiB\r\nCopying blob bb [=>---] 256.0b / 741.0b\r\n"
     )
-    far = modules.immich_app.pulled(first)
+    far = modules.immich_image.pulled(first)
     assert far == {"aa": [43 * 1024**2, 86 * 1024**2], "bb": [256, 741]}
     # What is done has no size any more in Podman's words, and what was there before none at all.
-    then = modules.immich_app.pulled("Copying blob bb done   | \r\nCopying blob cc done   | \r\n", far)
+    then = modules.immich_image.pulled("Copying blob bb done   | \r\nCopying blob cc done   | \r\n", far)
     assert then == {**far, "bb": [741, 741], "cc": [0, 0]}

@@ -1,0 +1,146 @@
+"""
+The images that Immich's containers are made of
+===============================================
+
+What is missing, and how to get it, telling how far that is.
+"""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+
+import salt.utils.path
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "immich_image"
+
+# What Podman has told of the images, for whoever compares them with the containers next: it takes it, and it is gone.
+INSPECTED = "immich_image.inspected"
+# As immich-stack has Podman print images.
+IMAGE_FORMAT = "{{.Id}} {{json .RepoTags}} {{json .RepoDigests}}"
+# Podman's progress bar of a layer; see the function `pulled`.
+PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
+UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
+PULL_TIMEOUT = 3600
+# Of what a pull tells.
+SECONDS_BETWEEN_LINES = 10
+
+
+def __virtual__():
+    return __virtualname__
+
+
+def missing(images):
+    """
+    Return those of a list of image references that this host does not have.
+
+    images
+        Full references, as in ``["ghcr.io/immich-app/immich-server:v3.0.3"]``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_image.missing '["ghcr.io/immich-app/immich-server:v3.0.3"]'
+    """
+    if not salt.utils.path.which("podman"):
+        return list(images)
+    done = __salt__["cmd.run_all"](
+        ["podman", "image", "inspect", "--format", IMAGE_FORMAT, *images], python_shell=False, ignore_retcode=True
+    )
+    if done["retcode"] == 0:
+        __context__[INSPECTED] = (sorted(set(images)), done["stdout"])
+        return []
+    return [
+        image for image in images if __salt__["cmd.retcode"](["podman", "image", "exists", image], ignore_retcode=True)
+    ]
+
+
+def pull(image):
+    """
+    Fetch an image.
+
+    image
+        Full reference.
+
+    How far it is, is told on the terminal and in the journal (``journalctl -t immich-apply``).
+
+    Raises CommandExecutionError with the registry's answer.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.0.3
+    """
+    begin = told = time.monotonic()
+    _say(f"Pulling {image}")
+    terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
+    command = ["podman", "pull", image]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
+        os.close(inner)
+        said, blobs = "", {}
+        while (chunk := _read(terminal)) is not None:
+            said = (said + chunk)[-20000:]
+            blobs = pulled(said, blobs)
+            now = time.monotonic()
+            if now - begin > PULL_TIMEOUT:
+                process.kill()
+            elif now - told > SECONDS_BETWEEN_LINES:
+                told = now
+                _say(f"Pulling {image}: {_pull_line(blobs)}, {round(now - begin)} s")
+        os.close(terminal)
+    if process.returncode:
+        words = " ".join(re.sub(r"\x1b\[\w*|Copying (blob|config) [^\r\n]*", "", said).split())[-1500:]
+        raise CommandExecutionError(f"podman pull {image}, after {round(time.monotonic() - begin)} s: {words}")
+    _say(f"Pulled {image} in {round(time.monotonic() - begin)} s")
+
+
+def _read(terminal):
+    """What was written within a second, or None when the last writer has gone, which a terminal calls an error."""
+    try:
+        if not select.select([terminal], [], [], 1)[0]:
+            return ""
+        return os.read(terminal, 65536).decode(errors="replace") or None
+    except OSError:
+        return None
+
+
+def pulled(said, before=None):
+    """
+    Return how far Podman's progress bars are, as ``{blob: [bytes done, bytes]}``.
+
+    said
+        What Podman has written to a terminal last.
+
+    before
+        What this returned before: Podman shows no size any more of what is done. Default: nothing.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_image.pulled 'Copying blob 173906380870 [=>---] 3.4MiB / 86.0MiB | 1.2 MiB/s'
+    """
+    blobs = dict(before or {})
+    for blob, done, done_unit, size, size_unit in PULL_BAR.findall(said):
+        blobs[blob] = [float(done) * UNITS[done_unit], float(size) * UNITS[size_unit]]
+    for blob in re.findall(r"Copying blob (\w+) done", said):
+        blobs[blob] = [blobs.get(blob, [0, 0])[1]] * 2
+    return blobs
+
+
+def _pull_line(blobs):
+    done, size = (sum(each[index] for each in blobs.values()) / 1024**2 for index in (0, 1))
+    return f"{done:.1f} of {size:.1f} MiB" if size else "asking the registry"
+
+
+def _say(text):
+    __utils__["immich_progress.say"](text, "immich-apply")
