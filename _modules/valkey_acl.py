@@ -1099,7 +1099,9 @@ def _parse_reply(reply):
 
 
 def _reply_rules(reply):
-    return [rule for part in REPLY_RULES for rule in reply.get(part, "").split(" ") if rule]
+    # A user of no database has nothing there, one of all of them `alldbs`; a server without databases says neither.
+    databases = ["resetdbs"] if reply.get("databases") == "" else []
+    return [*databases, *(rule for part in REPLY_RULES for rule in reply.get(part, "").split(" ") if rule)]
 
 
 def _stray(session):

@@ -102,6 +102,7 @@ KNOWN = {
     "machine_learning:user": st.none() | sample("0:0", "2000:3000"),
     "machine_learning:cache_location": path("immich", "cache"),
     "podman:projects_dir": path("projects") | st.just("/opt/podman"),
+    "lookup:podman:compose_command": sample(["podman", "compose"], ["/usr/bin/podman-compose"]),
     "podman:external_networks": _networks(),
     "postgres:port": st.integers(5001, 6000),
     "postgres:password": secret().map(one_form),

@@ -214,8 +214,10 @@ def check_compose(compiler, podman_compose, wanted):
 
 
 def check_files(files, pillar, wanted):
-    config = tomllib.loads(files["/etc/containers/containers.conf.d/50-immich.conf"])
-    assert config["engine"]["compose_providers"] == [wanted["lookup"]["podman"]["compose_provider"]]
+    podman = wanted["lookup"]["podman"]
+    engine = tomllib.loads(files.get("/etc/containers/containers.conf.d/50-immich.conf", "[engine]"))["engine"]
+    provider = podman["compose_provider"] if podman["compose_command"] == ["podman", "compose"] else None
+    assert engine.get("compose_providers") == (provider and [provider])
     backup = json.loads(files["/etc/immich-formula/backup.json"])
     assert backup["directory"] == wanted["backup"]["directory"]
     assert backup["environment"]["PGDATABASE"] == wanted["postgres"]["database"]

@@ -217,7 +217,9 @@ FAULTS = {
     ),
     "Redis host not found": fault(
         "way to PostgreSQL",
-        "podman exec immich-server sh -c 'grep -v host.containers /etc/hosts >/dev/shm/h; cat /dev/shm/h >/etc/hosts'",
+        # The file that Podman mounts there: the container's own root is read-only.
+        "hosts=$(podman inspect --format '{{.HostsPath}}' immich-server);"
+        " grep -v host.containers $hosts >/run/hosts; cat /run/hosts >$hosts",
         "ENOTFOUND host.containers.internal",
     ),
     # Backups
