@@ -987,8 +987,9 @@ def _check_port_free(port, bind_address, listeners, owner_of):
 
 
 def _is_immich(owner):
-    # Podman's conmon holds the published ports of a container, whose name is among its arguments.
-    if not owner or os.path.basename(owner[1][0]) != "conmon":
+    # Podman's conmon holds the published ports of a container, and before it the podman that starts it; the container's
+    # name is among the arguments of both.
+    if not owner or os.path.basename(owner[1][0]) not in ("conmon", "podman"):
         return False
     return any(_SERVER_CONTAINER in argument for argument in owner[1])
 

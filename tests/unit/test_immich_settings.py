@@ -872,6 +872,8 @@ CONMON = ["/usr/bin/conmon", "-n", "immich-server", "--exit-command"]
         ("10.0.0.1", "10.0.0.1", None, "2283 is taken by another process"),
         ("0.0.0.0", "0.0.0.0", (7, ["/usr/bin/conmon", "-n", "paperless"]), "taken by /usr/bin/conmon"),
         ("0.0.0.0", "0.0.0.0", (7, CONMON), None),
+        ("0.0.0.0", "0.0.0.0", (7, ["podman", "start", "immich-server"]), None),
+        ("0.0.0.0", "0.0.0.0", (7, ["podman", "start", "paperless"]), "taken by podman"),
         ("127.0.0.1", "10.0.0.1", (7, ["nginx"]), None),
         ("::1", "127.0.0.1", (7, ["nginx"]), None),
     ),
