@@ -38,8 +38,8 @@ _FORMULA_USER = "immich-formula"
 _FORMULA_PASSWORD_FILE = "/etc/immich-formula/valkey.password"
 _SERVER_CONTAINER = "immich-server"
 _LOOSE = (
-    "is not strict, for which Debian 12 and Ubuntu 24.04 are too old: containers on networks of Podman that are not "
-    "isolated, as its default network, reach those of Immich, also its machine learning, which asks for no login"
+    "is not strict, for which Debian 12 and Ubuntu 24.04 are too old: Immich's containers reach those on networks of "
+    "Podman that are not isolated, as its default network"
 )
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, half surrogates, line and paragraph ends
 

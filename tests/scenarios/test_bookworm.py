@@ -136,14 +136,30 @@ def test_no_strict_isolation_and_a_word_about_it(host):
     network = json.loads(host.out("podman network inspect immich"))[0]
     assert network["options"] == {"isolate": "true"}
     image = host.out("podman inspect --format '{{.ImageName}}' immich-machine-learning")
-    target = host.out(
-        "podman inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' immich-machine-learning"
-    )
-    probe = f"exec 3<>/dev/tcp/{target}/3003"
-    run = f"podman run --rm --entrypoint /bin/bash --network %s {image} -c 'timeout 3 bash -c \"{probe}\"'"
     host.run("podman network create --opt isolate=true other")
-    assert host.run(run % "other", check=False).returncode, "an isolated network reaches Immich's"
-    assert host.run(run % "podman", check=False).returncode == 0, "Podman's default network no longer reaches Immich's"
+    reached = {}
+    for network in ("other", "podman"):
+        start = f"podman run --detach --rm --name {network}-server --network {network} --entrypoint python3"
+        host.run(f"{start} {image} -m http.server 8000")
+        there, immich = address(host, f"{network}-server"), address(host, "immich-machine-learning")
+        host.wait_for(f"podman exec {network}-server {connect('127.0.0.1', 8000)}", 30)
+        assert not reaches(host, f"{network}-server", immich, 3003)
+        reached[network] = reaches(host, "immich-server", there, 8000)
+        host.run(f"podman rm --force --time 0 {network}-server")
+    assert reached == {"other": False, "podman": True}
+
+
+def address(host, container):
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return host.out(f"podman inspect --format '{form}' {container}")
+
+
+def connect(target, port):
+    return f"timeout 3 bash -c 'exec 3<>/dev/tcp/{target}/{port}'"
+
+
+def reaches(host, container, target, port):
+    return host.run(f"podman exec {container} {connect(target, port)}", check=False).returncode == 0
 
 
 def test_clean(host):
