@@ -167,6 +167,6 @@ def test_a_newer_formula_is_taken_up(fleet):
     fleet.wait()
     fleet.run(update)
     fleet.apply()
-    assert "Immich, newer (" in fleet.minion.read("/etc/systemd/system/immich.service")
+    assert "Description=Immich, newer\n" in fleet.minion.read("/etc/systemd/system/immich.service")
     assert changed(fleet.apply()) == {}
     assert get(fleet.minion, "/api/server/ping") == {"res": "pong"}
