@@ -6,7 +6,6 @@ Everything here is about the application. It is told what it needs: ``settings``
 returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --out=json immich_settings.get``.
 """
 
-import functools
 import http.client
 import json
 import os
@@ -47,8 +46,6 @@ for target; do
   case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
 done
 """
-# Of what a long operation tells.
-SECONDS_BETWEEN_LINES = 10
 
 
 def __virtual__():
@@ -330,8 +327,8 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("daemon-reload")
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
-    say = functools.partial(__utils__["immich_progress.say"], tag="immich-apply")
-    pings = _Pings(_ping_url(settings), __context__.pop(STOPPED, None), say)
+    tell = __utils__["immich_progress.now_and_then"]("immich-apply")
+    pings = _Pings(_ping_url(settings), __context__.pop(STOPPED, None), tell)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -344,10 +341,10 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, url, last_good, say):
+    def __init__(self, url, last_good, tell):
         super().__init__(daemon=True)
         self.url = url
-        self.say = say
+        self.tell = tell
         self.last_good = last_good
         self.failed = last_good is not None
         self.downtime = 0.0
@@ -355,7 +352,7 @@ class _Pings(threading.Thread):
         self.start()
 
     def run(self):
-        began = told = time.monotonic()
+        began = time.monotonic()
         while not self.done.is_set():
             good = _answers(self.url)
             now = time.monotonic()
@@ -363,9 +360,8 @@ class _Pings(threading.Thread):
                 self.downtime += now - self.last_good
             self.last_good = now if good else self.last_good
             self.failed = not good
-            if self.failed and now - told > SECONDS_BETWEEN_LINES:
-                told = now
-                self.say(f"Waiting for Immich: {self.url} does not answer yet, {round(now - began)} s")
+            if self.failed:
+                self.tell(f"Waiting for Immich: {self.url} does not answer yet, {round(now - began)} s")
             self.done.wait(PING_INTERVAL)
 
     def stop(self, patience):

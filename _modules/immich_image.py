@@ -28,8 +28,8 @@ IMAGE_FORMAT = "{{.Id}} {{json .RepoTags}} {{json .RepoDigests}}"
 PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
 UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
 PULL_TIMEOUT = 3600
-# Of what a pull tells.
-SECONDS_BETWEEN_LINES = 10
+# What the journal knows a pull by, as the rest of an apply.
+TAG = "immich-apply"
 
 
 def __virtual__():
@@ -79,7 +79,7 @@ def pull(image):
 
         salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.0.3
     """
-    begin = told = time.monotonic()
+    begin, tell = time.monotonic(), __utils__["immich_progress.now_and_then"](TAG)
     _say(f"Pulling {image}")
     terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
@@ -90,12 +90,10 @@ def pull(image):
         while (chunk := _read(terminal)) is not None:
             said = (said + chunk)[-20000:]
             blobs = pulled(said, blobs)
-            now = time.monotonic()
-            if now - begin > PULL_TIMEOUT:
+            seconds = round(time.monotonic() - begin)
+            tell(f"Pulling {image}: {_pull_line(blobs)}, {seconds} s")
+            if seconds > PULL_TIMEOUT:
                 process.kill()
-            elif now - told > SECONDS_BETWEEN_LINES:
-                told = now
-                _say(f"Pulling {image}: {_pull_line(blobs)}, {round(now - begin)} s")
         os.close(terminal)
     if process.returncode:
         words = " ".join(re.sub(r"\x1b\[\w*|Copying (blob|config) [^\r\n]*", "", said).split())[-1500:]
@@ -143,4 +141,4 @@ def _pull_line(blobs):
 
 
 def _say(text):
-    __utils__["immich_progress.say"](text, "immich-apply")
+    __utils__["immich_progress.say"](text, TAG)

@@ -51,7 +51,8 @@ VERSIONS = "public.version_history"
 SPACE_FACTOR = 1.5
 # Immich's documentation: from before this version no other one may follow but this.
 LAST_STOP = (1, 132, 3)
-SECONDS_BETWEEN_LINES = 10
+# What the journal knows it by.
+TAG = "immich-restore"
 
 
 def __virtual__():
@@ -619,32 +620,24 @@ def _systemctl(verb, *options):
 
 
 def _say(text):
-    _teller()(text)
-
-
-def _teller():
-    """What tells, for another thread to take along: in that, Salt's dunders are empty."""
-    return functools.partial(__utils__["immich_progress.say"], tag="immich-restore")
+    __utils__["immich_progress.say"](text, TAG)
 
 
 def _progress(verb, path):
     """A function that tells now and then how far something is, given the bytes done."""
-    say, size, begin = _teller(), os.path.getsize(path), time.monotonic()
-    told = [begin]
+    tell, size, begin = __utils__["immich_progress.now_and_then"](TAG), os.path.getsize(path), time.monotonic()
 
-    def tell(done):
-        now = time.monotonic()
-        if now - told[0] < SECONDS_BETWEEN_LINES:
-            return
-        told[0] = now
-        say(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {round(now - begin)} s")
+    def progress(done):
+        seconds = round(time.monotonic() - begin)
+        tell(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {seconds} s")
 
-    return tell
+    return progress
 
 
 def _doing():
     """A function that tells, of what pg_restore says it does, what may take long after the last byte was read."""
-    say = _teller()
+    # Called in another thread, in which Salt's dunders are empty.
+    say = functools.partial(__utils__["immich_progress.say"], tag=TAG)
 
     def tell(what):
         if what.startswith("creating INDEX"):

@@ -7,6 +7,9 @@ On the terminal, if there is one, and in the journal: who comes back in the morn
 
 import sys
 import syslog
+import time
+
+SECONDS_BETWEEN_LINES = 10
 
 
 def say(text, tag):
@@ -26,3 +29,29 @@ def say(text, tag):
     syslog.syslog(text)
     if sys.stderr.isatty():
         sys.stderr.write(f"{text}\n")
+
+
+def now_and_then(tag):
+    """
+    Return a function that tells the line it is given as :py:func:`say` does, but only every ten seconds.
+
+    It can be taken along to another thread, in which Salt's dunders are empty.
+
+    tag
+        As for :py:func:`say`.
+
+    .. code-block:: python
+
+        tell = __utils__["immich_progress.now_and_then"]("immich-apply")
+        while not done():
+            tell(f"Waiting: {how_far()}")
+    """
+    told = time.monotonic()
+
+    def tell(text):
+        nonlocal told
+        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            say(text, tag)
+
+    return tell
