@@ -1,0 +1,158 @@
+"""What stands in the compose project, and what is read back from its file."""
+
+import pytest
+import yaml
+from salt.exceptions import CommandExecutionError
+
+HASH = "io.immich-formula.service-hash"
+
+
+@pytest.fixture
+def project(modules, settings):
+    """A function that makes the project of the settings with changes laid over them."""
+
+    def make(**changes):
+        return modules.immich_compose.project({**settings, **changes}, "pgvector")
+
+    return make
+
+
+def test_the_compose_file_holds_no_secret_and_says_the_same(modules, settings, project):
+    text = modules.immich_compose.project_yaml(settings, "pgvector")
+    assert "secret-1" not in text
+    assert yaml.safe_load(text) == project()
+
+
+def test_both_services_are_confined_and_checked(project):
+    services = project()["services"]
+    assert set(services) == {"immich-server", "immich-machine-learning"}
+    for service in services.values():
+        assert service["cap_drop"] == ["ALL"]
+        assert "no-new-privileges" in service["security_opt"]
+        assert service["healthcheck"]["test"][0] == "CMD"
+        assert service["networks"] == ["immich"]
+        assert service["extra_hosts"] == ["host.containers.internal:10.88.0.1"]
+
+
+@pytest.mark.parametrize("part", ("server", "machine_learning"))
+def test_the_root_is_read_only_unless_an_image_does_not_bear_it(project, settings, part):
+    name = f"immich-{part.replace('_', '-')}"
+    service = project()["services"][name]
+    assert (service["read_only"], service["tmpfs"]) == (True, ["/tmp"])
+    assert not {"mem_limit", "pids_limit"} & set(service)
+    other = project(**{part: {**settings[part], "read_only": False}})["services"][name]
+    assert not {"read_only", "tmpfs"} & set(other)
+
+
+@pytest.mark.parametrize("part", ("server", "machine_learning"))
+def test_limits_are_those_of_the_one_container(project, settings, part):
+    services = project(**{part: {**settings[part], "memory_limit": "4g", "pids_limit": 500}})["services"]
+    limits = {name: (service.get("mem_limit"), service.get("pids_limit")) for name, service in services.items()}
+    name = f"immich-{part.replace('_', '-')}"
+    assert limits == {"immich-server": (None, None), "immich-machine-learning": (None, None), name: ("4g", 500)}
+
+
+def test_machine_learning_gets_no_secret_and_no_port(project):
+    service = project()["services"]["immich-machine-learning"]
+    assert not {"secrets", "ports"} & set(service)
+    assert not [name for name in service["environment"] if name.startswith(("DB_", "REDIS_"))]
+
+
+def test_passwords_are_read_from_files(project):
+    environment = project()["services"]["immich-server"]["environment"]
+    assert environment["DB_PASSWORD_FILE"] == "/run/secrets/db_password"
+    assert environment["REDIS_PASSWORD_FILE"] == "/run/secrets/redis_password"
+    assert environment["DB_VECTOR_EXTENSION"] == "pgvector"
+    assert not {"DB_PASSWORD", "REDIS_PASSWORD", "DB_URL"} & set(environment)
+
+
+def test_no_variable_is_empty(project):
+    for service in project()["services"].values():
+        assert all(value != "" and isinstance(value, str) for value in service["environment"].values())
+
+
+def test_dollars_survive_compose(project, settings):
+    changes = {"server": {**settings["server"], "environment": {"A": "a$b"}}, "upload_location": "/srv/a$b"}
+    service = project(**changes)["services"]["immich-server"]
+    assert service["environment"]["A"] == "a$$b"
+    assert service["volumes"][0]["source"] == "/srv/a$$b"
+
+
+def test_external_libraries_are_read_only_and_uploads_are_not(project):
+    libraries = [{"path": "/mnt/a", "mount": "/mnt/a"}]
+    uploads, library = project(external_libraries=libraries)["services"]["immich-server"]["volumes"]
+    assert "read_only" not in uploads
+    assert library == {"type": "bind", "source": "/mnt/a", "target": "/mnt/a", "read_only": True}
+
+
+def test_a_setting_of_one_service_changes_the_hash_of_that_one_alone(project, settings):
+    before = project()["services"]
+    changed = {**settings["machine_learning"], "environment": {"MACHINE_LEARNING_WORKERS": "2"}}
+    after = project(machine_learning=changed)["services"]
+    hashes = {name: (before[name]["labels"][HASH], after[name]["labels"][HASH]) for name in before}
+    assert hashes["immich-server"][0] == hashes["immich-server"][1]
+    assert hashes["immich-machine-learning"][0] != hashes["immich-machine-learning"][1]
+
+
+def test_machine_learning_disabled_is_absent(project, modules, settings):
+    part = {**settings["machine_learning"], "enabled": False}
+    assert set(project(machine_learning=part)["services"]) == {"immich-server"}
+    assert modules.immich_app.unit({**settings, "machine_learning": part})["images"] == [settings["server"]["image"]]
+
+
+def test_a_numeric_user_owns_the_secrets(project, modules, settings):
+    part = {**settings["server"], "user": "2000:3000"}
+    assert project(server=part)["services"]["immich-server"]["user"] == "2000:3000"
+    assert modules.immich_app.unit({**settings, "server": part})["owner"]["server"] == {"user": 2000, "group": 3000}
+
+
+def test_a_compose_file_as_written_deviates_in_nothing(modules, settings):
+    text = modules.immich_compose.project_yaml(settings, "pgvector")
+    assert modules.immich_compose.deviations(settings, text) == {"by_hand": [], "differences": []}
+
+
+def test_what_was_changed_by_hand_is_told_from_what_other_settings_wrote(modules, settings):
+    text = modules.immich_compose.project_yaml(settings, "pgvector")
+    assert modules.immich_compose.deviations(settings, text.replace("IMMICH_HOST: 0.0.0.0", "IMMICH_HOST: '::'")) == {
+        "by_hand": ["immich-machine-learning"],
+        "differences": ['services:immich-machine-learning:environment:IMMICH_HOST is "::", not "0.0.0.0"'],
+    }
+    found = modules.immich_compose.deviations({**settings, "port": 3000}, text)
+    assert found["by_hand"] == []
+    assert 'services:immich-server:ports is ["0.0.0.0:2283:2283"], not ["0.0.0.0:3000:2283"]' in found["differences"]
+
+
+@pytest.mark.parametrize("text", ("", "{{ broken", "services: []", "services: {immich-server: 5}", "a: [1"))
+def test_a_compose_file_of_somebody_else(modules, settings, text):
+    with pytest.raises(CommandExecutionError, match="not the one that Salt wrote"):
+        modules.immich_compose.deviations(settings, text)
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    (
+        ("0.0.0.0", "http://127.0.0.1:2283"),
+        ("192.0.2.7", "http://192.0.2.7:2283"),
+        ("::", "http://[::1]:2283"),
+    ),
+)
+def test_the_host_reaches_the_server_where_it_listens(modules, address, url):
+    assert modules.immich_compose.server_url({"bind_address": address, "port": 2283}) == url
+
+
+def test_the_library_of_an_existing_compose_file_is_read_back(modules, settings, tmp_path):
+    path = tmp_path / "docker-compose.yml"
+    assert modules.immich_compose.upload_location(str(path)) is None
+    moved = {**settings, "upload_location": "/srv/a$b c"}
+    path.write_text(modules.immich_compose.project_yaml(moved, "pgvector"))
+    assert modules.immich_compose.upload_location(str(path)) == "/srv/a$b c"
+    path.write_text("services: {immich-server: {volumes: ['/srv/short:/data']}}")
+    assert modules.immich_compose.upload_location(str(path)) == "/srv/short"
+
+
+def test_a_compose_file_that_makes_no_sense_is_an_error(modules, tmp_path):
+    path = tmp_path / "docker-compose.yml"
+    for text in ("[]", "services: {}", "services: {immich-server: 5}", "{"):
+        path.write_text(text)
+        with pytest.raises(Exception, match="mounted at /data"):
+            modules.immich_compose.upload_location(str(path))
