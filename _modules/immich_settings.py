@@ -29,6 +29,49 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 __virtualname__ = "immich_settings"
 
 _PILLAR_KEY = "immich"
+# What the formula syncs to a minion. A minion with an older list has an older version of this file, which shows.
+_OWN_FILES = {
+    "modules": (
+        "immich_app",
+        "immich_backup",
+        "immich_compose",
+        "immich_doctor",
+        "immich_gateway",
+        "immich_image",
+        "immich_postgres",
+        "immich_restore",
+        "immich_settings",
+        "immich_update",
+        "immich_valkey",
+        "netns",
+        "pgsql",
+        "pgsql_hba",
+        "podman_network",
+        "systemd_unit",
+        "valkey_acl",
+        "valkey_config",
+    ),
+    "output": ("immich_doctor",),
+    "states": (
+        "immich",
+        "immich_app",
+        "immich_backup",
+        "immich_gateway",
+        "immich_postgres",
+        "immich_update",
+        "immich_valkey",
+        "pgsql_config",
+        "pgsql_database",
+        "pgsql_extension",
+        "pgsql_hba",
+        "pgsql_role",
+        "podman_network",
+        "systemd_unit",
+        "valkey_acl",
+        "valkey_config",
+    ),
+    "utils": ("immich_lock", "immich_progress", "systemd_looks"),
+}
 _FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "timezones.json")
 _MIN_PASSWORD = 12
 # Before Podman is there, what it will have: default_subnet of containers.conf(5).
@@ -177,31 +220,25 @@ def secret_paths():
     return [_text(path) for path in _secrets(_files()["schema"])]
 
 
-def synced(own_files):
+def up_to_date():
     """
     Tell whether the modules that this minion has synced are those of the formula on the file server.
-
-    own_files
-        ``{"modules": [names], "states": [names]}``, names without ``.py``.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt '*' immich_settings.synced '{modules: [pgsql], states: [pgsql_role]}'
+        salt '*' immich_settings.up_to_date
     """
     # Every SLS of a run asks. Only a yes is kept: after a no the run syncs them.
-    known = __context__.setdefault("immich_settings.synced", [])
-    if own_files in known:
+    if __context__.get("immich_settings.up_to_date"):
         return True
-    names = [(kind, name) for kind, names in own_files.items() for name in names]
+    names = [(kind, name) for kind, names in _OWN_FILES.items() for name in names]
     # In one call: each of its own would make another client of the file server, 40 ms every time.
     offered = __salt__["cp.cache_files"]([f"salt://_{kind}/{name}.py" for kind, name in names])
     held = [os.path.join(__opts__["extension_modules"], kind, f"{name}.py") for kind, name in names]
-    if not all(map(_same_content, offered, held)):
-        return False
-    known.append(own_files)
-    return True
+    __context__["immich_settings.up_to_date"] = all(map(_same_content, offered, held))
+    return __context__["immich_settings.up_to_date"]
 
 
 def _same_content(path, other):

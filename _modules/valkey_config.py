@@ -302,6 +302,8 @@ def _read(path):
 
 
 def _name(line):
+    if line.startswith("#"):  # as most lines of the file that comes with the server
+        return ""
     words = line.split(None, 1)
     return words[0].lower() if words else ""
 

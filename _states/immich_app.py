@@ -120,7 +120,7 @@ def images_present(name, images):
     return {**ret, "comment": f"Pulled: {', '.join(missing)}"}
 
 
-def compose_file_managed(name, settings):
+def compose_file_managed(name, settings=None):
     """
     Make sure that the compose file says what the settings want.
 
@@ -128,15 +128,15 @@ def compose_file_managed(name, settings):
         Path of ``docker-compose.yml``.
 
     settings
-        The formula's settings.
+        The formula's settings. Defaults to those of this minion's pillar.
 
     .. code-block:: yaml
 
         Immich's compose file is managed:
           immich_app.compose_file_managed:
             - name: /opt/podman/immich/docker-compose.yml
-            - settings: {{ settings | json }}
     """
+    settings = settings or __salt__["immich_settings.get"]()
     try:
         contents = _compose(settings)
     except CommandExecutionError as error:
@@ -186,7 +186,7 @@ def alone(name):
     return ret
 
 
-def stopped_for_changes(name, settings):
+def stopped_for_changes(name, settings=None):
     """
     Make sure that Immich does not run while that changes which it cannot see change: its network, or PostgreSQL's
     password of its role. Where neither does, nothing is stopped.
@@ -197,15 +197,15 @@ def stopped_for_changes(name, settings):
         Name of the systemd unit.
 
     settings
-        The formula's settings.
+        The formula's settings. Defaults to those of this minion's pillar.
 
     .. code-block:: yaml
 
         Immich is stopped for what cannot change while it runs:
           immich_app.stopped_for_changes:
             - name: immich.service
-            - settings: {{ settings | json }}
     """
+    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
     try:
         reasons = __salt__["immich_app.reasons_to_stop"](settings)
@@ -252,7 +252,7 @@ def told_if_stopped(name):
     return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
 
 
-def running(name, settings):
+def running(name, settings=None):
     """
     Make sure that the service is enabled, active, and that each container is the one that the compose file describes.
 
@@ -265,15 +265,15 @@ def running(name, settings):
         Name of the systemd unit.
 
     settings
-        The formula's settings.
+        The formula's settings. Defaults to those of this minion's pillar.
 
     .. code-block:: yaml
 
         Immich is running:
           immich_app.running:
             - name: immich.service
-            - settings: {{ settings | json }}
     """
+    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is running as specified"}
     try:
         ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
@@ -302,7 +302,7 @@ def running(name, settings):
 
 def _foreseen_status(name, settings):
     """What systemd says of the unit; in a dry run, what it would say after the states before this one."""
-    status = __salt__["systemd_unit.status"](name)
+    status = __utils__["systemd_looks.statuses"](globals(), name)[name]
     if __opts__["test"] and status["active"] == "active" and __salt__["immich_app.reasons_to_stop"](settings):
         return {**status, "active": FORESEEN}
     return status
@@ -325,7 +325,7 @@ def _failed(name, words, settings):
         return f"{_failure(name, words)}\nThe update could not be rolled back: {error}"
 
 
-def mod_watch(name, settings, sfun=None, **_):
+def mod_watch(name, settings=None, sfun=None, **_):
     """
     Recreate the server's container because something it reads once, at its start, changed.
 
@@ -476,7 +476,7 @@ def units_absent(name, files):
     return {**ret, "comment": f"Removed: {', '.join(there)}"}
 
 
-def verified(name, settings):
+def verified(name, settings=None):
     """
     Say whether everything is as promised, and what to do where it is not. Changes nothing.
 
@@ -484,14 +484,14 @@ def verified(name, settings):
         What the state is about, for the output.
 
     settings
-        The formula's settings.
+        The formula's settings. Defaults to those of this minion's pillar.
 
     .. code-block:: yaml
 
         Immich is as promised:
-          immich_app.verified:
-            - settings: {{ settings | json }}
+          immich_app.verified: []
     """
+    settings = settings or __salt__["immich_settings.get"]()
     ret = {
         "name": name,
         "changes": {},

@@ -82,7 +82,7 @@ def scheduled(name, enabled=True):
     Make sure that systemd knows the units as they stand on the disk, and that the timer runs, or does not.
 
     name
-        Name of service and timer, without ending.
+        Name of the timer. Its service has the same name.
 
     enabled
         Whether the timer runs, now and after a boot. Defaults to ``True``.
@@ -91,31 +91,34 @@ def scheduled(name, enabled=True):
 
         Backups are scheduled:
           immich_backup.scheduled:
-            - name: immich-backup
+            - name: immich-backup.timer
     """
-    ret = {"name": name, "changes": {}, "result": True, "comment": f"{name}.timer is as specified"}
-    timer = f"{name}.timer"
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is as specified"}
     try:
-        units = __salt__["systemd_unit.statuses"](timer, f"{name}.service")
-        ret["changes"] = _timer_changes(units[timer], enabled)
+        units = __utils__["systemd_looks.statuses"](globals(), name, _service(name))
+        ret["changes"] = _timer_changes(units[name], enabled)
         if __opts__["test"]:
             verb = "started" if enabled else "stopped"
-            return {**ret, "result": None, "comment": f"{timer} would be {verb}"} if ret["changes"] else ret
+            return {**ret, "result": None, "comment": f"{name} would be {verb}"} if ret["changes"] else ret
         if any(unit["outdated"] for unit in units.values()):
             __salt__["systemd_unit.call"]("daemon-reload")
         if not ret["changes"]:
             return ret
-        __salt__["systemd_unit.call"]("enable" if enabled else "disable", "--now", timer)
-        left = _timer_changes(__salt__["systemd_unit.status"](timer), enabled)
+        __salt__["systemd_unit.call"]("enable" if enabled else "disable", "--now", name)
+        left = _timer_changes(__salt__["systemd_unit.status"](name), enabled)
     except CommandExecutionError as error:
-        return {**ret, "result": False, "changes": {}, "comment": f"{error}\nSee `systemctl status {timer}`"}
+        return {**ret, "result": False, "changes": {}, "comment": f"{error}\nSee `systemctl status {name}`"}
     if left:
         return {
             **ret,
             "result": False,
-            "comment": f"There were no errors, but {timer} is still not as specified: {left}",
+            "comment": f"There were no errors, but {name} is still not as specified: {left}",
         }
-    return {**ret, "comment": f"{timer} was {'started' if enabled else 'stopped'}"}
+    return {**ret, "comment": f"{name} was {'started' if enabled else 'stopped'}"}
+
+
+def _service(timer):
+    return timer.removesuffix(".timer") + ".service"
 
 
 def _timer_changes(status, enabled):
@@ -129,27 +132,27 @@ def dead(name):
     Make sure that no backup is being made, and none scheduled.
 
     name
-        Name of service and timer, without ending. What does not exist is dead.
+        Name of the timer. Its service has the same name. What does not exist is dead.
 
     .. code-block:: yaml
 
         No backup runs or is scheduled:
           immich_backup.dead:
-            - name: immich-backup
+            - name: immich-backup.timer
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and not scheduled"}
     try:
-        units = __salt__["systemd_unit.statuses"](f"{name}.timer", f"{name}.service")
-        ret["changes"] = _timer_changes(units[f"{name}.timer"], False)
-        service = units[f"{name}.service"]["active"]
+        units = __utils__["systemd_looks.statuses"](globals(), name, _service(name))
+        ret["changes"] = _timer_changes(units[name], False)
+        service = units[_service(name)]["active"]
         if service not in ("inactive", "failed"):
             ret["changes"]["service"] = {"old": service, "new": "inactive"}
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
             return {**ret, "result": None, "comment": f"{name} would be stopped"}
-        __salt__["systemd_unit.call"]("disable", "--now", f"{name}.timer")
-        __salt__["systemd_unit.call"]("stop", f"{name}.service")
+        __salt__["systemd_unit.call"]("disable", "--now", name)
+        __salt__["systemd_unit.call"]("stop", _service(name))
     except CommandExecutionError as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return {**ret, "comment": f"{name} was stopped"}

@@ -17,7 +17,7 @@ def __virtual__():
     return __virtualname__
 
 
-def possible(name, settings):
+def possible(name, settings=None):
     """
     Say whether Immich can go from the version that is there to the one that the pillar asks for. Changes nothing.
 
@@ -27,14 +27,14 @@ def possible(name, settings):
         What the state is about, for the output.
 
     settings
-        The formula's settings.
+        The formula's settings. Defaults to those of this minion's pillar.
 
     .. code-block:: yaml
 
         Immich can go to the version that is asked for:
-          immich_update.possible:
-            - settings: {{ settings | json }}
+          immich_update.possible: []
     """
+    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     restore = __salt__["immich_update.restore_under_way"]()
     if restore:
@@ -50,7 +50,7 @@ def possible(name, settings):
     return {**ret, "comment": f"Immich can go from {plan['from']} to {plan['to']}"}
 
 
-def prepared(name, settings):
+def prepared(name, settings=None):
     """
     Make sure that before an update there are a verified backup of the database and a record of the way back.
 
@@ -60,14 +60,14 @@ def prepared(name, settings):
         What the state is about, for the output.
 
     settings
-        The formula's settings.
+        The formula's settings. Defaults to those of this minion's pillar.
 
     .. code-block:: yaml
 
         Immich's update is prepared:
-          immich_update.prepared:
-            - settings: {{ settings | json }}
+          immich_update.prepared: []
     """
+    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     try:
         plan = __salt__["immich_update.plan"](settings)

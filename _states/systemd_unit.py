@@ -2,6 +2,8 @@
 Keep units of systemd running, or enabled.
 
 For units that need no more than that; Salt's ``service`` states know more, and start five times as many processes.
+
+:depends: - ``_utils/systemd_looks.py``
 """
 
 from salt.exceptions import CommandExecutionError
@@ -12,12 +14,13 @@ GOOD = {
     "active": {"active", "reloading"},
 }
 VERBS = {"enabled": "enable", "active": "start"}
-LOOKED = "systemd_unit.looked"
 
 
 def __virtual__():
     if "systemd_unit.status" not in __salt__:
         return False, "The state systemd_unit needs the execution module systemd_unit."
+    if "systemd_looks.statuses" not in __utils__:
+        return False, "The state systemd_unit needs _utils/systemd_looks.py: run saltutil.sync_utils."
     return True
 
 
@@ -56,7 +59,7 @@ def enabled(name):
 def _managed(name, word, wanted):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is {word} as specified"}
     try:
-        before = _status(name)
+        before = __utils__["systemd_looks.statuses"](globals(), name)[name]
         missing = before["loaded"] == "not-found"
         if missing and not __opts__["test"]:
             return {
@@ -80,23 +83,6 @@ def _managed(name, word, wanted):
     if left:
         return {**ret, "result": False, "comment": f"There were no errors, but {name} still is {left}"}
     return {**ret, "comment": f"{name} is {word} now"}
-
-
-def _status(name):
-    """
-    What systemd says of a unit. As long as nothing in this run has changed anything, one look at the units of all its
-    states serves them all.
-    """
-    run = globals().get("__instance_id__")  # Salt's compiler gives states these three
-    before, states = globals().get("__running__", {}), globals().get("__lowstate__", ())
-    if not run or any(state["changes"] or not state["result"] for state in before.values()):
-        return __salt__["systemd_unit.status"](name)
-    looked = __context__.get(LOOKED, {})
-    if looked.get("run") != run or name not in looked["units"]:
-        units = [state["name"] for state in states if state["state"] == "systemd_unit"]
-        looked = {"run": run, "units": __salt__["systemd_unit.statuses"](*dict.fromkeys([name, *units]))}
-        __context__[LOOKED] = looked
-    return looked["units"][name]
 
 
 def _changes(status, wanted):

@@ -72,7 +72,6 @@ Immich's secret {{ secret }} is present:
 # nothing and touches no password.
 Immich can go to the version that is asked for:
   immich_update.possible:
-    - settings: {{ settings | json }}
     - require:
       - Immich's library is present
 
@@ -85,14 +84,12 @@ Immich's images are present:
 
 Immich's update is prepared:
   immich_update.prepared:
-    - settings: {{ settings | json }}
     - require:
       - Immich's images are present
 
 Immich is stopped for what cannot change while it runs:
   immich_app.stopped_for_changes:
     - name: immich.service
-    - settings: {{ settings | json }}
     - require:
       - Immich's update is prepared
     - require_in:
@@ -102,7 +99,6 @@ Immich is stopped for what cannot change while it runs:
 Immich's compose file is managed:
   immich_app.compose_file_managed:
     - name: {{ compose_file | json }}
-    - settings: {{ settings | json }}
     - require:
       - Immich's project directory is present
       - sls: immich.postgres
@@ -127,7 +123,6 @@ Immich's unit is present:
 Immich is running:
   immich_app.running:
     - name: immich.service
-    - settings: {{ settings | json }}
     - require:
       - sls: immich.valkey
       - Immich's compose file is managed

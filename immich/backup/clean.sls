@@ -9,7 +9,7 @@
 
 No restore drill runs or is scheduled:
   immich_backup.dead:
-    - name: immich-restore-drill
+    - name: immich-restore-drill.timer
 
 The restore drill's units are absent:
   immich_app.units_absent:
@@ -19,7 +19,7 @@ The restore drill's units are absent:
 
 No backup runs or is scheduled:
   immich_backup.dead:
-    - name: immich-backup
+    - name: immich-backup.timer
 
 The backup's units are absent:
   immich_app.units_absent:

@@ -121,7 +121,7 @@ No hook of a failed backup is present:
 
 Backups are scheduled:
   immich_backup.scheduled:
-    - name: immich-backup
+    - name: immich-backup.timer
     - enabled: {{ settings.backup.enabled | json }}
     - require:
       - The directory of the backups is present
@@ -177,7 +177,7 @@ The unit of a failed restore drill is absent:
 
 The restore drill is scheduled:
   immich_backup.scheduled:
-    - name: immich-restore-drill
+    - name: immich-restore-drill.timer
     - require:
       - Backups are scheduled
       - The restore drill's unit is present
@@ -186,7 +186,7 @@ The restore drill is scheduled:
 
 No restore drill is scheduled:
   immich_backup.dead:
-    - name: immich-restore-drill
+    - name: immich-restore-drill.timer
 
 The restore drill's units are absent:
   immich_app.units_absent:

@@ -6,7 +6,6 @@
 
 Immich is as promised:
   immich_app.verified:
-    - settings: {{ settings | json }}
     - require:
       - sls: immich.app
       - sls: immich.backup

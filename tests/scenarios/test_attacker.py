@@ -15,6 +15,8 @@ from tests.host.machine import Host
 from tests.scenarios.conftest import deployed, pillar_with, post
 from tests.scenarios.test_isolation import DENIED, valkey
 
+pytestmark = pytest.mark.long
+
 GATEWAY, NETWORK_GATEWAY = "10.88.0.1", "172.20.0.1"
 INSIDE = (Path(__file__).parent / "inside.js").read_text(encoding="utf8")
 ON_DEFAULT_NETWORK = "podman run --rm --network podman --rootfs /:O"

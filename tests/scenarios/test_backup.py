@@ -203,6 +203,7 @@ def test_a_missing_mount_is_told(host):
         host.run("sed -i '$d' /etc/fstab; systemctl daemon-reload")
 
 
+@pytest.mark.long
 def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host):
     far = r"[\d.]+ MB of about [\d.]+ MB, \d+ s"
     host.run(f"journalctl --rotate; {LOCK}")

@@ -32,6 +32,7 @@ def distribution_host(lan):
         yield host
 
 
+@pytest.mark.long
 def test_libraries_of_a_distributions_salt_are_packages(distribution_host):
     host = distribution_host
     assert host.salt("grains.get", "pythonexecutable").startswith("/usr/bin/")

@@ -56,6 +56,7 @@ def test_a_machine_learning_setting_recreates_machine_learning_alone(host):
     assert pids(host) == services
 
 
+@pytest.mark.long
 def test_machine_learning_can_be_disabled_and_is_looked_after_when_enabled_again(own_host):
     host = own_host
     before = ids(host)
@@ -68,6 +69,7 @@ def test_machine_learning_can_be_disabled_and_is_looked_after_when_enabled_again
     host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true", 30)
 
 
+@pytest.mark.long
 def test_another_gateway_address_can_be_chosen(own_host):
     host = own_host
     applied(host, host_gateway="10.99.0.1")
@@ -148,6 +150,7 @@ def test_a_password_change_is_applied_everywhere(host, changes):
     assert '"denied":[]' in jobs.replace(" ", "")
 
 
+@pytest.mark.long
 def test_a_moved_library_is_refused_until_the_pillar_says_so(own_host):
     host = own_host
     before = ids(host)

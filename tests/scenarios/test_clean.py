@@ -80,6 +80,7 @@ with immich_lock.held("restore"):
 """
 
 
+@pytest.mark.long
 def test_nothing_is_removed_beneath_a_restore(host):
     host.run(f"systemd-run --quiet --unit=t-restore /usr/bin/python3 -c '{HOLDING}'")
     try:

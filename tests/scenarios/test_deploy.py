@@ -17,6 +17,7 @@ def bare_host(lan):
         yield host
 
 
+@pytest.mark.long
 def test_deploy_with_a_salt_of_its_own(bare_host):
     host = bare_host
     host.run("rm /usr/local/bin/salt-call")

@@ -333,6 +333,7 @@ def test_it_changes_nothing(host):
     assert host.out(written) == ""
 
 
+@pytest.mark.long
 def test_everything_is_broken_at_once(own_host):
     host = own_host
     host.run(

@@ -13,6 +13,8 @@ from tests.host.registry import use_registry
 from tests.scenarios.conftest import deployed, get, post
 from tests.scenarios.reader import Reader, shelf, stock
 
+pytestmark = pytest.mark.long
+
 PAGES = sorted(
     str(path.relative_to(REPO))
     for path in [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")]

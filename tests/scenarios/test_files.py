@@ -4,7 +4,11 @@ import json
 import re
 import shlex
 
+import pytest
+
 from tests.scenarios.conftest import PASSWORDS, pillar_with
+
+pytestmark = pytest.mark.long
 
 # Of each path that appears or changes: type and mode, owner. The first that matches counts.
 EXPECTED = (

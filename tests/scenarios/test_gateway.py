@@ -1,7 +1,11 @@
 """The address at which the services answer containers: there after a reboot, closed to everybody else."""
 
+import pytest
+
 from tests.host.machine import Host
 from tests.scenarios.conftest import changed
+
+pytestmark = pytest.mark.long
 
 ADDRESS = "10.88.0.1"
 SERVICES = {"PostgreSQL": 5432, "Valkey": 6379}

@@ -31,6 +31,7 @@ done
 """
 
 
+@pytest.mark.long
 def test_killed_at_each_point_in_turn_then_completed(ready_host):
     """One host, killed further and further on: each run has to take up what the one before left."""
     killed = [name for name, there in POINTS.items() if ready_host.out(KILL_AT.format(condition=there)) == "killed"]

@@ -6,6 +6,8 @@ from tests.host.machine import Host, HostError
 from tests.host.registry import use_registry
 from tests.scenarios.conftest import changed, get, pillar_with, post
 
+pytestmark = pytest.mark.long
+
 ADMIN = "admin-password with ' \" $ % : \\ \\: #"
 SETUP = """
 set -eu

@@ -16,6 +16,8 @@ from tests.host.machine import Host
 from tests.host.registry import Registry, stored, use_registry
 from tests.scenarios.conftest import PILLAR, changed, foreign_connections, get, merged, post
 
+pytestmark = pytest.mark.long
+
 HOWTO = (REPO / "docs/howto/master.md").read_text(encoding="utf8")
 REMOTE = "https://git.example.com/immich-formula.git"
 DUMP = re.compile(r"immich_\w+\.\d\.\d\.dump")

@@ -8,6 +8,8 @@ import pytest
 from tests.scenarios.conftest import deployed, post
 from tests.scenarios.reader import Reader, shelf, stock
 
+pytestmark = pytest.mark.long
+
 URL = "https://photos.example.org"
 MEGABYTES = 300
 ADMIN = {"email": "ana@example.org", "password": "a long password", "name": "Ana"}

@@ -1,5 +1,7 @@
 """The life of immich.service, and what people do by hand beside it."""
 
+import pytest
+
 from tests.scenarios.conftest import get
 
 PROJECT = "/opt/podman/immich"
@@ -24,6 +26,7 @@ def test_start_returns_when_the_server_answers_and_stop_leaves_the_network(host)
     assert "Serving" in host.out("systemctl status immich")
 
 
+@pytest.mark.long
 def test_by_hand_down_makes_the_unit_inactive_for_good(host):
     host.run(f"cd {PROJECT} && podman compose ps && podman compose logs --tail 1 && podman compose down")
     host.wait_for("! systemctl is-active immich", 30)
@@ -36,6 +39,7 @@ def test_by_hand_down_makes_the_unit_inactive_for_good(host):
     assert active(host) == "active"
 
 
+@pytest.mark.long
 def test_by_hand_force_recreate_keeps_the_unit_active_and_its_logs_going(host):
     before = ids(host)
     cursor = host.out("journalctl -u immich -n 1 --show-cursor | sed -n 's/^-- cursor: //p'")
@@ -50,6 +54,7 @@ def test_by_hand_force_recreate_keeps_the_unit_active_and_its_logs_going(host):
     assert "immich-machine-learning | " in logged
 
 
+@pytest.mark.long
 def test_a_killed_container_comes_back(host):
     host.run("podman kill immich-server")
     host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
@@ -58,6 +63,7 @@ def test_a_killed_container_comes_back(host):
     assert active(host) == "active"
 
 
+@pytest.mark.long
 def test_a_crash_loop_shows_in_the_status_and_start_fails_with_the_reason(host):
     host.run("systemctl stop immich; printf wrong-password >/opt/podman/immich/secrets/db_password")
     done = host.run("systemctl start immich", check=False)

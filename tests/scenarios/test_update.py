@@ -106,6 +106,7 @@ def test_what_immich_cannot_do_is_refused_before_anything_changes(own_host):
     assert get(host, "/api/server/ping") == {"res": "pong"}
 
 
+@pytest.mark.long
 def test_a_version_that_exits_at_start_is_left_again(own_host):
     host = own_host
     before = fill(host)
