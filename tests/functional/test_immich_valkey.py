@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.functional.valkey_servers import PROGRAMS, Server
+from tests.functional.valkey_servers import EACH, Server
 
 ROLE_RULES = (
     "~immich_bull* ~immich_channel* &* -@dangerous +@read +@write +@pubsub +select +auth +ping +info +eval +evalsha"
@@ -32,7 +32,7 @@ def loaders(loaders):
     return loaders
 
 
-@pytest.fixture(params=PROGRAMS)
+@pytest.fixture(params=EACH)
 def server(request, tmp_path):
     """An empty server, as a new host has it."""
     folder = tmp_path / "server"

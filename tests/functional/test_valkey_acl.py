@@ -15,13 +15,13 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from tests.functional.proxy import Proxy
 from tests.functional.release import OWN_SERVER, SERVERS
-from tests.functional.valkey_servers import PROGRAMS, Server, free_port
+from tests.functional.valkey_servers import EACH, NEWEST, Server, free_port
 
 RULES = "~app:* &app:* +@read +@write -@dangerous +client|setname"
 EVERY_CHARACTER = "".join(chr(code) for code in range(32, 127))
 
 
-@pytest.fixture(scope="module", params=PROGRAMS)
+@pytest.fixture(scope="module", params=EACH)
 def shared(request, tmp_path_factory):
     """One server for all tests of this module that do not break it."""
     server = Server(request.param, tmp_path_factory.mktemp("server"))
@@ -284,7 +284,7 @@ def test_databases_are_refused_by_name_where_the_server_knows_none(states, serve
 DATABASE_RULES = "~app:* db=2,0 +@read +select (db=3 ~other:* +get +select)"
 
 
-@pytest.mark.parametrize("shared", ("valkey 9.1",), indirect=True)
+@pytest.mark.parametrize("shared", (NEWEST,), indirect=True)
 def test_databases_where_the_server_knows_them(states, server, testmode):
     declared = {"password": "secret", "connection": server.connection}
     ret = states.valkey_acl.present("alice", rules=DATABASE_RULES, test=testmode, **declared)
@@ -308,7 +308,7 @@ def test_databases_where_the_server_knows_them(states, server, testmode):
     assert listed.changes == {}
 
 
-@pytest.mark.parametrize("shared", ("valkey 9.1",), indirect=True)
+@pytest.mark.parametrize("shared", (NEWEST,), indirect=True)
 @pytest.mark.parametrize(
     "drift", (("db=0,1,2",), ("alldbs",), ("resetdbs",), ("clearselectors", "(db=4 ~other:* +get)"))
 )
@@ -668,7 +668,7 @@ def test_user_that_is_only_in_the_file_is_removed_there(states, server):
     assert "alice" not in server.aclfile.read_text()
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", EACH)
 def test_users_survive_a_restart_with_either_file(states, own_server, program):
     for aclfile in (True, False):
         server = own_server(program, aclfile=aclfile)

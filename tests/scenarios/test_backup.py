@@ -114,6 +114,7 @@ def test_a_backup_is_made_listed_and_scheduled(host):
     assert sum(float(each["exposure"] or 0) for each in exposure) < 1.5
 
 
+@pytest.mark.long
 def test_what_the_settings_say_is_applied_and_planned(host):
     changes = {
         "enabled": False,
@@ -141,6 +142,7 @@ def test_no_room_is_told_before_anything_is_written(host):
     failures(host, "no room")
 
 
+@pytest.mark.long
 def test_a_disk_that_is_full_in_the_middle_leaves_nothing(host):
     host.run(f"{PSQL} -c 'create table t_fill as select md5(g::text) from generate_series(1, 200000) g'")
     host.run(f"mount -t tmpfs -o size=1m,mode=700,uid=postgres tmpfs {DIRECTORY}")
@@ -160,6 +162,7 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing(host):
     assert "backup" not in str(verified[0].get("warnings"))
 
 
+@pytest.mark.long
 def test_a_server_killed_in_the_middle_fails_loudly(host):
     whole = host.salt("immich.backup")
     in_the_middle(host)

@@ -54,6 +54,7 @@ def test_an_updated_formula_syncs_its_modules_in_the_same_run(own_host):
     assert changed(host.apply()) == {}
 
 
+@pytest.mark.long
 def test_a_gpg_encrypted_pillar_is_the_same_pillar(own_host):
     """The host is deployed from plain pillar, so an apply that changes nothing has decrypted every character."""
     host = own_host

@@ -47,6 +47,7 @@ def test_an_unknown_version_or_a_dead_registry_stops_nothing(own_host):
     assert get(host, "/api/server/ping") == {"res": "pong"}
 
 
+@pytest.mark.long
 def test_a_machine_learning_setting_recreates_machine_learning_alone(host):
     before, services = ids(host), pids(host)
     applied(host, machine_learning={"environment": {"MACHINE_LEARNING_WORKERS": "2"}})
@@ -84,6 +85,7 @@ def test_another_gateway_address_can_be_chosen(own_host):
 OTHER_SUBNET = {"external_networks": [{"name": "immich", "subnet": "172.22.0.0/16", "gateway": "172.22.0.1"}]}
 
 
+@pytest.mark.long
 def test_immich_is_stopped_and_started_around_a_change_of_its_network(own_host):
     host = own_host
     host.pillar(pillar_with(podman=OTHER_SUBNET))
@@ -197,6 +199,7 @@ def test_settings_of_the_server_reach_its_container(own_host):
     assert "Read-only" in host.run(f"{inside} touch /usr/src/a", check=False).stderr
 
 
+@pytest.mark.long
 def test_no_connection_stays_open(host):
     for pillar in ({"postgres": {"password": PRINTABLE + "x"}}, {}):
         host.pillar(pillar_with(**pillar))
@@ -206,6 +209,7 @@ def test_no_connection_stays_open(host):
     assert foreign_connections(host) == []
 
 
+@pytest.mark.long
 def test_limits_reach_the_container(own_host):
     """As far as a host without the cgroup controllers shows: there Podman makes the container and cannot start it."""
     host = own_host

@@ -53,6 +53,7 @@ def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
     assert changed(host.apply()) == {}
 
 
+@pytest.mark.long
 def test_clean_deletes_data_only_when_told_by_name(own_host):
     host = own_host
     doomed = ("/srv/immich/upload", "/var/backups/immich")
@@ -118,6 +119,7 @@ def test_a_component_is_removed_as_planned_and_comes_back(host, component):
     assert changed(host.apply()) == {}
 
 
+@pytest.mark.long
 def test_components_clean_alone(own_host):
     host = own_host
     assert changed(host.apply("immich.app.clean"))

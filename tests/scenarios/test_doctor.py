@@ -91,7 +91,6 @@ FAULTS = {
         "stands in /etc/fstab and is not mounted",
         undo=f"systemctl stop immich; umount {UPLOAD}; rmdir {UPLOAD}; mv /srv/photos {UPLOAD};"
         " sed -i '/photos/d' /etc/fstab; systemctl daemon-reload",
-        quick=True,
     ),
     "uploads not mounted, by no fstab": fault(
         "uploads",
@@ -140,7 +139,7 @@ FAULTS = {
         mends=False,
     ),
     "database password changed on the server": fault(
-        "database", f"{PSQL} \"ALTER ROLE immich PASSWORD 'another one'\"", "password of the role", quick=True
+        "database", f"{PSQL} \"ALTER ROLE immich PASSWORD 'another one'\"", "password of the role"
     ),
     "pg_hba.conf without the record": fault(
         "database",
@@ -208,7 +207,7 @@ FAULTS = {
     "container removed by hand": fault("containers", "podman rm --force immich-machine-learning", "does not exist"),
     "container paused": fault("containers", "podman pause immich-server", "paused"),
     # Between them
-    "aardvark-dns killed": fault("DNS between containers", "pkill -x aardvark-dns", "aardvark-dns", quick=True),
+    "aardvark-dns killed": fault("DNS between containers", "pkill -x aardvark-dns", "aardvark-dns"),
     "firewall drops DNS": fault(
         "DNS between containers", FIREWALL.format("udp dport 53"), "UDP port 53", undo=NO_FIREWALL, mends=False
     ),

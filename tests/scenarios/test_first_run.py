@@ -1,5 +1,7 @@
 """From a host that has only systemd, Python and Salt to a verified Immich, and then nothing more to do."""
 
+import pytest
+
 from tests.scenarios.conftest import changed, get, post
 
 
@@ -75,6 +77,7 @@ def test_everything_is_back_after_a_reboot(host):
     assert changed(host.apply()) == {}
 
 
+@pytest.mark.long
 def test_postgresql_down_at_boot_and_started_later(own_host):
     host = own_host
     host.run("systemctl disable --now postgresql; systemctl mask postgresql@17-main")

@@ -117,6 +117,7 @@ def test_killed_and_completed(own_host, point):
     assert_changed(host, PASSWORDS)
 
 
+@pytest.mark.long
 def test_a_run_that_fails_in_between_says_that_immich_is_stopped(own_host):
     host = own_host
     psql = "runuser -u postgres -- psql -c"

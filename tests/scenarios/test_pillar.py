@@ -63,6 +63,7 @@ def network(subnet, gateway=None):
     return {"external_networks": [{"name": "immich", "subnet": subnet, "gateway": gateway}]}
 
 
+@pytest.mark.long
 def test_what_the_host_already_has_is_looked_at(ready_host):
     host = ready_host
     host.run("podman network create --subnet 172.31.0.0/24 busy")

@@ -77,6 +77,7 @@ def test_update_with_a_backup_before_it_and_the_downtime_after_it(own_host):
     assert changed(host.apply()) == {}
 
 
+@pytest.mark.long
 def test_what_immich_cannot_do_is_refused_before_anything_changes(own_host):
     host = own_host
     before = ids(host)
