@@ -27,14 +27,10 @@ class Lan:
     """
 
     def __init__(self, uplink=False):
-        RUN.mkdir(parents=True, exist_ok=True)
         sweep()
         self.uplink = uplink
         self.name = f"if{os.getpid()}x{time.monotonic_ns() % 100000}"
-        self.folder = RUN / self.name
-        self.folder.mkdir()
-        self._lock = open(self.folder / "lock", "w", encoding="ascii")  # noqa: SIM115 (held for the life of the LAN)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        self.folder, self._lock = claim(self.name)
         self._next_address = 10
         run("ip", "netns", "add", self.name)
         self.run("ip", "link", "add", "br0", "type", "bridge")
@@ -82,12 +78,31 @@ class Lan:
         self.close()
 
 
+@contextlib.contextmanager
+def _nobody_sweeps():
+    RUN.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / "run.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def claim(name, kind=fcntl.LOCK_EX):
+    """A folder below RUN, made if it is not there, and its open lock: while somebody holds that, nobody sweeps it."""
+    folder = RUN / name
+    with _nobody_sweeps():
+        folder.mkdir(exist_ok=True)
+        lock = open(folder / "lock", "w", encoding="ascii")  # noqa: SIM115 (held by whoever claims)
+        fcntl.flock(lock, kind)
+    return folder, lock
+
+
 def sweep():
     """Remove what processes that were killed left behind."""
-    for folder in RUN.iterdir():
-        with contextlib.suppress(OSError), open(folder / "lock", "a", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
+    with _nobody_sweeps():
+        for folder in RUN.iterdir():
+            with contextlib.suppress(OSError), open(folder / "lock", "a", encoding="ascii") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(folder)
 
 
 def _remove(folder):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.host import images
 from tests.host.cache import step
-from tests.host.lan import RUN, Lan
+from tests.host.lan import Lan, claim
 from tests.host.machine import Host
 from tests.host.registry import Registry, stored, use_registry
 
@@ -70,10 +70,8 @@ def first_run(request):
     `test=True`. ``layers`` and ``containers`` are the host it left, powered off. Told once, also to parallel workers.
     """
     run = getattr(request.config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
-    folder = RUN / f"deployed-{run}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)  # as long as somebody holds it, nobody sweeps the folder
+    folder, lock = claim(f"deployed-{run}", fcntl.LOCK_SH)
+    with lock:
         with open(folder / "telling", "w", encoding="ascii") as telling:
             fcntl.flock(telling, fcntl.LOCK_EX)
             if not (folder / "story.json").exists():
