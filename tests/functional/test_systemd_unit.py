@@ -125,10 +125,12 @@ def test_one_look_serves_a_run_that_changes_nothing(modules, tmp_path, monkeypat
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     names = ("dbus.service", "systemd-journald.service")
-    returns = applied(modules, {name: ("systemd_unit.running", name) for name in names})
-    assert [(ret["result"], ret["changes"]) for ret in returns.values()] == [(True, {})] * 2
+    dead = ("t-nowhere.timer", "t-nowhere.service")  # of a timer, its service is looked at too
+    asked = {name: ("systemd_unit.running", name) for name in names} | {"dead": ("immich_backup.dead", dead[0])}
+    returns = applied(modules, asked)
+    assert [(ret["result"], ret["changes"]) for ret in returns.values()] == [(True, {})] * 3
     (show,) = [call for call in calls.read_text().splitlines() if call.startswith("show --property=LoadState")]
-    assert show.endswith(" ".join(names))
+    assert show.endswith(" ".join((*names, *dead)))
 
 
 @pytest.mark.parametrize("act", ("systemctl stop {}", "systemctl stop {}; false"))
