@@ -41,13 +41,13 @@ def missing(images):
     Return those of a list of image references that this host does not have.
 
     images
-        Full references, as in ``["ghcr.io/immich-app/immich-server:v3.0.3"]``.
+        Full references, as in ``["ghcr.io/immich-app/immich-server:v3.3.1"]``.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_image.missing '["ghcr.io/immich-app/immich-server:v3.0.3"]'
+        salt-call --local immich_image.missing '["ghcr.io/immich-app/immich-server:v3.3.1"]'
     """
     if not salt.utils.path.which("podman"):
         return list(images)
@@ -77,7 +77,7 @@ def pull(image):
 
     .. code-block:: bash
 
-        salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.0.3
+        salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.3.1
     """
     begin, tell = time.monotonic(), __utils__["immich_progress.now_and_then"](TAG)
     _say(f"Pulling {image}")

@@ -88,8 +88,8 @@ def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
 
     .. code-block:: bash
 
-        salt-call immich.restore immich_20261124T203000Z_v3.0.3.dump test=True
-        salt-call immich.restore immich_20261124T203000Z_v3.0.3.dump confirm=photos.example.org
+        salt-call immich.restore immich_20261124T203000Z_v3.3.1.dump test=True
+        salt-call immich.restore immich_20261124T203000Z_v3.3.1.dump confirm=photos.example.org
     """
     test = bool(test or __opts__["test"])
     settings = _settings()

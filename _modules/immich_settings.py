@@ -853,7 +853,7 @@ def _moving_tags(settings):
 def _check_pinned(settings):
     if settings["update"]["require_pinned"]:
         for path in _moving_tags(settings):
-            yield path, "is a moving tag, which immich:update:require_pinned forbids: name a full version, as in v3.0.3"
+            yield path, "is a moving tag, which immich:update:require_pinned forbids: name a full version, as in v3.3.1"
 
 
 _CHECKS = (

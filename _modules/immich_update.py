@@ -50,14 +50,14 @@ def version(text):
     Return the version in a tag, an image reference or a version number as a list of three numbers, or None.
 
     text
-        As in ``v3.0.3``, ``ghcr.io/immich-app/immich-server:v3.0.3-cuda`` or ``3.0.3``. A tag that moves, such as
+        As in ``v3.3.1``, ``ghcr.io/immich-app/immich-server:v3.3.1-cuda`` or ``3.3.1``. A tag that moves, such as
         ``v3`` or ``release``, and a bare digest say no version.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_update.version ghcr.io/immich-app/immich-server:v3.0.3
+        salt-call --local immich_update.version ghcr.io/immich-app/immich-server:v3.3.1
     """
     found = FULL_VERSION.match(str(text).partition("@")[0].rpartition("/")[2].rpartition(":")[2])
     return [int(part) for part in found.groups()] if found else None

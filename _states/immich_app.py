@@ -102,7 +102,7 @@ def images_present(name, images):
 
         Immich's images are present:
           immich_app.images_present:
-            - images: [ghcr.io/immich-app/immich-server:v3.0.3]
+            - images: [ghcr.io/immich-app/immich-server:v3.3.1]
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The images are present"}
     missing = __salt__["immich_image.missing"](images)

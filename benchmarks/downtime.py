@@ -1,6 +1,6 @@
 """For how long Immich does not answer while it goes from one version to the next, three ways, side by side.
 
-Each round updates from v3.0.3 to v3.0.4 in each of the ways, on one disposable host, with the stand-in images from a
+Each round updates from v3.3.1 to v3.3.2 in each of the ways, on one disposable host, with the stand-in images from a
 registry beside it. Between two updates the host is put back. The same program asks the server every 20 ms whether it
 answers.
 
@@ -19,7 +19,7 @@ from tests.host.lan import Lan
 from tests.host.machine import Host
 from tests.host.registry import Registry, stored, use_registry
 
-OLD, NEW = "v3.0.3", "v3.0.4"
+OLD, NEW = "v3.3.1", "v3.3.2"
 PROJECT = "/opt/podman/immich"
 PILLAR = {
     "postgres": {"password": "of the database"},

@@ -41,7 +41,7 @@ MARKS = {
 
 # The password spares Ansible sudo. Connections are noted for the counts; all tools bear the cost of that.
 PREPARE = """
-for part in server machine-learning; do podman pull -q ghcr.io/immich-app/immich-$part:v3.0.3; done
+for part in server machine-learning; do podman pull -q ghcr.io/immich-app/immich-$part:v3.3.1; done
 runuser -u postgres -- psql -qc "ALTER ROLE postgres PASSWORD 'Benchmark'" -c "ALTER SYSTEM SET log_connections = on" \
     -c "SELECT pg_reload_conf()"
 """

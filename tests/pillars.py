@@ -202,7 +202,7 @@ SCALARS = (
     | st.dates()
     | st.datetimes()
     | st.decimals()
-    | sample("/", "/srv/immich", "/srv/" + "x" * 300, "10.0.0.0/8", "172.20.0.1", "fd00::/64", "::", "immich", "v3.0.3")
+    | sample("/", "/srv/immich", "/srv/" + "x" * 300, "10.0.0.0/8", "172.20.0.1", "fd00::/64", "::", "immich", "v3.3.1")
 )
 KEYS = (
     st.text(max_size=8)

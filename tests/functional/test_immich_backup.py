@@ -20,7 +20,7 @@ CREATE TABLE asset (id int, note text);
 INSERT INTO asset SELECT g, md5(g::text) FROM generate_series(1, 3000) g;
 CREATE TABLE "of Ana's | TABLE DATA" (id int);
 CREATE TABLE version_history (id serial, "createdAt" timestamptz NOT NULL, version varchar NOT NULL);
-INSERT INTO version_history ("createdAt", version) VALUES ('2026-02-01', '3.0.3'), ('2026-01-01', '2.9.0');
+INSERT INTO version_history ("createdAt", version) VALUES ('2026-02-01', '3.3.1'), ('2026-01-01', '2.9.0');
 CREATE EXTENSION cube;
 """
 # The program as it is, with its files elsewhere. KILL_AT is the number of the step at which it dies by SIGKILL: a step
@@ -122,7 +122,7 @@ def stamp(days_ago):
 
 def test_a_backup_is_whole_private_and_says_its_version(host):
     backup = made(host)
-    assert backup["version"] == "v3.0.3"
+    assert backup["version"] == "v3.3.1"
     assert backup["path"] == f"{host.directory}/{backup['name']}"
     assert host.files() == {backup["name"], f"{backup['name']}.sha256"}
     assert run("stat", "-c", "%a %U", backup["path"]).stdout.split() == ["600", "postgres"]
@@ -133,7 +133,7 @@ def test_a_backup_is_whole_private_and_says_its_version(host):
     assert status["result"].items() >= {**backup, "tables": 3}.items()
 
 
-@pytest.mark.parametrize("version", ("../../etc/passwd", "3.0.3; rm", "", "release"))
+@pytest.mark.parametrize("version", ("../../etc/passwd", "3.3.1; rm", "", "release"))
 def test_a_version_that_is_none_stays_out_of_the_name(host, pg, version):
     pg.sql("INSERT INTO version_history (\"createdAt\", version) VALUES ('2026-03-01', %s)", (version,), DATABASE)
     try:
@@ -149,7 +149,7 @@ def test_two_within_a_second_have_names_of_their_own(host):
 
 
 def test_the_newest_are_kept(host):
-    names = [f"immich_{stamp(day)}_v3.0.2.dump" for day in range(1, 6)]
+    names = [f"immich_{stamp(day)}_v3.3.0.dump" for day in range(1, 6)]
     planted(host, *names)
     run("touch", f"{host.directory}/notes.txt", f"{host.directory}/immich_copy.dump")
     host.configure(keep=3)
@@ -163,7 +163,7 @@ def test_the_newest_are_kept(host):
 
 
 def test_what_is_too_old_goes_but_never_the_newest(host):
-    names = [f"immich_{stamp(day)}_v3.0.2.dump" for day in (1, 6, 8, 400)]
+    names = [f"immich_{stamp(day)}_v3.3.0.dump" for day in (1, 6, 8, 400)]
     planted(host, *names)
     host.configure(keep_days=7)
     new = made(host)
@@ -171,16 +171,16 @@ def test_what_is_too_old_goes_but_never_the_newest(host):
 
 
 def test_a_backup_from_the_future_does_not_push_out_the_one_just_made(host):
-    ahead = [f"immich_{stamp(-day)}_v3.0.2.dump" for day in (300, 200)]
+    ahead = [f"immich_{stamp(-day)}_v3.3.0.dump" for day in (300, 200)]
     planted(host, *ahead)
     host.configure(keep=1)
     assert host.program("run").returncode == 0
-    assert [backup["version"] for backup in host.listed()] == ["v3.0.2", "v3.0.3"]
+    assert [backup["version"] for backup in host.listed()] == ["v3.3.0", "v3.3.1"]
     assert host.listed("--verify")[1]["verified"] == "ok"
 
 
 def test_nothing_is_removed_when_there_is_no_new_one(host):
-    names = [f"immich_{stamp(day)}_v3.0.2.dump" for day in (1, 2, 400)]
+    names = [f"immich_{stamp(day)}_v3.3.0.dump" for day in (1, 2, 400)]
     planted(host, *names)
     host.configure(keep=1, keep_days=1, environment={"PGHOST": "/var/run/postgresql", "PGDATABASE": "t_absent"})
     done = host.program("run")
@@ -278,9 +278,9 @@ def test_killed_at_every_step_nothing_half_looks_whole(host):
 
 
 def test_what_a_killed_run_left_is_swept_by_the_next(host):
-    old = f"immich_{stamp(1)}_v3.0.2.dump"
+    old = f"immich_{stamp(1)}_v3.3.0.dump"
     planted(host, old)
-    run("touch", f"{host.directory}/.immich_{stamp(2)}.part", f"{host.directory}/immich_{stamp(2)}_v3.0.2.dump.sha256")
+    run("touch", f"{host.directory}/.immich_{stamp(2)}.part", f"{host.directory}/immich_{stamp(2)}_v3.3.0.dump.sha256")
     run("touch", f"{host.directory}/.other.part")
     new = made(host)
     assert host.files() == {

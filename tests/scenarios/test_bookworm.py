@@ -106,9 +106,9 @@ def test_day_two(host):
     assert get(host, "/standin/state")["database"]["counts"]["assets"] == 1
     rows = {row["part"]: row for row in host.salt("immich.doctor")}
     assert [row for row in rows.values() if row["result"] == "failed"] == []
-    host.pillar(pillar_with(version="v3.0.4"))
+    host.pillar(pillar_with(version="v3.3.2"))
     assert "Immich is running" in changed(host.apply())
-    assert get(host, "/standin/state")["version"] == "v3.0.4"
+    assert get(host, "/standin/state")["version"] == "v3.3.2"
     assert changed(host.apply()) == {}
 
 
@@ -116,7 +116,7 @@ def test_it_comes_back_after_a_reboot(host):
     host.reboot()
     host.wait_for("systemctl is-active immich", 90)
     assert get(host, "/api/server/ping") == {"res": "pong"}
-    host.pillar(pillar_with(version="v3.0.4"))
+    host.pillar(pillar_with(version="v3.3.2"))
     assert changed(host.apply()) == {}
 
 

@@ -25,7 +25,7 @@ def applied(host, **changes):
 def test_a_new_version_pulls_first_and_recreates_both(own_host):
     host = own_host
     before, services = ids(host), pids(host)
-    done = applied(host, version="v3.0.4")
+    done = applied(host, version="v3.3.2")
     assert list(done)[:2] == ["Immich's images are present", "Immich's update is prepared"]
     assert not set(ids(host).values()) & set(before.values())
     assert pids(host) == services
@@ -40,7 +40,7 @@ def test_an_unknown_version_or_a_dead_registry_stops_nothing(own_host):
     assert "v3.0.5" in failed[0]["comment"]
     assert "Nothing was stopped" in failed[0]["comment"]
     host.lan.registry.stop()
-    host.pillar(pillar_with(version="v3.0.4"))
+    host.pillar(pillar_with(version="v3.3.2"))
     failed = [state for state in host.apply(check=False) if state["result"] is False]
     assert failed[0]["id"] == "Immich's images are present"
     assert ids(host) == before
@@ -105,7 +105,7 @@ def test_immich_is_stopped_and_started_around_a_change_of_its_network(own_host):
 
 
 def test_a_network_that_others_use_is_not_taken_away(host):
-    image = "ghcr.io/immich-app/immich-machine-learning:v3.0.3"
+    image = "ghcr.io/immich-app/immich-machine-learning:v3.3.1"
     host.run(f"podman run --detach --name other --network immich --entrypoint sleep {image} 1000")
     before = ids(host)
     host.pillar(pillar_with(podman=OTHER_SUBNET))

@@ -188,13 +188,13 @@ FAULTS = {
         " until journalctl -u immich -n 100 -o cat | grep -q NOAUTH; do sleep 0.5; done",
         "REDIS_PASSWORD_FILE",
     ),
-    "downgrade": fault("version", "", "is older than", pillar={"version": "v3.0.2"}),
+    "downgrade": fault("version", "", "is older than", pillar={"version": "v3.3.0"}),
     "upgrade past the stop": fault(
         "version",
         f"{PSQL} \"UPDATE version_history SET version = '1.131.3'\"",
-        "Immich cannot go to v3.0.4 at once",
-        undo=f"{PSQL} \"UPDATE version_history SET version = '3.0.3'\"",
-        pillar={"version": "v3.0.4"},
+        "Immich cannot go to v3.3.2 at once",
+        undo=f"{PSQL} \"UPDATE version_history SET version = '3.3.1'\"",
+        pillar={"version": "v3.3.2"},
         mends=False,
     ),
     "password file empty": fault("secrets", ": >/opt/podman/immich/secrets/redis_password", "missing or empty"),
@@ -202,7 +202,7 @@ FAULTS = {
     "password file not readable": fault(
         "secrets", "chown 4242 /opt/podman/immich/secrets/redis_password", "cannot be read"
     ),
-    "image gone": fault("images", "systemctl stop immich; podman rmi --all --force", "immich-server:v3.0.3"),
+    "image gone": fault("images", "systemctl stop immich; podman rmi --all --force", "immich-server:v3.3.1"),
     "Immich stopped": fault("immich.service", "systemctl stop immich", "inactive"),
     "container removed by hand": fault("containers", "podman rm --force immich-machine-learning", "does not exist"),
     "container paused": fault("containers", "podman pause immich-server", "paused"),
@@ -236,9 +236,9 @@ FAULTS = {
     ),
     "update interrupted": fault(
         "leftovers",
-        """echo '{"from": "v3.0.3", "to": "v3.0.4", "image": "x:v3.0.4", "migrations": [], "compose": null,'"""
+        """echo '{"from": "v3.3.1", "to": "v3.3.2", "image": "x:v3.3.2", "migrations": [], "compose": null,'"""
         """' "backup": null}' >/opt/podman/immich/update.json""",
-        "the update from v3.0.3 to v3.0.4 has not come to its end",
+        "the update from v3.3.1 to v3.3.2 has not come to its end",
     ),
     "backup failed": fault(
         "backups",

@@ -153,7 +153,7 @@ def test_library_on_a_share(own_host):
 def test_machine_learning_on_another_host(own_host):
     with Host("gpu", lan=own_host.lan) as gpu:
         use_registry(gpu)
-        gpu.run("podman run -d -p 3003:3003 ghcr.io/immich-app/immich-machine-learning:v3.0.3", timeout=300)
+        gpu.run("podman run -d -p 3003:3003 ghcr.io/immich-app/immich-machine-learning:v3.3.1", timeout=300)
         own_host.run(f"echo '{gpu.address} gpu.example.org' >>/etc/hosts")
         Reader(own_host).follow("docs/howto/hardware-acceleration.md")
         answer = get(own_host, "/standin/ml")

@@ -49,12 +49,12 @@ class Standin:
         self.sql("CREATE EXTENSION vector; CREATE EXTENSION earthdistance CASCADE;", database="immich")
         self.acl(PROMISED)
 
-    def start(self, tag="v3.0.3", **environment):
+    def start(self, tag="v3.3.1", **environment):
         """Start a server; return True when it answers, False when it has exited."""
         self.launch(tag, **environment)
         return self.wait(lambda: self.call("GET", "/api/server/ping") == {"res": "pong"})
 
-    def launch(self, tag="v3.0.3", **environment):
+    def launch(self, tag="v3.3.1", **environment):
         """Start a server and do not wait."""
         variables = {
             "DB_HOSTNAME": "127.0.0.1",
@@ -80,7 +80,7 @@ class Standin:
 
     def start_machine_learning(self, **environment):
         variables = {"IMMICH_HOST": "127.0.0.1", **environment}
-        self._run("machine-learning", "v3.0.3", variables, "-v /srv/cache:/cache")
+        self._run("machine-learning", "v3.3.1", variables, "-v /srv/cache:/cache")
         self.host.run("for i in $(seq 50); do curl -sf 127.0.0.1:3003/ping && break; sleep 0.1; done")
 
     def stop(self):
@@ -249,14 +249,14 @@ def test_postgresql_away_at_start_ends_the_server(standin):
 
 
 def test_each_version_leaves_its_record_and_an_older_one_refuses_the_database(standin):
-    assert standin.start("v3.0.3")
+    assert standin.start("v3.3.1")
     before = standin.call("GET", "/standin/state")["database"]["migrations"]
-    assert standin.start("v3.1.0")
+    assert standin.start("v3.4.0")
     assert standin.call("GET", "/api/server/version") == {"major": 3, "minor": 1, "patch": 0}
     after = standin.call("GET", "/standin/state")["database"]
-    assert set(after["migrations"]) - set(before) == {"3.1.0-AssetRating", "3.1.0-Release"}
-    assert after["version_history"] == ["v3.0.3", "v3.1.0"]
-    assert not standin.start("v3.0.3")
+    assert set(after["migrations"]) - set(before) == {"3.4.0-AssetRating", "3.4.0-Release"}
+    assert after["version_history"] == ["v3.3.1", "v3.4.0"]
+    assert not standin.start("v3.3.1")
     assert "corrupted migrations: previously executed migration" in standin.logs()
 
 
@@ -325,10 +325,10 @@ def test_health_checks_and_faults(standin):
     assert standin.host.run("podman exec server immich-healthcheck", check=False).returncode == 0
     standin.host.run("podman exec server touch /tmp/standin-unhealthy")
     assert standin.host.run("podman exec server immich-healthcheck", check=False).returncode == 1
-    standin.launch("v3.0.98")
+    standin.launch("v3.3.98")
     assert standin.wait(lambda: "listening" in standin.logs())
     assert standin.call("GET", "/api/server/ping")["statusCode"] == 503
-    standin.launch("v3.0.99")
+    standin.launch("v3.3.99")
     assert standin.host.out("podman wait server") == "1"
 
 

@@ -12,7 +12,7 @@ from tests.scenarios.test_service import ids
 PSQL = "runuser -u postgres -- psql -At"
 RECORD = "/opt/podman/immich/update.json"
 # Broken versions that the stand-in plays: see tests/standin/images.py.
-NEVER_ANSWERS, EXITS_AT_START, UNHEALTHY_AFTER_MIGRATION = "v3.0.96", "v3.0.97", "v3.1.98"
+NEVER_ANSWERS, EXITS_AT_START, UNHEALTHY_AFTER_MIGRATION = "v3.3.96", "v3.3.97", "v3.4.98"
 
 
 def failures(host, **kwargs):
@@ -57,7 +57,7 @@ def backups(host):
 def test_update_with_a_backup_before_it_and_the_downtime_after_it(own_host):
     host = own_host
     before, known = fill(host), len(backups(host))
-    host.pillar(pillar_with(version="v3.1.0"))
+    host.pillar(pillar_with(version="v3.4.0"))
     planned = host.apply(test=True)
     assert len(backups(host)) == known
     done = host.apply()
@@ -65,14 +65,14 @@ def test_update_with_a_backup_before_it_and_the_downtime_after_it(own_host):
         name: set(changes) for name, changes in changed(done).items()
     }
     comments = {state["id"]: state["comment"] for state in done}
-    assert "from v3.0.3 to v3.1.0" in comments["Immich's update is prepared"]
+    assert "from v3.3.1 to v3.4.0" in comments["Immich's update is prepared"]
     assert "downtime was" in comments["Immich is running"]
     (backup,) = [
         each for each in backups(host) if each["path"] == changed(done)["Immich's update is prepared"]["backup"]["new"]
     ]
-    assert backup["version"].lstrip("v") == "3.0.3"
+    assert backup["version"].lstrip("v") == "3.3.1"
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.1.0"
+    assert database_versions(host)[-1] == "v3.4.0"
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
     assert changed(host.apply()) == {}
 
@@ -90,15 +90,15 @@ def test_what_immich_cannot_do_is_refused_before_anything_changes(own_host):
             assert all(part in first["comment"] for part in parts), first["comment"]
         assert ids(host) == before
 
-    refused("immich:version: v2.7.0 is older than v3.0.3", version="v2.7.0")
-    refused("immich:version: v3.0.2 is older than v3.0.3", version="v3.0.2")
-    image = "ghcr.io/immich-app/immich-server:v3.0.2"
-    refused("immich:server:image: v3.0.2", server={"image": image})
+    refused("immich:version: v2.7.0 is older than v3.3.1", version="v2.7.0")
+    refused("immich:version: v3.3.0 is older than v3.3.1", version="v3.3.0")
+    image = "ghcr.io/immich-app/immich-server:v3.3.0"
+    refused("immich:server:image: v3.3.0", server={"image": image})
     # The database knows better than the compose file, where both are there.
-    sql(host, "INSERT INTO version_history (version) VALUES ('3.0.4')")
-    refused("v3.0.3 is older than v3.0.4", version="v3.0.3", server={"image": f"{image[:-6]}v3.0.3-of-mine"})
+    sql(host, "INSERT INTO version_history (version) VALUES ('3.3.2')")
+    refused("v3.3.1 is older than v3.3.2", version="v3.3.1", server={"image": f"{image[:-6]}v3.3.1-of-mine"})
     sql(host, "UPDATE version_history SET version = '1.131.3'")
-    refused("Set v1.132.3", version="v3.0.4")
+    refused("Set v1.132.3", version="v3.3.2")
     host.pillar(pillar_with(version="v3", update={"require_pinned": True}))
     for test in (True, False):
         comment = failures(host, test=test)[0]["comment"]
@@ -115,7 +115,7 @@ def test_a_version_that_exits_at_start_is_left_again(own_host):
     text = told(host)
     assert f"{EXITS_AT_START} does not serve" in text
     assert "The stand-in was told to crash" in text
-    assert "The database was not changed, and v3.0.3 serves again" in text
+    assert "The database was not changed, and v3.3.1 serves again" in text
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert get(host, "/api/server/version")["patch"] == 3
     assert data(host) == before
@@ -123,7 +123,7 @@ def test_a_version_that_exits_at_start_is_left_again(own_host):
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
     host.pillar(pillar_with())
     assert changed(host.apply()) == {}
-    host.pillar(pillar_with(version="v3.0.4"))
+    host.pillar(pillar_with(version="v3.3.2"))
     host.apply()
     assert get(host, "/api/server/version")["patch"] == 4
     assert data(host) == before
@@ -139,7 +139,7 @@ def test_a_version_that_never_answers_is_left_again(own_host):
     assert re.search(
         r"Waiting for Immich: .* does not answer yet, 1\d s", host.out("journalctl -t immich-apply -o cat")
     )
-    assert "v3.0.3 serves again" in text
+    assert "v3.3.1 serves again" in text
     assert get(host, "/api/server/version")["patch"] == 3
     assert data(host) == before
 
@@ -154,12 +154,12 @@ SLOW = (
 def test_how_far_an_update_is_is_shown_on_the_terminal_and_in_the_journal(own_host):
     host = own_host
     host.run(f"systemctl stop immich; podman rmi --all --force; {SLOW}")
-    host.pillar(pillar_with(version="v3.1.0"))
+    host.pillar(pillar_with(version="v3.4.0"))
     seen = on_terminal(host, "salt-call --local state.apply immich")
     assert "Failed:     0" in re.sub(r"\x1b\[[\d;]*m", "", seen), seen[-3000:]
     for told in (seen, host.out("journalctl -t immich-apply -o cat")):
-        assert re.search(r"Pulling ghcr\S+:v3.1.0: [1-9][\d.]* of [1-9][\d.]* MiB, 1\d s", told), told[:3000]
-        assert re.search(r"Pulled ghcr\S+:v3.1.0 in \d+ s", told), told[:3000]
+        assert re.search(r"Pulling ghcr\S+:v3.4.0: [1-9][\d.]* of [1-9][\d.]* MiB, 1\d s", told), told[:3000]
+        assert re.search(r"Pulled ghcr\S+:v3.4.0 in \d+ s", told), told[:3000]
     assert "Backup, " in seen
 
 
@@ -174,7 +174,7 @@ def test_a_version_that_migrates_and_does_not_serve_says_how_to_restore(own_host
     assert f"salt-call immich.restore {record['backup']} confirm=" in text
     assert data(host) == before
     assert host.out("systemctl is-active immich", check=False) == "inactive"
-    assert "immich-server:v3.0.3" in host.read("/opt/podman/immich/docker-compose.yml")
+    assert "immich-server:v3.3.1" in host.read("/opt/podman/immich/docker-compose.yml")
     # The backup from before the migration is the one that stays known, however often it is tried.
     assert record["backup"] in told(host)
     assert json.loads(host.read(RECORD))["backup"] == record["backup"]
@@ -198,10 +198,10 @@ def test_a_version_that_migrates_and_does_not_serve_is_taken_back_with_its_backu
         pillar_with(version=UNHEALTHY_AFTER_MIGRATION, service={"start_timeout": 30}, update={"rollback": "restore"})
     )
     text = told(host)
-    assert "was restored, and v3.0.3 serves again" in text
+    assert "was restored, and v3.3.1 serves again" in text
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert data(host) == before
-    assert database_versions(host) == ["v3.0.3"]
+    assert database_versions(host) == ["v3.3.1"]
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
     host.pillar(pillar_with())
     host.apply()
@@ -213,9 +213,9 @@ FAULTS = {
     "pulling": "pgrep -f '[p]odman pull' >/dev/null",
     "backing up": "pgrep -f '[l]ib/immich-formula/immich-backup' >/dev/null",
     "prepared": f"test -e {RECORD}",
-    "compose file written": "grep -q v3.1.0 /opt/podman/immich/docker-compose.yml",
+    "compose file written": "grep -q v3.4.0 /opt/podman/immich/docker-compose.yml",
     "old containers gone": "! podman container exists immich-server",
-    "new container made": "podman ps --format '{{.Image}}' | grep -q immich-server:v3.1.0",
+    "new container made": "podman ps --format '{{.Image}}' | grep -q immich-server:v3.4.0",
 }
 
 
@@ -224,12 +224,12 @@ FAULTS = {
 def test_killed_and_completed(own_host, point):
     host = own_host
     before = fill(host)
-    host.pillar(pillar_with(version="v3.1.0"))
+    host.pillar(pillar_with(version="v3.4.0"))
     assert host.out(KILL_AT.format(condition=FAULTS[point])) == "killed"
     host.apply()
     assert changed(host.apply()) == {}
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.1.0"
+    assert database_versions(host)[-1] == "v3.4.0"
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
 
 
@@ -238,7 +238,7 @@ def test_killed_and_completed(own_host, point):
 def test_power_cut_and_completed(own_host, point):
     host = own_host
     before = fill(host)
-    host.pillar(pillar_with(version="v3.1.0"))
+    host.pillar(pillar_with(version="v3.4.0"))
     host.run("sync; setsid salt-call --local state.apply immich >/dev/null 2>&1 &")
     # Some are over before the next look: then the new container is there.
     host.wait_for(f"{FAULTS[point]} || {FAULTS['new container made']}", 120)
@@ -248,7 +248,7 @@ def test_power_cut_and_completed(own_host, point):
     host.apply()
     assert changed(host.apply()) == {}
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.1.0"
+    assert database_versions(host)[-1] == "v3.4.0"
 
 
 @pytest.mark.long
@@ -257,7 +257,7 @@ def test_postgresql_killed_and_completed(own_host, point):
     host = own_host
     before = fill(host)
     host.run("systemctl mask --runtime postgresql@17-main")  # it stays away until somebody sees to it
-    host.pillar(pillar_with(version="v3.1.0"))
+    host.pillar(pillar_with(version="v3.4.0"))
     host.run("setsid salt-call --local --out=json state.apply immich >/tmp/said 2>&1; touch /tmp/ended &")
     host.wait_for(f"{FAULTS[point]} || test -e /tmp/ended", 120)
     host.run("systemctl kill --signal=KILL postgresql@17-main")
@@ -267,4 +267,4 @@ def test_postgresql_killed_and_completed(own_host, point):
     host.apply()
     assert changed(host.apply()) == {}
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.1.0"
+    assert database_versions(host)[-1] == "v3.4.0"

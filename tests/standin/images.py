@@ -24,16 +24,16 @@ REPOSITORY = "immich-app/immich-{part}"
 # Tag: what its images have in their environment. A tag plays the version it is called, unless told otherwise.
 VERSIONS = {
     "v2.7.0": {},
-    "v3.0.3": {},
-    "v3.0.4": {},
-    "v3.1.0": {},
-    "v3": {"STANDIN_VERSION": "v3.1.0"},
+    "v3.3.1": {},
+    "v3.3.2": {},
+    "v3.4.0": {},
+    "v3": {"STANDIN_VERSION": "v3.4.0"},
     # Broken before they look at the database, and after they have migrated it.
-    "v3.0.96": {"STANDIN_START_DELAY": "86400"},
-    "v3.0.97": {"STANDIN_CRASH_AFTER": "0"},
-    "v3.1.98": {"STANDIN_NEVER_HEALTHY": "true"},
-    "v3.0.98": {"STANDIN_NEVER_HEALTHY": "true"},
-    "v3.0.99": {"STANDIN_CRASH_AFTER": "1"},
+    "v3.3.96": {"STANDIN_START_DELAY": "86400"},
+    "v3.3.97": {"STANDIN_CRASH_AFTER": "0"},
+    "v3.4.98": {"STANDIN_NEVER_HEALTHY": "true"},
+    "v3.3.98": {"STANDIN_NEVER_HEALTHY": "true"},
+    "v3.3.99": {"STANDIN_CRASH_AFTER": "1"},
 }
 
 # Nobody reads these in a container that lives for one test.

@@ -72,7 +72,7 @@ def told(modules, tmp_path, monkeypatch):
             os.utime(tmp_path / "stamp", 2 * (time.time() - elapsed * HOUR,))
         if newest is not None:
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - newest * HOUR))
-            (tmp_path / f"backups/immich_{stamp}_v3.0.3.dump").touch()
+            (tmp_path / f"backups/immich_{stamp}_v3.3.1.dump").touch()
             (tmp_path / "backups/immich_copy.dump").touch()
         settings = {"backup": {"directory": str(tmp_path / "backups"), "enabled": enabled}}
         return "".join(modules["immich.backup_warnings"](settings))

@@ -288,9 +288,9 @@ def test_missing_file_of_the_formula_is_an_error(subject):
 @pytest.mark.parametrize(
     ("image", "expected"),
     (
-        ("ghcr.io/immich-app/immich-server", "ghcr.io/immich-app/immich-server:v3.0.3"),
+        ("ghcr.io/immich-app/immich-server", "ghcr.io/immich-app/immich-server:v3.3.1"),
         ("ghcr.io/immich-app/immich-server:v3.0.1", "ghcr.io/immich-app/immich-server:v3.0.1"),
-        ("registry.example:5000/immich", "registry.example:5000/immich:v3.0.3"),
+        ("registry.example:5000/immich", "registry.example:5000/immich:v3.3.1"),
         ("registry.example:5000/immich:v1", "registry.example:5000/immich:v1"),
         ("localhost/immich@sha256:" + "a" * 64, "localhost/immich@sha256:" + "a" * 64),
     ),
@@ -560,7 +560,7 @@ WRONG = (
     ("port", True, "must be a whole number, not true or false"),
     ("port", None, "must be a whole number, not nothing"),
     ("port", [2283], "must be a whole number, not a list"),
-    ("version", 3.0, "must be text, not a number: a version such as v3.0.3"),
+    ("version", 3.0, "must be text, not a number: a version such as v3.3.1"),
     ("server", "image", "must be a mapping, not text"),
     ("server:user", "2147483648:1", "the last that Podman takes"),
     ("server:user", 120020, 'numbers of user and group in quotes, such as "2000:2000"'),
@@ -575,9 +575,9 @@ WRONG = (
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is no setting: did you mean service?"),
     # versions and images
-    ("version", "3.0.3", "a version such as v3.0.3"),
-    ("version", "latest", "a version such as v3.0.3"),
-    ("version", "v3.0.3; rm -rf /", "a version such as v3.0.3"),
+    ("version", "3.3.1", "a version such as v3.3.1"),
+    ("version", "latest", "a version such as v3.3.1"),
+    ("version", "v3.3.1; rm -rf /", "a version such as v3.3.1"),
     ("server:image", "Ghcr.io/Immich", "in lower case"),
     ("machine_learning:image", "immich:", "must be an image"),
     # time zones

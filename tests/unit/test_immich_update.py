@@ -3,11 +3,11 @@
 import pytest
 
 VERSIONS = {
-    "v3.0.3": [3, 0, 3],
-    "3.0.3": [3, 0, 3],
+    "v3.3.1": [3, 3, 1],
+    "3.3.1": [3, 3, 1],
     "ghcr.io/immich-app/immich-server:v1.132.3": [1, 132, 3],
-    "registry.test:5000/immich-server:v3.0.3-cuda": [3, 0, 3],
-    "ghcr.io/immich-app/immich-server:v3.0.3@sha256:" + "0" * 64: [3, 0, 3],
+    "registry.test:5000/immich-server:v3.3.1-cuda": [3, 3, 1],
+    "ghcr.io/immich-app/immich-server:v3.3.1@sha256:" + "0" * 64: [3, 3, 1],
     "registry.test:5000/immich-server": None,
     "ghcr.io/immich-app/immich-server:v3": None,
     "ghcr.io/immich-app/immich-server:release": None,
@@ -16,21 +16,21 @@ VERSIONS = {
 }
 # From, to, and a part of the refusal.
 WAYS = (
-    ("v3.0.3", "v3.0.3", None),
-    ("v3.0.3", "v3.0.4", None),
-    ("v2.7.0", "v3.1.0", None),
+    ("v3.3.1", "v3.3.1", None),
+    ("v3.3.1", "v3.3.2", None),
+    ("v2.7.0", "v3.4.0", None),
     ("v3.0.9", "v3.0.10", None),
-    ("v3.0.4", "v3.0.3", "cannot go back"),
-    ("v3.1.0", "v3.0.98", "cannot go back"),
+    ("v3.3.2", "v3.3.1", "cannot go back"),
+    ("v3.4.0", "v3.3.98", "cannot go back"),
     ("v3.0.10", "v3.0.9", "cannot go back"),
-    ("v3.0.3", "v1.132.3", "cannot go back"),
-    ("v1.131.3", "v3.0.3", "Set v1.132.3"),
+    ("v3.3.1", "v1.132.3", "cannot go back"),
+    ("v1.131.3", "v3.3.1", "Set v1.132.3"),
     ("v1.90.0", "v1.133.0", "Set v1.132.3"),
     ("v1.131.3", "v1.132.3", None),
     ("v1.131.3", "v1.132.0", None),
-    ("v1.132.3", "v3.0.3", None),
-    ("v3", "v3.0.3", None),
-    ("v3.0.3", "release", None),
+    ("v1.132.3", "v3.3.1", None),
+    ("v3", "v3.3.1", None),
+    ("v3.3.1", "release", None),
 )
 
 

@@ -45,7 +45,7 @@ const MIGRATIONS = [
     ],
   },
   {
-    name: "3.1.0-AssetRating",
+    name: "3.4.0-AssetRating",
     statements: [`ALTER TABLE asset ADD COLUMN rating integer`],
   },
 ];

@@ -1,6 +1,6 @@
 "use strict";
 
-/** "v3.0.3" and "0.8.0" as numbers, so that versions can be put in order. */
+/** "v3.3.1" and "0.8.0" as numbers, so that versions can be put in order. */
 function parse(version) {
   const numbers = version.replace(/^v/, "").split("-")[0].split(".").map(Number);
   return [0, 1, 2].map((index) => numbers[index] ?? 0);
