@@ -22,7 +22,7 @@ The rest of the plan needs the formula's modules:
         This minion lacks the formula's modules, or has other versions of them, and a dry run installs nothing.
         state.apply without test=True brings them itself. To see the whole plan before, type:
           {{ ("dnf" if grains["os_family"] == "RedHat" else "apt-get") ~ " install" if of_distribution else python ~ " -m pip install" }} {{ (packages if of_distribution else wheels) | join(" ") }}
-          salt-call --local saltutil.sync_all
+          salt-call {{ "--local " if opts["file_client"] == "local" }}saltutil.sync_all
         and repeat test=True. What can be told without them stands below.
 
 {%-   for service in ("podman", "postgres", "valkey") %}
