@@ -318,24 +318,11 @@ def _told(ret, name, settings):
 
 
 def _failed(name, words, settings):
-    """Why Immich does not serve, and what became of an update that was the reason."""
+    """Why Immich does not serve, and what became of the update or the change of settings that was the reason."""
     try:
         return __salt__["immich_update.roll_back"](name, settings, str(words)) or _failure(name, words)
-    except CommandExecutionError as error:
-        return f"{_failure(name, words)}\nThe update could not be rolled back: {error}"
-
-
-def mod_watch(name, settings=None, sfun=None, **_):
-    """
-    Recreate the server's container because something it reads once, at its start, changed.
-
-    Reached in a dry run only: in a real run :py:func:`running` has seen the newer file itself.
-    """
-    ret = running(name, settings)
-    if ret["changes"] or not __opts__["test"]:
-        return ret
-    changes = {SERVER: {"old": "running", "new": "recreated: a secret changed"}, **_downtime()}
-    return {**ret, "result": None, "changes": changes, "comment": _running_comment(changes, "would be")}
+    except (CommandExecutionError, OSError) as error:
+        return f"{_failure(name, words)}\nIt could not be rolled back: {error}"
 
 
 def _service_changes(status, settings):
@@ -349,6 +336,8 @@ def _service_changes(status, settings):
         known = status["active"] == FORESEEN or __salt__["immich_app.stopped_by_this_run"]()
         return {**changes, **(_downtime() if known else {})}
     plan = __salt__["immich_app.plan"](settings, _compose(settings))
+    if SERVER not in plan["recreate"] and _secret_would_change(settings):
+        plan["recreate"][SERVER] = "a secret changed"
     for service, why in plan["recreate"].items():
         changes[service] = {"old": "running", "new": f"recreated: {why}"}
     if SERVER in plan["recreate"]:
@@ -356,6 +345,18 @@ def _service_changes(status, settings):
     for container in plan["remove"]:
         changes[container] = {"old": "running", "new": "removed"}
     return changes
+
+
+def _secret_would_change(settings):
+    """
+    In a dry run, whether a state before this one would write a secret. In a real run the file itself is newer.
+
+    A `watch` would not do: Salt runs `mod_watch` after a state that failed, too, and shows its words instead.
+    """
+    folder = f"{settings['project_dir']}/secrets/"
+    before = globals().get("__running__", {}).values() if __opts__["test"] else ()
+    written = [each["name"] for each in before if {"diff", "newfile"} & set(each["changes"])]
+    return any(name.startswith(folder) for name in written)
 
 
 def _downtime():

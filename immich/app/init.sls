@@ -128,7 +128,6 @@ Immich is running:
       - Immich's compose file is managed
       - The program that runs Immich's containers is present
       - Immich's unit is present
-    - watch:
       - Immich's secret db_password is present
       - Immich's secret redis_password is present
 

@@ -162,6 +162,11 @@ def post(host, path, body=None):
     return json.loads(host.out(f"curl -s -H 'Content-Type: application/json' -d '{data}' http://127.0.0.1:2283{path}"))
 
 
+def recreated(host):
+    """How often the server's container was recreated so far, for whatever reason."""
+    return int(host.out("journalctl -u immich -o cat | grep -c 'immich-server is (re)created'"))
+
+
 def foreign_connections(host):
     """Who is connected to Valkey and PostgreSQL, but for Immich and whoever asks here."""
     host.write("/run/test/default", PASSWORDS["admin"], mode="0600")
