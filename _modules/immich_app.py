@@ -28,6 +28,8 @@ PING = {"res": "pong"}
 # that has just died may never refuse.
 PING_INTERVAL = 0.05
 PING_TIMEOUT = 0.3
+# Seconds for an answer of a server that nobody has stopped yet: a busy one must not be taken for one that is down.
+FIRST_PING_TIMEOUT = 3
 # Seconds that a server which has just been said to answer may take for one more answer.
 LAST_PING_TIMEOUT = 10
 STOPPED = "immich_app.stopped"
@@ -277,7 +279,7 @@ def stop(unit, settings):
 
         salt-call --local immich_app.stop immich.service "$SETTINGS"
     """
-    if _answers(_ping_url(settings)):
+    if serves(settings):
         __context__[STOPPED] = time.monotonic()
     __salt__["systemd_unit.call"]("stop", unit)
     if containers(settings["project_dir"]):
@@ -295,6 +297,23 @@ def stopped_by_this_run():
         salt-call --local immich_app.stopped_by_this_run
     """
     return STOPPED in __context__
+
+
+def serves(settings):
+    """
+    Tell whether the server answers, or did until this run stopped it, at the address of the compose file that is there
+    or of the one before it.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.serves "$SETTINGS"
+    """
+    return stopped_by_this_run() or any(_answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
 
 
 # A reload recreates what differs; the rest serves on. A unit between two states is at work with what was before.
@@ -328,7 +347,8 @@ def bring_up(unit, settings):
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
     tell = __utils__["immich_progress.now_and_then"]("immich-apply")
-    pings = _Pings(_ping_url(settings), __context__.pop(STOPPED, None), tell)
+    served = serves(settings)
+    pings = _Pings(_ping_urls(settings), __context__.pop(STOPPED, None), served, tell)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -341,12 +361,14 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, url, last_good, tell):
+    def __init__(self, urls, stopped, served, tell):
+        """``stopped``: when this run has stopped it, or None. ``served``: whether it answered before."""
         super().__init__(daemon=True)
-        self.url = url
+        self.urls = urls
         self.tell = tell
-        self.last_good = last_good
-        self.failed = last_good is not None
+        self.served = served
+        self.last_good = stopped or (time.monotonic() if served else None)
+        self.failed = stopped is not None or not served
         self.downtime = 0.0
         self.done = threading.Event()
         self.start()
@@ -354,14 +376,14 @@ class _Pings(threading.Thread):
     def run(self):
         began = time.monotonic()
         while not self.done.is_set():
-            good = _answers(self.url)
+            good = any(_answers(url, PING_TIMEOUT) for url in self.urls)
             now = time.monotonic()
             if good and self.failed and self.last_good is not None:
                 self.downtime += now - self.last_good
             self.last_good = now if good else self.last_good
             self.failed = not good
             if self.failed:
-                self.tell(f"Waiting for Immich: {self.url} does not answer yet, {round(now - began)} s")
+                self.tell(f"Waiting for Immich: {self.urls[0]} does not answer yet, {round(now - began)} s")
             self.done.wait(PING_INTERVAL)
 
     def stop(self, patience):
@@ -371,16 +393,25 @@ class _Pings(threading.Thread):
             time.sleep(PING_INTERVAL)
         self.done.set()
         self.join()
-        return None if self.last_good is None else round(self.downtime, 2)
+        return round(self.downtime, 2) if self.served else None
 
 
 def _ping_url(settings):
     return f"{__salt__['immich_compose.server_url'](settings)}/api/server/ping"
 
 
-def _answers(url):
+def _ping_urls(settings):
+    """Of the compose file that is there, and of the one that served before it: a change may move the address."""
+    path = Path(settings["project_dir"]) / "docker-compose.yml"
+    there = path.read_text(encoding="utf8") if path.exists() else None
+    texts = (there, __salt__["immich_update.former_compose"](settings))
+    found = [__salt__["immich_compose.ping_url"](text) for text in texts if text]
+    return list(dict.fromkeys(filter(None, found))) or [_ping_url(settings)]
+
+
+def _answers(url, timeout):
     try:
-        return get_json(url, timeout=PING_TIMEOUT) == PING
+        return get_json(url, timeout) == PING
     except CommandExecutionError:
         return False
 

@@ -201,24 +201,75 @@ def deviations(settings, compose):
 
         salt-call --local immich_compose.deviations "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
     """
+    there, wanted = _there_and_wanted(settings, compose)
+    by_hand = [name for name, service in there["services"].items() if not _is_as_written(service)]
+    differences = [f"{what} is {old}, not {new}" for what, old, new in _differences(there, wanted)]
+    return {"by_hand": by_hand, "differences": differences}
+
+
+def changes(settings, compose):
+    """
+    Return what the settings change in a compose file, as a list of sentences with the old and the new value. Where
+    anything of a container changes, that is all: what ``immich-stack`` reads follows from it.
+
+    settings
+        The formula's settings.
+
+    compose
+        Text of the compose file.
+
+    Raises CommandExecutionError if it is none of the formula's.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_compose.changes "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
+    """
+    there, wanted = _there_and_wanted(settings, compose)
+    found = list(_differences(there["services"], wanted["services"], ("services",))) or _differences(there, wanted)
+    return [f"{what}: {old} becomes {new}" for what, old, new in found]
+
+
+def _there_and_wanted(settings, compose):
     try:
         there = salt.utils.yaml.safe_load(compose)
         vector = there["services"][SERVER]["environment"]["DB_VECTOR_EXTENSION"]
-        by_hand = [name for name, service in there["services"].items() if not _is_as_written(service)]
     except (KeyError, TypeError, AttributeError, salt.utils.yaml.YAMLError) as error:
         raise CommandExecutionError("The compose file is not the one that Salt wrote") from error
-    return {"by_hand": by_hand, "differences": list(_differences(there, project(settings, vector)))}
+    return there, project(settings, vector)
+
+
+def ping_url(compose):
+    """
+    Return the address of the server's ping that a compose file names, or None if it is none of the formula's.
+
+    compose
+        Text of the compose file.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_compose.ping_url "$(cat /opt/podman/immich/docker-compose.yml)"
+    """
+    try:
+        return salt.utils.yaml.safe_load(compose)["x-immich-stack"]["ping"]
+    except (KeyError, TypeError, salt.utils.yaml.YAMLError):
+        return None
 
 
 def _is_as_written(service):
-    return service.get("labels") == {HASH_LABEL: _digest({k: v for k, v in service.items() if k != "labels"})}
+    return isinstance(service, dict) and service.get("labels") == {
+        HASH_LABEL: _digest({k: v for k, v in service.items() if k != "labels"})
+    }
 
 
 def _differences(there, wanted, path=()):
     if there == wanted or path[-1:] == ("labels",):
         return
     if not (isinstance(there, dict) and isinstance(wanted, dict)):
-        yield f"{':'.join(path)} is {json.dumps(there)}, not {json.dumps(wanted)}"
+        yield ":".join(path), json.dumps(there), json.dumps(wanted)
         return
     for key in sorted({*there, *wanted}):
         yield from _differences(there.get(key), wanted.get(key), (*path, key))

@@ -2,8 +2,8 @@
 Going from one version of Immich to the next, and back where the next does not serve
 ====================================================================================
 
-Decides whether a host may go to the version that the pillar asks for, keeps what is needed for the way back in a file
-beside the compose file as long as an update is under way, and goes that way.
+Decides whether a host may go to the version that the pillar asks for, keeps what a rollback needs in a file beside the
+compose file as long as an update or a change of settings is under way, and rolls it back.
 
 ``settings`` is what ``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
 ``salt-call --local --out=json immich_settings.get``.
@@ -27,6 +27,8 @@ __virtualname__ = "immich_update"
 
 SERVER = "immich-server"
 RECORD = "update.json"
+# What the record is of, where it is not of an update.
+SETTINGS = "settings"
 LOCK = "immich_update.lock"
 FULL_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?![0-9])")
 # Whoever comes from an older version has to run this one once, before any later one.
@@ -260,8 +262,54 @@ def unfinished(settings):
 
         salt-call --local immich_update.unfinished "$SETTINGS"
     """
-    path = _record_file(settings)
-    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+    record = _record(settings)
+    return record if record and record.get("what") != SETTINGS else None
+
+
+def former_compose(settings):
+    """
+    Return the text of the compose file that served before an update or a change of settings which has not come to its
+    end, or None.
+
+    settings
+        The formula's settings.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.former_compose "$SETTINGS"
+    """
+    return (_record(settings) or {}).get("compose")
+
+
+def keep_former(settings, compose):
+    """
+    Keep the compose file that is there, so that :py:func:`roll_back` can put it back if Immich does not serve with
+    another one.
+
+    Nothing is kept if the file stays as it is or Immich does not serve. What an update or an earlier change has kept,
+    and has not come to its end, stays: that is what served last.
+
+    settings
+        The formula's settings.
+
+    compose
+        The text that is about to be written.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.keep_former "$SETTINGS" "$(cat new.yml)"
+    """
+    path = _compose_file(settings)
+    former = path.read_text(encoding="utf8") if path.exists() else None
+    if former in (None, compose) or not __salt__["immich_compose.ping_url"](former):
+        return
+    if _record(settings) or not __salt__["immich_app.serves"](settings):
+        return
+    _write(_record_file(settings), json.dumps({"what": SETTINGS, "compose": former}, indent=1), 0o600)
 
 
 def begin(what="update"):
@@ -323,13 +371,17 @@ def prepare(settings):
         salt-call --local immich_update.prepare "$SETTINGS"
     """
     due = plan(settings)
-    compose = _compose_file(settings)
+    compose, interrupted = _compose_file(settings), _record(settings) or {}
+    if interrupted.get("what") == SETTINGS:
+        former = interrupted["compose"]
+    else:
+        former = compose.read_text(encoding="utf8") if compose.exists() else None
     noted = database(settings)
     record = _changed_by(unfinished(settings), noted) or {
         "from": due["from"],
         "backup": __salt__["immich.backup"]()["path"] if due["backup"] else None,
         "migrations": noted["migrations"],
-        "compose": compose.read_text(encoding="utf8") if compose.exists() else None,
+        "compose": former,
     }
     record.update(to=due["to"], image=settings["server"]["image"])
     compose.parent.mkdir(parents=True, exist_ok=True)
@@ -339,7 +391,7 @@ def prepare(settings):
 
 def finish(settings):
     """
-    Forget the way back: the version of the settings serves.
+    Forget the way back: Immich serves with the version and the settings that are declared.
 
     settings
         The formula's settings.
@@ -356,13 +408,14 @@ def finish(settings):
 
 def roll_back(unit, settings, why):
     """
-    Return to the version before an update that does not serve, and return a text that says what became of it.
+    Return to the compose file before an update or a change of settings that does not serve, and return a text that says
+    what became of it.
 
     The former compose file is put back, and its containers are recreated. If the new version has changed the database
     meanwhile, the former one cannot serve it: then Immich stays stopped and the text says how to restore the backup, or
     that is done if ``immich:update:rollback`` is ``restore``.
 
-    Returns None, and does nothing, if no update is under way.
+    Returns None, and does nothing, if neither is under way: Immich did not serve before, or with the same settings.
 
     unit
         Name of the systemd unit.
@@ -371,9 +424,9 @@ def roll_back(unit, settings, why):
         The formula's settings.
 
     why
-        What the new version said last.
+        What the server said last.
 
-    Raises CommandExecutionError if PostgreSQL does not answer or the former version does not come up either.
+    Raises CommandExecutionError if the former version does not come up either.
 
     CLI Example:
 
@@ -381,13 +434,43 @@ def roll_back(unit, settings, why):
 
         salt-call --local immich_update.roll_back immich.service "$SETTINGS" 'it did not answer'
     """
-    record = pending(settings)
-    if record is None:
-        return None
     try:
-        return _rolled_back(unit, settings, record, why)
+        record = _record(settings)
+        if record and record.get("what") == SETTINGS:
+            return _settings_rolled_back(unit, settings, record["compose"], why)
+        record = pending(settings)
+        return record and _rolled_back(unit, settings, record, why)
     finally:
         _end()
+
+
+def _settings_rolled_back(unit, settings, former, why):
+    path = _compose_file(settings)
+    if path.read_text(encoding="utf8") == former:
+        return None
+    changes = "\n".join(f"- {change}" for change in __salt__["immich_compose.changes"](settings, former))
+    said = f"Immich does not serve with the changed settings: {why}\nWhat they change in {path}:\n{changes}\n"
+    restore = restore_under_way()
+    if restore:
+        return f"{said}{restore} Until then they stay"
+    _write(path, former, 0o644)
+    try:
+        downtime = __salt__["immich_app.bring_up"](unit, settings)
+    except CommandExecutionError as error:
+        words = __salt__["immich_app.last_words"](unit) or error
+        return (
+            f"{said}With the former settings, which were put back, it does not serve either: {words}\n"
+            f"See `journalctl -u {unit}`; the next apply tries the changed ones again"
+        )
+    finish(settings)
+    return (
+        f"{said}The former settings were put back, and Immich serves again{_lasted(downtime)}. Correct the pillar and "
+        f"apply again: as it is, the next apply tries the same again. See `journalctl -u {unit}`"
+    )
+
+
+def _lasted(downtime):
+    return "" if downtime is None else f", after {downtime} s without an answer"
 
 
 def _rolled_back(unit, settings, record, why):
@@ -408,10 +491,9 @@ def _rolled_back(unit, settings, record, why):
         return said + _after_migration(unit, settings, record)
     downtime = __salt__["immich_app.bring_up"](unit, settings)
     finish(settings)
-    lasted = "" if downtime is None else f", after {downtime} s without an answer"
     return (
-        f"{said}The database was not changed, and {record['from']} serves again{lasted}. See `journalctl -u {unit}`; "
-        f"{_pillar_path(settings)} still says {record['to']}, so the next apply tries it again"
+        f"{said}The database was not changed, and {record['from']} serves again{_lasted(downtime)}. See "
+        f"`journalctl -u {unit}`; {_pillar_path(settings)} still says {record['to']}, so the next apply tries it again"
     )
 
 
@@ -451,6 +533,12 @@ def _compose_file(settings):
 
 def _record_file(settings):
     return Path(settings["project_dir"]) / RECORD
+
+
+def _record(settings):
+    """What :py:func:`prepare` or :py:func:`keep_former` has written and nothing has finished, or None."""
+    path = _record_file(settings)
+    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
 
 
 def _write(path, text, mode):

@@ -124,6 +124,8 @@ def compose_file_managed(name, settings=None):
     """
     Make sure that the compose file says what the settings want.
 
+    The one with which Immich serves is kept until it serves with the new one, see :py:func:`running`.
+
     name
         Path of ``docker-compose.yml``.
 
@@ -139,7 +141,9 @@ def compose_file_managed(name, settings=None):
     settings = settings or __salt__["immich_settings.get"]()
     try:
         contents = _compose(settings)
-    except CommandExecutionError as error:
+        if not __opts__["test"]:
+            __salt__["immich_update.keep_former"](settings, contents)
+    except (CommandExecutionError, OSError) as error:
         return {"name": name, "changes": {}, "result": False, "comment": str(error)}
     return __states__["file.managed"](name, contents=contents, user="root", group="root", mode="0644")
 
@@ -259,7 +263,8 @@ def running(name, settings=None):
     Only containers that differ are recreated: by their definition, their image, or a secret written after they were
     made. The network stays. Where the server stops answering for that, ``changes`` and comment say for how long.
 
-    An update that does not come up is rolled back, see :py:mod:`immich_update <_modules.immich_update>`.
+    An update that does not come up, and a change of settings after which a server that answered does not, are rolled
+    back, see :py:mod:`immich_update <_modules.immich_update>`.
 
     name
         Name of the systemd unit.
@@ -283,6 +288,7 @@ def running(name, settings=None):
         if restore:  # begun since this run has looked
             return {**ret, "result": False, "changes": {}, "comment": restore}
         downtime = __salt__["immich_app.bring_up"](name, settings)
+        ret["changes"].pop(DOWNTIME, None)
         if downtime is not None:
             ret["changes"][DOWNTIME] = {"old": None, "new": f"{downtime} s"}
         left = _service_changes(__salt__["systemd_unit.status"](name), settings)

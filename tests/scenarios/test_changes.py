@@ -1,8 +1,12 @@
 """A change restarts what it must and nothing else."""
 
+import json
+import re
+
 import pytest
 
-from tests.scenarios.conftest import PRINTABLE, changed, foreign_connections, get, pillar_with, post
+from tests.scenarios.conftest import PRINTABLE, changed, foreign_connections, get, pillar_with, post, recreated
+from tests.scenarios.test_interrupted import KILL_AT
 from tests.scenarios.test_service import ids
 
 
@@ -199,6 +203,74 @@ def test_settings_of_the_server_reach_its_container(own_host):
     assert "Read-only" in host.run(f"{inside} touch /usr/src/a", check=False).stderr
 
 
+NOT_OURS = "203.0.113.9"
+FORMER_SERVES = "The former settings were put back, and Immich serves again"
+RECORD = "/opt/podman/immich/update.json"
+PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
+
+
+def failed_start(host, seconds, **changes):
+    """What `Immich is running` says of settings with which the server does not serve; it says so within ``seconds``."""
+    host.pillar(pillar_with(**changes))
+    states = {state["id"]: state for state in host.apply(check=False)}
+    assert states["Immich is running"]["result"] is False
+    assert states["Immich is running"]["duration"] < seconds * 1000
+    return states["Immich is running"]["comment"]
+
+
+def test_settings_with_which_the_server_does_not_serve_are_rolled_back(host):
+    compose = host.read("/opt/podman/immich/docker-compose.yml")
+    # An address that no interface has: Podman says so at once, and nobody waits for the server's answer.
+    said = failed_start(host, 60, bind_address=NOT_OURS, port=8080)
+    assert f"{NOT_OURS}:8080: bind: cannot assign requested address" in said
+    assert f'services:immich-server:ports: ["0.0.0.0:2283:2283"] becomes ["{NOT_OURS}:8080:2283"]' in said
+    assert re.search(rf"{FORMER_SERVES}, after \d+\.\d+ s without an answer", said)
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    # A server that exits, in a run that changes passwords too: those are not rolled back, and nothing runs twice.
+    known = recreated(host)
+    passwords = {"postgres": {"password": PRINTABLE[13:] + PRINTABLE[:13]}, "valkey": {"password": PRINTABLE[17:]}}
+    broken = {"server": {"environment": {"STANDIN_CRASH_AFTER": "0"}}}
+    said = failed_start(host, 60, **broken, **passwords)
+    assert "The stand-in was told to crash" in said
+    assert 'services:immich-server:environment:STANDIN_CRASH_AFTER: null becomes "0"' in said
+    assert FORMER_SERVES in said
+    assert "There were no errors" not in said
+    assert recreated(host) == known + 2
+    assert post(host, "/standin/jobs")["denied"] == []
+    assert host.read("/opt/podman/immich/docker-compose.yml") == compose
+    assert host.out("systemctl is-active immich") == "active"
+    assert host.run(f"test -e {RECORD}", check=False).returncode == 1
+    assert "STANDIN_CRASH_AFTER" in json.dumps(changed(host.apply(test=True)))
+    host.pillar(pillar_with(**passwords))
+    assert "Immich is running" not in changed(host.apply())
+
+
+@pytest.mark.long
+def test_a_change_of_settings_that_was_killed_is_rolled_back_by_the_next_run(own_host):
+    host = own_host
+    broken = {"server": {"environment": {"STANDIN_START_DELAY": "86400"}}, "service": {"start_timeout": 20}}
+    host.pillar(pillar_with(**broken))
+    waiting = "podman exec immich-server printenv STANDIN_START_DELAY"
+    assert host.out(KILL_AT.format(condition=f"{waiting} >/dev/null 2>&1")) == "killed"
+    said = failed_start(host, 60, **broken)
+    assert "did not answer within 20 s" in said
+    assert FORMER_SERVES in said
+    # Killed again, and an update follows: what served last is what is put back.
+    host.pillar(pillar_with(**broken))
+    assert host.out(KILL_AT.format(condition=f"{waiting} >/dev/null 2>&1")) == "killed"
+    said = failed_start(host, 60, version="v3.3.97", service={"start_timeout": 20})
+    assert "v3.3.1 serves again" in said
+    assert get(host, "/api/server/ping") == {"res": "pong"}
+    # Where the server did not serve before, there is nothing to put back.
+    host.run("systemctl stop immich")
+    said = failed_start(host, 60, server={"environment": {"STANDIN_CRASH_AFTER": "0"}})
+    assert "The stand-in was told to crash" in said
+    assert "put back" not in said
+    host.pillar(pillar_with())
+    host.apply()
+    assert changed(host.apply()) == {}
+
+
 @pytest.mark.long
 def test_no_connection_stays_open(host):
     for pillar in ({"postgres": {"password": PRINTABLE + "x"}}, {}):
@@ -214,10 +286,14 @@ def test_limits_reach_the_container(own_host):
     """As far as a host without the cgroup controllers shows: there Podman makes the container and cannot start it."""
     host = own_host
     host.pillar(pillar_with(server={"memory_limit": "2g", "pids_limit": 500}))
+    # Where it serves, the former settings would be put back.
+    host.run("systemctl stop immich")
     host.apply(check=False)
-    limits = host.wait_for(
-        "podman inspect --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' immich-server", 60
+    host.run(
+        "systemctl stop immich; /usr/local/lib/immich-formula/immich-stack converge --directory /opt/podman/immich",
+        check=False,
     )
+    limits = host.out("podman inspect --format '{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}' immich-server")
     assert limits == f"{2 << 30} 500"
     if {"memory", "pids"} <= set(host.read("/sys/fs/cgroup/cgroup.controllers").split()):
         assert get(host, "/api/server/ping") == {"res": "pong"}

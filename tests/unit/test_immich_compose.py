@@ -122,6 +122,24 @@ def test_what_was_changed_by_hand_is_told_from_what_other_settings_wrote(modules
     assert 'services:immich-server:ports is ["0.0.0.0:2283:2283"], not ["0.0.0.0:3000:2283"]' in found["differences"]
 
 
+def test_what_settings_change_is_told_with_old_and_new_value(modules, settings):
+    text = modules.immich_compose.project_yaml(settings, "pgvector")
+    changes = modules.immich_compose.changes
+    assert changes(settings, text) == []
+    assert changes({**settings, "port": 3000}, text) == [
+        'services:immich-server:ports: ["0.0.0.0:2283:2283"] becomes ["0.0.0.0:3000:2283"]'
+    ]
+    service = {**settings["service"], "start_timeout": 5}
+    assert changes({**settings, "service": service}, text) == ["x-immich-stack:timeout: 600 becomes 5"]
+
+
+def test_the_address_of_the_ping_is_read_back(modules, settings):
+    text = modules.immich_compose.project_yaml({**settings, "port": 3000}, "pgvector")
+    assert modules.immich_compose.ping_url(text) == "http://127.0.0.1:3000/api/server/ping"
+    for other in ("", "{{ broken", "services: []", "x-immich-stack: 5"):
+        assert modules.immich_compose.ping_url(other) is None
+
+
 @pytest.mark.parametrize("text", ("", "{{ broken", "services: []", "services: {immich-server: 5}", "a: [1"))
 def test_a_compose_file_of_somebody_else(modules, settings, text):
     with pytest.raises(CommandExecutionError, match="not the one that Salt wrote"):
