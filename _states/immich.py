@@ -52,10 +52,15 @@ def applied(name):
 
 
 def _sub_state(tag, state):
-    """What Salt wants to know of a state of an inner run, to show it in the outer one."""
+    """
+    What Salt wants to know of a state of an inner run, to show it in the outer one.
+
+    Not its duration, as in Salt's own ``idem.state``: Salt sums all durations, and that of the inner run is the outer
+    state's already.
+    """
     kind, identifier, name, function = tag.split("_|-")
     low = {"state": kind, "__id__": identifier, "name": name, "fun": function}
-    kept = ("changes", "result", "duration", "start_time", "comment")
+    kept = ("changes", "result", "start_time", "comment")
     return {"low": low, "name": name, **{key: state[key] for key in kept if key in state}}
 
 

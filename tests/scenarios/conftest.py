@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import time
 import uuid
 from types import SimpleNamespace
 
@@ -66,8 +67,9 @@ def changed(states):
 def first_run(request):
     """The story of the first run, on a host that has only systemd, Python and Salt.
 
-    ``plan`` is what `test=True` said before, ``states`` the first apply, ``again`` the second, ``plan_after`` another
-    `test=True`. ``layers`` and ``containers`` are the host it left, powered off. Told once, also to parallel workers.
+    ``plan`` is what `test=True` said before, ``states`` the first apply, which took ``seconds``, ``again`` the second,
+    ``plan_after`` another `test=True`. ``layers`` and ``containers`` are the host it left, powered off. Told once, also
+    to parallel workers.
     """
     run = getattr(request.config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
     folder, lock = claim(f"deployed-{run}", fcntl.LOCK_SH)
@@ -88,7 +90,9 @@ def tell(folder):
         with Host("host", lan=lan, layers=images.bare(), keep=folder) as host:
             use_registry(host)
             host.pillar(PILLAR)
-            story = {"plan": host.apply(test=True), "states": host.apply()}
+            story = {"plan": host.apply(test=True)}
+            began = time.monotonic()
+            story |= {"states": host.apply(), "seconds": time.monotonic() - began}
             story |= {"again": host.apply(), "plan_after": host.apply(test=True)}
             host.power_off()
     return story
