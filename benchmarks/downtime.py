@@ -103,8 +103,7 @@ def measured(host, rounds):
 
 def put_back(host):
     """The old version serves, and nothing is left of the new one."""
-    notes = f"DELETE FROM kysely_migrations WHERE name LIKE '{NEW[1:]}%'"
-    notes += f"; DELETE FROM version_history WHERE version = '{NEW}'"
+    notes = f"DELETE FROM version_history WHERE version = '{NEW[1:]}'"
     if host.run(f"test -e {PROJECT}", check=False).returncode == 0:
         host.run("systemctl stop immich")
         host.run("runuser -u postgres -- psql -q immich", stdin=f"{notes};")

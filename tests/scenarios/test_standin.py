@@ -49,12 +49,12 @@ class Standin:
         self.sql("CREATE EXTENSION vector; CREATE EXTENSION earthdistance CASCADE;", database="immich")
         self.acl(PROMISED)
 
-    def start(self, tag="v3.3.1", **environment):
-        """Start a server; return True when it answers, False when it has exited."""
-        self.launch(tag, **environment)
+    def start(self, tag="v3.3.1", beside=False, **environment):
+        """Start a server, beside machine learning or alone; return True when it answers, False when it has exited."""
+        self.launch(tag, beside, **environment)
         return self.wait(lambda: self.call("GET", "/api/server/ping") == {"res": "pong"})
 
-    def launch(self, tag="v3.3.1", **environment):
+    def launch(self, tag="v3.3.1", beside=False, **environment):
         """Start a server and do not wait."""
         variables = {
             "DB_HOSTNAME": "127.0.0.1",
@@ -64,8 +64,12 @@ class Standin:
             "REDIS_HOSTNAME": "127.0.0.1",
             "REDIS_USERNAME": "immich",
             "REDIS_PASSWORD": PASSWORD,
+            # Nothing is there, and that is known at once.
+            "IMMICH_MACHINE_LEARNING_URL": "http://127.0.0.1:3003",
             **environment,
         }
+        if not beside:
+            self.stop()
         self._run("server", tag, variables, "-v /srv/up:/data -v /srv/secrets:/run/secrets:ro")
 
     def wait(self, reached):
@@ -80,6 +84,7 @@ class Standin:
 
     def start_machine_learning(self, **environment):
         variables = {"IMMICH_HOST": "127.0.0.1", **environment}
+        self.stop()
         self._run("machine-learning", "v3.3.1", variables, "-v /srv/cache:/cache")
         self.host.run("for i in $(seq 50); do curl -sf 127.0.0.1:3003/ping && break; sleep 0.1; done")
 
@@ -87,7 +92,6 @@ class Standin:
         self.host.run("podman rm -af -t 5")
 
     def _run(self, part, tag, variables, options):
-        self.stop()
         env = " ".join(f"-e {shlex.quote(f'{name}={value}')}" for name, value in variables.items())
         image = f"ghcr.io/{images.REPOSITORY.format(part=part)}:{tag}"
         self.host.run(f"podman run -q -d --name {part} --network host {HARDENED} {options} {env} {image}")
@@ -248,21 +252,52 @@ def test_postgresql_away_at_start_ends_the_server(standin):
     assert standin.start()
 
 
-def test_each_version_leaves_its_record_and_an_older_one_refuses_the_database(standin):
+def test_each_version_migrates_and_an_older_one_refuses_the_database(standin):
+    assert standin.start("v2.7.0")
+    assert len(migrations(standin)) == 68  # as many as a database of v2.7.5 has
     assert standin.start("v3.3.1")
-    before = standin.call("GET", "/standin/state")["database"]["migrations"]
+    before = migrations(standin)
     assert standin.start("v3.4.0")
-    assert standin.call("GET", "/api/server/version") == {"major": 3, "minor": 1, "patch": 0}
-    after = standin.call("GET", "/standin/state")["database"]
-    assert set(after["migrations"]) - set(before) == {"3.4.0-AssetRating", "3.4.0-Release"}
-    assert after["version_history"] == ["v3.3.1", "v3.4.0"]
+    assert standin.call("GET", "/api/server/version") == {"major": 3, "minor": 4, "patch": 0}
+    assert set(migrations(standin)) - set(before) == {"1793000000000-AddAssetRating"}
     assert not standin.start("v3.3.1")
-    assert "corrupted migrations: previously executed migration" in standin.logs()
+    missing = "corrupted migrations: previously executed migration 1793000000000-AddAssetRating is missing"
+    assert f"Migrations failed: Error: {missing}" in standin.logs()
+
+
+def migrations(standin):
+    return standin.call("GET", "/standin/state")["database"]["migrations"]
+
+
+def test_a_version_is_noted_seconds_after_it_serves_and_never_if_it_exits_before(standin):
+    def noted():
+        return standin.sql('SELECT version FROM version_history ORDER BY "createdAt"', database="immich").split()
+
+    begin = time.monotonic()
+    assert standin.start("v3.3.1")
+    assert noted() == []
+    assert standin.wait(noted)
+    assert time.monotonic() - begin > 8
+    assert noted() == ["3.3.1"]
+    assert standin.start("v3.4.0", STANDIN_VERSION_DELAY="0")
+    assert standin.wait(lambda: noted() == ["3.3.1", "3.4.0"])
+    standin.reset()
+    standin.launch("v3.4.97")
+    assert standin.host.out("podman wait server") == "1"
+    assert noted() == []
+    newest = standin.sql("SELECT max(name) FROM kysely_migrations", database="immich").strip()
+    assert newest == "1793000000000-AddAssetRating"
 
 
 def test_uploads_are_rows_and_files_that_a_loss_shows_in(standin):
-    assert standin.start()
+    standin.start_machine_learning(HF_XET_CACHE="/cache/xet")
+    assert standin.start(beside=True)
     first, second = (standin.call("POST", "/standin/assets") for _ in range(2))
+    found = "SELECT vector_dims(embedding), round((embedding <#> embedding)::numeric, 4) FROM"
+    assert standin.sql(f"{found} smart_search", database="immich").split() == ["512|-1.0000"] * 2
+    assert standin.sql(f"{found} face_search", database="immich").split() == ["512|-1.0000"] * 2
+    texts = standin.sql('SELECT o.text = s.text FROM asset_ocr o JOIN ocr_search s USING ("assetId")', "immich")
+    assert texts.split() == ["t", "t"]
     standin.host.run(f"rm /srv/up/upload/$(basename {first['file']})")
     state = standin.call("GET", "/standin/state")
     assert state["database"]["counts"]["assets"] == 2
@@ -342,11 +377,21 @@ def test_it_stops_on_sigterm_within_two_seconds(standin):
 
 def test_machine_learning_needs_its_folders_below_the_cache(standin):
     standin.start_machine_learning()
-    assert "Read-only file system" in standin.call("POST", "/predict", {}, port=3003)["detail"]
+    assert "Read-only file system" in predict(standin, "-F text=cat")["detail"]
     standin.start_machine_learning(HF_XET_CACHE="/cache/xet")
-    assert standin.call("POST", "/predict", {}, port=3003)["uid"] == 2000
-    assert standin.host.run("find /srv/cache -name model.onnx").stdout
+    assert len(json.loads(predict(standin, "-F text=cat")["clip"])) == 512
+    assert "Either image or text" in predict(standin, "")["detail"]
+    assert predict(standin, "-F text=cat", entries='{"unknown": {}, "other": {"a": {}}}') == {
+        "detail": "Invalid request format."
+    }
+    assert standin.host.out("stat -c %u $(find /srv/cache -name model.onnx)") == "2000"
     check = "podman exec machine-learning python3 /usr/src/healthcheck.py"
     assert standin.host.run(check, check=False).returncode == 0
     standin.host.run("podman exec machine-learning touch /tmp/standin-unhealthy")
     assert standin.host.run(check, check=False).returncode == 1
+
+
+def predict(standin, fields, entries='{"clip": {"textual": {"modelName": "ViT-B-32__openai"}}}'):
+    """What machine learning answers to a form."""
+    form = f"-F entries={shlex.quote(entries)} {fields}"
+    return json.loads(standin.host.out(f"curl -s {form} 127.0.0.1:3003/predict"))

@@ -31,6 +31,7 @@ VERSIONS = {
     # Broken before they look at the database, and after they have migrated it.
     "v3.3.96": {"STANDIN_START_DELAY": "86400"},
     "v3.3.97": {"STANDIN_CRASH_AFTER": "0"},
+    "v3.4.97": {"STANDIN_EXIT_AFTER_MIGRATIONS": "true"},
     "v3.4.98": {"STANDIN_NEVER_HEALTHY": "true"},
     "v3.3.98": {"STANDIN_NEVER_HEALTHY": "true"},
     "v3.3.99": {"STANDIN_CRASH_AFTER": "1"},

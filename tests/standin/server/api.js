@@ -6,6 +6,7 @@ const fs = require("node:fs");
 const http = require("node:http");
 const assets = require("./assets");
 const database = require("./database");
+const learning = require("./learning");
 const log = require("./log");
 const storage = require("./storage");
 const valkey = require("./valkey");
@@ -74,7 +75,7 @@ function loggedIn(handler) {
 }
 
 async function upload({ pool, settings }, request) {
-  return assets.upload(pool, settings.mediaLocation, request);
+  return assets.upload(pool, settings, request);
 }
 
 async function statistics({ pool }) {
@@ -108,17 +109,12 @@ async function machineLearning({ settings }) {
 }
 
 async function predict({ settings }) {
-  const [url] = settings.machineLearningUrls;
-  try {
-    const response = await fetch(new URL("/predict", url), { method: "POST", body: "{}", signal: AbortSignal.timeout(5000) });
-    return [response.status, await response.json()];
-  } catch (error) {
-    return [502, { errors: { [url]: error.cause?.code ?? error.message } }];
-  }
+  const { status, body } = await learning.searchText(settings.machineLearningUrls, "a photo");
+  return [status, body];
 }
 
 async function addAsset({ pool, settings }) {
-  return [201, await storage.addAsset(pool, settings.mediaLocation)];
+  return [201, await storage.addAsset(pool, settings)];
 }
 
 async function state({ pool, settings, vectorExtension }) {

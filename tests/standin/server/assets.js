@@ -70,7 +70,8 @@ async function readForm(request, file) {
   return { fields, ...(await received) };
 }
 
-async function upload(pool, mediaLocation, request) {
+async function upload(pool, settings, request) {
+  const { mediaLocation } = settings;
   const id = crypto.randomUUID();
   const part = path.join(mediaLocation, "upload", `${id}.part`);
   try {
@@ -85,7 +86,7 @@ async function upload(pool, mediaLocation, request) {
     }
     const file = path.join(mediaLocation, "upload", `${id}${path.extname(fields.filename ?? "")}`);
     await fs.promises.rename(part, file);
-    await storage.record(pool, { id, file, name: fields.filename, checksum });
+    await storage.record(pool, settings, { id, file, name: fields.filename, checksum });
     return [201, { id, status: "created", size }];
   } finally {
     await fs.promises.rm(part, { force: true });

@@ -1,17 +1,23 @@
 "use strict";
 
-/* What Immich does to PostgreSQL at start: version and extension checks, extensions, migrations, vector indexes. */
+/*
+ * What Immich does to PostgreSQL at start, in its order: version and extension checks, vector indexes, migrations, and some
+ * seconds after it serves the note of its version. As in server/src/services/database.service.ts, version.service.ts and
+ * server/src/repositories/database.repository.ts of v2.7.2 (commit 52605e8).
+ */
 
 const { Pool } = require("pg");
 const log = require("./log");
+const { RELEASES, STATEMENTS } = require("./migrations");
 const { compare } = require("./versions");
 
 const CONTEXT = "Microservices:DatabaseService";
+const REPOSITORY = "Microservices:DatabaseRepository";
 const MIGRATION_LOCK = 200;
 const EXTENSIONS = ["uuid-ossp", "unaccent", "cube", "earthdistance", "pg_trgm"];
 const VECTOR_NAMES = { vchord: "VectorChord", vector: "pgvector" };
 const VECTOR_INDEXES = { clip_index: "smart_search", face_index: "face_search" };
-const LAST_STOP_OF_THE_FIRST_MAJOR = "1.132.3";
+const VERSION_HISTORY_LOCK = 500;
 
 // Tried in this order; undefined is what Immich does when no mode is set.
 const SSL_ATTEMPTS = {
@@ -22,33 +28,6 @@ const SSL_ATTEMPTS = {
   require: [{ rejectUnauthorized: false }],
   "verify-full": [true],
 };
-
-const MIGRATIONS = [
-  {
-    name: "1.0.0-Initial",
-    statements: [
-      `CREATE TABLE "user" (
-        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), email varchar NOT NULL UNIQUE, name varchar NOT NULL,
-        password varchar NOT NULL, "isAdmin" boolean NOT NULL DEFAULT false, "createdAt" timestamptz NOT NULL DEFAULT now())`,
-      `CREATE TABLE asset (
-        id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), "originalPath" varchar NOT NULL, "originalFileName" varchar NOT NULL,
-        checksum bytea NOT NULL, "createdAt" timestamptz NOT NULL DEFAULT now())`,
-      `CREATE TABLE smart_search (
-        "assetId" uuid PRIMARY KEY REFERENCES asset(id) ON DELETE CASCADE, embedding vector(512) NOT NULL)`,
-      `CREATE TABLE face_search (
-        "faceId" uuid PRIMARY KEY DEFAULT uuid_generate_v4(), embedding vector(512) NOT NULL)`,
-      `CREATE TABLE geodata_places (id integer PRIMARY KEY, name varchar NOT NULL, latitude float8 NOT NULL, longitude float8 NOT NULL)`,
-      `CREATE FUNCTION f_unaccent(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE STRICT
-        RETURN unaccent('unaccent', $1)`,
-      `CREATE INDEX geodata_gist_earthcoord ON geodata_places USING gist (ll_to_earth(latitude, longitude))`,
-      `CREATE INDEX asset_original_file_name_trigram ON asset USING gin (f_unaccent("originalFileName") gin_trgm_ops)`,
-    ],
-  },
-  {
-    name: "3.4.0-AssetRating",
-    statements: [`ALTER TABLE asset ADD COLUMN rating integer`],
-  },
-];
 
 function poolConfig(settings, ssl) {
   const limits = { max: 10, connectionTimeoutMillis: 10000 };
@@ -182,68 +161,101 @@ async function indexMethod(client, extension) {
   return (await one(client, "SELECT 1 FROM pg_am WHERE amname = 'vchordrq'")) ? "vchordrq" : "hnsw";
 }
 
+/** Before the migrations; a table that is not there yet is left to them. */
 async function prepareVectorIndexes(client, extension) {
   const method = await indexMethod(client, extension);
   const existing = new Map((await existingVectorIndexes(client)).map((index) => [index.name, index.method]));
   for (const [name, table] of Object.entries(VECTOR_INDEXES)) {
-    if (existing.get(name) === method) {
+    if (existing.get(name) === method || !(await one(client, "SELECT 1 FROM pg_tables WHERE tablename = $1", [table]))) {
       continue;
     }
     log.write("log", CONTEXT, `Reindexing ${name}`);
-    await client.query(`DROP INDEX IF EXISTS ${name}`);
-    await client.query(`CREATE INDEX ${name} ON ${table} USING ${method} (embedding vector_cosine_ops)`);
+    await createVectorIndex(client, name, method);
   }
 }
 
-function checkUpgradePath(recorded, version) {
-  const newer = recorded.find((name) => compare(name, version) > 0);
-  if (newer !== undefined) {
-    throw new Error(`corrupted migrations: previously executed migration ${newer} is missing`);
-  }
-  const releases = recorded.filter((name) => name.endsWith("-Release")).sort(compare);
-  const latest = releases.at(-1);
-  if (latest && compare(latest, LAST_STOP_OF_THE_FIRST_MAJOR) < 0 && compare(version, LAST_STOP_OF_THE_FIRST_MAJOR) > 0) {
-    throw new Error(`Invalid upgrade path: ${latest} has to be upgraded to v${LAST_STOP_OF_THE_FIRST_MAJOR} first.`);
-  }
+async function createVectorIndex(client, name, method) {
+  await client.query(`DROP INDEX IF EXISTS ${name}`);
+  await client.query(`CREATE INDEX ${name} ON ${VECTOR_INDEXES[name]} USING ${method} (embedding vector_cosine_ops)`);
 }
 
-async function migrate(client, version) {
+/** What kysely 0.28 finds wrong (Migrator, #ensureNoMissingMigrations and #ensureMigrationsInOrder), and what is due. */
+function dueMigrations(recorded, known) {
+  const missing = recorded.find((name) => !known.includes(name));
+  if (missing !== undefined) {
+    throw new Error(`corrupted migrations: previously executed migration ${missing} is missing`);
+  }
+  const place = recorded.findIndex((name, index) => known[index] !== name);
+  if (place !== -1) {
+    throw new Error(
+      `corrupted migrations: expected previously executed migration ${recorded[place]} to be at index ${place} but ` +
+        `${known[place]} was found in its place. New migrations must always have a name that comes alphabetically ` +
+        "after the last executed migration.",
+    );
+  }
+  return known.slice(recorded.length);
+}
+
+async function migrate(client, version, extension) {
   await client.query(`CREATE TABLE IF NOT EXISTS kysely_migrations (name varchar(255) PRIMARY KEY, timestamp varchar(255) NOT NULL)`);
-  await client.query(`CREATE TABLE IF NOT EXISTS system_metadata (key varchar PRIMARY KEY, value jsonb NOT NULL)`);
-  await client.query(`CREATE TABLE IF NOT EXISTS version_history (
-    id serial PRIMARY KEY, "createdAt" timestamptz NOT NULL DEFAULT now(), version varchar NOT NULL)`);
   const recorded = (await client.query("SELECT name FROM kysely_migrations ORDER BY name")).rows.map((row) => row.name);
-  checkUpgradePath(recorded, version);
-
-  const release = { name: `${version.replace(/^v/, "")}-Release`, statements: [] };
-  const due = [...MIGRATIONS, release].filter(
-    ({ name }) => !recorded.includes(name) && compare(name, version) <= 0,
-  );
-  for (const { name, statements } of due) {
-    log.write("log", CONTEXT, `Migration "${name}" is being applied`);
-    for (const statement of statements) {
+  const releases = RELEASES.filter((release) => compare(release.version, version) <= 0);
+  const due = dueMigrations(recorded, releases.flatMap((release) => release.migrations));
+  for (const name of due) {
+    for (const statement of STATEMENTS[name] ?? []) {
       await client.query(statement);
     }
     await client.query("INSERT INTO kysely_migrations (name, timestamp) VALUES ($1, $2)", [name, new Date().toISOString()]);
   }
-  if (due.includes(release)) {
-    await client.query("INSERT INTO version_history (version) VALUES ($1)", [version]);
+  if (recorded.length === 0) {
+    const method = await indexMethod(client, extension);
+    for (const name of Object.keys(VECTOR_INDEXES)) {
+      await createVectorIndex(client, name, method);
+    }
   }
+  return due;
 }
 
-async function runMigrations(client, settings) {
+async function runMigrations(client, settings, extension) {
   const { name } = await one(client, "SELECT quote_ident(current_database()) AS name");
   await client.query(`ALTER DATABASE ${name} SET search_path TO "$user", public`);
   for (const extension of EXTENSIONS) {
     await createExtension(client, extension);
   }
+  log.write("log", REPOSITORY, "Running migrations");
   await client.query("BEGIN");
   try {
-    await migrate(client, settings.version);
+    const done = await migrate(client, settings.version, extension);
     await client.query("COMMIT");
+    done.forEach((name) => log.write("log", REPOSITORY, `Migration "${name}" succeeded`));
   } catch (error) {
     await client.query("ROLLBACK");
+    log.write("error", REPOSITORY, `Migrations failed: ${error}`);
+    // Since v3.2 (pull request 30493), in words of its own.
+    if (/^corrupted migrations/.test(error.message) && compare(settings.version, "3.2.0") >= 0) {
+      log.write("error", REPOSITORY, "Was Immich downgraded? A database cannot go back to an older version.");
+    }
     throw error;
+  }
+  log.write("log", REPOSITORY, "Finished running migrations");
+}
+
+/**
+ * The version, as the last thing: the handler of the bootstrap first asks the internet for a newer release, and waits for
+ * that. 8.8 and 9.5 s after the first answer were seen.
+ */
+async function noteVersion(pool, version) {
+  const current = version.replace(/^v/, "");
+  const client = await pool.connect();
+  try {
+    await client.query("SELECT pg_advisory_lock($1)", [VERSION_HISTORY_LOCK]);
+    const previous = await one(client, `SELECT version FROM version_history ORDER BY "createdAt" DESC LIMIT 1`);
+    if (previous?.version !== current) {
+      await client.query("INSERT INTO version_history (version) VALUES ($1)", [current]);
+    }
+    await client.query("SELECT pg_advisory_unlock($1)", [VERSION_HISTORY_LOCK]);
+  } finally {
+    client.release();
   }
 }
 
@@ -253,10 +265,10 @@ async function prepare(pool, settings) {
     await checkServerVersion(client);
     await client.query("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK]);
     const extension = await prepareVectorExtension(client, settings);
-    if (!settings.skipMigrations) {
-      await runMigrations(client, settings);
-    }
     await prepareVectorIndexes(client, extension);
+    if (!settings.skipMigrations) {
+      await runMigrations(client, settings, extension);
+    }
     await client.query("SELECT pg_advisory_unlock($1)", [MIGRATION_LOCK]);
     return extension;
   } finally {
@@ -280,10 +292,11 @@ async function describe(pool) {
   const counts = await one(
     pool,
     `SELECT (SELECT count(*)::int FROM "user") AS users, (SELECT count(*)::int FROM asset) AS assets,
-            (SELECT count(*)::int FROM smart_search) AS smart_search, (SELECT count(*)::int FROM face_search) AS face_search`,
+            (SELECT count(*)::int FROM smart_search) AS smart_search, (SELECT count(*)::int FROM face_search) AS face_search,
+            (SELECT count(*)::int FROM ocr_search) AS ocr_search`,
   );
   const { rows: migrations } = await pool.query("SELECT name FROM kysely_migrations ORDER BY name");
-  const { rows: history } = await pool.query("SELECT version FROM version_history ORDER BY id");
+  const { rows: history } = await pool.query(`SELECT version FROM version_history ORDER BY "createdAt"`);
   const { rows: extensions } = await pool.query(
     "SELECT extname AS name, extversion AS version, extnamespace::regnamespace::text AS schema FROM pg_extension ORDER BY extname",
   );
@@ -296,4 +309,4 @@ async function describe(pool) {
   };
 }
 
-module.exports = { connect, describe, one, prepare, readMetadata, writeMetadata };
+module.exports = { connect, describe, noteVersion, one, prepare, readMetadata, writeMetadata };

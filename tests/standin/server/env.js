@@ -171,6 +171,8 @@ function faultsOf(environment) {
   return {
     crashAfter: environment.STANDIN_CRASH_AFTER === undefined ? null : Number(environment.STANDIN_CRASH_AFTER),
     startDelay: Number(environment.STANDIN_START_DELAY ?? 0),
+    exitAfterMigrations: environment.STANDIN_EXIT_AFTER_MIGRATIONS === "true",
+    versionDelay: Number(environment.STANDIN_VERSION_DELAY ?? 9),
     neverHealthy: environment.STANDIN_NEVER_HEALTHY === "true",
     ignoreSigterm: environment.STANDIN_IGNORE_SIGTERM === "true",
   };

@@ -51,6 +51,9 @@ async function start(settings, closers) {
 
   context.pool = await database.connect(settings.database);
   context.vectorExtension = await database.prepare(context.pool, settings);
+  if (settings.faults.exitAfterMigrations) {
+    die("The stand-in was told to exit after its migrations");
+  }
   await storage.prepare(context.pool, settings);
 
   const { queues, close } = valkey.openQueues(settings.valkey);
@@ -65,6 +68,8 @@ async function start(settings, closers) {
     closers.push(() => server.closeAllConnections());
     log.write("log", "Api:Bootstrap", `Immich stand-in Server is listening on port ${settings.port} [${settings.version}] [${settings.environment}]`);
   }
+  await sleep(settings.faults.versionDelay * 1000, undefined, { ref: false });
+  await database.noteVersion(context.pool, settings.version);
 }
 
 async function main() {

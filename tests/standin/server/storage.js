@@ -6,6 +6,7 @@ const crypto = require("node:crypto");
 const fs = require("node:fs/promises");
 const path = require("node:path");
 const database = require("./database");
+const learning = require("./learning");
 const log = require("./log");
 
 const CONTEXT = "Microservices:StorageService";
@@ -66,29 +67,52 @@ async function prepare(pool, settings) {
   }
 }
 
-function embedding() {
-  return JSON.stringify(Array.from({ length: 512 }, () => Math.random()));
+/** What machine learning has found, where the server keeps it: the vectors as the texts in which they come. */
+async function recordFindings(pool, id, found) {
+  await pool.query(`INSERT INTO smart_search ("assetId", embedding) VALUES ($1, $2)`, [id, found.clip]);
+  for (const { boundingBox: box, embedding } of found["facial-recognition"]) {
+    const face = await database.one(
+      pool,
+      `INSERT INTO asset_face ("assetId", "imageWidth", "imageHeight", "boundingBoxX1", "boundingBoxY1", "boundingBoxX2", "boundingBoxY2")
+       VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id`,
+      [id, found.imageWidth, found.imageHeight, box.x1, box.y1, box.x2, box.y2],
+    );
+    await pool.query(`INSERT INTO face_search ("faceId", embedding) VALUES ($1, $2)`, [face.id, embedding]);
+  }
+  const { text, box, boxScore, textScore } = found.ocr;
+  for (const [index, line] of text.entries()) {
+    await pool.query(
+      `INSERT INTO asset_ocr ("assetId", x1, y1, x2, y2, x3, y3, x4, y4, "boxScore", "textScore", text)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+      [id, ...box.slice(index * 8, index * 8 + 8), boxScore[index], textScore[index], line],
+    );
+  }
+  await pool.query(`INSERT INTO ocr_search ("assetId", text) VALUES ($1, $2)`, [id, text.join(" ")]);
 }
 
-/** The rows of a file that is in its place. */
-async function record(pool, { id, file, name, checksum }) {
+/** The rows of a file that is in its place. Immich has jobs ask machine learning later; here the answer is waited for. */
+async function record(pool, settings, { id, file, name, checksum }) {
   await pool.query(`INSERT INTO asset (id, "originalPath", "originalFileName", checksum) VALUES ($1, $2, $3, $4)`, [
     id,
     file,
     name,
     checksum,
   ]);
-  await pool.query(`INSERT INTO smart_search ("assetId", embedding) VALUES ($1, $2)`, [id, embedding()]);
-  await pool.query(`INSERT INTO face_search (embedding) VALUES ($1)`, [embedding()]);
+  try {
+    // The checksum takes the place of the preview that Immich sends.
+    await recordFindings(pool, id, await learning.analyze(settings.machineLearningUrls, checksum));
+  } catch (error) {
+    log.write("error", "Microservices:MachineLearningRepository", error.message);
+  }
 }
 
-async function addAsset(pool, mediaLocation) {
+async function addAsset(pool, settings) {
   const content = crypto.randomBytes(1024);
   const checksum = crypto.createHash("sha1").update(content).digest();
   const id = crypto.randomUUID();
-  const file = path.join(mediaLocation, "upload", `${id}.jpg`);
+  const file = path.join(settings.mediaLocation, "upload", `${id}.jpg`);
   await fs.writeFile(file, content, { flag: "wx" });
-  await record(pool, { id, file, name: `stand-in ${id}.jpg`, checksum });
+  await record(pool, settings, { id, file, name: `stand-in ${id}.jpg`, checksum });
   return { id, file, checksum: checksum.toString("hex") };
 }
 
