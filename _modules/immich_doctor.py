@@ -828,14 +828,22 @@ def _version(here):
     image = _compose_of(here)["services"].get(SERVER, {}).get("image", "")
     settings = _settings_of(here)
     try:
-        asked = {**settings, "postgres": {**settings["postgres"], "connection": _postgres(here)}}
-        refused = _call("immich_update.plan", asked).get("refusal")
+        refused = _call("immich_update.plan", _asking(here)).get("refusal")
     except CommandExecutionError:  # PostgreSQL is away, which stands above: the compose file knows less, but something
         versions = (_call("immich_update.version", each) for each in (image, settings["server"]["image"]))
         refused = _call("immich_update.why_not", *versions)
     if refused:
         return [(FAILED, refused, f"immich:version: {re.search('[Ss]et (v[0-9.]+[0-9])', refused).group(1)}")]
-    return [(OK, image.rpartition(":")[2])]
+    refused = _start_refused(here)
+    if refused:
+        return [(FAILED, refused["why"], refused["remedy"])]
+    return [(OK, image.partition("@")[0].rpartition(":")[2])]
+
+
+def _asking(here):
+    """The settings, for those who ask PostgreSQL themselves: with its deadline."""
+    settings = _settings_of(here)
+    return {**settings, "postgres": {**settings["postgres"], "connection": _postgres(here)}}
 
 
 def _secrets(here):
@@ -878,7 +886,18 @@ def _unit(here):
         return
     reason = _one_line(text if "exited" in text else _call("immich_app.last_words") or text)
     seen, cure = _explained(reason)
+    refused = _start_refused(here)
+    if refused:
+        seen, cure = refused["why"], refused["remedy"]
     yield FAILED, f"is {status['active']}: {seen}", cure or "systemctl start immich"
+
+
+def _start_refused(here):
+    """Why Immich must not be started as it is: an update has changed its database, and the version before is back."""
+    try:
+        return _call("immich_update.start_refusal", _asking(here))
+    except (CommandExecutionError, _NotCheckedError):  # which stands above
+        return None
 
 
 def _exited(here, text):

@@ -8,16 +8,13 @@ compose file as long as an update or a change of settings is under way, and roll
 ``settings`` is what ``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
 ``salt-call --local --out=json immich_settings.get``.
 
-Sources of the rules: https://docs.immich.app/errors#typeorm-upgrade (1.132.3 on the way from the versions before it),
-https://docs.immich.app/install/upgrading (no downgrade, not even by a patch), and Immich's tables of migrations and
-versions as of v3.0.3 (server/src/schema).
+Which version may follow which, and to which one a database belongs, is what ``_utils/immich_versions.py`` decides.
+Sources of what is read here: Immich's tables of migrations and versions as of v3.0.3 (server/src/schema).
 """
 
 import contextlib
 import json
 import os
-import re
-import tempfile
 from pathlib import Path
 
 import salt.utils.yaml
@@ -30,12 +27,11 @@ RECORD = "update.json"
 # What the record is of, where it is not of an update.
 SETTINGS = "settings"
 LOCK = "immich_update.lock"
-FULL_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(?![0-9])")
-# Whoever comes from an older version has to run this one once, before any later one.
-STOP_BEFORE, STOP_AT = (1, 132, 0), (1, 132, 3)
 # Tables in which Immich notes what was done to the database: kysely's and, before 1.133, TypeORM's.
 MIGRATIONS = ("kysely_migrations", "migrations")
 VERSIONS = "version_history"
+# What the container's role can write is read up to here: Immich has about a hundred rows of each.
+MOST_ROWS, LONGEST_TEXT = 10000, 255
 
 
 def __virtual__():
@@ -61,11 +57,11 @@ def version(text):
 
         salt-call --local immich_update.version ghcr.io/immich-app/immich-server:v3.3.1
     """
-    found = FULL_VERSION.match(str(text).partition("@")[0].rpartition("/")[2].rpartition(":")[2])
-    return [int(part) for part in found.groups()] if found else None
+    found = __utils__["immich_versions.parse"](text)
+    return list(found) if found else None
 
 
-def why_not(found, wanted, path="immich:version"):
+def why_not(found, wanted, path="immich:version", known="which is installed"):
     """
     Return why Immich cannot go from one version to another, as a sentence that says what to do, or None if it can.
 
@@ -75,30 +71,31 @@ def why_not(found, wanted, path="immich:version"):
     path
         Where the pillar says the wanted version. Default: ``immich:version``.
 
+    known
+        How the found version is known, as half a sentence. Default: ``which is installed``.
+
     CLI Example:
 
     .. code-block:: bash
 
         salt-call --local immich_update.why_not '[1, 131, 3]' '[3, 0, 3]'
     """
-    if found is None or wanted is None or found == wanted:
-        return None
-    found, wanted = tuple(found), tuple(wanted)
-    if wanted < found:
+    obstacle = __utils__["immich_versions.obstacle"](found, wanted)
+    if obstacle == "older":
         return (
-            f"{path}: {_text(wanted)} is older than {_text(found)}, which is installed. Immich cannot go back, not "
+            f"{path}: {_text(wanted)} is older than {_text(found)}, {known}. Immich cannot go back, not "
             f"even by a patch: set {_text(found)} or a newer version. Nothing was changed"
         )
-    if found < STOP_BEFORE and wanted > STOP_AT:
+    if obstacle:
         return (
-            f"{path}: from {_text(found)} Immich cannot go to {_text(wanted)} at once. Set {_text(STOP_AT)}, apply, "
+            f"{path}: from {_text(found)} Immich cannot go to {_text(wanted)} at once. Set {obstacle}, apply, "
             f"then set {_text(wanted)} and apply again. Nothing was changed"
         )
     return None
 
 
 def _text(numbers):
-    return "v" + ".".join(map(str, numbers))
+    return __utils__["immich_versions.text"](numbers)
 
 
 # -- what is there ----------------------------------------
@@ -132,8 +129,8 @@ def database(settings):
     """
     Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "version": [numbers]}``.
 
-    ``version`` is the newest one that ever served it, or None. There are no tables where there is no database or no
-    server yet.
+    ``version`` is the newest one that ever served it for some seconds, or None. There are no tables where there is no
+    database or no server yet.
 
     settings
         The formula's settings.
@@ -154,18 +151,21 @@ def database(settings):
         if getattr(error, "absent", None) is None:
             raise
         tables = []
-    noted = [name for name in MIGRATIONS if name in tables]
-    parts = [f"SELECT 'migration' AS kind, name::text AS value FROM public.{name}" for name in noted]
-    if VERSIONS in tables:
-        parts.append(f"SELECT 'version', version::text FROM public.{VERSIONS}")
+    noted = {**dict.fromkeys(MIGRATIONS, "name"), VERSIONS: "version"}
+    parts = [
+        f"(SELECT '{table}' AS noted, left({column}::text, {LONGEST_TEXT}) AS value"
+        f" FROM public.{table} LIMIT {MOST_ROWS})"
+        for table, column in noted.items()
+        if table in tables
+    ]
     rows = []
     if parts:
         statement = " UNION ALL ".join(parts)
         rows = __salt__["pgsql.query_as"](postgres["user"], postgres["database"], statement, postgres["connection"])
-    versions = [version(row["value"]) for row in rows if row["kind"] == "version"]
+    versions = [version(row["value"]) for row in rows if row["noted"] == VERSIONS]
     return {
         "tables": len(tables),
-        "migrations": sorted(row["value"] for row in rows if row["kind"] == "migration"),
+        "migrations": sorted(row["value"] for row in rows if row["noted"] != VERSIONS),
         "version": max(filter(None, versions), default=None),
     }
 
@@ -174,9 +174,9 @@ def plan(settings):
     """
     Return what an apply would do about the version: nothing, or ``{"from": …, "to": …, "refusal": …, "backup": bool}``.
 
-    What Immich has noted in its database counts for more than the compose file: that is what cannot go back.
-    PostgreSQL is asked only if the compose file is not there or names another version than the settings, or an update
-    has not come to its end.
+    What counts is the newest of what the database has noted, what its migrations belong to, what the compose file says,
+    and the version of an update that has changed the database and did not serve then. PostgreSQL is asked only if the
+    compose file is not there or names another version than the settings, or an update has not come to its end.
 
     settings
         The formula's settings.
@@ -191,32 +191,59 @@ def plan(settings):
     """
     image, record = settings["server"]["image"], unfinished(settings)
     before = installed_image(settings)
-    stays = before is not None and _tag(before) == _tag(image)
+    stays = before is not None and __utils__["immich_versions.same"](before, image)
     if stays and not record:
         return {}
     noted = database(settings)
-    found = noted["version"] or (version(before) if before else None)
-    wanted = version(image)
-    refusal = why_not(found, wanted, _pillar_path(settings))
-    if refusal and record:
-        refusal = f"{refusal}. {_restore_advice(record)}"
     changed = _changed_by(record, noted)
+    found, known = _found(noted, before, record)
+    wanted = version(image)
+    refusal = why_not(found, __utils__["immich_versions.highest"](image), _pillar_path(settings), known)
+    if refusal and changed:
+        refusal = f"{refusal}. {_restore_advice(record)}"
     if not refusal and (stays or (changed and changed["image"] == image)):
         return {}
-    if before is None and (not noted["tables"] or found == wanted):
+    if before is None and not noted["tables"]:
         return {}
+    # A tag that moves is pinned to what it was, or the compose file is lost and comes back.
+    if not refusal and found and found == wanted and not version(before or ""):
+        return {}
+    start, goal = _from_to(found, wanted, before, image)
     return {
-        "from": changed["from"] if changed else _text(found) if found else before or "unknown",
-        "to": _text(wanted) if wanted else image,
+        "from": changed["from"] if changed else start,
+        "to": goal,
         "refusal": refusal,
         "backup": bool(settings["update"]["backup"] and noted["tables"] and not changed),
     }
 
 
-def _tag(image):
-    """What has to differ for an image to be another version: the same one may come from another registry."""
-    name = image.rpartition("/")[2]
-    return name.rpartition(":")[2] if ":" in name else image
+def _from_to(found, wanted, before, image):
+    """How an update is called: by versions, or by tags where they are the same version or none."""
+    if found and wanted and found != wanted:
+        return _text(found), _text(wanted)
+    tag = __utils__["immich_versions.tag"]
+    return _text(found) if found and not wanted else tag(before) if before else "unknown", tag(image) or image
+
+
+def _found(noted, image, record):
+    """
+    The version that the installation has at least, or None, and how that is known.
+
+    image
+        What the compose file names. While an update is under way its record is the better witness: a compose file may
+        have been written for a version that never saw the database.
+    """
+    changed, since = _changed_by(record, noted), __utils__["immich_versions.since"](noted["migrations"])
+    named = None if record else version(image or "")
+    told = (
+        (noted["version"], "which is installed"),
+        (changed and version(changed["to"]), "which has changed the database and did not serve then"),
+        (record and not changed and version(record["from"]), "which is installed"),
+        (named, "which is installed"),
+        (since and list(since), "which the migrations in the database need at least"),
+    )
+    known = [(found, why) for found, why in told if found]
+    return max(known, key=lambda each: each[0]) if known else (None, None)
 
 
 def _changed_by(record, noted):
@@ -227,6 +254,36 @@ def _changed_by(record, noted):
 def _pillar_path(settings):
     own = settings["server"]["image"].endswith(f":{settings['version']}")
     return "immich:version" if own else "immich:server:image"
+
+
+def start_refusal(settings):
+    """
+    Return why the version that the compose file names must not be started on the database as it is, and what to do:
+    ``{"why": …, "remedy": …}``, or None if it may be started.
+
+    settings
+        The formula's settings.
+
+    Raises CommandExecutionError if the compose file cannot be understood or PostgreSQL cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_update.start_refusal "$SETTINGS"
+    """
+    image = installed_image(settings)
+    if image is None:
+        return None
+    record, noted = unfinished(settings), database(settings)
+    found, known = _found(noted, None, record)
+    if __utils__["immich_versions.obstacle"](found, __utils__["immich_versions.highest"](image)) != "older":
+        return None
+    tag = __utils__["immich_versions.tag"](image)
+    why = f"the compose file has {tag}, and the database needs {_text(found)}, {known}: do not start {tag} on it"
+    if _changed_by(record, noted) and record["backup"]:
+        return {"why": why, "remedy": _restore_command(record)}
+    return {"why": why, "remedy": f"immich:version: {_text(found)}, then salt-call state.apply immich"}
 
 
 # -- the way back ----------------------------------------
@@ -255,6 +312,8 @@ def unfinished(settings):
 
     settings
         The formula's settings.
+
+    Raises CommandExecutionError if the record cannot be read.
 
     CLI Example:
 
@@ -518,10 +577,11 @@ def _after_migration(unit, settings, record):
 def _restore_advice(record):
     if not record["backup"]:
         return "No backup was taken before (immich:update:backup): to go back, restore one of your own."
-    return (
-        f"To go back, set immich:version to {record['from']} and type: salt-call immich.restore {record['backup']} "
-        f"confirm={__opts__['id']}"
-    )
+    return f"To go back, set immich:version to {record['from']} and type: {_restore_command(record)}"
+
+
+def _restore_command(record):
+    return f"salt-call immich.restore {record['backup']} confirm={__opts__['id']}"
 
 
 # -- files ----------------------------------------
@@ -538,20 +598,27 @@ def _record_file(settings):
 def _record(settings):
     """What :py:func:`prepare` or :py:func:`keep_former` has written and nothing has finished, or None."""
     path = _record_file(settings)
-    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+    try:
+        return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+    except ValueError as error:
+        raise CommandExecutionError(f"{path} is damaged: {error}. If no update failed before, remove it") from error
 
 
 def _write(path, text, mode):
-    """All of it or nothing, also when the power fails."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, mode)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    """All of it or nothing, also when the power fails. What a write that failed has left is overwritten by the next."""
+    part = path.with_name(f".{path.name}.part")
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        with open(part, "w", encoding="utf8") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise CommandExecutionError(f"{path} cannot be written: {error.strerror}") from error

@@ -189,12 +189,11 @@ FAULTS = {
         "REDIS_PASSWORD_FILE",
     ),
     "downgrade": fault("version", "", "is older than", pillar={"version": "v3.3.0"}),
-    "upgrade past the stop": fault(
+    "database of a newer version": fault(
         "version",
-        f"{PSQL} \"UPDATE version_history SET version = '1.131.3'\"",
-        "Immich cannot go to v3.3.2 at once",
-        undo=f"{PSQL} \"UPDATE version_history SET version = '3.3.1'\"",
-        pillar={"version": "v3.3.2"},
+        f"{PSQL} \"INSERT INTO kysely_migrations VALUES ('1793000000000-AddAssetRating', 'x')\"",
+        "do not start v3.3.1 on it",
+        undo=f"{PSQL} \"DELETE FROM kysely_migrations WHERE timestamp = 'x'\"",
         mends=False,
     ),
     "password file empty": fault("secrets", ": >/opt/podman/immich/secrets/redis_password", "missing or empty"),
@@ -236,7 +235,8 @@ FAULTS = {
     ),
     "update interrupted": fault(
         "leftovers",
-        """echo '{"from": "v3.3.1", "to": "v3.3.2", "image": "x:v3.3.2", "migrations": [], "compose": null,'"""
+        f"names=$({PSQL} 'SELECT json_agg(name ORDER BY name) FROM kysely_migrations');"
+        """ echo '{"from": "v3.3.1", "to": "v3.3.2", "image": "x:v3.3.2", "migrations": '"$names"', "compose": null,'"""
         """' "backup": null}' >/opt/podman/immich/update.json""",
         "the update from v3.3.1 to v3.3.2 has not come to its end",
     ),

@@ -12,7 +12,8 @@ from tests.scenarios.test_service import ids
 PSQL = "runuser -u postgres -- psql -At"
 RECORD = "/opt/podman/immich/update.json"
 # Broken versions that the stand-in plays: see tests/standin/images.py.
-NEVER_ANSWERS, EXITS_AT_START, UNHEALTHY_AFTER_MIGRATION = "v3.3.96", "v3.3.97", "v3.4.98"
+NEVER_ANSWERS, EXITS_AT_START = "v3.3.96", "v3.3.97"
+EXITS_AFTER_MIGRATION, UNHEALTHY_AFTER_MIGRATION = "v3.4.97", "v3.4.98"
 # A secret that changes in the run that updates: Salt calls `mod_watch` of a state that watches it, after a failure too.
 OTHER_PASSWORDS = {
     "postgres": {"password": PRINTABLE[7:] + PRINTABLE[:7]},
@@ -31,7 +32,8 @@ def told(host):
 
 def data(host):
     """What must not be lost: rows as PostgreSQL has them, and files."""
-    tables = {table: f'SELECT * FROM "{table}" ORDER BY 1' for table in ("user", "smart_search", "face_search")}
+    names = ("user", "smart_search", "face_search", "asset_ocr", "ocr_search")
+    tables = {table: f'SELECT * FROM "{table}" ORDER BY 1' for table in names}
     # A newer version may have added columns.
     tables["asset"] = 'SELECT id, "originalPath", "originalFileName", checksum, "createdAt" FROM asset ORDER BY 1'
     rows = {name: host.out(f"{PSQL} immich", stdin=f"{query};") for name, query in tables.items()}
@@ -48,7 +50,13 @@ def fill(host):
 
 
 def database_versions(host):
-    return host.out(f"{PSQL} immich", stdin="SELECT version FROM version_history ORDER BY id;").splitlines()
+    return sql(host, 'SELECT version FROM version_history ORDER BY "createdAt"').splitlines()
+
+
+def noted(host, version):
+    """Whether the server comes to note its version, which it does some seconds after it serves."""
+    host.wait_for(f"{PSQL} immich -c \"SELECT 1 FROM version_history WHERE version = '{version}'\" | grep -q 1", 60)
+    return database_versions(host)[-1] == version
 
 
 def sql(host, statement):
@@ -77,7 +85,14 @@ def test_update_with_a_backup_before_it_and_the_downtime_after_it(own_host):
     ]
     assert backup["version"].lstrip("v") == "3.3.1"
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.4.0"
+    # As it is in the seconds before the new version is noted.
+    assert noted(host, "3.4.0")
+    sql(host, "DELETE FROM version_history WHERE version = '3.4.0'")
+    host.pillar(pillar_with())
+    for test in (True, False):
+        assert "immich:version: v3.3.1 is older than v3.4.0" in failures(host, test=test)[0]["comment"]
+    assert get(host, "/api/server/version")["minor"] == 4
+    host.pillar(pillar_with(version="v3.4.0"))
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
     assert changed(host.apply()) == {}
 
@@ -102,8 +117,10 @@ def test_what_immich_cannot_do_is_refused_before_anything_changes(own_host):
     # The database knows better than the compose file, where both are there.
     sql(host, "INSERT INTO version_history (version) VALUES ('3.3.2')")
     refused("v3.3.1 is older than v3.3.2", version="v3.3.1", server={"image": f"{image[:-6]}v3.3.1-of-mine"})
-    sql(host, "UPDATE version_history SET version = '1.131.3'")
-    refused("Set v1.132.3", version="v3.3.2")
+    # Its migrations know better than both.
+    sql(host, "DELETE FROM version_history WHERE version = '3.3.2'")
+    sql(host, "INSERT INTO kysely_migrations VALUES ('1793000000000-AddAssetRating', 'x')")
+    refused("v3.3.1 is older than v3.3.2", version="v3.3.1", server={"image": f"{image[:-6]}v3.3.1-of-mine"})
     host.pillar(pillar_with(version="v3", update={"require_pinned": True}))
     for test in (True, False):
         comment = failures(host, test=test)[0]["comment"]
@@ -122,7 +139,7 @@ def test_a_version_that_exits_at_start_is_left_again(own_host):
     assert "The stand-in was told to crash" in text
     assert "The database was not changed, and v3.3.1 serves again" in text
     assert get(host, "/api/server/ping") == {"res": "pong"}
-    assert get(host, "/api/server/version")["patch"] == 3
+    assert get(host, "/api/server/version")["patch"] == 1
     assert data(host) == before
     assert host.out("systemctl is-active immich") == "active"
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
@@ -130,7 +147,7 @@ def test_a_version_that_exits_at_start_is_left_again(own_host):
     assert changed(host.apply()) == {}
     host.pillar(pillar_with(version="v3.3.2"))
     host.apply()
-    assert get(host, "/api/server/version")["patch"] == 4
+    assert get(host, "/api/server/version")["patch"] == 2
     assert data(host) == before
 
 
@@ -145,7 +162,7 @@ def test_a_version_that_never_answers_is_left_again(own_host):
         r"Waiting for Immich: .* does not answer yet, 1\d s", host.out("journalctl -t immich-apply -o cat")
     )
     assert "v3.3.1 serves again" in text
-    assert get(host, "/api/server/version")["patch"] == 3
+    assert get(host, "/api/server/version")["patch"] == 1
     assert data(host) == before
 
 
@@ -169,10 +186,11 @@ def test_how_far_an_update_is_is_shown_on_the_terminal_and_in_the_journal(own_ho
 
 
 @pytest.mark.long
-def test_a_version_that_migrates_and_does_not_serve_says_how_to_restore(own_host):
+def test_a_version_that_migrates_and_exits_says_how_to_restore(own_host):
     host = own_host
     before, known = fill(host), recreated(host)
-    host.pillar(pillar_with(version=UNHEALTHY_AFTER_MIGRATION, service={"start_timeout": 30}, **OTHER_PASSWORDS))
+    assert noted(host, "3.3.1")
+    host.pillar(pillar_with(version=EXITS_AFTER_MIGRATION, service={"start_timeout": 30}, **OTHER_PASSWORDS))
     text = told(host)
     assert "has changed the database" in text
     assert "There were no errors" not in text
@@ -185,14 +203,20 @@ def test_a_version_that_migrates_and_does_not_serve_says_how_to_restore(own_host
     # The backup from before the migration is the one that stays known, however often it is tried.
     assert record["backup"] in told(host)
     assert json.loads(host.read(RECORD))["backup"] == record["backup"]
-    # The old version is no way out while the database is the new one's.
+    # The old version is no way out while the database is the new one's, though that was never noted.
+    assert database_versions(host) == ["3.3.1"]
     host.pillar(pillar_with(**OTHER_PASSWORDS))
-    assert f"immich.restore {record['backup']}" in told(host)
+    for test in (True, False):
+        first = failures(host, test=test)[0]
+        assert first["id"] == "Immich can go to the version that is asked for"
+        assert f"v3.3.1 is older than {EXITS_AFTER_MIGRATION}, which has changed the database" in first["comment"]
+        assert f"salt-call immich.restore {record['backup']} confirm=" in first["comment"]
+    assert host.out("systemctl is-active immich", check=False) == "inactive"
+    assert "systemctl start immich" not in host.out("salt-call --local immich.doctor", check=False)
+    assert host.salt("immich.backup")["version"] == "v3.4.97"
     # Whatever kept it from serving is mended: it goes on from there.
-    mended = {"environment": {"STANDIN_NEVER_HEALTHY": "false"}}
-    host.pillar(
-        pillar_with(version=UNHEALTHY_AFTER_MIGRATION, server=mended, machine_learning=mended, **OTHER_PASSWORDS)
-    )
+    mended = {"environment": {"STANDIN_EXIT_AFTER_MIGRATIONS": "false"}}
+    host.pillar(pillar_with(version=EXITS_AFTER_MIGRATION, server=mended, **OTHER_PASSWORDS))
     host.apply()
     assert changed(host.apply()) == {}
     assert data(host) == before
@@ -210,7 +234,8 @@ def test_a_version_that_migrates_and_does_not_serve_is_taken_back_with_its_backu
     assert "was restored, and v3.3.1 serves again" in text
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert data(host) == before
-    assert database_versions(host) == ["v3.3.1"]
+    assert noted(host, "3.3.1")
+    assert database_versions(host) == ["3.3.1"]
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
     assert post(host, "/standin/jobs")["denied"] == []
     host.pillar(pillar_with(**OTHER_PASSWORDS))
@@ -239,7 +264,7 @@ def test_killed_and_completed(own_host, point):
     host.apply()
     assert changed(host.apply()) == {}
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.4.0"
+    assert noted(host, "3.4.0")
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
 
 
@@ -258,7 +283,7 @@ def test_power_cut_and_completed(own_host, point):
     host.apply()
     assert changed(host.apply()) == {}
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.4.0"
+    assert noted(host, "3.4.0")
 
 
 @pytest.mark.long
@@ -277,4 +302,4 @@ def test_postgresql_killed_and_completed(own_host, point):
     host.apply()
     assert changed(host.apply()) == {}
     assert data(host) == before
-    assert database_versions(host)[-1] == "v3.4.0"
+    assert noted(host, "3.4.0")

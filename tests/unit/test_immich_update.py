@@ -1,17 +1,35 @@
-"""Which version can follow which."""
+"""Versions of Immich: what a tag says, which can follow which, and to which one a database belongs."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
+from _modules import immich_update
+
+MIGRATIONS = Path(__file__).resolve().parents[1] / "standin/server/migrations.json"
+DIGEST = "@sha256:" + "0" * 64
+IMAGE = "ghcr.io/immich-app/immich-server"
 VERSIONS = {
     "v3.3.1": [3, 3, 1],
     "3.3.1": [3, 3, 1],
-    "ghcr.io/immich-app/immich-server:v1.132.3": [1, 132, 3],
+    f"{IMAGE}:v1.132.3": [1, 132, 3],
     "registry.test:5000/immich-server:v3.3.1-cuda": [3, 3, 1],
-    "ghcr.io/immich-app/immich-server:v3.3.1@sha256:" + "0" * 64: [3, 3, 1],
+    "3.2.0-rc.0": [3, 2, 0],
+    f"{IMAGE}:v3.3.1{DIGEST}": [3, 3, 1],
     "registry.test:5000/immich-server": None,
-    "ghcr.io/immich-app/immich-server:v3": None,
-    "ghcr.io/immich-app/immich-server:release": None,
-    "ghcr.io/immich-app/immich-server@sha256:" + "0" * 64: None,
+    f"{IMAGE}:v3": None,
+    f"{IMAGE}:v3{DIGEST}": None,
+    f"{IMAGE}:release": None,
+    f"{IMAGE}{DIGEST}": None,
+    "v3.3.1.4": None,
+    "v3.3.1x": None,
+    "v3.03.1": None,
+    "v3.3." + "9" * 5000: None,
+    "v\u0663.3.1": None,
     "": None,
 }
 # From, to, and a part of the refusal.
@@ -24,14 +42,59 @@ WAYS = (
     ("v3.4.0", "v3.3.98", "cannot go back"),
     ("v3.0.10", "v3.0.9", "cannot go back"),
     ("v3.3.1", "v1.132.3", "cannot go back"),
+    ("v3.3.1", "v2", "cannot go back"),
+    ("v3.3.1", f"v3.2{DIGEST}", "cannot go back"),
+    ("v3.3.1", "v3", None),
+    ("v3.3.1", "v3.3", None),
+    # https://docs.immich.app/errors#typeorm-upgrade
     ("v1.131.3", "v3.3.1", "Set v1.132.3"),
-    ("v1.90.0", "v1.133.0", "Set v1.132.3"),
+    ("v1.131.3", "v3", "Set v1.132.3"),
+    ("v1.131.3", "v1", "Set v1.132.3"),
+    ("v1.90.0", "v1.137.0", "Set v1.132.3"),
+    ("v1.131.0", "v1.136.0", "Set v1.132.3"),
+    ("v1.131.3", "v1.135.3", None),
     ("v1.131.3", "v1.132.3", None),
     ("v1.131.3", "v1.132.0", None),
+    ("v1.132.0", "v3.3.1", None),
+    ("v1.132.2", "v1.137.0", None),
     ("v1.132.3", "v3.3.1", None),
     ("v3", "v3.3.1", None),
     ("v3.3.1", "release", None),
 )
+SAME = (
+    ("ghcr.io/a/server:v3.3.1", "registry.test:5000/server:v3.3.1", True),
+    (f"{IMAGE}:v3.3.1", f"{IMAGE}:v3.3.1{DIGEST}", True),
+    (f"{IMAGE}:v3.3.1", f"{IMAGE}:v3.3.1-of-mine", False),
+    (f"{IMAGE}:v3", f"{IMAGE}:v3", True),
+    (f"{IMAGE}:v3", f"{IMAGE}:v3{DIGEST}", False),
+    (f"{IMAGE}:v3{DIGEST}", f"{IMAGE}:v3{DIGEST}", True),
+    (f"{IMAGE}:v3", f"{IMAGE}:v3.3.1", False),
+)
+LAST_OF_2_7_5 = "1775165531374-AddPersonNameTrigramIndex"
+# What the database has noted, its newest migration, the image that runs, and to which version it belongs.
+DATA = (
+    ([], [], None, None),
+    (["3.3.1", "2.7.5"], [], None, [3, 3, 1]),
+    (["2.5.6"], [LAST_OF_2_7_5], None, [2, 7, 0]),
+    (["2.5.6"], [LAST_OF_2_7_5], f"{IMAGE}:v2.7.5", [2, 7, 5]),
+    (["2.5.6"], [LAST_OF_2_7_5], f"{IMAGE}:v2.5.6", [2, 7, 0]),
+    (["2.5.6"], [LAST_OF_2_7_5], f"{IMAGE}:release", [2, 7, 0]),
+    (["2.7.5"], [LAST_OF_2_7_5], f"{IMAGE}:v3.3.1", [2, 7, 5]),
+    (["rubbish", "3.3.1; rm"], [LAST_OF_2_7_5], None, [2, 7, 0]),
+    (["1.131.3"], ["AddMissingIndex1744910873956"], None, [1, 131, 3]),
+    ([], ["1799999999999-NobodyKnows"], None, [3, 3, 2]),
+    (["3.9.0"], ["1799999999999-NobodyKnows"], None, [3, 9, 0]),
+)
+
+
+@pytest.fixture
+def versions(loaders):
+    """The functions of the module, by their names."""
+
+    def call(name, *arguments):
+        return loaders.utils[f"immich_versions.{name}"](*arguments)
+
+    return call
 
 
 @pytest.mark.parametrize("text", VERSIONS)
@@ -40,11 +103,55 @@ def test_version_of_a_tag_or_image(modules, text):
 
 
 @pytest.mark.parametrize(("found", "wanted", "refusal"), WAYS)
-def test_ways_from_version_to_version(modules, found, wanted, refusal):
-    version = modules.immich_update.version
-    said = modules.immich_update.why_not(version(found), version(wanted), "immich:server:image")
+def test_ways_from_version_to_version(modules, versions, found, wanted, refusal):
+    found, wanted = modules.immich_update.version(found), versions("highest", wanted)
+    said = modules.immich_update.why_not(found, wanted, "immich:server:image")
     if refusal is None:
         assert said is None
     else:
         assert refusal in said
         assert said.startswith("immich:server:image: ")
+
+
+@pytest.mark.parametrize(("one", "other", "same"), SAME)
+def test_images_of_one_version(versions, one, other, same):
+    assert versions("same", one, other) is same
+    assert versions("same", other, one) is same
+
+
+@pytest.mark.parametrize(("noted", "migrations", "image", "version"), DATA)
+def test_the_version_that_a_database_belongs_to(versions, noted, migrations, image, version):
+    found = versions("of_data", noted, migrations, image)
+    assert (found and list(found)) == version
+
+
+def test_each_migration_that_is_known_belongs_to_its_release(versions):
+    """As a database has them: all that came before, in whatever order."""
+    before = []
+    for release, names in json.loads(MIGRATIONS.read_text(encoding="utf8")).items():
+        for name in names:
+            before.insert(0, name)
+            # Of a release that is made up it is known that it is newer than any that is known.
+            expected = "v3.3.2" if release == "3.4.0" else f"v{release}"
+            assert versions("text", versions("since", before)) == expected, name
+    assert len([name for name in before if name <= LAST_OF_2_7_5]) == 68  # counted in a database of v2.7.5
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder on a file system with no room left."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=True)
+    (tmp_path / "update.json").write_text("before")
+    with pytest.raises(OSError, match="No space"), open(tmp_path / "filler", "wb") as filler:
+        filler.write(b"x" * 2**17)
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_named_and_nothing_half_stays(full_disk):
+    """Through the module's own writer: on a whole host the disk is full for the backup before."""
+    before = sorted(os.listdir(full_disk))
+    with pytest.raises(CommandExecutionError, match=f"{full_disk}/update.json cannot be written: No space left"):
+        immich_update._write(full_disk / "update.json", "x" * 100000, 0o600)
+    assert sorted(os.listdir(full_disk)) == before
+    assert (full_disk / "update.json").read_text() == "before"

@@ -1,0 +1,142 @@
+"""`immich_update` on a real database: which version an apply may go to, by all that knows what the data belongs to."""
+
+import json
+
+import pytest
+
+from tests.functional.pgsql_server import Pg
+
+DATABASE = "t_update"
+IMAGE = "ghcr.io/immich-app/immich-server"
+DIGEST = "@sha256:" + "0" * 64
+# The last migrations of releases.
+V2_5, V2_7, V3_3, NEWER = (
+    "1769635093204-DropThumbnailJobStatusColumns",
+    "1775165531374-AddPersonNameTrigramIndex",
+    "1790693088454-AddPersonUserTableSharedBySharedWithConstraint",
+    "1793000000000-AddAssetRating",
+)
+SCHEMA = f"""
+SET ROLE {DATABASE};
+CREATE TABLE kysely_migrations (name varchar PRIMARY KEY);
+CREATE TABLE version_history (version varchar NOT NULL);
+"""
+
+
+@pytest.fixture(scope="module")
+def server(minion_opts, tmp_path_factory):
+    pg = Pg(minion_opts, tmp_path_factory.mktemp("cache"))
+    pg.sweep()
+    pg.sql(f"CREATE ROLE {DATABASE}; ")
+    pg.sql(f"CREATE DATABASE {DATABASE} OWNER {DATABASE}")
+    pg.sql(SCHEMA, database=DATABASE)
+    yield pg
+    pg.sweep()
+
+
+@pytest.fixture
+def host(server, tmp_path):
+    """An installation: what the database has noted, its newest migration, the compose file, the record of an update."""
+
+    class Host:
+        def has(self, noted=None, migration=V3_3, compose=None, record=None):
+            server.sql("TRUNCATE kysely_migrations, version_history", database=DATABASE)
+            server.sql("INSERT INTO kysely_migrations VALUES (%s)", (migration,), DATABASE)
+            if noted:
+                server.sql("INSERT INTO version_history VALUES (%s)", (noted,), DATABASE)
+            if compose:
+                text = json.dumps({"services": {"immich-server": {"image": f"{IMAGE}:{compose}"}}})
+                (tmp_path / "docker-compose.yml").write_text(text)
+            if record:
+                (tmp_path / "update.json").write_text(json.dumps(record))
+
+        def settings(self, version):
+            image = f"{IMAGE}:{version}"
+            postgres = {"database": DATABASE, "user": DATABASE, "connection": {"host": "/var/run/postgresql"}}
+            return {
+                "project_dir": str(tmp_path),
+                "version": version,
+                "server": {"image": image},
+                "postgres": postgres,
+                "update": {"backup": True},
+            }
+
+        def plan(self, version):
+            return server.modules.immich_update.plan(self.settings(version))
+
+        def start_refusal(self):
+            return server.modules.immich_update.start_refusal(self.settings("v0.0.1"))
+
+    return Host()
+
+
+def record(to, migrations):
+    """What an update from v3.3.1 has kept, with the migrations that there were before."""
+    backup = "/var/backups/immich/immich_20261124T203000Z_v3.3.1.dump"
+    return {"from": "v3.3.1", "to": to, "image": f"{IMAGE}:{to}", "migrations": migrations, "backup": backup}
+
+
+def test_in_the_seconds_before_the_version_is_noted_there_is_no_way_back(host):
+    host.has(noted="2.5.6", migration=V2_7, compose="v2.7.5")
+    refusal = host.plan("v2.5.6")["refusal"]
+    assert refusal.startswith("immich:version: v2.5.6 is older than v2.7.5, which is installed.")
+
+
+def test_migrations_count_though_nothing_else_tells_of_the_newer_version(host):
+    host.has(noted="2.5.6", migration=V2_7, compose="v2.5.5")
+    refusal = host.plan("v2.5.6")["refusal"]
+    assert "v2.5.6 is older than v2.7.0, which the migrations in the database need at least" in refusal
+    assert host.plan("v2.7.5")["refusal"] is None
+    host.has(noted="3.3.1", migration=NEWER, compose="v3.3.0")
+    assert "set v3.3.2 or a newer version" in host.plan("v3.3.1")["refusal"]
+
+
+@pytest.mark.parametrize("compose", ("v3.3.1", "v3.4.97"))
+def test_after_an_update_that_has_changed_the_database_there_is_no_way_back_but_the_backup(host, compose):
+    host.has(noted="3.3.1", migration=NEWER, compose=compose, record=record("v3.4.97", [V3_3]))
+    refusal = host.plan("v3.3.1")["refusal"]
+    assert "v3.3.1 is older than v3.4.97, which has changed the database and did not serve then" in refusal
+    assert "salt-call immich.restore /var/backups/immich/immich_20261124T203000Z_v3.3.1.dump confirm=" in refusal
+    assert host.plan("v3.4.97") == {}
+    assert host.plan("v3.4.99")["refusal"] is None
+    refused = host.start_refusal()
+    if compose == "v3.3.1":
+        assert "do not start v3.3.1 on it" in refused["why"]
+        assert refused["remedy"].startswith("salt-call immich.restore /var/backups/immich/immich_2026")
+    else:
+        assert refused is None
+
+
+def test_an_update_that_never_saw_the_database_is_given_up_freely(host):
+    host.has(noted="3.3.1", compose="v3.4.0", record=record("v3.4.0", [V3_3]))
+    assert host.plan("v3.3.1")["refusal"] is None
+    assert host.plan("v3.3.0")["refusal"].startswith("immich:version: v3.3.0 is older than v3.3.1")
+    assert "immich.restore" not in host.plan("v3.3.0")["refusal"]
+    assert host.start_refusal() is None
+
+
+def test_a_moving_tag_that_is_pinned_to_what_it_was_is_no_update(host):
+    host.has(noted="3.3.1", compose="v3")
+    assert host.plan("v3.3.1") == {}
+    plan = host.plan("v3.3.2")
+    assert (plan["from"], plan["to"], plan["backup"]) == ("v3.3.1", "v3.3.2", True)
+    host.has(noted="3.3.1", compose="v3.3.1")
+    assert host.plan(f"v3.3.1{DIGEST}") == {}
+    assert host.plan(f"v3.3.0{DIGEST}")["refusal"].startswith("immich:version: v3.3.0 is older than v3.3.1")
+    assert host.plan("v2")["refusal"].startswith("immich:version: v2 is older than v3.3.1")
+
+
+def test_images_of_one_version_are_called_by_their_tags(host):
+    host.has(noted="3.3.1", compose="v3.3.1")
+    plan = host.plan("v3.3.1-of-mine")
+    assert (plan["from"], plan["to"], plan["backup"]) == ("v3.3.1", "v3.3.1-of-mine", True)
+    host.has(noted="3.3.1", compose="v3")
+    plan = host.plan("release")
+    assert (plan["from"], plan["to"]) == ("v3.3.1", "release")
+
+
+def test_a_thousand_rows_of_rubbish_are_borne(host, server):
+    host.has(noted="3.3.1", compose="v3.3.1")
+    rubbish = "INSERT INTO version_history SELECT repeat('9', 100000) || '.' || g FROM generate_series(1, 1000) g"
+    server.sql(rubbish, database=DATABASE)
+    assert host.plan("v3.3.0")["refusal"].startswith("immich:version: v3.3.0 is older than v3.3.1")
