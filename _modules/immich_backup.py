@@ -23,6 +23,7 @@ UNIT = "immich-backup.service"
 FILES = {
     "program": "/usr/local/lib/immich-formula/immich-backup",
     "lock": "/usr/local/lib/immich-formula/immich_lock.py",
+    "versions": "/usr/local/lib/immich-formula/immich_versions.py",
     "config": "/etc/immich-formula/backup.json",
     "passfile": "/etc/immich-formula/backup.pgpass",
     "hook": "/etc/immich-formula/backup-on-failure",
@@ -186,6 +187,7 @@ def backup_plan(settings):
         "keep": backup["keep"],
         "keep_days": backup["keep_days"],
         "environment": environment,
+        "image": settings["server"]["image"],
     }
     unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
     return {

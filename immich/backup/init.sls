@@ -61,6 +61,13 @@ The lock of backup, restore and update is made at boot:
     - context: {user: {{ backup.user | json }}}
     - mode: "0644"
 
+The program's rules about versions are present:
+  file.managed:
+    - name: {{ backup.files.versions }}
+    - source: salt://_utils/immich_versions.py
+    - mode: "0644"
+    - makedirs: true
+
 The program that makes backups is present:
   file.managed:
     - name: {{ backup.files.program }}
@@ -129,6 +136,7 @@ Backups are scheduled:
       - The lock of backup, restore and update is made at boot
       - The program that makes backups is present
       - The program's lock is present
+      - The program's rules about versions are present
       - The backup's unit is present
       - The backup's timer is present
       - {{ "The unit of a failed backup is present" if settings.backup.on_failure else "No hook of a failed backup is present" }}

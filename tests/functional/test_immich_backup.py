@@ -133,13 +133,29 @@ def test_a_backup_is_whole_private_and_says_its_version(host):
     assert status["result"].items() >= {**backup, "tables": 3}.items()
 
 
-@pytest.mark.parametrize("version", ("../../etc/passwd", "3.3.1; rm", "", "release"))
+@pytest.mark.parametrize("version", ("../../etc/passwd", "3.3.1; rm", "", "release", "3.4.0/../x"))
 def test_a_version_that_is_none_stays_out_of_the_name(host, pg, version):
     pg.sql("INSERT INTO version_history (\"createdAt\", version) VALUES ('2026-03-01', %s)", (version,), DATABASE)
     try:
+        assert made(host)["version"] == "v3.3.1"
+        pg.sql("UPDATE version_history SET version = 'x' WHERE \"createdAt\" < '2026-03-01'", database=DATABASE)
         assert made(host)["version"] == "unknown"
     finally:
-        pg.sql("DELETE FROM version_history WHERE \"createdAt\" = '2026-03-01'", database=DATABASE)
+        pg.sql("TRUNCATE version_history", database=DATABASE)
+        pg.sql("INSERT INTO version_history (\"createdAt\", version) VALUES ('2026-02-01', '3.3.1')", database=DATABASE)
+
+
+def test_a_database_that_was_migrated_is_of_the_new_version_before_that_is_noted(host, pg):
+    """As in the seconds after an update, and for good where the new version did not serve."""
+    pg.sql("CREATE TABLE kysely_migrations (name varchar, timestamp varchar)", database=DATABASE)
+    try:
+        pg.sql("INSERT INTO kysely_migrations VALUES ('1793000000000-AddAssetRating', 'x')", database=DATABASE)
+        host.configure(image="ghcr.io/immich-app/immich-server:v3.4.0")
+        assert made(host)["version"] == "v3.4.0"
+        host.configure(image="ghcr.io/immich-app/immich-server:v3.3.1")
+        assert made(host)["version"] == "v3.3.2"
+    finally:
+        pg.sql("DROP TABLE kysely_migrations", database=DATABASE)
 
 
 def test_two_within_a_second_have_names_of_their_own(host):

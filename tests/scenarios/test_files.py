@@ -41,7 +41,7 @@ EXPECTED = (
     ("/opt/podman/immich/docker-compose.yml", "f644 root:root"),
     ("/usr/local/lib/immich-formula", "d755 root:root"),
     ("/usr/local/lib/immich-formula/immich-(stack|backup)", "f755 root:root"),
-    ("/usr/local/lib/immich-formula/immich_lock.py", "f644 root:root"),
+    ("/usr/local/lib/immich-formula/immich_(lock|versions).py", "f644 root:root"),
     # What is gone with the next boot.
     ("/run/immich-backup", "d755 postgres:postgres"),
     ("/run/immich-backup/status.json", "f600 postgres:postgres"),
