@@ -499,12 +499,15 @@ def initialized(settings):
     return bool(get_json(f"{__salt__['immich_compose.server_url'](settings)}/api/server/config").get("isInitialized"))
 
 
-def verify(settings):
+def verify(settings, patience=ML_PATIENCE):
     """
     Return the promises about the application that do not hold, as a list of sentences that say what to do.
 
     settings
         The formula's settings.
+
+    patience
+        Seconds that machine learning may take until it answers, 60 by default; none in a dry run.
 
     CLI Example:
 
@@ -514,7 +517,7 @@ def verify(settings):
     """
     broken = server_silent(_ping_url(settings))
     if settings["machine_learning"]["enabled"]:
-        broken += machine_learning_silent(0 if __opts__["test"] else ML_PATIENCE)
+        broken += machine_learning_silent(0 if __opts__["test"] else patience)
     return broken + listens_wider(settings, __salt__["netns.listening"]())
 
 

@@ -26,6 +26,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 
 import salt.utils.data
@@ -49,8 +50,6 @@ MIGRATIONS = ("public.kysely_migrations", "public.migrations")
 VERSIONS = "public.version_history"
 # Measured on embeddings, which are most of it: two thirds of its text is what a vector takes with its index.
 SPACE_FACTOR = 1.5
-# Immich's documentation: from before this version no other one may follow but this.
-LAST_STOP = (1, 132, 3)
 # What the journal knows it by.
 TAG = "immich-restore"
 
@@ -271,7 +270,7 @@ def _read(settings, path):
     try:
         _check_sum(path)
         return __salt__["pgsql.dump_read"](
-            path, [VERSIONS], _progress("Reading", path), settings["postgres"]["connection"]
+            path, [VERSIONS, *MIGRATIONS], _progress("Reading", path), settings["postgres"]["connection"]
         )
     except CommandExecutionError as error:
         _refuse([f"{path} is not a whole backup, made by pg_dump --format=custom: {error}"])
@@ -302,29 +301,22 @@ def _problems(settings, contents, path):
 
 
 def _dumped_version(contents, path):
-    found = [_numbers(row.get("version", "")) for row in contents["rows"][VERSIONS]]
+    """The version of Immich that a backup needs at least, or None: what is in it, or what its name says."""
     named = re.fullmatch(r"immich_\d+T\d+Z_(.+)\.dump", os.path.basename(path))
-    return max(found, default=()) or (_numbers(named[1]) if named else ())
-
-
-def _numbers(version):
-    match = re.fullmatch(r"v?(\d+(?:\.\d+)*)(?:[-+].*)?", version)
-    return tuple(map(int, match[1].split("."))) if match else ()
+    noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + ([named[1]] if named else [])
+    migrations = [row.get("name", "") for table in MIGRATIONS for row in contents["rows"][table]]
+    return __utils__["immich_versions.of_data"](noted, migrations)
 
 
 def _version_problems(settings, dumped):
-    tag = settings["server"]["image"].rpartition(":")[2]
-    configured = _numbers(tag)
-    version = ".".join(map(str, dumped))
-    # A tag such as v3 may be any of its versions.
-    if configured and dumped[: len(configured)] > configured:
-        return [
-            f"The backup is of Immich {version}, and {tag} cannot go back: set immich:version to v{version}, apply."
-        ]
-    if dumped and dumped < LAST_STOP < configured:
-        stop = ".".join(map(str, LAST_STOP))
-        return [f"The backup is of Immich {version}: set immich:version to v{stop}, apply, restore, then update."]
-    return []
+    image = settings["server"]["image"]
+    obstacle = __utils__["immich_versions.obstacle"](dumped, __utils__["immich_versions.highest"](image))
+    if obstacle is None:
+        return []
+    version, tag = (__utils__["immich_versions.text"](dumped), __utils__["immich_versions.tag"](image))
+    if obstacle == "older":
+        return [f"The backup is of Immich {version}, and {tag} cannot go back: set immich:version to {version}, apply."]
+    return [f"The backup is of Immich {version}: set immich:version to {obstacle}, apply, restore, then update."]
 
 
 def _vector_problems(settings, contents):
@@ -405,7 +397,7 @@ def _restored(settings, path, contents, keep_old, dump_first):
     database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
     begin = time.monotonic()
     _clear(settings)
-    known = _broken(settings)
+    known = _broken(settings, patience=0)
     served = __salt__["systemd_unit.status"](UNIT)["active"] in ("active", "activating", "reloading")
     fresh, before = _beside(database, "restore"), _beside(database, "before")
     _say(f"Stopping {UNIT}")
@@ -440,7 +432,8 @@ def _fill(settings, path, contents, name):
     _say(f"Creating the database {name}")
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
     with _let_in(settings, name):
-        __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), _doing())
+        with _doing() as doing:
+            __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), doing)
         _say("Counting rows, collecting statistics")
         counts = __salt__["pgsql.row_counts"](name, owner)
         __salt__["pgsql.analyze"](name, owner)
@@ -491,11 +484,12 @@ def _trouble(settings, known):
     return [sentence for sentence in _broken(settings) if sentence not in known]
 
 
-def _broken(settings):
+def _broken(settings, **options):
+    """What does not hold of application and database. ``patience`` is for how long the application may still start."""
     broken = []
-    for module in ("immich_app", "immich_postgres"):
+    for module, given in (("immich_app", options), ("immich_postgres", {})):
         try:
-            broken += __salt__[f"{module}.verify"](settings)
+            broken += __salt__[f"{module}.verify"](settings, **given)
         except CommandExecutionError as error:
             broken.append(str(error))
     return broken
@@ -634,16 +628,30 @@ def _progress(verb, path):
     return progress
 
 
+@contextlib.contextmanager
 def _doing():
-    """A function that tells, of what pg_restore says it does, what may take long after the last byte was read."""
+    """A function to tell what pg_restore does. Of indexes, which come last, it says the one that takes long."""
     # Called in another thread, in which Salt's dunders are empty.
     say = functools.partial(__utils__["immich_progress.say"], tag=TAG)
+    now_and_then, built, complete = __utils__["immich_progress.now_and_then"](TAG), {}, threading.Event()
 
-    def tell(what):
-        if what.startswith("creating INDEX"):
-            say(f"Restoring: {what}")
+    def take(what):
+        if not what.startswith("creating INDEX"):
+            return
+        if not built:
+            say("Restoring: building the indexes")
+        built.update(what=what, begin=time.monotonic())
 
-    return tell
+    def watch():
+        while not complete.wait(1):
+            if built:
+                now_and_then(f"Restoring: {built['what']}, {round(time.monotonic() - built['begin'])} s")
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield take
+    finally:
+        complete.set()
 
 
 def _megabytes(number):

@@ -200,6 +200,8 @@ NOT_RESTORED = re.compile(r"\d+; \d+ \d+ (EXTENSION - |SCHEMA - public |COMMENT 
 DUMP_SEARCH_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);\n"
 OUR_SEARCH_PATH = b"SET search_path = public, pg_catalog;"
 IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[^\s".,()]+')
+# Rows of a dump that are handed on, of each table that is asked for.
+MOST_ROWS = 10000
 COPY_STATEMENT = re.compile(
     rf"COPY ((?:{IDENTIFIER.pattern})(?:\.(?:{IDENTIFIER.pattern}))?) (?:\((.*)\) )?FROM stdin;\n"
 )
@@ -2323,7 +2325,7 @@ def dump_read(path, rows_of=(), progress=None, connection=None):
     path
         Path of the file.
     rows_of
-        Tables whose rows are returned: small ones. Defaults to none.
+        Tables whose rows are returned: small ones, of which no more than 10,000 are. Defaults to none.
     progress
         A function that is called with the number of bytes read so far. Defaults to none.
     connection
@@ -2595,7 +2597,7 @@ class _RowCounter:
         else:
             self.tables[self._table] += 1
             self.size += len(line)
-            if self._table in self.rows:
+            if self._table in self.rows and len(self.rows[self._table]) < MOST_ROWS:
                 values = line.decode("utf-8", "replace").removesuffix("\n").split("\t")
                 self.rows[self._table].append(dict(zip(self._columns, values)))
 
