@@ -20,9 +20,9 @@ WHO = ["-c", "user.name=formula", "-c", "user.email=formula@git.test"]
 
 
 class GitServer:
-    """A repository whose branch ``main`` is the working tree of this one, and a daemon that serves it."""
+    """A repository whose branch ``main`` and ``tag`` are the working tree of this one, and a daemon that serves it."""
 
-    def __init__(self, lan):
+    def __init__(self, lan, tag):
         self.folder = lan.folder / "git"
         self.work = self.folder / "work"
         self.repository = self.folder / "immich-formula.git"
@@ -33,7 +33,7 @@ class GitServer:
         run("tar", "-C", self.work, "-xf", self.folder / "formula.tar")
         run("git", "init", "-q", "--bare", "--initial-branch=main", self.repository)
         run("git", "init", "-q", "--initial-branch=main", self.work)
-        self.publish("the formula")
+        self.publish("the formula", tag)
         command = [*lan.enter, sys.executable, "-m", "tests.host.git_server", self.folder]
         with open(self.folder / "log", "wb") as log:
             self._server = subprocess.Popen(

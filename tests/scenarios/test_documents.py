@@ -5,6 +5,7 @@ apart: tests/functional/test_docs_examples.py applies its states.
 """
 
 import pytest
+import yaml
 
 from tests.host import images
 from tests.host.cache import REPO, run
@@ -34,12 +35,13 @@ EXAMPLES = ["docs/howto/configure.md", "docs/howto/managed-elsewhere.md"]
 
 
 def git_server(folder):
-    """A bare repository with what stands in this one, also what is not committed yet."""
+    """A bare repository with what stands in this one, also what is not committed yet, tagged as the release it claims."""
     repository = folder / "git/immich-formula.git"
+    release = "v" + yaml.safe_load((REPO / "FORMULA").read_text(encoding="utf8"))["version"]
     run("git", "init", "-q", "--bare", "-b", "main", repository)
     identity = ["-c", "user.name=tests", "-c", "user.email=tests@localhost"]
     state = run("git", "-C", REPO, *identity, "stash", "create").strip() or "HEAD"
-    run("git", "-C", REPO, "push", "-q", repository, f"{state}:refs/heads/main")
+    run("git", "-C", REPO, "push", "-q", repository, f"{state}:refs/heads/main", f"{state}:refs/tags/{release}")
     return folder / "git"
 
 

@@ -20,6 +20,8 @@ pytestmark = pytest.mark.long
 
 HOWTO = (REPO / "docs/howto/master.md").read_text(encoding="utf8")
 REMOTE = "https://git.example.com/immich-formula.git"
+RELEASE = re.search(r"- base: (\S+)", HOWTO)[1]
+NEWER = "v99.0.0"
 DUMP = re.compile(r"immich_\w+\.\d\.\d\.dump")
 PROGRAMS = re.compile(r"^(salt|salt-run) ", re.M)
 
@@ -67,6 +69,13 @@ class Fleet:
         self.minion.close()
         self.master.close()
 
+    def pin(self, reference):
+        """Have the master serve another branch or tag of the formula."""
+        config = "/etc/salt/master.d/immich.conf"
+        self.master.run(f"sed -i 's/- base: .*/- base: {reference}/' {config}")
+        self.run(step(5)[0])
+        self.wait()
+
     def pillar(self, **changes):
         text = "#!json\n" + json.dumps({"immich": merged(PILLAR, changes)})
         self.master.write("/srv/pillar/immich.sls", text, mode="0600")
@@ -97,7 +106,7 @@ def unit(program):
 
 @pytest.fixture(scope="module")
 def fleet():
-    with Lan() as lan, GitServer(lan) as git:
+    with Lan() as lan, GitServer(lan, RELEASE) as git:
         Registry(lan, stored())
         fleet = Fleet(lan, git)
         yield fleet
@@ -150,14 +159,17 @@ def test_the_drill_on_a_timer_asks_the_master(fleet):
 
 
 def test_a_newer_formula_is_taken_up(fleet):
-    """From a branch that moved, then from a tag that the master is told to take."""
+    """Not before the master's configuration names it: a newer branch, then a newer tag."""
     unit_file = "immich/app/files/immich.service.jinja"
     fleet.git.edit(unit_file, "Immich photo and video server", "Immich, newer")
-    fleet.git.publish("a newer description", tag="v2")
+    fleet.git.publish("a newer description", tag=NEWER)
     fleet.git.edit(unit_file, "Immich, newer", "Immich, newest")
     fleet.git.edit("_modules/immich_app.py", 'SERVER = "immich-server"', 'SERVER = "immich-server"  # newest')
-    fleet.git.publish("a newest one, and a module", tag="v3")
-    update, plan, apply, sync, again = step(5)
+    fleet.git.publish("a newest one, and a module")
+    _, update, plan, apply, sync, again = step(5)
+    fleet.run(update)
+    assert changed(fleet.apply(test=True)) == {}, f"{RELEASE} is pinned"
+    fleet.pin("main")
     fleet.run(update)
     partial = fleet.answer(plan)
     assert any("needs the formula's modules" in tag for tag in partial), partial
@@ -166,8 +178,7 @@ def test_a_newer_formula_is_taken_up(fleet):
     assert any("Immich's unit is present" in tag and state["result"] is None for tag, state in whole.items())
     fleet.run(apply)
     assert "Immich, newest" in fleet.minion.read("/etc/systemd/system/immich.service")
-    fleet.master.run("sed -i 's/base: main/base: v2/' /etc/salt/master.d/immich.conf; systemctl restart salt-master")
-    fleet.wait()
+    fleet.pin(NEWER)
     fleet.run(update)
     fleet.apply()
     assert "Description=Immich, newer\n" in fleet.minion.read("/etc/systemd/system/immich.service")
