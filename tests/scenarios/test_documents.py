@@ -35,7 +35,7 @@ EXAMPLES = ["docs/howto/configure.md", "docs/howto/managed-elsewhere.md"]
 
 
 def git_server(folder):
-    """A bare repository with what stands in this one, also what is not committed yet, tagged as the release it claims."""
+    """A bare repository with what stands in this one, also what is not committed, with its release's tag."""
     repository = folder / "git/immich-formula.git"
     release = "v" + yaml.safe_load((REPO / "FORMULA").read_text(encoding="utf8"))["version"]
     run("git", "init", "-q", "--bare", "-b", "main", repository)

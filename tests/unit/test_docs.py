@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPO = Path(__file__).resolve().parents[2]
+FORMS = REPO / ".github/ISSUE_TEMPLATE"
 REFERENCE = "\n".join(path.read_text(encoding="utf8") for path in sorted((REPO / "docs/modules").glob("*.md")))
 
 
@@ -68,6 +70,22 @@ def test_every_setting_has_a_line_of_its_own():
     lines = (REPO / "docs/settings.md").read_text(encoding="utf8").splitlines()
     told = [line.split("`")[1] for line in lines if line.startswith("| `")]
     assert told == list(settings(schema))
+
+
+def test_tables_of_versions_name_the_default():
+    default = yaml.safe_load((REPO / "immich/defaults.yaml").read_text(encoding="utf8"))["version"]
+    assert f"| **{default}**, the default |" in (REPO / "docs/versions.md").read_text(encoding="utf8")
+    assert f"{default} is the default |" in (REPO / "README.md").read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize("form", sorted(path.name for path in FORMS.glob("*_*.yml")))
+def test_issue_forms_follow_githubs_syntax(form):
+    """GitHub shows no form that it cannot read (its documentation: "Syntax for issue forms")."""
+    fields = yaml.safe_load((FORMS / form).read_text(encoding="utf8"))
+    assert {"name", "description", "body"} <= set(fields)
+    asked = [field for field in fields["body"] if field["type"] == "textarea"]
+    assert all(field["attributes"]["value"] for field in fields["body"] if field not in asked)
+    assert len({field["id"] for field in asked}) == len({field["attributes"]["label"] for field in asked}) == len(asked)
 
 
 def test_every_sls_is_told():
