@@ -25,7 +25,7 @@ LANGUAGES = {
 }
 # Commands of a page that CI, the workflow or other tests run, as test_deploy.py.
 ELSEWHERE = {
-    "README.md": ["bin/demo", "bin/deploy"],
+    "README.md": ["bin/demo", "bin/test", "bin/deploy"],
     "CONTRIBUTING.md": [
         "bin/test",
         "bin/test tests/unit/test_valkey_acl.py",
