@@ -19,6 +19,8 @@ VECTOR_VERSIONS = {"vchord": ((0, 3), (2,)), "vector": ((0, 5), (1,))}
 PRELOAD_LIBRARIES = {"vchord": "vchord.so"}
 OTHER_EXTENSIONS = ["cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"]
 SCHEMA = "public"
+# Immich sets it for its database by itself.
+SEARCH_PATH = "search_path"
 PASSWORD_PILLAR = "immich:postgres:password"
 
 ROLE = {
@@ -275,6 +277,7 @@ def verify(settings, connection=None):
     if held is None:
         return [f"PostgreSQL has no database {database}: apply immich.postgres."]
     broken = _broken_role(user, role) + _broken_database(database, user, held)
+    broken += _broken_settings(postgres, role, held)
     powerful = __salt__["pgsql.role_powers"](user, connection)
     broken += [f"The role {user} is a member of {name}: apply immich.postgres." for name in powerful]
     broken += _broken_extensions(database, postgres["vector_extension"], connection)
@@ -322,6 +325,21 @@ def _broken_database(database, user, owned):
     if public:
         broken.append(f"Everybody has {', '.join(public)} on the database {database}: apply immich.postgres.")
     return broken
+
+
+def _broken_settings(postgres, role, database):
+    """Settings that nobody has declared: what the application can do to every session in its database."""
+    declared = {name.lower() for name in postgres["settings"]} | {SEARCH_PATH}
+    owners = [(f"database {postgres['database']}", set(database["settings"]) - declared)]
+    owners.append((f"role {postgres['user']}", set(role["settings"])))
+    for name, settings in role["database_settings"].items():
+        owners.append((f"role {postgres['user']} in the database {name}", set(settings)))
+    return [
+        f"The {owner} has settings that immich:postgres:settings does not declare: {', '.join(sorted(names))}. "
+        "Nothing of the formula sets them: apply immich.postgres, which resets them, or declare them."
+        for owner, names in owners
+        if names
+    ]
 
 
 def _broken_extensions(database, vector, connection):

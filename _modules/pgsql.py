@@ -39,8 +39,9 @@ Connection
           sslmode: verify-full
 
 One connection per database serves a whole run. A tenant may own the database that a superuser looks into, so
-every session has ``search_path`` set to ``pg_catalog`` and does not take over the role, quoting rules or
-timeouts that the owner of a database can set for it. Nothing waits longer than 30 seconds for a lock.
+every session has ``search_path`` set to ``pg_catalog`` and takes over no setting that the owner of a database or a
+role can make for it (libraries to load, timeouts, quoting rules, read-only transactions, …). Nothing waits longer than
+30 seconds for a lock.
 
 Errors are ``CommandExecutionError``. When the reason is that a server on this host does not run, or that the
 database does not exist, the exception carries ``absent = "server"`` or ``absent = "database"``, so that a
@@ -88,6 +89,7 @@ except ImportError:
     HAS_PSYCOPG2 = False
 
 SESSIONS = "pgsql.sessions"
+OLDER_SERVERS = "pgsql.older_servers"
 SETTING_KINDS = "pgsql.setting_kinds"
 EXTENSION_OFFERS = "pgsql.extension_offers"
 
@@ -113,12 +115,21 @@ LIBPQ_ARGUMENTS = ("host", "port", "user", "sslmode", "sslrootcert", "sslcert", 
 PASSWORD_SOURCES = ("password", "password_pillar", "password_file")
 CONNECTION_ARGUMENTS = {*DEFAULTS, *LIBPQ_ARGUMENTS, *PASSWORD_SOURCES}
 
-# What an owner can set for his database (ALTER DATABASE … SET) and must not decide in our sessions. Options
-# given at connect time win over those.
+# What an owner can set for a database or a role (ALTER … SET) and must not decide in our sessions. Options given at
+# connect time win over those: here stand the ones that would end or bend a session before its first statement, or that
+# need another value than the server's default. OWNERS_SETTINGS takes back all others, in the session alone.
 SESSION_OPTIONS = (
     "-c search_path=pg_catalog -c role=none -c standard_conforming_strings=on -c quote_all_identifiers=off "
-    "-c transform_null_equals=off -c statement_timeout=0 -c lock_timeout=30s"
+    "-c transform_null_equals=off -c statement_timeout=0 -c lock_timeout=30s -c idle_session_timeout=0 "
+    "-c idle_in_transaction_session_timeout=0 -c local_preload_libraries="
 )
+# PostgreSQL 17 and later.
+NEWER_SESSION_OPTIONS = "-c transaction_timeout=0"
+# Only what everybody may set (context `user`) can be an owner's; what a superuser has set for them is reset with it.
+OWNERS_SETTINGS = """
+    SELECT pg_catalog.set_config(name, coalesce(boot_val, ''), false) FROM pg_catalog.pg_settings
+    WHERE source IN ('database', 'user', 'database user') AND context = 'user'
+    """
 
 ROLE_ATTRIBUTES = {
     "login": ("rolcanlogin", "LOGIN", "NOLOGIN"),
@@ -363,21 +374,32 @@ def _connect(settings, database):
     password = _secret(**{key: settings.get(key) for key in PASSWORD_SOURCES})
     if password is not None:
         arguments["password"] = password
-    options = f"{os.environ.get('PGOPTIONS', '')} {SESSION_OPTIONS}"
     try:
         with _effective_user(settings["os_user"]):
-            session = psycopg2.connect(
-                dbname=database,
-                client_encoding="UTF8",
-                application_name="salt",
-                options=options,
-                connection_factory=_Session,
-                **arguments,
-            )
+            session = _dial(dbname=database, client_encoding="UTF8", application_name="salt", **arguments)
     except psycopg2.Error as err:
         raise _cannot_connect(settings, database, str(err).strip()) from None
     session.autocommit = True
+    with _sql_errors(), session.cursor() as cursor:
+        cursor.execute(OWNERS_SETTINGS)
     return session
+
+
+def _dial(**arguments):
+    """A session with the options of ours that the server knows."""
+    server = (arguments["host"], arguments["port"])
+    given = os.environ.get("PGOPTIONS", "")
+    older = __context__.setdefault(OLDER_SERVERS, set())
+    if server not in older:
+        try:
+            options = f"{given} {SESSION_OPTIONS} {NEWER_SESSION_OPTIONS}"
+            return psycopg2.connect(options=options, connection_factory=_Session, **arguments)
+        except psycopg2.OperationalError as err:
+            # The one word that tells an older server before there is a session.
+            if "transaction_timeout" not in str(err):
+                raise
+            older.add(server)
+    return psycopg2.connect(options=f"{given} {SESSION_OPTIONS}", connection_factory=_Session, **arguments)
 
 
 def _cannot_connect(settings, database, reason):
@@ -574,6 +596,25 @@ def settings_changes(current, wanted, connection=None):
         if not _same_setting(name, old, value, connection):
             changes[name] = {"old": old, "new": value}
     return changes
+
+
+def settings_to_reset(current, reset):
+    """
+    Return the settings that a state resets because it does not declare them, as ``{name: None}``.
+
+    current
+        Settings as PostgreSQL stores them.
+    reset
+        ``True`` for all, or a list of the names that are left alone.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.settings_to_reset '{work_mem: 16384kB, search_path: public}' '[search_path]'
+    """
+    kept = set() if reset is True else {name.lower() for name in reset}
+    return {name: None for name in current if name.lower() not in kept}
 
 
 def _same_setting(name, left, right, connection):
@@ -799,7 +840,7 @@ def login_works(user, password, connection=None, database=None):
     settings = {**_settings(connection), "user": user}
     arguments = {key: settings[key] for key in LIBPQ_ARGUMENTS if key in settings}
     try:
-        psycopg2.connect(
+        _dial(
             dbname=database or settings["maintenance_db"],
             password=password,
             # Without it a `trust` line would let any password pass.

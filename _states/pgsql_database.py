@@ -30,6 +30,7 @@ def present(
     tablespace=None,
     connection_limit=None,
     settings=None,
+    reset_other_settings=False,
     privileges=None,
     schema_privileges=None,
     connection=None,
@@ -57,6 +58,9 @@ def present(
         Number of connections at a time, -1 for no limit. Left alone by default.
     settings
         Settings of its sessions, as a dictionary; nothing as a value resets one. Left alone by default.
+    reset_other_settings
+        Whether settings that are not declared are reset, or a list of the names that are left alone.
+        Defaults to ``False``. An owner can set what makes sessions of others fail in his database.
     privileges
         ``{grantee: [privilege, …]}``, the exact list for each grantee named, of ``CONNECT``, ``CREATE``,
         ``TEMPORARY`` and ``ALL``. ``PUBLIC`` is everybody. Grantees who are not named are left alone.
@@ -97,6 +101,9 @@ def present(
     try:
         __salt__["pgsql.database_check"](name, **declared)
         current, why = _current(name, declared, connection)
+        if current and reset_other_settings:
+            others = __salt__["pgsql.settings_to_reset"](current["settings"], reset_other_settings)
+            declared["settings"] = {**others, **(settings or {})}
         if not why:
             __salt__["pgsql.check_version"](provider=provider, connection=connection)
         changes = _changes(name, current, declared, connection)

@@ -37,6 +37,7 @@ def present(
     member_of=None,
     settings=None,
     database_settings=None,
+    reset_other_settings=False,
     connection=None,
 ):
     """
@@ -63,6 +64,9 @@ def present(
         Settings of its sessions, as a dictionary; nothing as a value resets one. Left alone by default.
     database_settings
         The same in one database: ``{database: {name: value}}``. Left alone by default.
+    reset_other_settings
+        Whether settings that are not declared are reset, those in a database too, or a list of the names that are left
+        alone. Defaults to ``False``. A role can set for itself what makes its sessions fail.
     connection
         Where the server is. Defaults to the superuser on this host's server.
 
@@ -102,6 +106,8 @@ def present(
         __salt__["pgsql.role_check"](name, secret, **declared)
         _check_encryption(password_encryption, secret)
         current, why = _current(name, secret, connection)
+        if current and reset_other_settings:
+            declared.update(_with_others(current, declared, reset_other_settings))
         if not why:
             __salt__["pgsql.check_version"](member_of=member_of, connection=connection)
         changes = _changes(name, current, declared, secret, connection)
@@ -189,6 +195,16 @@ def _current(name, secret, connection):
         if __opts__["test"] and getattr(err, "absent", None) == "server":
             return None, f" What there is cannot be told yet: {err}"
         raise
+
+
+def _with_others(current, declared, reset):
+    """The declared settings of the role and of it in each database, with those that are to be reset."""
+    others = __salt__["pgsql.settings_to_reset"]
+    settings = {**others(current["settings"], reset), **declared.get("settings", {})}
+    known = declared.get("database_settings", {})
+    held = {database: others(values, reset) for database, values in current["database_settings"].items()}
+    in_databases = {name: {**held.get(name, {}), **known.get(name, {})} for name in {**held, **known}}
+    return {"settings": settings, "database_settings": in_databases}
 
 
 def _secret(password, password_pillar, password_file):

@@ -53,6 +53,8 @@ Immich has a role in PostgreSQL:
     - member_of: []
     - password_pillar: immich:postgres:password
     - password_encryption: scram-sha-256
+    # The role and its database can set for their sessions what keeps Immich, backups and restores from working.
+    - reset_other_settings: true
     - connection: {{ postgres.connection | json }}
     - require:
       - sls: immich.bootstrap
@@ -65,6 +67,9 @@ Immich has a database that is its own:
     - name: {{ postgres.database | json }}
     - owner: {{ postgres.user | json }}
     - encoding: UTF8
+    - settings: {{ postgres.settings | json }}
+    # Immich sets its search path itself.
+    - reset_other_settings: [search_path]
     - privileges:
         PUBLIC: []
     - connection: {{ postgres.connection | json }}

@@ -18,6 +18,7 @@ SETTINGS = {
         "managed": True,
         "database": "t_immich",
         "user": "t_immich",
+        "settings": {"work_mem": "64MB"},
         "vector_extension": "auto",
         "connection": {"host": "/var/run/postgresql", "port": 5432, "user": "postgres", "os_user": "postgres"},
     },
@@ -316,6 +317,10 @@ def test_everything_is_as_promised(promised):
         assert immich(promised).verify(SETTINGS) == []
 
 
+UNDECLARED = (
+    "has settings that immich:postgres:settings does not declare: {}. Nothing of the formula sets them: apply "
+    "immich.postgres, which resets them, or declare them."
+)
 BREACHES = {
     "ALTER ROLE t_immich SUPERUSER CREATEDB": [
         "The role t_immich is not NOSUPERUSER NOCREATEDB: apply immich.postgres."
@@ -330,6 +335,16 @@ BREACHES = {
     "GRANT CONNECT ON DATABASE t_immich TO PUBLIC": [
         "Everybody has CONNECT on the database t_immich: apply immich.postgres."
     ],
+    "ALTER DATABASE t_immich SET idle_session_timeout = '1ms'": [
+        f"The database t_immich {UNDECLARED.format('idle_session_timeout')}"
+    ],
+    "ALTER ROLE t_immich SET local_preload_libraries = 'nosuch'": [
+        f"The role t_immich {UNDECLARED.format('local_preload_libraries')}"
+    ],
+    "ALTER ROLE t_immich IN DATABASE t_immich SET default_transaction_read_only = on": [
+        f"The role t_immich in the database t_immich {UNDECLARED.format('default_transaction_read_only')}"
+    ],
+    "ALTER DATABASE t_immich SET work_mem = '64MB'; ALTER DATABASE t_immich SET search_path = public": [],
 }
 
 

@@ -183,6 +183,24 @@ def test_all_privileges_and_none(pg):
     assert "No such privilege: SELECT" in ret["comment"]
 
 
+def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
+    pg.sql("CREATE DATABASE t_db")
+    for setting in ("work_mem = '17MB'", "search_path = public", "local_preload_libraries = 'nosuch'", "jit = off"):
+        pg.sql(f"ALTER DATABASE t_db SET {setting}")
+    assert present(pg)["changes"] == {}
+    declared = {"settings": {"work_mem": "17MB"}, "reset_other_settings": ["search_path"]}
+    ret = present(pg, test=testmode, **declared)
+    assert ret["changes"]["settings"] == {
+        "old": {"local_preload_libraries": "nosuch", "jit": "off"},
+        "new": {"local_preload_libraries": None, "jit": None},
+    }
+    held = pg.call.database_get("t_db")["settings"]
+    assert set(held) == {"work_mem", "search_path", *(("local_preload_libraries", "jit") if testmode else ())}
+    if not testmode:
+        with pg.read_only():
+            assert present(pg, **declared)["changes"] == {}
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     (

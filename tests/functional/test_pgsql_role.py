@@ -452,6 +452,33 @@ def test_settings_are_compared_by_meaning(pg):
     assert "work_mem" not in held
 
 
+def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
+    for statement in ("CREATE ROLE t_role", "CREATE DATABASE t_db", "CREATE DATABASE t_other"):
+        pg.sql(statement)
+    pg.sql("ALTER ROLE t_role SET work_mem = '17MB'; ALTER ROLE t_role SET \"My.own\" = 'x'")
+    pg.sql("ALTER ROLE t_role IN DATABASE t_db SET default_transaction_read_only = on")
+    pg.sql("ALTER ROLE t_role IN DATABASE t_other SET jit = off")
+    before = pg.call.role_get("t_role")
+    assert present(pg)["changes"] == {}
+    declared = {"settings": {"work_mem": "17MB"}, "database_settings": {"t_other": {"jit": False}}}
+    ret = present(pg, test=testmode, reset_other_settings=True, **declared)
+    assert ret["result"] is (None if testmode else True)
+    assert ret["changes"] == {
+        "settings": {"old": {"My.own": "x"}, "new": {"My.own": None}},
+        "database_settings": {
+            "old": {"t_db": {"default_transaction_read_only": "on"}},
+            "new": {"t_db": {"default_transaction_read_only": None}},
+        },
+    }
+    after = pg.call.role_get("t_role")
+    if testmode:
+        assert after == before
+        return
+    assert (after["settings"], after["database_settings"]) == ({"work_mem": "17MB"}, {"t_other": {"jit": "off"}})
+    with pg.read_only():
+        assert present(pg, reset_other_settings=True, **declared)["changes"] == {}
+
+
 def test_setting_that_is_an_injection(pg):
     evil = "x'; ALTER ROLE t_role SUPERUSER; --"
     assert present(pg, settings={"application_name": evil})["result"] is True

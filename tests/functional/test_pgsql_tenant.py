@@ -1,5 +1,7 @@
 """Looking into a tenant's data with the tenant's rights: `pgsql.table_list` and `pgsql.query_as`."""
 
+import time
+
 import pytest
 from salt.exceptions import CommandExecutionError
 
@@ -106,3 +108,48 @@ def test_tables_without_those_of_extensions_and_views(pg):
     assert pg.call.table_list("t_db") == ["notes"]
     assert pg.call.table_list("t_db", "other") == ["hidden"]
     assert pg.call.table_list("t_db", "none") == []
+
+
+# What an owner may set for his database or himself, and what it would do to the sessions of a superuser, or to his own.
+OWNERS_SETTINGS = {
+    "local_preload_libraries": "'nosuch'",
+    "idle_session_timeout": "'1ms'",
+    "idle_in_transaction_session_timeout": "'1ms'",
+    "statement_timeout": "'1ms'",
+    "transaction_timeout": "'1ms'",
+    "default_transaction_read_only": "on",
+    "default_transaction_isolation": "serializable",
+    "work_mem": "'64kB'",
+    "check_function_bodies": "off",
+    "gin_fuzzy_search_limit": "1",
+    "datestyle": "'SQL, DMY'",
+    "bytea_output": "'escape'",
+    "client_min_messages": "'error'",
+    "search_path": "public, pg_catalog",
+    "role": "t_tenant",
+}
+TARGETS = ("DATABASE t_db", "ROLE t_tenant", "ROLE t_tenant IN DATABASE t_db")
+
+
+def set_by_the_tenant(pg, target, names):
+    known = {row[0] for row in pg.sql("SELECT name FROM pg_settings")} | {"role"}
+    for name in names:
+        if name in known:
+            pg.sql(f"SET SESSION AUTHORIZATION t_tenant; ALTER {target} SET {name} = {OWNERS_SETTINGS[name]}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_sessions_take_over_no_setting_of_an_owner(pg, target):
+    pg.call.role_set("t_tenant", password="longer than abc")
+    set_by_the_tenant(pg, target, [name for name in OWNERS_SETTINGS if not (name == "role" and "ROLE" in target)])
+    pg.new_run()
+    owner = {"host": "127.0.0.1", "user": "t_tenant", "password": "longer than abc", "maintenance_db": "t_db"}
+    for connection in (None, owner):
+        assert pg.call.row_counts("t_db", connection) == {"public.notes": 2}
+        time.sleep(0.02)  # longer than the timeouts
+        asked = "SELECT pg_sleep(0.02), name FROM pg_settings WHERE source IN ('database', 'user', 'database user')"
+        assert pg.call.query_as("t_tenant", "t_db", asked) == []
+        # What writes, and what comes out of it, is as ever.
+        pg.call.schema_privileges_set("t_db", {"t_tenant": ["ALL"]}, connection=connection)
+    assert pg.call.login_works("t_tenant", "longer than abc", {"host": "127.0.0.1"}, "t_db")
+    assert not pg.call.login_works("t_tenant", "another", {"host": "127.0.0.1"}, "t_db")
