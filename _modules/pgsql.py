@@ -78,11 +78,13 @@ try:
     from psycopg2 import sql
 
     class _Session(psycopg2.extensions.connection):
-        """A connection that knows which statements it has prepared."""
+        """A connection that knows which statements it has prepared, its options, and which settings it took back."""
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
             self.prepared = set()
+            self.options = ""
+            self.taken_back = {}
 
     HAS_PSYCOPG2 = True
 except ImportError:
@@ -127,7 +129,7 @@ SESSION_OPTIONS = (
 NEWER_SESSION_OPTIONS = "-c transaction_timeout=0"
 # Only what everybody may set (context `user`) can be an owner's; what a superuser has set for them is reset with it.
 OWNERS_SETTINGS = """
-    SELECT pg_catalog.set_config(name, coalesce(boot_val, ''), false) FROM pg_catalog.pg_settings
+    SELECT name, pg_catalog.set_config(name, coalesce(boot_val, ''), false) FROM pg_catalog.pg_settings
     WHERE source IN ('database', 'user', 'database user') AND context = 'user'
     """
 
@@ -205,14 +207,16 @@ UNPRIVILEGED = (
     *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"),
     *("--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"),
 )
+# Bytes of one line that a client program prints: names in it are those of whoever made the dump.
+LONGEST_LINE = 65536
+# What is kept of the rows of a dump, and of each of them in bytes.
+ROWS_KEPT, LONGEST_ROW = 10000, 4096
 # Entries of `pg_restore --list` that only a superuser can restore.
 NOT_RESTORED = re.compile(r"\d+; \d+ \d+ (EXTENSION - |SCHEMA - public |COMMENT - (EXTENSION |SCHEMA public ))")
 # dumpSearchPath() in src/bin/pg_dump/pg_dump.c, the same since PostgreSQL 10.3.
 DUMP_SEARCH_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);\n"
 OUR_SEARCH_PATH = b"SET search_path = public, pg_catalog;"
 IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[^\s".,()]+')
-# Rows of a dump that are handed on, of each table that is asked for.
-MOST_ROWS = 10000
 COPY_STATEMENT = re.compile(
     rf"COPY ((?:{IDENTIFIER.pattern})(?:\.(?:{IDENTIFIER.pattern}))?) (?:\((.*)\) )?FROM stdin;\n"
 )
@@ -382,6 +386,7 @@ def _connect(settings, database):
     session.autocommit = True
     with _sql_errors(), session.cursor() as cursor:
         cursor.execute(OWNERS_SETTINGS)
+        session.taken_back = dict(cursor.fetchall())
     return session
 
 
@@ -392,14 +397,26 @@ def _dial(**arguments):
     older = __context__.setdefault(OLDER_SERVERS, set())
     if server not in older:
         try:
-            options = f"{given} {SESSION_OPTIONS} {NEWER_SESSION_OPTIONS}"
-            return psycopg2.connect(options=options, connection_factory=_Session, **arguments)
+            return _dial_with(f"{given} {SESSION_OPTIONS} {NEWER_SESSION_OPTIONS}", arguments)
         except psycopg2.OperationalError as err:
             # The one word that tells an older server before there is a session.
             if "transaction_timeout" not in str(err):
                 raise
             older.add(server)
-    return psycopg2.connect(options=f"{given} {SESSION_OPTIONS}", connection_factory=_Session, **arguments)
+    return _dial_with(f"{given} {SESSION_OPTIONS}", arguments)
+
+
+def _dial_with(options, arguments):
+    session = psycopg2.connect(options=options, connection_factory=_Session, **arguments)
+    session.options = options
+    return session
+
+
+def _client_options(connection, database):
+    """What a client program needs in PGOPTIONS to be as free of an owner's settings as our own sessions are."""
+    session = _session(connection, database)
+    escaped = {name: re.sub(r"([\\\s])", r"\\\1", value) for name, value in session.taken_back.items()}
+    return " ".join([*(f"-c {name}={value}" for name, value in sorted(escaped.items())), session.options]).strip()
 
 
 def _cannot_connect(settings, database, reason):
@@ -2358,15 +2375,15 @@ def dump_read(path, rows_of=(), progress=None, connection=None):
     Read a dump that ``pg_dump --format=custom`` wrote, from its first byte to its last, and tell what is in it.
 
     ``tables`` maps each table to the number of its rows, ``extensions`` lists the extensions that the dump wants,
-    ``size`` is what the rows take as text, in bytes, ``rows`` maps the tables of ``rows_of`` to their rows, each a
-    dictionary of texts as COPY writes them. Tables are called ``schema.table``.
+    ``size`` is what the rows take as text, in bytes, ``rows`` maps the tables of ``rows_of`` to their last 10,000 rows,
+    each a dictionary of texts as COPY writes them, of its first 4,096 bytes. Tables are called ``schema.table``.
 
     Nothing in the dump is run, and the program that reads it has no privileges on this host.
 
     path
         Path of the file.
     rows_of
-        Tables whose rows are returned: small ones, of which no more than 10,000 are. Defaults to none.
+        Tables whose rows are returned: small ones. Defaults to none.
     progress
         A function that is called with the number of bytes read so far. Defaults to none.
     connection
@@ -2386,14 +2403,15 @@ def dump_read(path, rows_of=(), progress=None, connection=None):
     command = [program, "--data-only", "--file=-"]
     with tempfile.TemporaryFile() as errors:
         with _reading_dump(command, path, progress, stdout=subprocess.PIPE, stderr=errors) as process:
-            for line in process.stdout:
-                counter.take(line)
+            for part in iter(lambda: process.stdout.readline(LONGEST_LINE), b""):
+                counter.take(part)
         errors.seek(0)
         _refuse_failed(process, errors.read())
-    return {"tables": counter.tables, "extensions": extensions, "size": counter.size, "rows": counter.rows}
+    rows = {table: list(kept) for table, kept in counter.rows.items()}
+    return {"tables": counter.tables, "extensions": extensions, "size": counter.size, "rows": rows}
 
 
-def dump_restore(path, database, connection, progress=None, doing=None):
+def dump_restore(path, database, connection, progress=None, doing=None, timeout=None):
     """
     Restore a dump that ``pg_dump --format=custom`` wrote into an empty database, as a role that is no superuser.
 
@@ -2416,8 +2434,12 @@ def dump_restore(path, database, connection, progress=None, doing=None):
         A function that is called with the number of bytes restored so far. Defaults to none.
     doing
         A function that is called with what ``pg_restore`` does next, a line of text. Defaults to none.
+    timeout
+        Seconds after which it is given up: a check or a default in a dump may never end. What the server still does
+        then ends with the database, see :py:func:`database_drop`. Defaults to no limit.
 
-    Raises ``CommandExecutionError`` if the role is a superuser, or the server refuses a part of the dump.
+    Raises ``CommandExecutionError`` if the role is a superuser, the server refuses a part of the dump, or the time is
+    up.
 
     CLI Example:
 
@@ -2441,11 +2463,15 @@ def dump_restore(path, database, connection, progress=None, doing=None):
             f"--use-list={entries}", f"--dbname={psycopg2.extensions.make_dsn(dbname=database, **target)}",
         ]  # fmt: skip
         errors = collections.deque(maxlen=50)
-        with _reading_dump(command, path, progress, passwords, stderr=subprocess.PIPE) as process:
-            for line in process.stderr:
-                errors.append(line)
-                if doing and line.startswith(b"pg_restore: "):
-                    doing(_printable(line).removeprefix("pg_restore: "))
+        options = _client_options(connection, database)
+        with _reading_dump(command, path, progress, passwords, options, stderr=subprocess.PIPE) as process:
+            with _killed_after(process, timeout) as late:
+                for line in iter(lambda: process.stderr.readline(LONGEST_LINE), b""):
+                    errors.append(line)
+                    if doing and line.startswith(b"pg_restore: "):
+                        doing(_printable(line).removeprefix("pg_restore: "))
+        if late.is_set():
+            raise CommandExecutionError(f"pg_restore has not come to its end within {timeout} s.")
         _refuse_failed(process, b"".join(errors))
 
 
@@ -2537,13 +2563,13 @@ def _dump_list(program, path):
 
 
 @contextlib.contextmanager
-def _reading_dump(command, path, progress, password_file="/dev/null", **streams):
+def _reading_dump(command, path, progress, password_file="/dev/null", options="", **streams):
     """Run a program that reads a dump on its standard input, as nobody in particular; end it with the block."""
     with _opened(path) as dump:
         process = subprocess.Popen(
             [*UNPRIVILEGED, *command],
             stdin=subprocess.PIPE,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PGPASSFILE": password_file},
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PGPASSFILE": password_file, "PGOPTIONS": options},
             cwd="/",
             pass_fds=[int(part.rpartition("/")[2]) for part in _memory_files(command, password_file)],
             **{"stdout": subprocess.DEVNULL, **streams},
@@ -2561,6 +2587,26 @@ def _reading_dump(command, path, progress, password_file="/dev/null", **streams)
             for stream in (process.stdout, process.stderr):
                 if stream:
                     stream.close()
+
+
+@contextlib.contextmanager
+def _killed_after(process, seconds):
+    """Kill a process that runs for longer; the event in the block then says so."""
+    late = threading.Event()
+
+    def kill():
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(seconds, kill) if seconds else None
+    if timer:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield late
+    finally:
+        if timer:
+            timer.cancel()
 
 
 def _opened(path):
@@ -2623,24 +2669,34 @@ def _printable(line):
 
 
 class _RowCounter:
-    """Counts rows in what ``pg_restore --data-only`` writes: after `COPY … FROM stdin;` a line each, up to `\\.`"""
+    """Counts rows in what ``pg_restore --data-only`` writes: after `COPY … FROM stdin;` a line each, up to `\\.`
+
+    It is given lines, a long one in parts, and keeps no more of the rows asked for than ROWS_KEPT, the last ones.
+    """
 
     def __init__(self, rows_of):
         self.tables, self.size = {}, 0
-        self.rows = {table: [] for table in rows_of}
+        self.rows = {table: collections.deque(maxlen=ROWS_KEPT) for table in rows_of}
         self._table = self._columns = None
+        self._begins = True
 
-    def take(self, line):
+    def take(self, part):
+        begins, self._begins = self._begins, part.endswith(b"\n")
         if self._table is None:
-            self._begin(line)
-        elif line == b"\\.\n":
+            if begins:
+                self._begin(part)
+        elif begins and part == b"\\.\n":
             self._table = None
         else:
-            self.tables[self._table] += 1
-            self.size += len(line)
-            if self._table in self.rows and len(self.rows[self._table]) < MOST_ROWS:
-                values = line.decode("utf-8", "replace").removesuffix("\n").split("\t")
-                self.rows[self._table].append(dict(zip(self._columns, values)))
+            self.size += len(part)
+            if begins:
+                self._count(part)
+
+    def _count(self, row):
+        self.tables[self._table] += 1
+        if self._table in self.rows:
+            values = row[:LONGEST_ROW].decode("utf-8", "replace").removesuffix("\n").split("\t")
+            self.rows[self._table].append(dict(zip(self._columns, values)))
 
     def _begin(self, line):
         match = COPY_STATEMENT.fullmatch(line.decode("utf-8", "replace"))

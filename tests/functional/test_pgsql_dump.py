@@ -1,6 +1,8 @@
 """`pgsql.dump_read` and `pgsql.dump_restore`: what is in a dump gains nothing by being restored."""
 
 import subprocess
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -214,3 +216,54 @@ def test_databases_swap_names_though_somebody_is_connected(pg):
     with pytest.raises(CommandExecutionError, match="does not exist"):
         pg.call.database_rename({"t_old": "t_x", "t_absent": "t_y"})
     assert "t_old" in pg.databases()
+
+
+def test_rows_of_any_size_take_little_memory(pg, dumped):
+    pg.sql("CREATE TABLE public.t (id int, v text)", database="t_from")
+    pg.sql("INSERT INTO public.t SELECT n, repeat('x', 30000000) FROM generate_series(1, 4) n", database="t_from")
+    pg.sql("INSERT INTO public.t SELECT n, 'short' FROM generate_series(5, 12000) n", database="t_from")
+    path = dumped()
+    tracemalloc.start()
+    try:
+        read = pg.call.dump_read(path, ["public.t"])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert read["tables"] == {"public.t": 12000}
+    assert read["size"] > 120_000_000
+    assert (len(read["rows"]["public.t"]), read["rows"]["public.t"][-1]) == (10000, {"id": "12000", "v": "short"})
+    assert peak < 20_000_000
+
+
+def test_a_check_that_never_ends_is_given_up(pg, dumped):
+    pg.sql(
+        """
+        CREATE FUNCTION public.t_slow(i int) RETURNS boolean LANGUAGE plpgsql AS
+            'BEGIN IF current_database() = ''t_to'' THEN PERFORM pg_sleep(600); END IF; RETURN true; END';
+        CREATE TABLE public.t (id int CHECK (public.t_slow(id)));
+        INSERT INTO public.t VALUES (1);
+        """,
+        database="t_from",
+    )
+    began = time.monotonic()
+    with pytest.raises(CommandExecutionError, match="has not come to its end within 3 s"):
+        pg.call.dump_restore(dumped(), "t_to", OWNER, timeout=3)
+    assert time.monotonic() - began < 20
+    pg.call.database_drop("t_to", force=True)
+    assert (
+        pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()")
+        == 0
+    )
+
+
+def test_a_role_that_made_itself_read_only_can_restore(pg, dumped):
+    pg.sql("CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1)", database="t_from")
+    for setting in (
+        "default_transaction_read_only = on",
+        "local_preload_libraries = 'nosuch'",
+        "datestyle = 'SQL, DMY'",
+    ):
+        pg.sql(f"ALTER ROLE t_owner SET {setting}")
+    pg.new_run()
+    pg.call.dump_restore(dumped(), "t_to", OWNER)
+    assert pg.value("SELECT count(*) FROM public.t", database="t_to") == 1
