@@ -120,8 +120,7 @@ def test_a_component_is_removed_as_planned_and_comes_back(host, component):
 
 
 @pytest.mark.long
-def test_components_clean_alone(own_host):
-    host = own_host
+def test_components_clean_alone(host):
     assert changed(host.apply("immich.app.clean"))
     assert "inactive" in host.out("systemctl is-active immich", check=False)
     assert host.out(f"{PSQL} \"select count(*) from pg_hba_file_rules where 'immich' = any(database)\"") == "1"

@@ -63,7 +63,7 @@ def told(states):
 def test_right_pillars_end_in_a_deployment(own_host):
     host, ends = own_host, {"serves": 0, "refused": 0}
 
-    @fuzz(RIGHT.map(deployable), 8)
+    @fuzz(RIGHT.map(deployable), 5)
     def applied(pillar):
         for library in pillar.get("external_libraries", []):
             folder = library if isinstance(library, str) else library["path"]
@@ -90,7 +90,7 @@ def test_wrong_pillars_change_nothing(own_host):
     host, ends = own_host, {"refused": 0, "right": 0}
     before = host.out(SNAPSHOT)
 
-    @fuzz(WRONG.filter(renderable), 25)
+    @fuzz(WRONG.filter(renderable), 12)
     def applied(pillar):
         host.pillar(pillar)
         if host.salt("immich_settings.errors") == []:

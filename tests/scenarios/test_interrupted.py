@@ -31,6 +31,10 @@ done
 """
 
 
+# Of these, whoever looks now and then misses none, and each lies behind the one before.
+CUTS = ("address held", "ACL file written", "secret written", "container being made")
+
+
 @pytest.mark.long
 def test_killed_at_each_point_in_turn_then_completed(ready_host):
     """One host, killed further and further on: each run has to take up what the one before left."""
@@ -42,22 +46,13 @@ def test_killed_at_each_point_in_turn_then_completed(ready_host):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("point", POINTS)
-def test_killed_at_one_point_then_completed(ready_host, point):
-    assert ready_host.out(KILL_AT.format(condition=POINTS[point])) == "killed"
-    ready_host.apply()
-    assert changed(ready_host.apply()) == {}
-    assert get(ready_host, "/api/server/ping") == {"res": "pong"}
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("seconds", range(2, 22, 4))
-def test_power_cut_then_completed(ready_host, seconds):
+def test_power_cut_at_points_in_turn_then_completed(ready_host):
     """The whole host dies, with what was not yet on disk."""
-    ready_host.run("setsid salt-call --local state.apply immich >/dev/null 2>&1 &")
-    ready_host.run(f"sleep {seconds}")
-    ready_host.crash()
-    ready_host.boot()
+    for point in CUTS:
+        ready_host.run("setsid salt-call --local state.apply immich >/dev/null 2>&1 &")
+        ready_host.wait_for(POINTS[point], 120)
+        ready_host.crash()
+        ready_host.boot()
     ready_host.apply()
     assert changed(ready_host.apply()) == {}
     assert get(ready_host, "/api/server/ping") == {"res": "pong"}

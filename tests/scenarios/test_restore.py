@@ -10,16 +10,14 @@ from tests.scenarios.test_service import active, ids
 
 PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
 HBA = "/etc/postgresql/17/main/pg_hba.conf"
-# What the journal tells, or what can be seen otherwise, at the moment at which everything dies.
+# What the journal tells, or what can be seen otherwise, at the moment at which everything dies. Before the first of
+# them nothing has changed.
 TOLD = "journalctl -t immich-restore -o cat --since @{since} | grep -q '{line}'"
 POINTS = {
-    "backup being read": "pgrep -f 'pg_restore [-][-]data-only' >/dev/null",
-    "Immich stopping": TOLD.replace("{line}", "^Stopping"),
     "being backed up": TOLD.replace("{line}", "^Backing up"),
     "database being made": TOLD.replace("{line}", "^Creating the database"),
     "rows being restored": "pgrep -f 'pg_restore [-][-]single' >/dev/null",
     "index being built": "pgrep -f '[p]ostgres:.*immich_restore_.* CREATE INDEX' >/dev/null",
-    "rows being counted": TOLD.replace("{line}", "^Counting"),
     "names being swapped": TOLD.replace("{line}", "takes the place"),
     "Immich starting": TOLD.replace("{line}", "^Starting"),
     "old database being dropped": f"{PSQL} -c 'select datname from pg_database' | grep -q immich_drop_",
@@ -82,6 +80,8 @@ def seen(host):
 
 def grown(host):
     """Make the database one that takes seconds to restore."""
+    if rows(host) > 3000:
+        return
     sql(
         host,
         """
@@ -226,8 +226,7 @@ def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(
 
 
 @pytest.mark.long
-def test_the_old_database_is_put_back_if_immich_does_not_serve_from_the_restored_one(own_host):
-    host = own_host
+def test_the_old_database_is_put_back_if_immich_does_not_serve_from_the_restored_one(host):
     upload(host, 1)
     # Of no release, and older than the newest.
     sql(host, "INSERT INTO kysely_migrations VALUES ('1790000000000-OfMine', 'x')")
@@ -297,8 +296,7 @@ def test_killed_at_each_point_in_turn_then_completed(own_host):
 
 
 @pytest.mark.long
-def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(own_host):
-    host = own_host
+def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(host):
     grown(host)
     name = backup(host)
     before = rows(host)
@@ -315,9 +313,8 @@ def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(own_host
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", ("restore", "restore_drill"))
-def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(own_host, command):
+def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host, command):
     """PostgreSQL is held for a while: the host is too quick for ten seconds of work."""
-    host = own_host
     grown(host)
     name = backup(host)
     running = "pgrep -f '[p]ostgres:.*immich_(restore|drill)_.* COPY' >/tmp/pid"
@@ -334,8 +331,7 @@ def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(own_host, com
 
 
 @pytest.mark.long
-def test_two_at_once_are_one(own_host):
-    host = own_host
+def test_two_at_once_are_one(host):
     grown(host)
     name = backup(host)
     both = f"salt-call --local immich.restore {name} confirm=host; salt-call --local immich.restore_drill"
@@ -367,28 +363,26 @@ def test_a_full_disk_leaves_everything_as_it_was(own_host):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("whole", (False, True), ids=("session", "server"))
-def test_postgresql_killed_in_the_middle(own_host, whole):
+def test_postgresql_killed_in_the_middle(own_host):
     host = own_host
     grown(host)
     name = backup(host)
     before = rows(host)
-    victim = "systemctl kill -s KILL postgresql@17-main" if whole else "pkill -9 -f '[p]ostgres:.*immich_restore_'"
-    then = f"{victim}; wait; cat /tmp/restore.out"
-    told = at(host, "index being built", f"immich.restore {name} confirm=host", then)
-    assert "as it was" in told
-    host.run("systemctl start postgresql@17-main")
-    host.wait_for(f"{PSQL} -c 'select 1'", 60)
-    assert rows(host) == before
-    host.salt("immich.restore_recover")
-    assert get(host, "/api/server/ping") == {"res": "pong"}
-    assert databases(host) == ["immich"]
+    for victim in ("pkill -9 -f '[p]ostgres:.*immich_restore_'", "systemctl kill -s KILL postgresql@17-main"):
+        then = f"{victim}; wait; cat /tmp/restore.out"
+        told = at(host, "index being built", f"immich.restore {name} confirm=host", then)
+        assert "as it was" in told
+        host.run("systemctl start postgresql@17-main")
+        host.wait_for(f"{PSQL} -c 'select 1'", 60)
+        assert rows(host) == before
+        host.salt("immich.restore_recover")
+        assert get(host, "/api/server/ping") == {"res": "pong"}
+        assert databases(host) == ["immich"]
     restored(host, name)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("point", ("index being built", "Immich starting"))
-def test_power_cut_then_completed(own_host, point):
+def test_power_cut_then_completed(own_host):
     host = own_host
     grown(host)
     name = backup(host)
@@ -396,12 +390,13 @@ def test_power_cut_then_completed(own_host, point):
     upload(host, 1)
     before = seen(host)
     command = f"immich.restore {name} confirm=host"
-    assert at(host, point, command, "echo reached") == "reached"
-    host.crash()
-    host.boot()
-    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 120)
-    assert rows(host) == (old if point == "Immich starting" else old + 1)
-    assert seen(host)[1] == before[1]
+    for point, there in (("index being built", old + 1), ("Immich starting", old)):
+        assert at(host, point, command, "echo reached") == "reached"
+        host.crash()
+        host.boot()
+        host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 120)
+        assert rows(host) == there
+        assert seen(host)[1] == before[1]
     restored(host, name)
     assert rows(host) == old
     assert [each for each in databases(host) if "_kept_" not in each] == ["immich"]

@@ -73,14 +73,14 @@ def test_a_crash_loop_shows_in_the_status_and_start_fails_with_the_reason(host):
     assert "password authentication failed" in status
 
 
-def test_a_compose_file_broken_by_hand_is_named_and_stop_still_stops(own_host):
-    own_host.run(f"echo '{{broken' >{PROJECT}/docker-compose.yml; systemctl stop immich")
-    assert ids(own_host) == {}
-    assert own_host.run("systemctl start immich", check=False).returncode != 0
-    assert "is not the one that Salt wrote" in own_host.out("systemctl status immich", check=False)
-    own_host.run(f"rm {PROJECT}/docker-compose.yml")
-    own_host.apply()
-    assert get(own_host, "/api/server/ping") == {"res": "pong"}
+def test_a_compose_file_broken_by_hand_is_named_and_stop_still_stops(host):
+    host.run(f"echo '{{broken' >{PROJECT}/docker-compose.yml; systemctl stop immich")
+    assert ids(host) == {}
+    assert host.run("systemctl start immich", check=False).returncode != 0
+    assert "is not the one that Salt wrote" in host.out("systemctl status immich", check=False)
+    host.run(f"rm {PROJECT}/docker-compose.yml")
+    host.apply()
+    assert get(host, "/api/server/ping") == {"res": "pong"}
 
 
 def test_the_upload_mount_is_needed(own_host):

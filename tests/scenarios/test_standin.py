@@ -158,24 +158,24 @@ def test_a_wrong_valkey_password_ends_the_server_and_is_not_logged(standin):
     assert "wrong-valkey-password" not in standin.logs()
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    (
-        ("DB_SSL_MODE", ""),
-        ("DB_VECTOR_EXTENSION", ""),
-        ("DB_VECTOR_EXTENSION", "vector"),
-        ("DB_PORT", "5432x"),
-        ("IMMICH_LOG_LEVEL", ""),
-        ("IMMICH_LOG_LEVEL", "info"),
-        ("IMMICH_PORT", "0"),
-        ("IMMICH_WORKERS_INCLUDE", "api,web"),
-        ("REDIS_DBINDEX", '"0"'),
-        ("TZ", "Mars/Olympus"),
-    ),
+WRONG_VALUES = (
+    ("DB_SSL_MODE", ""),
+    ("DB_VECTOR_EXTENSION", ""),
+    ("DB_VECTOR_EXTENSION", "vector"),
+    ("DB_PORT", "5432x"),
+    ("IMMICH_LOG_LEVEL", ""),
+    ("IMMICH_LOG_LEVEL", "info"),
+    ("IMMICH_PORT", "0"),
+    ("IMMICH_WORKERS_INCLUDE", "api,web"),
+    ("REDIS_DBINDEX", '"0"'),
+    ("TZ", "Mars/Olympus"),
 )
-def test_a_wrong_or_empty_value_stops_the_start(standin, name, value):
-    assert not standin.start(**{name: value})
-    assert f"Invalid environment variables: {name}={value}" in standin.logs()
+
+
+def test_a_wrong_or_empty_value_stops_the_start(standin):
+    for name, value in WRONG_VALUES:
+        assert not standin.start(**{name: value})
+        assert f"Invalid environment variables: {name}={value}" in standin.logs()
 
 
 def test_secret_files(standin):
