@@ -36,6 +36,7 @@ def minion_opts():
 
     opts = salt.config.minion_config("/etc/salt/minion")
     opts["file_client"] = "local"
+    opts["__cli"] = "salt-call"  # functions of `state` hand their pillar on
     opts["module_dirs"] = [str(REPO)]
     opts["modules_dirs"] = [str(REPO / "_modules")]
     opts["states_dirs"] = [str(REPO / "_states")]
@@ -43,25 +44,23 @@ def minion_opts():
     return opts
 
 
-@pytest.fixture(scope="module")
-def module_loaders(minion_opts, tmp_path_factory):
-    """Making loaders takes longer than most tests, so those of one file share them."""
-    from saltfactories.utils.functional import Loaders
+@pytest.fixture(scope="session")
+def session_loaders(minion_opts, tmp_path_factory):
+    """Making loaders takes longer than most tests, so all share them."""
+    from tests.loaders import Run
 
-    opts = dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path_factory.mktemp("cache")))
-    return Loaders(opts)
+    return Run(dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path_factory.mktemp("cache"))))
 
 
 @pytest.fixture
-def loaders(module_loaders):
-    """Salt's loaders as one run has them: an empty ``__context__``, shared by everything, and an empty pillar.
+def loaders(session_loaders):
+    """Salt's loaders as one run has them: an empty ``__context__``, and an empty pillar.
 
-    Change ``loaders.opts["pillar"]`` in place to give a test its pillar; ``loaders.opts["test"]`` is the test mode.
+    Change ``loaders.opts["pillar"]`` in place to give a test its pillar.
     """
-    module_loaders.context.clear()
-    module_loaders.opts["pillar"].clear()
-    module_loaders.opts["test"] = False
-    return module_loaders
+    session_loaders.context.clear()
+    session_loaders.opts["pillar"].clear()
+    return session_loaders
 
 
 @pytest.fixture
@@ -71,33 +70,16 @@ def modules(loaders):
 
 @pytest.fixture
 def states(loaders):
+    """The states, each call of which is a run of its own."""
     return loaders.states
 
 
-@pytest.fixture(scope="module")
-def module_states(module_loaders):
-    import salt.loader
-
-    of = module_loaders
-    return {
-        test: salt.loader.states(
-            dict(of.opts, test=test),
-            of.modules,
-            of.utils,
-            of.serializers,
-            context=of.context,
-            loaded_base_name=f"t{test}",
-        )
-        for test in (False, True)
-    }
-
-
 @pytest.fixture
-def quick_states(loaders, module_states):
-    """A function that runs a state by its name past Salt's compiler, of which `states` takes a turn at each call."""
+def quick_states(loaders):
+    """A function that runs a state by its name in the run of ``modules``, and returns its plain dictionary."""
 
     def run(function, *args, test=False, **kwargs):
-        return module_states[test][function](*args, **kwargs)
+        return loaders.quick[test][function](*args, **kwargs)
 
     return run
 

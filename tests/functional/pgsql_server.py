@@ -7,9 +7,7 @@ import subprocess
 from pathlib import Path
 
 import psycopg2
-import salt.loader
 from psycopg2 import sql
-from saltfactories.utils.functional import Loaders
 
 from tests.functional.release import POSTGRES
 
@@ -24,25 +22,14 @@ EVERY_CHARACTER = "".join(chr(code) for code in range(32, 127))
 class Pg:
     """Everything that tests make is called ``t_…`` and is gone after ``sweep``."""
 
-    def __init__(self, minion_opts, folder):
-        # Not the loaders' own states: those go through state.single, which takes more than a second per call.
-        self.pillar = {}
-        opts = dict(minion_opts, pillar={}, test=False, cachedir=str(folder))
-        self.loaders = Loaders(opts)
-        # Before any of our modules is loaded; Salt would give each a copy of its own.
-        self.loaders.modules.pack["__pillar__"] = self.pillar
-        self.modules = self.loaders.modules
+    def __init__(self, loaders):
+        self.loaders = loaders
+        self.pillar = loaders.opts["pillar"]
+        self.modules = loaders.modules
         self.call = self.modules.pgsql
-        self._states = {test: self._loaded(dict(opts, test=test)) for test in (False, True)}
-
-    def _loaded(self, opts):
-        loaders = self.loaders
-        states = salt.loader.states(opts, loaders.modules, loaders.utils, loaders.serializers, context=loaders.context)
-        states.pack["__pillar__"] = self.pillar
-        return states
 
     def state(self, function, *args, test=False, **kwargs):
-        return self._states[test][function](*args, **kwargs)
+        return self.loaders.quick[test][function](*args, **kwargs)
 
     def new_run(self):
         """What a run of Salt keeps is gone."""

@@ -43,14 +43,14 @@ def examples():
 
 
 @pytest.fixture(scope="module")
-def _surroundings(module_loaders, tmp_path_factory):
+def _surroundings(session_loaders, tmp_path_factory):
     """What the examples take for granted: addresses, the role of the shop, and servers as Debian starts them."""
     for address in ADDRESSES:
         subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
-    assert module_loaders.states.pgsql_role.present("shop").result
+    assert session_loaders.states.pgsql_role.present("shop").result
     with as_shipped(tmp_path_factory.mktemp("valkey")):
         yield
-    assert module_loaders.states.pgsql_role.absent("shop").result
+    assert session_loaders.states.pgsql_role.absent("shop").result
     for address in ADDRESSES:
         subprocess.run(["ip", "address", "del", f"{address}/32", "dev", "lo"], check=True)
 

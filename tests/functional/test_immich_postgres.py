@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, Pg, restarts
+from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, restarts
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
 
 HBA = CONFIG / "pg_hba.conf"
@@ -38,16 +38,11 @@ ROLE = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def pg(server):
-    server.sweep()
-    yield server
-    server.sweep()
+def pg(pg_server):
+    pg_server.sweep()
+    yield pg_server
+    pg_server.sweep()
 
 
 @pytest.fixture

@@ -6,25 +6,20 @@ import subprocess
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from tests.functional.pgsql_server import CONFIG, UNIT, Pg, restarts
+from tests.functional.pgsql_server import CONFIG, UNIT, restarts
 
 CONF_D = CONFIG / "conf.d/t.conf"
 ADDRESS = "127.0.0.9"
 
 
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def pg(server):
-    yield server
-    server.new_run()
+def pg(pg_server):
+    yield pg_server
+    pg_server.new_run()
     CONF_D.unlink(missing_ok=True)
-    server.sql("ALTER SYSTEM RESET ALL")
-    server.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
-    if server.value("SELECT count(*) FROM pg_settings WHERE pending_restart"):
+    pg_server.sql("ALTER SYSTEM RESET ALL")
+    pg_server.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    if pg_server.value("SELECT count(*) FROM pg_settings WHERE pending_restart"):
         subprocess.run(["systemctl", "restart", UNIT], check=True)
 
 

@@ -9,7 +9,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from salt.exceptions import CommandExecutionError
 
-from tests.functional.pgsql_server import Pg
 from tests.functional.release import POSTGRES, only
 
 FULL = {
@@ -25,17 +24,12 @@ FULL = {
 }
 
 
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def pg(server):
-    server.sweep()
-    server.sql("CREATE ROLE t_owner; CREATE ROLE t_reader LOGIN PASSWORD 'abc'; CREATE ROLE t_other")
-    yield server
-    server.sweep()
+def pg(pg_server):
+    pg_server.sweep()
+    pg_server.sql("CREATE ROLE t_owner; CREATE ROLE t_reader LOGIN PASSWORD 'abc'; CREATE ROLE t_other")
+    yield pg_server
+    pg_server.sweep()
 
 
 def present(pg, **arguments):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from tests.functional.pgsql_server import EVERY_CHARACTER, Pg
+from tests.functional.pgsql_server import EVERY_CHARACTER
 
 OWNER = {"host": "127.0.0.1", "user": "t_owner", "password": EVERY_CHARACTER}
 LOOT = Path("/tmp/loot")
@@ -26,21 +26,16 @@ ATTEMPTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def pg(server):
-    server.sweep()
+def pg(pg_server):
+    pg_server.sweep()
     LOOT.unlink(missing_ok=True)
-    server.call.role_set("t_owner", login=True, password=EVERY_CHARACTER)
+    pg_server.call.role_set("t_owner", login=True, password=EVERY_CHARACTER)
     for name in ("t_from", "t_to"):
-        server.call.database_create(name, owner="t_owner", encoding="UTF8")
-    server.call.extension_create("earthdistance", "t_to", cascade=True)
-    yield server
-    server.sweep()
+        pg_server.call.database_create(name, owner="t_owner", encoding="UTF8")
+    pg_server.call.extension_create("earthdistance", "t_to", cascade=True)
+    yield pg_server
+    pg_server.sweep()
 
 
 @pytest.fixture

@@ -4,21 +4,15 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
-from tests.functional.pgsql_server import Pg
-
-
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
-def pg(server):
-    server.sweep()
-    server.sql("CREATE ROLE t_owner LOGIN PASSWORD 'abc'")
-    server.sql("CREATE DATABASE t_db OWNER t_owner")
-    yield server
-    server.sweep()
+def pg(pg_server):
+    pg_server.sweep()
+    pg_server.sql("CREATE ROLE t_owner LOGIN PASSWORD 'abc'")
+    pg_server.sql("CREATE DATABASE t_db OWNER t_owner")
+    yield pg_server
+    pg_server.sweep()
 
 
 @pytest.fixture

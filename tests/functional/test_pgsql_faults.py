@@ -5,8 +5,10 @@ import subprocess
 
 import pytest
 
-from tests.functional.pgsql_server import UNIT, Pg, systemctl
+from tests.functional.pgsql_server import UNIT, systemctl
 from tests.functional.proxy import Proxy
+
+pytestmark = pytest.mark.once
 
 ROLE = {
     "login": True,
@@ -18,19 +20,14 @@ ROLE = {
 DATABASE = {"owner": "t_owner", "connection_limit": 3, "settings": {"work_mem": "5MB"}, "privileges": {"PUBLIC": []}}
 
 
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def pg(server):
-    server.sweep()
-    server.sql("CREATE ROLE t_admin SUPERUSER LOGIN PASSWORD 'abc'; CREATE ROLE t_owner; CREATE ROLE t_role")
-    server.sql("CREATE DATABASE t_db")
-    server.sql("CREATE EXTENSION pg_trgm VERSION '1.5' SCHEMA public", database="t_db")
-    yield server
-    server.sweep()
+def pg(pg_server):
+    pg_server.sweep()
+    pg_server.sql("CREATE ROLE t_admin SUPERUSER LOGIN PASSWORD 'abc'; CREATE ROLE t_owner; CREATE ROLE t_role")
+    pg_server.sql("CREATE DATABASE t_db")
+    pg_server.sql("CREATE EXTENSION pg_trgm VERSION '1.5' SCHEMA public", database="t_db")
+    yield pg_server
+    pg_server.sweep()
 
 
 def over(proxy):
@@ -183,7 +180,7 @@ def test_database_that_could_only_be_created_is_not_told_as_declared(pg):
 def test_sessions_do_not_pile_up_over_many_runs(pg):
     """Runs in one process, as in a minion that is told to use threads: each run's sessions end with it."""
     pg.sql("DROP ROLE t_role")
-    for _ in range(8):
+    for _ in range(3):
         assert pg.modules.state.single("pgsql_role.present", "t_role", login=True).result is True
         pg.call.role_list()
     gc.collect()

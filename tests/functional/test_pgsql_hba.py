@@ -6,7 +6,7 @@ import shutil
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from tests.functional.pgsql_server import CONFIG, Pg
+from tests.functional.pgsql_server import CONFIG
 from tests.functional.release import POSTGRES, only
 
 HBA = CONFIG / "pg_hba.conf"
@@ -14,22 +14,17 @@ RECORD = {"type": "host", "database": "t_db", "user": "t_role", "address": "127.
 LINE = "host  t_db  t_role  127.0.0.0/8  scram-sha-256"
 
 
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def pg(server, tmp_path):
+def pg(pg_server, tmp_path):
     original = tmp_path / "pg_hba.conf"
     shutil.copy2(HBA, original)
     owner = HBA.stat()
-    server.sweep()
-    yield server
+    pg_server.sweep()
+    yield pg_server
     shutil.copy2(original, HBA)
     os.chown(HBA, owner.st_uid, owner.st_gid)
-    server.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
-    server.sweep()
+    pg_server.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg_server.sweep()
 
 
 def present(pg, name="t", test=False, **changed):

@@ -12,7 +12,7 @@ from psycopg2.extensions import encrypt_password
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from _modules.pgsql import ROLE_ATTRIBUTES, password_matches
-from tests.functional.pgsql_server import EVERY_CHARACTER, SOCKET_DIR, Pg
+from tests.functional.pgsql_server import EVERY_CHARACTER, SOCKET_DIR
 from tests.functional.release import POSTGRES, only
 
 FULL = {
@@ -37,22 +37,17 @@ ABC_WITH_10000_ITERATIONS = (
 NOWHERE = {"host": "/run/nowhere"}
 
 
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def pg(server):
-    server.sweep()
-    yield server
-    server.sweep()
+def pg(pg_server):
+    pg_server.sweep()
+    yield pg_server
+    pg_server.sweep()
 
 
 @pytest.fixture(scope="module")
-def libpq(server):
+def libpq(pg_server):
     """A connection, which libpq needs for encrypting a password."""
-    with server.superuser() as session:
+    with pg_server.superuser() as session:
         yield session
 
 
@@ -276,7 +271,8 @@ CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 TRICKY = "\u00a0\u3000\u00ad\u200b\ufb01\u2168\u0340\ue000\ufffd\u0221\u0627a1 \u0007"
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.once
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     password=st.text(CHARACTERS, min_size=1) | st.text(TRICKY, min_size=1, max_size=6),
     role=st.text("ab\u00e4 ", min_size=1),
@@ -568,9 +564,7 @@ def test_connection_from_the_minions_configuration(pg, tmp_path, monkeypatch):
     password = tmp_path / "password"
     password.write_text("abc def\n")
     configured = {"host": "127.0.0.1", "user": "t_nobody", "password": "wrong"}
-    for test in (True, False):
-        monkeypatch.setitem(pg._states[test].opts, "pgsql", configured)
-    monkeypatch.setitem(pg.modules.opts, "pgsql", configured)
+    monkeypatch.setitem(pg.loaders.configuration("pgsql.role_list"), "pgsql", configured)
     pg.pillar["pgsql"] = {"user": "t_admin"}
     pg.new_run()
     assert pg.call.role_list(connection={"password_file": str(password)})
@@ -758,7 +752,7 @@ ROLES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES, first=ROLES, then=ROLES)
 def test_any_role_is_there_and_stays(pg, name, first, then):
     for declared in (first, then):

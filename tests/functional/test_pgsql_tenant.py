@@ -5,23 +5,16 @@ import time
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from tests.functional.pgsql_server import Pg
-
-
-@pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    return Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-
 
 @pytest.fixture
-def pg(server):
-    server.sweep()
-    server.sql("CREATE ROLE t_tenant LOGIN PASSWORD 'abc'")
-    server.sql("CREATE DATABASE t_db OWNER t_tenant")
-    as_tenant(server, "CREATE TABLE public.notes (name varchar, at timestamptz, n int)")
-    as_tenant(server, "INSERT INTO public.notes VALUES ('é \"''', '2026-01-02T03:04:05Z', 7), (NULL, NULL, NULL)")
-    yield server
-    server.sweep()
+def pg(pg_server):
+    pg_server.sweep()
+    pg_server.sql("CREATE ROLE t_tenant LOGIN PASSWORD 'abc'")
+    pg_server.sql("CREATE DATABASE t_db OWNER t_tenant")
+    as_tenant(pg_server, "CREATE TABLE public.notes (name varchar, at timestamptz, n int)")
+    as_tenant(pg_server, "INSERT INTO public.notes VALUES ('é \"''', '2026-01-02T03:04:05Z', 7), (NULL, NULL, NULL)")
+    yield pg_server
+    pg_server.sweep()
 
 
 def as_tenant(pg, statement):

@@ -598,6 +598,7 @@ def test_replacement_is_atomic_for_connected_clients(states, server):
     assert done[0] > 40
 
 
+@pytest.mark.once
 def test_thousand_users_converged_take_no_command_each(states, server):
     users = [{"name": f"u{number}", "password": f"p{number}", "rules": RULES} for number in range(1000)]
     states.valkey_acl.managed("users", users=users, connection=server.connection)
@@ -607,6 +608,7 @@ def test_thousand_users_converged_take_no_command_each(states, server):
     assert int(_statistic(server, "total_commands_processed")) - commands <= 9
 
 
+@pytest.mark.once
 def test_what_one_user_takes_does_not_grow_with_the_number_of_others(modules, states, server):
     def sent_for_alice():
         """Bytes for one user more in a run that goes on; its first one looks for scratch users among all."""
@@ -768,7 +770,7 @@ def test_unix_socket_and_minion_configuration(loaders, server, tmp_path, monkeyp
     password = tmp_path / "password"
     password.write_text("boss\n")
     farther = {"unix_socket": "/not/there", "username": "boss", "password": "wrong", "timeout": 3}
-    monkeypatch.setitem(loaders.opts, "valkey", farther)
+    monkeypatch.setitem(loaders.configuration("valkey_acl.whoami"), "valkey", farther)
     loaders.opts["pillar"]["valkey"] = {"host": "127.0.0.1", "port": server.port}
     assert loaders.modules.valkey_acl.whoami(connection={"password_file": str(password)}) == "boss"
     with pytest.raises(SaltInvocationError, match="sokcet"):
@@ -918,7 +920,7 @@ def _known(server, rules):
     password=_PASSWORDS,
     enabled=st.booleans(),
 )
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_rules_are_set_as_the_server_reads_them_and_then_unchanged(modules, server, name, rules, password, enabled):
     """Set by us and set by the server itself are the same thing, one by one or in a list, and a second run agrees."""
     if name == "default" or name.startswith("salt-scratch-"):
@@ -951,7 +953,7 @@ def _verdict(server, name, words):
 
 
 @given(rules=_RULES, other=_RULES)
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_users_are_told_apart_exactly_where_the_server_tells_them_apart(modules, server, rules, other):
     """Equal in meaning: the server allows the same commands to both. Different: there is one that it does not."""
     rules, other = _known(server, rules), _known(server, other)
@@ -983,7 +985,7 @@ _USERS = st.fixed_dictionaries(
 
 
 @given(users=st.lists(_USERS, min_size=1, max_size=4, unique_by=lambda user: user["name"]), again=_USERS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_users_are_as_managed_or_nothing_has_changed(quick_states, server, users, again):
     """`managed` for all of them, `present` for each: a dry run foresees the result, a second run has nothing to do."""
     call = {"connection": server.connection}

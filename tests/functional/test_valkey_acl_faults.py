@@ -8,6 +8,8 @@ from tests.functional.proxy import Proxy
 from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import Server
 
+pytestmark = pytest.mark.once
+
 OLD = {"name": "alice", "password": "old", "rules": "~app:* +get +acl|whoami"}
 NEW = [
     {"name": "alice", "password": "new", "rules": "~app:* +@read +acl|whoami", "denies": ["FLUSHALL"]},
