@@ -1,5 +1,6 @@
 """Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
 
+import collections
 import logging
 import multiprocessing
 import os
@@ -22,6 +23,21 @@ def pytest_runtest_makereport():
         report.outcome = "failed"
         report.longrepr = f"skipped under CI: {report.longrepr}"
     return report
+
+
+SECONDS = collections.Counter()
+
+
+def pytest_runtest_logreport(report):
+    SECONDS[report.location[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What each file costs, for the table in CONTRIBUTING.md: `.ci/run` has a limit."""
+    terminalreporter.section("seconds by file")
+    for path, seconds in SECONDS.most_common():
+        if seconds >= 1:
+            terminalreporter.write_line(f"{seconds:6.0f} {path}")
 
 
 def pytest_unconfigure():

@@ -40,6 +40,31 @@ NOT_HERE = (
     "SELinux that enforces, a CPU too old, a database on a network share: by what the kernel shows, in tests/unit",
 )
 
+# The files that take longest, and first among them those that wait for no first run: no worker is idle while that is
+# told, or left with one of these at the end.
+FIRST = (
+    "test_doctor.py",
+    "test_bookworm.py",
+    "test_master.py",
+    "test_standin.py",
+    "test_benchmarks.py",
+    "test_interrupted.py",
+    "test_documents.py",
+    "test_restore.py",
+    "test_update.py",
+    "test_fuzzed_pillar.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first. Tests that share a host stay with one worker, of the others each goes to one that is free."""
+    for item in items:
+        fixtures = [each for name in item.fixturenames for each in item._fixtureinfo.name2fixturedefs.get(name, ())]
+        if any(each.scope == "module" for each in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    ranks = {name: rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: (ranks.get(item.path.name, len(FIRST)), not item.get_closest_marker("xdist_group")))
+
 
 def pytest_terminal_summary(terminalreporter):
     terminalreporter.section("not run here")

@@ -926,6 +926,7 @@ def assert_settings_or_errors(module, pillar):
     return got
 
 
+@pytest.mark.once
 @fuzzed(pillars.ANY, 150)
 def test_plain_validity_is_what_jsonschema_says(loaded, pillar):
     """Who is waved through without jsonschema would have passed it, and who would have passed is waved through."""
@@ -956,6 +957,7 @@ def test_what_does_not_fit_is_left_to_jsonschema(loaded, value, schema):
     assert not loaded.module._plainly_valid(value, schema)
 
 
+@pytest.mark.once
 @fuzzed(pillars.ANY, 100)
 def test_any_pillar_gives_settings_or_errors(loaded, pillar):
     assert_settings_or_errors(loaded.module, pillar)
@@ -967,6 +969,7 @@ def test_hundreds_of_pillars_give_settings_or_errors(loaded, pillar):
     assert_settings_or_errors(loaded.module, pillar)
 
 
+@pytest.mark.once
 @fuzzed(pillars.RIGHT, 50)
 def test_right_pillars_are_accepted(loaded, pillar):
     assert assert_settings_or_errors(loaded.module, pillar)
