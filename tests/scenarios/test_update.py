@@ -296,7 +296,7 @@ def test_power_cut_and_completed(own_host, points):
 def test_postgresql_killed_at_points_in_turn_then_completed(own_host):
     host = own_host
     before = fill(host)
-    host.pillar(pillar_with(version="v3.4.0"))
+    host.pillar(pillar_with(version="v3.4.0", service={"start_timeout": 60}))
     for point in ("backing up", "prepared", "old containers gone", "new container made"):
         host.run("systemctl mask --runtime postgresql@17-main")  # it stays away until somebody sees to it
         host.run("rm -f /tmp/ended; (salt-call --local state.apply immich; touch /tmp/ended) >/tmp/said 2>&1 &")
