@@ -70,7 +70,7 @@ _OWN_FILES = {
         "valkey_acl",
         "valkey_config",
     ),
-    "utils": ("immich_lock", "immich_progress", "immich_versions", "systemd_looks"),
+    "utils": ("immich_lock", "immich_progress", "immich_versions", "systemd_looks", "untrusted"),
 }
 _FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "timezones.json")
 _MIN_PASSWORD = 12

@@ -110,6 +110,13 @@ The program that runs Immich's containers is present:
     - mode: "0755"
     - makedirs: true
 
+The program's library is present:
+  file.managed:
+    - name: {{ service.library }}
+    - source: salt://_utils/untrusted.py
+    - mode: "0644"
+    - makedirs: true
+
 Immich's unit is present:
   file.managed:
     - name: /etc/systemd/system/immich.service
@@ -127,6 +134,7 @@ Immich is running:
       - sls: immich.valkey
       - Immich's compose file is managed
       - The program that runs Immich's containers is present
+      - The program's library is present
       - Immich's unit is present
       - Immich's secret db_password is present
       - Immich's secret redis_password is present

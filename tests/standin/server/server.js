@@ -14,8 +14,12 @@ const websocket = require("./websocket");
 const CONTEXT = "Bootstrap";
 const STOP_SECONDS = 1.5;
 
-function die(message) {
-  log.write("fatal", CONTEXT, message);
+/** As server/src/main.ts of Immich v3.0.3 ends for a worker that failed: the reason stands above its stack and others. */
+function die(error) {
+  log.write("error", "Microservices:Bootstrap", error.message || error.code);
+  console.error(`microservices worker error: ${error}, stack: ${error.stack}`);
+  console.error("microservices worker exited with code 1");
+  console.error("Killing api process");
   process.exit(1);
 }
 
@@ -32,7 +36,7 @@ function stopOnSignal(closers) {
 
 async function applyFaults(faults) {
   if (faults.crashAfter !== null) {
-    setTimeout(() => die("The stand-in was told to crash"), faults.crashAfter * 1000);
+    setTimeout(() => die(new Error("The stand-in was told to crash")), faults.crashAfter * 1000);
   }
   await sleep(faults.startDelay * 1000);
 }
@@ -52,7 +56,7 @@ async function start(settings, closers) {
   context.pool = await database.connect(settings.database);
   context.vectorExtension = await database.prepare(context.pool, settings);
   if (settings.faults.exitAfterMigrations) {
-    die("The stand-in was told to exit after its migrations");
+    die(new Error("The stand-in was told to exit after its migrations"));
   }
   await storage.prepare(context.pool, settings);
 
@@ -77,7 +81,7 @@ async function main() {
   try {
     settings = env.readSettings(process.env);
   } catch (error) {
-    die(error.message);
+    die(error);
   }
   process.env.TZ = settings.timezone;
   log.setLevel(settings.logLevel);
@@ -91,7 +95,7 @@ async function main() {
   try {
     await start(settings, closers);
   } catch (error) {
-    die(error.message || error.code);
+    die(error);
   }
 }
 

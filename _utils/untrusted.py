@@ -1,0 +1,243 @@
+"""
+Reading what others can write
+=============================
+
+Immich's containers and its role in PostgreSQL decide what stands in answers, logs and names that this host reads as
+root. So each is read with a limit for its size and a deadline for all of it, and shown without what a terminal would
+act on. Needs nothing but Python: the programs on the host use this file too.
+"""
+
+import http.client
+import io
+import json
+import os
+import re
+import select
+import socket
+import stat
+import subprocess
+import time
+import urllib.parse
+
+LARGEST_ANSWER = 65536
+LARGEST_OUTPUT = 1024**2
+LONGEST_LINE = 4096
+REASON_LENGTH = 400
+# Escape sequences of ECMA-48: CSI, OSC, and those of two characters.
+ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+# What Immich's server logs: ConsoleLogger of NestJS 11, `[Nest] 7  - 11/27/2026, 4:09:25 AM   ERROR [Context] message`,
+# and Immich's server/src/main.ts, `microservices worker error: Error: message, stack: …`.
+NEST_ERROR = re.compile(r"\[[^\]]{1,40}\] \d+ +- .{0,60}? (?:ERROR|FATAL) (?P<text>.+)")
+WORKER_ERROR = re.compile(r"\w+ worker error: (?P<text>.+?)(?:, stack: .*)?$")
+# An exception that ended Node.js or Python.
+EXCEPTION = re.compile(r"(?:\w+:? )?(?P<text>[A-Za-z_.]*(?:Error|Exception): .+)")
+LOUD = re.compile(r"\b(?:ERROR|FATAL|CRITICAL)\b|Illegal instruction|Killed")
+# Lines around an error that say nothing of it: stack frames, properties, the source line, the processes it has ended.
+NOISE = re.compile(
+    r"at .+|Node\.js v\S+|\w+ worker exited with code \d+|Killing \w+ process|[\W_]*|/\S+:\d+"
+    r"|\w+: (?:'.*'|\d+|undefined),?"
+)
+
+
+def printable(text, length=LONGEST_LINE):
+    """
+    Return a text as one line without escape sequences and control characters.
+
+    text
+        The text, of any origin.
+    length
+        Characters at most. Defaults to 4096.
+
+    .. code-block:: python
+
+        __utils__["untrusted.printable"](name, 60)
+    """
+    plain = ESCAPES.sub("", text[:LONGEST_LINE])
+    return " ".join("".join(char if char.isprintable() else " " for char in plain).split())[:length]
+
+
+# -- logs ----------------------------------------
+
+
+def output(command, size=LARGEST_OUTPUT, seconds=10):
+    """
+    Return what a command prints, until it ends, ``size`` bytes are there or the time is up. Then it is killed.
+
+    command
+        List of words.
+    size
+        Bytes at most. Defaults to 1 MiB.
+    seconds
+        Defaults to 10.
+
+    .. code-block:: python
+
+        __utils__["untrusted.output"](["podman", "logs", "immich-server"])
+    """
+    deadline, printed = time.monotonic() + seconds, b""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
+    ) as process:
+        while len(printed) < size:
+            left = max(0, deadline - time.monotonic())
+            chunk = process.stdout.read(65536) if select.select([process.stdout], [], [], left)[0] else b""
+            if not chunk:
+                break
+            printed += chunk
+        process.kill()
+    return printed[:size].decode(errors="replace")
+
+
+def tail(path, size=LARGEST_OUTPUT // 4):
+    """
+    Return the last whole lines of a regular file.
+
+    path
+        The file. A symbolic link is not followed.
+    size
+        Bytes at most. Defaults to 256 KiB.
+
+    Raises ``OSError`` if it cannot be read.
+
+    .. code-block:: python
+
+        __utils__["untrusted.tail"]("/var/log/postgresql/postgresql-17-main.log")
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        held = os.fstat(file.fileno())
+        if not stat.S_ISREG(held.st_mode):
+            raise OSError(f"{path} is no regular file")
+        file.seek(max(0, held.st_size - size))
+        lines = file.read(size).decode(errors="replace").split("\n")
+    return lines[1:] if held.st_size > size else lines
+
+
+def reason(log, latest=False):
+    """
+    Return the error in a container's log that says why it ended, as one printable line of at most 400 characters.
+
+    log
+        What the container has logged since its last start.
+    latest
+        Whether the last error is the one that counts, and not the first. The first is the cause, and what follows
+        comes from it; but of a container that has served before, earlier errors are about single requests. Defaults to
+        ``False``.
+
+    A log without any error is quoted by its last lines.
+
+    .. code-block:: python
+
+        __utils__["untrusted.reason"](log)
+    """
+    lines = [line for line in log.split("\n") if line.strip()]
+    for find in (_clear_error, _loud_line):
+        errors = [error for error in map(find, lines) if error]
+        if errors:
+            return errors[-1 if latest else 0][:REASON_LENGTH]
+    lines = [printable(line) for line in lines]
+    telling = [line for line in lines if line and not NOISE.fullmatch(line)] or lines
+    return " / ".join(telling[-3:])[-REASON_LENGTH:]
+
+
+def _clear_error(line):
+    if line.startswith("{"):
+        return _json_error(line)
+    line = printable(line)
+    found = NEST_ERROR.match(line) or WORKER_ERROR.match(line) or EXCEPTION.match(line)
+    return found and found["text"]
+
+
+def _loud_line(line):
+    line = printable(line)
+    return line if LOUD.search(line) and not NOISE.fullmatch(line) else None
+
+
+def _json_error(line):
+    """The message of an error as the server logs it with IMMICH_LOG_FORMAT=json."""
+    try:
+        entry = json.loads(line)
+        if entry["level"] not in ("error", "fatal"):
+            return None
+        context = f"[{entry['context']}] " if entry.get("context") else ""
+        return printable(f"{context}{entry['message']}")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+# -- HTTP ----------------------------------------
+
+
+class StatusError(ValueError):
+    """An answer with another status than 200, which is in ``status``."""
+
+    def __init__(self, status):
+        super().__init__(f"the answer has the status {status}")
+        self.status = status
+
+
+class _Received:
+    """What http.client parses in place of a socket."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def makefile(self, *_args, **_kwargs):
+        return io.BytesIO(self.data)
+
+
+def get_json(url, timeout=10):
+    """
+    Return what an address answers to GET, parsed.
+
+    url
+        As ``http://HOST:PORT/PATH``; an IPv6 address in brackets.
+    timeout
+        Seconds for all of it. Defaults to 10.
+
+    Raises ``OSError`` if there is no answer in time, ``StatusError`` for another status than 200, and ``ValueError``
+    if the answer is larger than 64 KiB, no HTTP or no JSON.
+
+    .. code-block:: python
+
+        __utils__["untrusted.get_json"]("http://127.0.0.1:2283/api/server/ping")
+    """
+    response = http.client.HTTPResponse(_Received(_exchange(urllib.parse.urlsplit(url), timeout)))
+    try:
+        response.begin()
+        if response.status != 200:
+            raise StatusError(response.status)
+        return json.loads(response.read())
+    except StatusError:
+        raise
+    except (http.client.HTTPException, ValueError, RecursionError) as error:
+        raise ValueError(f"the answer is not HTTP with JSON ({type(error).__name__})") from error
+
+
+def getter():
+    """
+    Return :py:func:`get_json` itself, for another thread, in which Salt's dunders are empty.
+
+    .. code-block:: python
+
+        threading.Thread(target=__utils__["untrusted.getter"](), args=(url,))
+    """
+    return get_json
+
+
+def _exchange(url, timeout):
+    """All bytes that a server sends until it hangs up. HTTP/1.0, so that it does, and sends no chunks."""
+    deadline = time.monotonic() + timeout
+    received = b""
+    with socket.create_connection((url.hostname, url.port or 80), timeout) as connection:
+        request = f"GET {url.path or '/'} HTTP/1.0\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        while len(received) <= LARGEST_ANSWER:
+            connection.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                chunk = connection.recv(LARGEST_ANSWER)
+            except socket.timeout as error:
+                raise TimeoutError(f"no whole answer within {timeout} s") from error
+            if not chunk:
+                return received
+            received += chunk
+    raise ValueError(f"the answer is larger than {LARGEST_ANSWER} bytes")
