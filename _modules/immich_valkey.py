@@ -5,6 +5,10 @@ Turns the formula's settings into users and connections for :py:mod:`valkey_acl 
 nothing of Immich.
 """
 
+import json
+import re
+import time
+
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
@@ -29,6 +33,14 @@ RULES = (
 )
 # Came with Redis 7.2; where it is missing, libraries that try it go on without.
 SETINFO = "client|setinfo"
+# Reasons of ACL LOG entries that are about rules; the others are about passwords.
+DENIED = ("command", "key", "channel")
+# How much of ACL LOG is read; a server keeps 128 entries by default.
+LOG_ENTRIES = 128
+# So many names are shown.
+SHOWN = 5
+# As Valkey names a command and its subcommand in ACL LOG.
+COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,40}(\|[a-z0-9_-]{1,40})?")
 # BullMQ, ioredis and @socket.io/redis-adapter, the libraries through which Immich speaks to Valkey, use these.
 ALLOWS = [
     "PING",
@@ -144,8 +156,9 @@ def users(settings):
     settings
         The formula's settings, as of ``immich_settings.get``.
 
-    An entry for Immich's own user gives its rules. Of ``default`` only the password is declared, and only where
-    the formula manages the server. Raises SaltInvocationError for an entry named as the formula's own user.
+    An entry for Immich's own user gives its rules, and ``valkey:extra_rules`` come after them. Of ``default`` only the
+    password is declared, and only where the formula manages the server. Raises SaltInvocationError for an entry named
+    as the formula's own user.
 
     CLI Example:
 
@@ -162,7 +175,7 @@ def users(settings):
         "password_pillar": PASSWORD,
         # A new password is valid beside the old one until Immich uses it: immich_valkey.former_passwords_absent.
         "keep_passwords": True,
-        "rules": listed.get(valkey["user"], {}).get("rules") or RULES,
+        "rules": " ".join([listed.get(valkey["user"], {}).get("rules") or RULES, *valkey["extra_rules"]]),
         "allows": ALLOWS,
         "denies": DENIES,
     }
@@ -295,3 +308,91 @@ def verify(settings, connection=None):
     if found["unsaved"]:
         broken.append("Valkey's ACL users are not saved as they are, a restart would change them: apply immich.valkey.")
     return broken
+
+
+def refusals(settings, connection=None):
+    """
+    Return what Valkey has denied to Immich's user since its server was started, for a day at most.
+
+    ``{"found": [{"seen": sentence, "do": line for the pillar or sentence, "grant": bool}], "unknown": ""}``; ``grant``
+    is True if the rules lack what a new release of Immich may need. A command that harms others is never among these,
+    nor one that the rules allow by now. Names are shown as far as they are printable: the container decides them.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    connection
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the formula's logins.
+
+    Raises CommandExecutionError if the server cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.refusals "$(salt-call --out=json immich_settings.get)"
+    """
+    name, connection = settings["valkey"]["user"], connection or logins(settings)
+    logged = __salt__["valkey_acl.log"](LOG_ENTRIES, connection=connection)
+    denied = [entry for entry in logged if entry.get("username") == name and entry.get("reason") in DENIED]
+    if not denied:
+        return {"found": [], "unknown": ""}
+    oldest = time.time() - __salt__["immich_app.refusals_since"]()
+    denied = [entry for entry in denied if float(entry["age-seconds"]) <= oldest]
+    commands = {entry["object"] for entry in denied if entry["reason"] == "command"}
+    commands = sorted(each for each in commands if COMMAND.fullmatch(each))
+    may = __salt__["valkey_acl.dry_run"]
+    denied_still = [each for each in commands if not may(name, each.split("|"), connection=connection)["allowed"]]
+    harmful = _harmful(denied_still, connection)
+    found = [_refused_commands([each for each in denied_still if each not in harmful], settings["valkey"])]
+    found.append(_refused_harm(harmful, name))
+    found += [_refused_names(kind, denied, name) for kind in ("key", "channel")]
+    return {"found": [each for each in found if each], "unknown": ""}
+
+
+def _harmful(commands, connection):
+    """Those of some commands that no release of Immich is to have: what the formula denies, and @dangerous."""
+    if not commands:
+        return []
+    listed = {words.lower().replace(" ", "|") for words in DENIES if isinstance(words, str)}
+    listed.update(__salt__["valkey_acl.categories"]("dangerous", connection=connection))
+    return [each for each in commands if each in listed or each.partition("|")[0] in listed]
+
+
+def _refused_commands(commands, valkey):
+    if not commands:
+        return None
+    rules = [*valkey["extra_rules"], *(f"+{each}" for each in commands)]
+    return {
+        "seen": f"Valkey denied {_spoken(commands)} to the user {valkey['user']}: this release of Immich may need it",
+        "do": f"immich:valkey:extra_rules: {json.dumps(rules)}",
+        "grant": True,
+    }
+
+
+def _refused_harm(commands, user):
+    if not commands:
+        return None
+    return {
+        "seen": f"Valkey denied {_spoken(commands)} to the user {user}, which harm others: Immich needs none of them",
+        "do": "do not grant it; see what asks for it: podman logs --tail 100 immich-server",
+        "grant": False,
+    }
+
+
+def _refused_names(kind, denied, user):
+    entries = [entry for entry in denied if entry["reason"] == kind]
+    if not entries:
+        return None
+    names = list(dict.fromkeys(__utils__["untrusted.printable"](entry["object"], 60) for entry in entries))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return {
+        "seen": f"Valkey denied the {kind} {', '.join(map(json.dumps, names[:SHOWN]))}{more} to the user {user}",
+        "do": "if Immich's release notes name it, grant it in immich:valkey:extra_rules; else see what asks for it: "
+        "podman logs --tail 100 immich-server",
+        "grant": False,
+    }
+
+
+def _spoken(commands):
+    names = [each.replace("|", " ").upper() for each in commands]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

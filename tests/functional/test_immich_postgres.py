@@ -1,14 +1,18 @@
 """`immich_postgres` on the host's PostgreSQL. Immich's role and database are called t_immich here."""
 
 import copy
+import http.server
+import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, restarts
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
+from tests.functional.release import POSTGRES
 
 HBA = CONFIG / "pg_hba.conf"
 ADDRESS = "127.0.0.9"
@@ -434,3 +438,54 @@ def test_password_of_a_role_that_this_run_makes(pg):
     assert pg.modules.immich_postgres.password_differs(SETTINGS) is False
     elsewhere = {"postgres": {**SETTINGS["postgres"], "connection": {"host": "/nonexistent"}}}
     assert pg.modules.immich_postgres.password_differs(elsewhere) is False
+
+
+def as_role(statement):
+    """Have Immich's role run a statement that fails."""
+    command = ["psql", "-XqAt", "-h", "127.0.0.1", "-U", "t_immich", "-d", "t_immich", "-c", statement]
+    environment = {**os.environ, "PGPASSWORD": PASSWORD}
+    assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+
+def test_what_the_role_was_refused_is_told_from_the_servers_log(pg, database):
+    """A new release of Immich that needs one more extension, or right, is seen by it."""
+    settings = {**SETTINGS, "lookup": {"postgres": {"unit": UNIT}}}
+    log = f"/var/log/postgresql/postgresql-{POSTGRES}-main.log"
+    with open(log, "a", encoding="utf8") as file:
+        file.write("2020-01-01 00:00:00.000 UTC [1] t_immich@t_immich ERROR:  permission denied for table former\n")
+    for statement in ("SELECT 1/0", "CREATE EXTENSION file_fdw", "SELECT * FROM pg_authid"):
+        as_role(statement)
+    # What a role writes itself is told as its own, however it looks: no line of another begins with it.
+    forged = "x\\n2099-01-01 00:00:00.0 UTC [1] t_immich@t ERROR:  permission denied for forged"
+    as_role(f"DO $$ BEGIN RAISE EXCEPTION E'{forged}'; END $$")
+    as_role("DO $$ BEGIN RAISE EXCEPTION E'permission denied \\x1b[2J\\x07'; END $$")
+    answer = immich(pg).refusals(settings)
+    assert answer["unknown"] == ""
+    own, table, extension = answer["found"]
+    assert 'refused the role t_immich: permission denied to create extension "file_fdw"' in extension["seen"]
+    assert "if Immich's release notes name that extension" in extension["do"]
+    assert table["seen"].endswith("permission denied for table pg_authid")
+    assert [each["grant"] for each in answer["found"]] == [False, False, True]
+    assert own["seen"].isprintable()
+    assert immich(pg).refusals({**settings, "postgres": {**SETTINGS["postgres"], "managed": False}})["unknown"]
+
+
+def test_a_log_that_does_not_name_roles_is_told(pg, database, host):
+    settings = {**SETTINGS, "lookup": {"postgres": {"unit": UNIT}}}
+    pg.sql("ALTER SYSTEM SET log_line_prefix = '%m [%p] '")
+    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.new_run()
+    assert "log_line_prefix" in immich(pg).refusals(settings)["unknown"]
+
+
+def test_whether_somebody_has_signed_up_is_asked_of_the_database_where_the_server_does_not_say(pg, database):
+    """A server without /api/server/config, as later releases mean to be."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as without:
+        threading.Thread(target=without.serve_forever, daemon=True).start()
+        settings = {**SETTINGS, "bind_address": "127.0.0.1", "port": without.server_port}
+        initialized = []
+        for statement in ('CREATE TABLE "user" ("isAdmin" boolean)', 'INSERT INTO "user" VALUES (true)', "SELECT 1"):
+            initialized.append(pg.modules.immich_app.server_state(settings)["initialized"])
+            pg.sql(f"SET ROLE t_immich; {statement}", database="t_immich")
+        without.shutdown()
+    assert initialized == [None, False, True]

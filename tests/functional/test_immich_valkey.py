@@ -53,6 +53,7 @@ def settings(server, password_file):
         "valkey": {
             "managed": True,
             "user": "immich",
+            "extra_rules": [],
             "acl_users": [
                 {
                     "name": "other",
@@ -350,3 +351,70 @@ def test_secrets_stay_out_of_the_process_list_and_readable_files(apply, tmp_path
     assert secret not in listing
     readable = [path for path in Path(tmp_path).rglob("*") if path.is_file() and os.stat(path).st_mode & 0o004]
     assert not [path for path in readable if secret in path.read_text(errors="replace")]
+
+
+def ask(server, *commands):
+    """Have Immich's user run commands that are denied: they are in ACL LOG then."""
+    with server.client("immich", PASSWORD) as immich:
+        for command in commands:
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                immich.execute_command(*command)
+
+
+def test_a_command_that_immich_lacks_is_named_with_the_line_that_grants_it(apply, modules, settings, server):
+    """A new release of Immich that needs one more command is seen by it."""
+    apply()
+    assert modules.immich_valkey.refusals(settings) == {"found": [], "unknown": ""}
+    ask(server, ["ECHO", "x"], ["CLIENT", "INFO"], ["ECHO", "y"])
+    (refusal,) = modules.immich_valkey.refusals(settings)["found"]
+    assert refusal["seen"].startswith("Valkey denied CLIENT INFO, ECHO to the user immich")
+    assert refusal["do"] == 'immich:valkey:extra_rules: ["+client|info", "+echo"]'
+    assert refusal["grant"] is True
+    rules = ["+client|info", "+echo"]
+    _, users = apply(extra_rules=rules)
+    assert (users.result, set(users.changes)) == (True, {"immich"}), users.comment
+    assert server.client("immich", PASSWORD).execute_command("ECHO", "x") == "x"
+    granted = {"valkey": {**settings["valkey"], "extra_rules": rules}}
+    assert modules.immich_valkey.refusals(granted) == {"found": [], "unknown": ""}
+    assert modules.immich_valkey.verify(granted) == []
+
+
+def test_what_harms_others_is_named_and_never_to_be_granted(apply, modules, settings, server):
+    apply()
+    harmful = [
+        ["KEYS", "*"],
+        ["CONFIG", "GET", "*"],
+        ["CLIENT", "KILL", "ID", "1"],
+        ["SCRIPT", "LOAD", "x"],
+        ["SCAN", "0"],
+    ]
+    ask(server, *harmful)
+    (refusal,) = modules.immich_valkey.refusals(settings)["found"]
+    assert "CLIENT KILL, CONFIG GET, KEYS, SCAN, SCRIPT LOAD" in refusal["seen"]
+    assert (refusal["grant"], "extra_rules" in refusal["do"]) == (False, False)
+    _, users = apply(extra_rules=["+keys"])
+    assert (users.result, users.changes) == (False, {})
+    assert "KEYS must be denied to immich" in users.comment
+
+
+def test_names_that_the_container_decides_are_shown_short_and_printable(apply, modules, settings, server):
+    apply()
+    ask(
+        server, *(["GET", f"\x1b[2J\n{number}" + "x" * 999] for number in range(200)), ["SUBSCRIBE", b"\xff\x07foreign"]
+    )
+    keys, channels = modules.immich_valkey.refusals(settings)["found"]
+    assert "and " in keys["seen"]
+    assert "foreign" in channels["seen"]
+    for each in (keys, channels):
+        assert each["seen"].isprintable()
+        assert len(each["seen"]) < 600
+        assert each["grant"] is False
+
+
+def test_denials_of_others_and_of_passwords_are_not_immichs(apply, modules, settings, server):
+    apply()
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        server.client("other", "others password").execute_command("FLUSHALL")
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        server.client("immich", "wrong").execute_command("PING")
+    assert modules.immich_valkey.refusals(settings)["found"] == []
