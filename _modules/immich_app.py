@@ -6,7 +6,6 @@ Everything here is about the application. It is told what it needs: ``settings``
 returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --out=json immich_settings.get``.
 """
 
-import http.client
 import json
 import os
 import runpy
@@ -23,6 +22,8 @@ __virtualname__ = "immich_app"
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
+# What the program reads logs and answers with: _utils/untrusted.py.
+LIBRARY = "/usr/local/lib/immich-formula/untrusted.py"
 PING = {"res": "pong"}
 # While the downtime is measured: seconds between two questions, and for an answer. Short, as the address of a container
 # that has just died may never refuse.
@@ -39,6 +40,12 @@ SERVER_PID = "immich_app.server_pid"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
 EVERY_ADDRESS = ("0.0.0.0", "::")
+# Immich's table of users, by server/src/schema/tables/user.table.ts.
+ADMINISTRATOR = 'SELECT EXISTS (SELECT FROM public."user" WHERE "isAdmin") AS found'
+MAINTENANCE = "Immich is in maintenance mode and serves nobody"
+END_MAINTENANCE = (
+    "podman exec immich-server immich-admin disable-maintenance-mode, unless somebody restores a backup in Immich now"
+)
 # Run in a container: each argument is a name and a port, and what it prints is how far one gets to them.
 REACH = """
 for target; do
@@ -61,7 +68,7 @@ def unit(settings):
     """
     Return what the unit file and the states of the application need, decided once.
 
-    ``{"directory": …, "program": …, "after": [units], "mounts": [paths], "images": [references],
+    ``{"directory": …, "program": …, "library": …, "after": [units], "mounts": [paths], "images": [references],
     "owner": {part: {"user": uid, "group": gid}}}``
 
     settings
@@ -77,6 +84,7 @@ def unit(settings):
     return {
         "directory": unit_word(settings["project_dir"]),
         "program": PROGRAM,
+        "library": LIBRARY,
         "after": _after(settings),
         "mounts": [unit_path(path) for path in _mounts(settings)],
         "images": [settings[part]["image"] for part in parts],
@@ -313,7 +321,8 @@ def serves(settings):
 
         salt-call --local immich_app.serves "$SETTINGS"
     """
-    return stopped_by_this_run() or any(_answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
+    ask = __utils__["untrusted.getter"]()
+    return stopped_by_this_run() or any(_answers(url, FIRST_PING_TIMEOUT, ask) for url in _ping_urls(settings))
 
 
 # A reload recreates what differs; the rest serves on. A unit between two states is at work with what was before.
@@ -348,7 +357,8 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("enable", unit)
     tell = __utils__["immich_progress.now_and_then"]("immich-apply")
     served = serves(settings)
-    pings = _Pings(_ping_urls(settings), __context__.pop(STOPPED, None), served, tell)
+    ask = __utils__["untrusted.getter"]()
+    pings = _Pings(_ping_urls(settings), ask, __context__.pop(STOPPED, None), served, tell)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -361,10 +371,11 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, urls, stopped, served, tell):
+    def __init__(self, urls, ask, stopped, served, tell):
         """``stopped``: when this run has stopped it, or None. ``served``: whether it answered before."""
         super().__init__(daemon=True)
         self.urls = urls
+        self.ask = ask
         self.tell = tell
         self.served = served
         self.last_good = stopped or (time.monotonic() if served else None)
@@ -376,7 +387,7 @@ class _Pings(threading.Thread):
     def run(self):
         began = time.monotonic()
         while not self.done.is_set():
-            good = any(_answers(url, PING_TIMEOUT) for url in self.urls)
+            good = any(_answers(url, PING_TIMEOUT, self.ask) for url in self.urls)
             now = time.monotonic()
             if good and self.failed and self.last_good is not None:
                 self.downtime += now - self.last_good
@@ -409,10 +420,11 @@ def _ping_urls(settings):
     return list(dict.fromkeys(filter(None, found))) or [_ping_url(settings)]
 
 
-def _answers(url, timeout):
+def _answers(url, timeout, ask):
+    """``ask`` is ``untrusted.get_json``, which a thread does not find by itself."""
     try:
-        return get_json(url, timeout) == PING
-    except CommandExecutionError:
+        return ask(url, timeout) == PING
+    except (OSError, ValueError):
         return False
 
 
@@ -462,9 +474,10 @@ def get_json(url, timeout=10):
         An ``http://`` address.
 
     timeout
-        Seconds to wait, 10 by default.
+        Seconds for the whole answer, 10 by default.
 
-    Raises CommandExecutionError if there is no answer or it is not JSON.
+    Raises CommandExecutionError if there is no answer in time, or it is larger than 64 KiB, not JSON, or has another
+    status than 200, which the exception then has as ``status``.
 
     CLI Example:
 
@@ -472,31 +485,98 @@ def get_json(url, timeout=10):
 
         salt-call --local immich_app.get_json http://127.0.0.1:2283/api/server/ping
     """
-    host, _, path = url[len("http://") :].partition("/")
-    connection = http.client.HTTPConnection(host, timeout=timeout)
     try:
-        connection.request("GET", f"/{path}")
-        return json.loads(connection.getresponse().read())
-    except (OSError, ValueError, http.client.HTTPException) as error:
+        return __utils__["untrusted.get_json"](url, timeout)
+    except OSError as error:
         raise CommandExecutionError(f"{url} does not answer: {error}") from error
-    finally:
-        connection.close()
+    except ValueError as error:
+        failed = CommandExecutionError(f"{url} does not answer as it should: {error}")
+        failed.status = getattr(error, "status", None)
+        raise failed from error
 
 
-def initialized(settings):
+def server_state(settings, timeout=10):
     """
-    Return True if somebody has signed up as administrator. Until then whoever reaches the port can.
+    Return what is known of a server that runs: ``{"maintenance": …, "initialized": …, "unknown": reason}``.
+
+    ``maintenance`` is True in Immich's maintenance mode, in which it serves nobody. ``initialized`` is True if
+    somebody has signed up as administrator; until then whoever reaches the port can. Each is None where it is not
+    known, and ``unknown`` says why.
+
+    A server in maintenance mode does not know whether somebody has signed up (server/src/maintenance of Immich), and
+    later releases mean to drop the address that says it, without another that does: then the database is asked.
 
     settings
         The formula's settings.
+
+    timeout
+        Seconds for the server's answer, 10 by default.
 
     CLI Example:
 
     .. code-block:: bash
 
-        salt-call --local immich_app.initialized "$SETTINGS"
+        salt-call --local immich_app.server_state "$SETTINGS"
     """
-    return bool(get_json(f"{__salt__['immich_compose.server_url'](settings)}/api/server/config").get("isInitialized"))
+    state = {"maintenance": None, "initialized": None, "unknown": ""}
+    try:
+        answer = get_json(f"{__salt__['immich_compose.server_url'](settings)}/api/server/config", timeout)
+    except CommandExecutionError as error:
+        if getattr(error, "status", None) != 404:
+            return {**state, "unknown": str(error)}
+        answer = {}
+    if not isinstance(answer, dict):
+        return {**state, "unknown": "the server's configuration is not a JSON object"}
+    for key, name in (("maintenance", "maintenanceMode"), ("initialized", "isInitialized")):
+        if isinstance(answer.get(name), bool):
+            state[key] = answer[name]
+    if state["maintenance"] or state["initialized"] is None:
+        state.update(_signed_up(settings["postgres"]))
+    return state
+
+
+def _signed_up(postgres):
+    """Whether the database has an administrator, by Immich's table of users."""
+    try:
+        (row,) = __salt__["pgsql.query_as"](
+            postgres["user"], postgres["database"], ADMINISTRATOR, postgres["connection"]
+        )
+    except CommandExecutionError as error:
+        return {"initialized": None, "unknown": __utils__["untrusted.printable"](str(error), 300)}
+    return {"initialized": row["found"]}
+
+
+def server_warnings(settings, timeout=10):
+    """
+    Return what a person has to know about a server that runs: a list of ``{"seen": …, "do": …, "serves": bool}``.
+
+    ``serves`` is False if nobody can use Immich because of it.
+
+    settings
+        The formula's settings.
+
+    timeout
+        Seconds for the server's answer, 10 by default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.server_warnings "$SETTINGS"
+    """
+    state = server_state(settings, timeout)
+    warnings = [{"seen": MAINTENANCE, "do": END_MAINTENANCE, "serves": False}] if state["maintenance"] else []
+    if state["initialized"] is None:
+        seen = f"Whether somebody has signed up as administrator is not known: {state['unknown']}"
+        warnings.append({"seen": seen, "do": "see `journalctl -u immich`", "serves": True})
+    elif not state["initialized"]:
+        seen = (
+            f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can, or restores "
+            "a backup of theirs"
+        )
+        do = f"sign up now at {__salt__['immich_compose.server_url'](settings)}"
+        warnings.append({"seen": seen, "do": do, "serves": True})
+    return warnings
 
 
 def verify(settings, patience=ML_PATIENCE):
@@ -541,8 +621,21 @@ def server_silent(ping, timeout=10):
         if get_json(ping, timeout) != PING:
             return [f"{ping} does not answer as Immich: another program has the port? See `ss -ltnp`"]
     except CommandExecutionError as error:
-        return [f"{error}. See `journalctl -u immich`"]
+        return (
+            [f"{MAINTENANCE}: {END_MAINTENANCE}"]
+            if _in_maintenance(ping, timeout)
+            else [f"{error}. See `journalctl -u immich`"]
+        )
     return []
+
+
+def _in_maintenance(ping, timeout):
+    """Whether a server that does not answer its ping says that it is in maintenance mode, which has no ping."""
+    try:
+        answer = get_json(f"{ping.rpartition('/')[0]}/config", timeout)
+    except CommandExecutionError:
+        return False
+    return isinstance(answer, dict) and answer.get("maintenanceMode") is True
 
 
 def machine_learning_silent(patience=0):
@@ -602,6 +695,25 @@ def reach(container, targets):
     printed = _run(["podman", "exec", container, "bash", "-c", REACH, "bash", *targets])
     lines = (line.partition(" ") for line in printed.splitlines())
     return {target: reason or None for target, _, reason in lines}
+
+
+def refusals_since():
+    """
+    Return since when what was refused to Immich counts, in seconds since the epoch: since its server was started, for
+    a day at most.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.refusals_since
+    """
+    a_day_ago = time.time() - 86400
+    try:
+        printed = _run(["podman", "container", "inspect", "--format", "{{.State.StartedAt.Unix}}", SERVER])
+        return max(a_day_ago, float(printed))
+    except (CommandExecutionError, ValueError):
+        return a_day_ago
 
 
 def listens_wider(settings, sockets):

@@ -518,9 +518,23 @@ def verified(name, settings=None):
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(broken)}
     ret["warnings"] = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
     ret["warnings"] += __salt__["immich.backup_warnings"](settings)
-    if not __salt__["immich_app.initialized"](settings):
-        ret["warnings"].append(
-            f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can. Do it now at "
-            f"{__salt__['immich_compose.server_url'](settings)}"
-        )
+    ret["warnings"] += _as_sentences(__salt__["immich_app.server_warnings"](settings))
+    ret["warnings"] += _refusals(settings)
     return ret
+
+
+def _refusals(settings):
+    """What Valkey and PostgreSQL have refused to Immich: a new release may need what the formula does not grant."""
+    sentences = []
+    for module in ("immich_valkey", "immich_postgres"):
+        try:
+            found = __salt__[f"{module}.refusals"](settings)["found"]
+        except CommandExecutionError as error:
+            sentences.append(f"What was refused to Immich is not known: {error}")
+        else:
+            sentences += _as_sentences(found)
+    return sentences
+
+
+def _as_sentences(found):
+    return [f"{each['seen']}. To do: {each['do']}" for each in found]
