@@ -8,13 +8,14 @@ first line that failed is the cause and what follows from it stands below. It ch
 It works when little else does: this file needs no library and no other module of the formula, and asks those that are
 there. Without a pillar that can be used it goes by what was deployed: ``docker-compose.yml`` and ``immich.service``.
 Groups of checks run side by side, each in a process of its own (the module ``pgsql`` changes the user of the process
-to connect), so that a service that hangs costs no more than the time that was given.
+to connect). Each check has the same time, and more of it on a busy host: a service that hangs costs no more than that.
 
 Sources of the rules: Immich's documentation, and what was measured with its server v3.0.3.
 """
 
 import calendar
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -56,7 +57,9 @@ MODULES = {
 }
 DEPLOYED = "/opt/podman/immich"
 UNIT_FILE = "/etc/systemd/system/immich.service"
-BACKUPS = "/var/backups/immich"
+# Where the program that makes backups finds its directory.
+BACKUP_CONFIG = "/etc/immich-formula/backup.json"
+BACKUP_PROGRAM = "/usr/local/lib/immich-formula/immich-backup"
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
 SECRETS = {"db_password": "immich:postgres:password", "redis_password": "immich:valkey:password"}
@@ -67,8 +70,29 @@ CPU_FLAGS = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
 NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lustre|davfs|fuse\..*")
 GIB = 1024**3
 BACKUP_HOURS = 48
-# Whoever works for longer than that, in seconds, may hang.
+MOST_BACKUPS = 10000
+# Work that takes longer than that, in seconds, is looked at for so many seconds: does it go on?
 LONGEST_WORK = 12 * 3600
+WORK_SECONDS = 2
+# On a host whose load is this many times its CPUs, or more, a check has so many times as long.
+LONGEST_FACTOR = 6
+# While one of these is under way, Immich and its database are not as they will be, and nobody should start Immich.
+DISTURBING = ("restore", "update", "removal")
+DISTURBED = (
+    "database",
+    "compose file",
+    "version",
+    "secrets",
+    "images",
+    "immich.service",
+    "containers",
+    "DNS between containers",
+    "way to PostgreSQL",
+    "way to Valkey",
+    "Immich",
+    "machine learning",
+    "exposure",
+)
 
 # What stands in Immich's log or in the unit's status, and what mends it. The first that is found counts.
 MESSAGES = (
@@ -99,7 +123,7 @@ def __virtual__():
     return __virtualname__
 
 
-def doctor(timeout=4):
+def doctor(timeout=5):
     """
     Look at every part of Immich on this host, and say of each whether it is well, what was seen, and what mends it.
 
@@ -108,7 +132,7 @@ def doctor(timeout=4):
     and as data with ``--out=json``; its exit code is not 0 if something failed. Changes nothing.
 
     timeout
-        Seconds that the checks may take, 4 by default. More of them help on a host that is slow, not one that hangs.
+        Seconds that each check may take, 5 by default, and up to six times as long on a busy host.
 
     CLI Example:
 
@@ -117,10 +141,11 @@ def doctor(timeout=4):
         salt-call immich.doctor
         salt-call immich.doctor --out=json
     """
-    deadline = time.monotonic() + timeout
-    rows, told = _run_groups((FORMULA,), {}, time.monotonic() + timeout / 2, timeout / 2)
-    rest, _ = _run_groups(GROUPS, _here(told.get("settings")), deadline, timeout)
-    rows += rest
+    seconds = timeout * max(1, min(os.getloadavg()[0] / os.cpu_count(), LONGEST_FACTOR))
+    rows, told = _run_groups((FORMULA,), {}, seconds)
+    working = _working()
+    rest, _ = _run_groups(GROUPS, {**_here(told.get("settings")), "working": working}, seconds)
+    rows += [_meanwhile(row, working) for row in rest]
     if any(row["result"] == FAILED for row in rows):
         __context__["retcode"] = 1
     return rows
@@ -129,10 +154,10 @@ def doctor(timeout=4):
 # -- running the checks ----------------------------------------
 
 
-def _run_groups(groups, here, deadline, seconds):
-    """Rows of all groups in their order, and what the checks left in ``here["told"]``."""
+def _run_groups(groups, here, seconds):
+    """Rows of all groups in their order, and what the checks left in ``here["told"]``; ``seconds`` are for each."""
     children = [_fork(group, here) for group in groups]
-    _read_until(children, deadline)
+    _read(children, seconds)
     rows, told = [], {}
     for group, child in zip(groups, children):
         _end(child)
@@ -148,23 +173,37 @@ def _group_rows(group, answers, seconds):
     rows = [_row(check.part, *found) for check, answer in zip(group, answers) for found in answer]
     silent = group[len(answers) :]
     if silent and not (answers and _stops(group[len(answers) - 1], answers[-1])):
-        # The first of them hung; a check behind it never had its turn.
+        # The first of them took too long; a check behind it never had its turn.
         rows.append(_row(silent[0].part, *_silence(group, seconds)))
-        cause, silent = silent[0].part, silent[1:]
+        cause, silent = f"{silent[0].part} took longer than {seconds:.0f} s", silent[1:]
     elif silent:
-        cause = group[len(answers) - 1].part
-    return rows + [_row(check.part, WARNING, f"not checked: needs {cause}", "") for check in silent]
+        cause = f"needs {group[len(answers) - 1].part}"
+    return rows + [_row(check.part, WARNING, f"not checked: {cause}", "") for check in silent]
 
 
 def _silence(group, seconds):
     """What a check says that did not end in time. On a busy host that proves nothing."""
     load, cpus = os.getloadavg()[0], os.cpu_count()
-    seen = f"no answer within {seconds:.0f} s"
-    advice = f"salt-call immich.doctor timeout={max(20, seconds * 5):.0f}"
+    advice = f"salt-call immich.doctor timeout={max(20, seconds * 3):.0f}"
     if load > 2 * cpus:
-        return WARNING, f"{seen}; this host is busy, with a load of {load:.0f} on {cpus} CPUs", advice
+        busy = f"this host is busy, with a load of {load:.0f} on {cpus} CPUs"
+        return WARNING, f"not checked: took longer than {seconds:.0f} s; {busy}", advice
     # The formula's own checks ask Podman and the file server, and what hangs of these is told below.
-    return WARNING if group is FORMULA else FAILED, seen, advice
+    return WARNING if group is FORMULA else FAILED, f"no answer within {seconds:.0f} s", advice
+
+
+def _working():
+    """Who holds the lock of backup, restore, update and removal, or an empty dictionary."""
+    return ("immich_lock.under_way" in __utils__ and __utils__["immich_lock.under_way"]()) or {}
+
+
+def _meanwhile(row, working):
+    """A row of what is not well while a restore or an update is under way: that is why, and it is to be waited for."""
+    what = working.get("what")
+    if what not in DISTURBING or row["result"] == OK or row["part"] not in DISTURBED:
+        return row
+    seen = f"{row['seen']}: {what} under way since {working['since']}"
+    return _row(row["part"], WARNING, seen, f"wait until it has ended (process {working['pid']}); do not start Immich")
 
 
 def _row(part, result, seen, do=""):
@@ -209,17 +248,21 @@ def _checked(check, here):
     return {"rows": rows, "told": here["told"]}
 
 
-def _read_until(children, deadline):
+def _read(children, seconds):
+    """Read what the groups write, until each has ended or one of its checks has taken longer than its time."""
+    for child in children:
+        child["deadline"] = time.monotonic() + seconds
     waiting = {child["reader"]: child for child in children}
     while waiting:
-        readable, _, _ = select.select(list(waiting), [], [], max(0, deadline - time.monotonic()))
-        if not readable:
-            return
-        for reader in readable:
+        left = min(child["deadline"] for child in waiting.values()) - time.monotonic()
+        for reader in select.select(list(waiting), [], [], max(0, left))[0]:
             chunk = os.read(reader, 65536)
             waiting[reader]["text"] += chunk
+            if b"\n" in chunk:
+                waiting[reader]["deadline"] = time.monotonic() + seconds
             if not chunk:
                 del waiting[reader]
+        waiting = {reader: child for reader, child in waiting.items() if child["deadline"] > time.monotonic()}
 
 
 def _end(child):
@@ -263,7 +306,9 @@ def _advice(text):
 
 
 def _one_line(text):
-    return " ".join(str(text).split())[-600:]
+    """A text as one line of at most 600 characters, without what a terminal would act on."""
+    plain = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", str(text)[-6000:])
+    return " ".join("".join(char if char.isprintable() else " " for char in plain).split())[-600:]
 
 
 # -- what the checks go by ----------------------------------------
@@ -625,6 +670,7 @@ def _service(part):
     def check(here):
         if not here[part]["managed"]:
             return [(OK, "is managed elsewhere")]
+        _known_units(part, here)
         rows = []
         for unit in here[part]["units"]:
             status = _call("systemd_unit.status", f"{unit}.service")
@@ -635,6 +681,11 @@ def _service(part):
         return rows or [(OK, f"{', '.join(here[part]['units'])} is active")]
 
     return check
+
+
+def _known_units(part, here):
+    if not here[part]["units"]:
+        raise _NotCheckedError(f"a pillar or {UNIT_FILE}, to know the service")
 
 
 def _acl_file_gone(part, here):
@@ -669,7 +720,7 @@ def _valkey_answers(here):
     answer = _ask((socket.AF_INET, ("127.0.0.1", port)), b"PING\r\n")
     if not answer.startswith((b"+PONG", b"-NOAUTH", b"-DENIED")):
         words = answer.decode(errors="replace").strip() or "nothing"
-        return [(FAILED, f"Valkey says {words}", "journalctl -n 20 -u valkey-server")]
+        return [(FAILED, f"Valkey says {_one_line(words)}", f"journalctl -n 20 -u {here['valkey']['units'][-1]}")]
     return [(OK, f"answers at port {port}")]
 
 
@@ -692,6 +743,8 @@ def _answering(question, part):
     """A check that comes after systemd said that the service is active."""
 
     def check(here):
+        if here[part]["managed"]:
+            _known_units(part, here)
         try:
             return question(here)
         except CommandExecutionError as error:
@@ -762,9 +815,8 @@ def _leftovers(here):
     """What restores have left, and an update that was interrupted: not while somebody is at work."""
     settings = _settings_of(here)
     left = _call("immich.restore_leftovers", settings)
-    working = "immich_lock.under_way" in __utils__ and __utils__["immich_lock.under_way"]()
-    if working:
-        return [_working_row(working, time.time())]
+    if here["working"]:
+        return [_working_row(here["working"], time.time())]
     rows = [_killed_row(left)] if left["drop"] or left["keep"] or left["record"] else []
     where = "" if settings["postgres"]["managed"] else f" connection='{json.dumps(settings['postgres']['connection'])}'"
     for name in left["kept"]:
@@ -781,15 +833,81 @@ def _working_row(holder, now):
     """A lock needs no mending: it goes with the process that holds it. But that may hang."""
     seen = f"{holder.get('what', 'something')} under way since {holder.get('since', 'a moment ago')}"
     began = holder.get("since") and calendar.timegm(time.strptime(holder["since"], "%Y-%m-%dT%H:%M:%SZ"))
-    if began and now - began > LONGEST_WORK:
-        pid = holder["pid"]
-        return WARNING, f"{seen}, by process {pid}", f"see what it waits for: ps -fp {pid}; if it hangs: kill {pid}"
-    return OK, seen
+    if not began or now - began < LONGEST_WORK:
+        return OK, seen
+    before = _work_done(holder["pid"])
+    time.sleep(WORK_SECONDS)
+    return _progress_row(seen, holder["pid"], before, _work_done(holder["pid"]), _last_line_of_work())
+
+
+def _progress_row(seen, pid, before, after, last_line):
+    """Whether long work goes on, by the CPU time and the bytes of its processes at two moments."""
+    seconds = sum(after[each][0] - before.get(each, (0, 0))[0] for each in after)
+    moved = sum(after[each][1] - before.get(each, (0, 0))[1] for each in after)
+    if seconds > 0 or moved > 0:
+        return OK, f"{seen}; it goes on, with {moved / 1e6:.1f} MB read and written in the last {WORK_SECONDS} s"
+    still = f"for {WORK_SECONDS} s its processes used no CPU time and moved no data"
+    told = f"; its last line in the journal is of {last_line}" if last_line else ""
+    advice = f"look again in ten minutes. If that is still so: ps -fp {pid} shows what it waits for, kill {pid} ends it"
+    return WARNING, f"{seen}, by process {pid}: {still}{told}", advice
+
+
+def _work_done(pid):
+    """
+    CPU seconds and bytes of each process that works for a holder of the lock, by process.
+
+    That is its descendants, the program that makes backups, which systemd starts, with its own, and what PostgreSQL
+    does for a superuser.
+    """
+    parents, roots = {}, {pid}
+    for path in Path("/proc").glob("[0-9]*"):
+        process, title = int(path.name), _text(path / "cmdline").replace("\0", " ")
+        parents[process] = int((_fields(process) or ["", "0"])[1])
+        if BACKUP_PROGRAM in title or re.match(r"postgres: (\S+: )?postgres \S+ ", title):
+            roots.add(process)
+    return {process: _used(process) for process in parents if _descends(process, roots, parents)}
+
+
+def _descends(process, roots, parents):
+    while process and process not in roots:
+        process = parents.get(process)
+    return bool(process)
+
+
+def _used(process):
+    """CPU seconds, and bytes read and written, by proc_pid_stat(5) and proc_pid_io(5)."""
+    moved = re.findall(r"^[rw]char: (\d+)$", _text(f"/proc/{process}/io"), re.MULTILINE)
+    ticks = sum(map(int, _fields(process)[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK"), sum(map(int, moved))
+
+
+def _fields(process):
+    """Of proc_pid_stat(5), from the state on: the name before it may hold anything. Empty for a process that ended."""
+    return _text(f"/proc/{process}/stat").rpartition(") ")[2].split()
+
+
+def _last_line_of_work():
+    """When the formula's programs have last said how far they are, as ISO 8601; empty if the journal has nothing."""
+    tags = [word for tag in ("immich-backup", "immich-restore", "immich-apply") for word in ("-t", tag)]
+    command = ["journalctl", *tags, "-n", "1", "-q", "-o", "short-iso"]
+    return _call("cmd.run_stdout", command, python_shell=False).partition(" ")[0]
 
 
 def _killed_row(left):
     names = ", ".join((*left["drop"], *left["keep"])) or "a record in pg_hba.conf"
     return WARNING, f"a restore or drill that was killed has left {names}", "salt-call immich.restore_recover"
+
+
+def _refusals(module, connection):
+    """What a server has refused to Immich since it was started: a new release may need what is not granted yet."""
+
+    def check(here):
+        answer = _call(f"{module}.refusals", _settings_of(here), connection(here))
+        rows = [(FAILED if each["grant"] else WARNING, each["seen"], each["do"]) for each in answer["found"]]
+        known = f"not known: {answer['unknown']}" if answer["unknown"] else "nothing of late"
+        return rows or [(OK, known)]
+
+    return check
 
 
 def _valkey(here):
@@ -959,8 +1077,9 @@ def _asker(services):
 
 
 def _dns_advice(here):
-    if _firewall_program() or not _runs("aardvark-dns"):
-        return _firewall_program() or "systemctl restart immich"
+    firewall = _firewall_program(here)
+    if firewall or not _runs("aardvark-dns"):
+        return firewall or "systemctl restart immich"
     return "let UDP port 53 in from the Immich network: see `nft list ruleset`"
 
 
@@ -968,13 +1087,21 @@ def _runs(program):
     return any(_text(path / "comm").strip() == program for path in Path("/proc").glob("[0-9]*"))
 
 
-def _firewall_program():
+def _firewall_program(here):
     """How the firewall that people use is told to let the Immich network in, if one of them is active."""
     if shutil.which("ufw") and "Status: active" in _call("cmd.run", ["ufw", "status"], python_shell=False):
-        return "ufw allow in on immich0"
+        return f"ufw allow in on {_interface(here)}"
     if shutil.which("firewall-cmd") and _runs("firewalld"):
-        return "firewall-cmd --permanent --zone=trusted --add-interface=immich0 && firewall-cmd --reload"
+        interface = _interface(here)
+        return f"firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload"
     return ""
+
+
+def _interface(here):
+    """The host's interface in the Immich network, which Podman names where the settings do not."""
+    network = here["settings"]["network"] if here["settings"] else {}
+    name = network.get("name") or here["compose"].get("networks", {}).get("immich", {}).get("name", "immich")
+    return network.get("interface_name") or _call("podman_network.inspect", name)["interface_name"]
 
 
 def _way(part, host_name, port_name):
@@ -990,7 +1117,7 @@ def _way(part, host_name, port_name):
             return [(FAILED, f"{asker}: {reason}", "systemctl restart immich")]
         if "ENOTFOUND" in reason:
             return [(FAILED, f"{asker}: {reason}", f"immich:{part}:host: a name or address that containers find")]
-        advice = _firewall_program() or "let the Immich network in: see `nft list ruleset` for what drops it"
+        advice = _firewall_program(here) or "let the Immich network in: see `nft list ruleset` for what drops it"
         return [(FAILED, f"{asker} does not reach {target}: {reason}", advice)]
 
     return check
@@ -1021,9 +1148,8 @@ def _exposure(here):
         yield FAILED, sentence, "salt-call state.apply immich.app"
     for sentence in _call("immich_app.listens_everywhere", settings, sockets):
         yield WARNING, sentence, "see the listen addresses in its configuration"
-    if not _call("immich_app.initialized", settings):
-        url = _call("immich_compose.server_url", settings)
-        yield WARNING, "nobody has signed up: whoever opens it first becomes administrator", f"sign up at {url}"
+    for warning in _call("immich_app.server_warnings", settings, 2):
+        yield WARNING if warning["serves"] else FAILED, warning["seen"], warning["do"]
 
 
 # -- backups ----------------------------------------
@@ -1032,6 +1158,8 @@ def _exposure(here):
 def _backups(here):
     """The formula's dumps and those of Immich itself; a database that is managed elsewhere wants them too."""
     settings = here["settings"]
+    if here["working"].get("what") == "backup":
+        yield OK, f"one is under way since {here['working']['since']}"
     status = _call("systemd_unit.status", "immich-backup.service")
     sentences = _call("immich.backup_warnings", settings) if settings else []
     if status["active"] == "failed" and not sentences:
@@ -1044,12 +1172,43 @@ def _backups(here):
             "journalctl -u immich-backup -n 50; salt-call immich.backup",
         )
     if not sentences:
-        directory = settings["backup"]["directory"] if settings else BACKUPS
-        dumps = [
-            *Path(directory).glob("immich_*.dump"),
-            *Path(here["uploads"] or "/nowhere", "backups").glob("*.sql.gz"),
-        ]
-        yield _newest_row([dump.stat().st_mtime for dump in dumps], time.time(), directory)
+        directory = settings["backup"]["directory"] if settings else _deployed_backups()
+        point = _call("immich_app.mount_missing", directory)
+        if point:
+            yield WARNING, f"not checked: {directory} is below {point}, which is not mounted", f"mount {point}"
+            return
+        yield _backups_row(directory, here["uploads"], time.time())
+
+
+def _deployed_backups():
+    try:
+        return json.loads(_text(BACKUP_CONFIG))["directory"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise _NotCheckedError(f"a pillar or {BACKUP_CONFIG}, to know the directory") from error
+
+
+def _backups_row(directory, uploads, now):
+    """That there is no backup is said only of directories that were read."""
+    times, unread = [], []
+    places = [(directory, ".dump"), *([(f"{uploads}/backups", ".sql.gz")] if uploads else [])]
+    for place, ending in places:
+        try:
+            times += _times(place, ending, now)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unread.append(f"{place} cannot be read: {error.strerror}")
+    if unread and not times:
+        return WARNING, f"not checked: {'; '.join(unread)}", ""
+    return _newest_row(times, now, directory)
+
+
+def _times(directory, ending, now):
+    """When the files with that ending were written. The container writes some of them: one of tomorrow is none."""
+    with os.scandir(directory) as entries:
+        found = (entry for entry in entries if entry.name.endswith(ending) and entry.is_file(follow_symlinks=False))
+        written = [entry.stat(follow_symlinks=False).st_mtime for entry in itertools.islice(found, MOST_BACKUPS)]
+    return [each for each in written if each < now + 60]
 
 
 def _newest_row(times, now, directory):
@@ -1087,12 +1246,14 @@ GROUPS = (
         Check("database", _database, False),
         Check("PostgreSQL's address", _listens("postgres", "immich.postgres"), False),
         Check("database storage", _database_storage, False),
+        Check("refused by PostgreSQL", _refusals("immich_postgres", _postgres), False),
         Check("leftovers", _leftovers, False),
     ),
     (
         Check("Valkey service", _service("valkey"), True),
         Check("Valkey", _answering(_valkey_answers, "valkey"), True),
         Check("Valkey user", _acl, False),
+        Check("refused by Valkey", _refusals("immich_valkey", _valkey), False),
         Check("Valkey's address", _listens("valkey", "immich.valkey"), False),
     ),
     (

@@ -1,6 +1,7 @@
 """Each fault is really caused on a deployed host: `immich.doctor` names it first, and its advice mends it."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -168,6 +169,13 @@ FAULTS = {
     "Valkey's ACL file gone": fault(
         "Valkey service", "rm /etc/valkey/users.acl; systemctl restart valkey-server || true", "users.acl is gone"
     ),
+    "Valkey denies a command that Immich needs": fault(
+        "refused by Valkey",
+        'export REDISCLI_AUTH="$(cat /opt/podman/immich/secrets/redis_password; printf x)";'
+        ' REDISCLI_AUTH="${REDISCLI_AUTH%x}"; valkey-cli --user immich ECHO x',
+        "Valkey denied ECHO to the user immich",
+        undo=f"{VALKEY} ACL LOG RESET",
+    ),
     "Valkey user gone": fault("Valkey user", f"{VALKEY} ACL DELUSER immich", "no ACL user immich"),
     # The application
     "machine learning on ::": fault(
@@ -327,6 +335,24 @@ def test_of_a_deployed_host_with_every_printable_character_in_its_passwords_noth
     assert "0 failed" in table
 
 
+def test_while_a_restore_is_under_way_nothing_is_to_be_started(host):
+    """The lock as a restore holds it, with Immich stopped; the restore itself is told of in test_restore.py."""
+    host.run(
+        "systemctl stop immich; cd /usr/local/lib/immich-formula; setsid python3 -B -c "
+        "'import immich_lock, time\nwith immich_lock.held(\"restore\"): time.sleep(600)' >/dev/null 2>&1 &"
+        " echo $! >/run/restore-of-the-test; until grep -q restore /run/immich-formula/lock; do sleep 0.1; done"
+    )
+    try:
+        rows = doctor(host)
+    finally:
+        host.run("kill $(cat /run/restore-of-the-test)")
+    assert failed(rows) == []
+    (stopped,) = [row for row in rows if row["part"] == "immich.service"]
+    assert "restore under way since" in stopped["seen"]
+    assert "do not start Immich" in stopped["do"]
+    assert not any("systemctl" in row["do"] for row in rows)
+
+
 def test_it_changes_nothing(host):
     state = "ip address; nft list ruleset | sed s/counter.*//; podman ps --no-trunc --format '{{.ID}} {{.Image}}'"
     written = "find /etc /opt /srv/immich /usr/local -newer /run/test/before -type f"
@@ -370,6 +396,6 @@ def test_podman_that_hangs(host):
     finally:
         host.run("mv /usr/bin/podman.away /usr/bin/podman")
     # What is asked of Podman for the pillar stands above. On a busy host silence is a warning.
-    silent = [row["part"] for row in rows if "no answer within" in row["seen"]]
+    silent = [row["part"] for row in rows if re.search("no answer within|took longer than", row["seen"])]
     assert next(part for part in silent if part != "pillar") == "Podman", rows
     assert host.run("pgrep -f [a]sked-by-the-doctor", check=False).returncode == 1

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ def load(folder, name, **dunders):
 
 @pytest.fixture
 def doctor():
-    return load("_modules", "immich_doctor", __salt__={}, __pillar__={}, __context__={})
+    return load("_modules", "immich_doctor", __salt__={}, __pillar__={}, __context__={}, __utils__={})
 
 
 # /proc/cpuinfo of an AMD Phenom II, of 2008, whose users Immich's machine learning left behind.
@@ -178,15 +180,11 @@ def wrong(here):
 
 
 def hanging(here):
-    import time
-
     time.sleep(1000)
 
 
 def run(doctor, *groups, seconds=30):
-    import time
-
-    rows, _ = doctor._run_groups(groups, {"settings": "x"}, time.monotonic() + seconds, seconds)
+    rows, _ = doctor._run_groups(groups, {"settings": "x"}, seconds)
     return [(row["part"], row["result"], row["seen"]) for row in rows]
 
 
@@ -212,7 +210,7 @@ def test_a_check_that_hangs_costs_the_time_that_was_given_and_is_named(doctor, m
     rows = run(doctor, group(doctor, hanging, good), group(doctor, good), seconds=1)
     assert rows == [
         ("hanging", "failed", "no answer within 1 s"),
-        ("good", "warning", "not checked: needs hanging"),
+        ("good", "warning", "not checked: hanging took longer than 1 s"),
         ("good", "ok", "x"),
     ]
     with pytest.raises(ChildProcessError):
@@ -223,7 +221,117 @@ def test_silence_on_a_busy_host_proves_nothing(doctor, monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (999, 1, 1))
     ((part, result, seen),) = run(doctor, group(doctor, hanging), seconds=1)
     assert (part, result) == ("hanging", "warning")
-    assert "busy, with a load of 999" in seen
+    assert seen.startswith("not checked: took longer than 1 s; this host is busy, with a load of 999")
+
+
+def slow(here):
+    time.sleep(0.7)
+    yield "ok", "slow"
+
+
+def test_each_check_has_its_own_time(doctor):
+    """Slow ones use up none of the others': under load 18 of 38 were not checked."""
+    assert [seen for _, _, seen in run(doctor, group(doctor, slow, slow, slow, good), seconds=1)] == ["slow"] * 3 + [
+        "x"
+    ]
+
+
+def test_on_a_busy_host_a_check_has_more_time(doctor, monkeypatch):
+    given = []
+    monkeypatch.setattr(doctor, "_run_groups", lambda groups, here, seconds: given.append(seconds) or ([], {}))
+    for load in (0.1, 2 * os.cpu_count(), 999):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, load, load))
+        doctor.doctor()
+    assert given[::2] == [5, 10, 30]
+
+
+def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up(doctor, monkeypatch, tmp_path):
+    """No test host is without units of these names; the modules that the checks ask are not there either."""
+    monkeypatch.setattr(doctor, "UNIT_FILE", str(tmp_path / "immich.service"))
+    monkeypatch.setattr(doctor, "DEPLOYED", str(tmp_path))
+    monkeypatch.setattr(doctor, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
+    doctor.__salt__["systemd_unit.status"] = lambda unit: {"active": "inactive", "text": ""}
+    doctor.__salt__["immich_app.last_words"] = str
+    doctor.__salt__["cmd.run_stdout"] = lambda *_args, **_kwargs: ""
+    rows, _ = doctor._run_groups(doctor.GROUPS, {**doctor._here(None), "working": {}}, 30)
+    told = {row["part"]: row["seen"] for row in rows}
+    assert not any("broke" in seen for seen in told.values()), told
+    for part in ("PostgreSQL service", "PostgreSQL", "Valkey service", "Valkey"):
+        assert told[part] == f"not checked: needs a pillar or {tmp_path}/immich.service, to know the service"
+    assert told["backups"].startswith("not checked: needs a pillar or")
+    assert "valkey-server" not in str(rows)
+
+
+def test_the_firewall_is_told_the_interface_of_the_network(doctor, monkeypatch):
+    """ufw and firewalld would take over the test host's own rules."""
+    monkeypatch.setattr(doctor.shutil, "which", lambda program: program == "ufw")
+    doctor.__salt__["cmd.run"] = lambda *_args, **_kwargs: "Status: active"
+    doctor.__salt__["podman_network.inspect"] = {"photos": {"interface_name": "podman3"}}.__getitem__
+    here = {"settings": {"network": {"name": "photos", "interface_name": "br-photos"}}, "compose": {}}
+    assert doctor._firewall_program(here) == "ufw allow in on br-photos"
+    here["settings"]["network"]["interface_name"] = None  # netavark 1.4 does not let it be chosen
+    assert doctor._firewall_program(here) == "ufw allow in on podman3"
+    here = {"settings": None, "compose": {"networks": {"immich": {"external": True, "name": "photos"}}}}
+    assert doctor._firewall_program(here) == "ufw allow in on podman3"
+
+
+WORK = {"what": "restore", "since": "2026-11-27T04:09:25Z", "pid": 4711}
+
+
+def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich(doctor):
+    row = {"part": "immich.service", "result": "failed", "seen": "is inactive: x", "do": "systemctl start immich"}
+    during = doctor._meanwhile(row, WORK)
+    assert (during["result"], during["part"]) == ("warning", "immich.service")
+    assert during["seen"] == "is inactive: x: restore under way since 2026-11-27T04:09:25Z"
+    assert "systemctl start" not in during["do"]
+    assert "4711" in during["do"]
+    assert doctor._meanwhile({**row, "part": "disk space"}, WORK)["result"] == "failed"
+    assert doctor._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
+    for working in ({}, {**WORK, "what": "backup"}):
+        assert doctor._meanwhile(row, working) == row
+
+
+@pytest.mark.parametrize(("program", "goes_on"), (("while :; do :; done", True), ("exec sleep 1000", False)))
+def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(doctor, monkeypatch, program, goes_on):
+    monkeypatch.setattr(doctor, "_last_line_of_work", lambda: "2026-11-27T10:00:00+0000")
+    monkeypatch.setattr(doctor, "WORK_SECONDS", 0.5)
+    now = doctor.calendar.timegm((2026, 11, 27, 16, 10, 0))
+    with subprocess.Popen(["sh", "-c", f"({program}) & wait"], start_new_session=True) as holder:
+        time.sleep(0.5)  # the start of a program reads it
+        try:
+            result, seen, *do = doctor._working_row({**WORK, "pid": holder.pid}, now)
+        finally:
+            os.killpg(holder.pid, 9)
+    assert seen.startswith("restore under way since 2026-11-27T04:09:25Z")
+    if goes_on:
+        assert (result, do) == ("ok", [])
+        assert "it goes on" in seen
+    else:
+        assert result == "warning"
+        assert "its last line in the journal is of 2026-11-27T10:00:00" in seen
+        assert do[0].startswith("look again in ten minutes")
+    recent = doctor._working_row(WORK, now - 3600 * 11)
+    assert recent == ("ok", "restore under way since 2026-11-27T04:09:25Z")
+
+
+def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(doctor, tmp_path):
+    now = 10**9
+    (tmp_path / "none").mkdir()
+    assert "there is no backup" in doctor._backups_row(str(tmp_path / "none"), None, now)[1]
+    unreadable = tmp_path / "file"
+    unreadable.write_text("")
+    assert doctor._backups_row(str(unreadable), None, now)[1].startswith(f"not checked: {unreadable} cannot be read")
+    uploads = tmp_path / "uploads"
+    (uploads / "backups").mkdir(parents=True)
+    for name, age in (("a.sql.gz", 3600), ("b.sql.gz", -99999), ("c.txt", 1)):
+        (uploads / "backups" / name).write_text("")
+        os.utime(uploads / "backups" / name, (now - age, now - age))
+    (uploads / "backups" / "d.sql.gz").symlink_to("/proc/self")
+    assert doctor._backups_row(str(unreadable), str(uploads), now) == ("ok", "the newest is 1 hours old")
+
+
+def test_what_others_have_written_reaches_no_terminal(doctor):
+    assert doctor._one_line("a\x1b[31mred\x1b[39m\n\x1b]0;b\x07c\u202ed") == "ared ]0;b c d"
 
 
 def test_table():
