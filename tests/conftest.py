@@ -34,10 +34,11 @@ def pytest_runtest_logreport(report):
 
 def pytest_terminal_summary(terminalreporter):
     """What each file costs, for the table in CONTRIBUTING.md: `.ci/run` has a limit."""
-    terminalreporter.section("seconds by file")
-    for path, seconds in SECONDS.most_common():
-        if seconds >= 1:
-            terminalreporter.write_line(f"{seconds:6.0f} {path}")
+    slow = [(path, seconds) for path, seconds in SECONDS.most_common() if seconds >= 1]
+    if slow:
+        terminalreporter.section("seconds by file")
+    for path, seconds in slow:
+        terminalreporter.write_line(f"{seconds:6.0f} {path}")
 
 
 def pytest_unconfigure():
