@@ -225,22 +225,22 @@ def test_settings_with_which_the_server_does_not_serve_are_rolled_back(host):
 @pytest.mark.long
 def test_a_change_of_settings_that_was_killed_is_rolled_back_by_the_next_run(own_host):
     host = own_host
-    broken = {"server": {"environment": {"STANDIN_START_DELAY": "86400"}}, "service": {"start_timeout": 20}}
+    broken = {"server": {"environment": {"STANDIN_START_DELAY": "86400"}}, "service": {"start_timeout": 30}}
     host.pillar(pillar_with(**broken))
     waiting = "podman exec immich-server printenv STANDIN_START_DELAY"
     assert host.out(KILL_AT.format(condition=f"{waiting} >/dev/null 2>&1")) == "killed"
-    said = failed_start(host, 60, **broken)
-    assert "did not answer within 20 s" in said
+    said = failed_start(host, 90, **broken)
+    assert "did not answer within 30 s" in said
     assert FORMER_SERVES in said
     # Killed again, and an update follows: what served last is what is put back.
     host.pillar(pillar_with(**broken))
     assert host.out(KILL_AT.format(condition=f"{waiting} >/dev/null 2>&1")) == "killed"
-    said = failed_start(host, 60, version="v3.3.97", service={"start_timeout": 20})
+    said = failed_start(host, 90, version="v3.3.97", service={"start_timeout": 30})
     assert "v3.3.1 serves again" in said
     assert get(host, "/api/server/ping") == {"res": "pong"}
     # Where the server did not serve before, there is nothing to put back.
     host.run("systemctl stop immich")
-    said = failed_start(host, 60, server={"environment": {"STANDIN_CRASH_AFTER": "0"}})
+    said = failed_start(host, 90, server={"environment": {"STANDIN_CRASH_AFTER": "0"}})
     assert "The stand-in was told to crash" in said
     assert "put back" not in said
     host.pillar(pillar_with())
