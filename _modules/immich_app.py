@@ -574,7 +574,7 @@ def server_warnings(settings, timeout=10):
             f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can, or restores "
             "a backup of theirs"
         )
-        do = f"sign up now at {__salt__['immich_compose.server_url'](settings)}"
+        do = f"sign up now at {__salt__['immich.urls'](settings)[0]}"
         warnings.append({"seen": seen, "do": do, "serves": True})
     return warnings
 

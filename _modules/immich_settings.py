@@ -38,6 +38,7 @@ _OWN_FILES = {
         "immich_doctor",
         "immich_gateway",
         "immich_image",
+        "immich_overview",
         "immich_postgres",
         "immich_restore",
         "immich_settings",

@@ -43,8 +43,10 @@ def applied(name):
         ret.update(result=False, comment="\n".join(map(str, answer)))
         return ret
     states = sorted(answer.items(), key=lambda item: item[1].get("__run_num__", 0))
-    # Salt keeps no warnings of inner states.
-    ret["warnings"] = [text for _, state in states for text in state.get("warnings", [])]
+    # Salt keeps no warnings of inner states. An empty list would be shown as a warning.
+    warnings = [text for _, state in states for text in state.get("warnings", [])]
+    if warnings:
+        ret["warnings"] = warnings
     ret["sub_state_run"] = [_sub_state(tag, state) for tag, state in states]
     if any(state["result"] is False for _, state in states):
         ret.update(result=False, comment=f"{name} was applied with the modules just synced, and failed; see below")
@@ -75,7 +77,8 @@ def pillar_valid(name, errors, warnings=()):
         List of ``{"path": …, "message": …}``, as from ``immich_settings.errors``. An empty list is success.
 
     warnings
-        List of sentences that deserve a look and stop nothing. Default: none.
+        What deserves a look and stops nothing: a list of the same form, as from ``immich_settings.warnings``. Default:
+        none.
 
     .. code-block:: yaml
 
@@ -83,15 +86,15 @@ def pillar_valid(name, errors, warnings=()):
           immich.pillar_valid:
             - errors: []
     """
-    ret = {
-        "name": name,
-        "changes": {},
-        "result": True,
-        "comment": "The pillar is valid",
-        "warnings": list(warnings),
-    }
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar is valid"}
+    if warnings:
+        ret["warnings"] = list(map(_line, warnings))
     if errors:
-        lines = [f"{error['path']}: {error['message']}" for error in errors]
+        lines = "\n".join(map(_line, errors))
         ret["result"] = False
-        ret["comment"] = "The pillar is wrong; nothing was changed. Mend these and apply again:\n" + "\n".join(lines)
+        ret["comment"] = f"The pillar is wrong; nothing was changed. Mend these and apply again:\n{lines}"
     return ret
+
+
+def _line(problem):
+    return f"{problem['path']}: {problem['message']}"

@@ -252,6 +252,8 @@ def told_if_stopped(name):
     ret = {"name": name, "changes": {}, "result": True}
     if __salt__["systemd_unit.status"](name)["active"] == "active":
         return {**ret, "comment": f"{name} is active, whatever failed above"}
+    if __opts__["test"] and not any(state["result"] is False for state in __running__.values()):
+        return {**ret, "comment": "Nothing has failed"}  # in a dry run Salt takes what would change for failed
     comment = f"{name} is stopped. Mend what failed above, then apply again: that goes on from there, and starts it"
     return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
 
@@ -504,7 +506,6 @@ def verified(name, settings=None):
         "changes": {},
         "result": True,
         "comment": "Everything is as promised",
-        "warnings": [],
     }
     if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
         return {**ret, "result": None, "comment": "Would be verified once it runs"}
@@ -516,11 +517,16 @@ def verified(name, settings=None):
             broken.append(str(error))
     if broken:
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(broken)}
-    ret["warnings"] = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
-    ret["warnings"] += __salt__["immich.backup_warnings"](settings)
-    ret["warnings"] += _as_sentences(__salt__["immich_app.server_warnings"](settings))
-    ret["warnings"] += _refusals(settings)
-    return ret
+    warnings = _warnings(settings)
+    return {**ret, "warnings": warnings} if warnings else ret
+
+
+def _warnings(settings):
+    """Sentences on what holds and deserves a look. A return with an empty list of them would be shown as a warning."""
+    warnings = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
+    warnings += __salt__["immich.backup_warnings"](settings)
+    warnings += _as_sentences(__salt__["immich_app.server_warnings"](settings))
+    return warnings + _refusals(settings)
 
 
 def _refusals(settings):

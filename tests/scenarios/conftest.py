@@ -3,6 +3,8 @@
 import contextlib
 import fcntl
 import json
+import re
+import subprocess
 import time
 import uuid
 from types import SimpleNamespace
@@ -12,7 +14,7 @@ import pytest
 from tests.host import images
 from tests.host.cache import step
 from tests.host.lan import Lan, claim
-from tests.host.machine import Host
+from tests.host.machine import Host, HostError
 from tests.host.registry import Registry, stored, use_registry
 
 # Every printable ASCII character, in an order of its own for each password.
@@ -174,10 +176,21 @@ def ready_host(lan):
         yield host
 
 
-def on_terminal(host, command):
+def on_terminal(host, command, timeout=600, check=True):
     """What a person sees who types a command at a terminal of the host, on standard error too."""
     host.write("/run/test/typed", command)
-    return host.out("script --quiet --return --command 'sh /run/test/typed' /dev/null </dev/null", timeout=600)
+    script = "script --quiet --return --command 'sh /run/test/typed' /dev/null </dev/null"
+    done = subprocess.run(host.command(script), capture_output=True, check=False, timeout=timeout)
+    text = done.stdout.decode().replace("\r\n", "\n").strip()  # not read as text: Python would lose carriage returns
+    if check and done.returncode:
+        raise HostError(f"{host.name}: {command}: exit {done.returncode}\n{text[-6000:]}")
+    return text
+
+
+def plain(text):
+    """What is left on a terminal of a text: no colours, and of a line that was written over only the last."""
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    return re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", "\n".join(lines))
 
 
 def get(host, path, port=2283):

@@ -1,12 +1,76 @@
 """From a host that has only systemd, Python and Salt to a verified Immich, and then nothing more to do."""
 
+import json
+import re
+
 import pytest
 
-from tests.scenarios.conftest import changed, get, post
+from tests.scenarios.conftest import changed, get, on_terminal, pillar_with, plain, post
+
+APPLY = "salt-call --local state.apply immich"
+# Salt's own outputter over a return that was recorded, as salt-call calls it.
+OUTPUTTER = """
+import json, salt.config, salt.output
+opts = salt.config.minion_config("/etc/salt/minion")
+salt.output.display_output({"local": json.load(open("/run/test/return.json"))}, "highstate", opts)
+"""
 
 
 def failed(states):
     return [state["id"] for state in states if state["result"] is False]
+
+
+def shown(host, states):
+    """What a terminal shows of recorded states."""
+    host.write("/run/test/return.json", json.dumps({state["function"]: state for state in states}))
+    host.write("/run/test/outputter.py", OUTPUTTER)
+    return plain(on_terminal(host, "/opt/salt/bin/python /run/test/outputter.py"))
+
+
+def assert_readable(text, warnings, lines):
+    """States in the order in which they ran, each warning once, and no data structure in place of them."""
+    started = re.findall(r"Started: ([\d:.]+)", text)
+    assert started
+    assert started == sorted(started)
+    assert "__run_num__" not in text
+    # One for each state that warns, and one in the summary.
+    assert text.count("Warnings:") == (warnings + 1 if warnings else 0), text
+    assert len(text.splitlines()) <= lines
+
+
+def test_terminal_shows_a_plan_and_a_first_run(first_run, host):
+    plan, states = shown(host, first_run.plan), shown(host, first_run.states)
+    assert_readable(plan, warnings=0, lines=80)
+    assert_readable(states, warnings=1, lines=1000)
+    assert re.search(r"Failed: +0\b", states)
+    assert "Mend what failed" not in plan + states
+
+
+def test_terminal_shows_a_converged_run(host):
+    text = plain(on_terminal(host, f"{APPLY} --state-output=changes"))
+    assert_readable(text, warnings=1, lines=90)
+    assert "[WARNING" not in text
+    assert "[ERROR" not in text
+
+
+def test_terminal_shows_a_warned_and_a_failed_run(host):
+    host.pillar(pillar_with(version="v3"))
+    text = plain(on_terminal(host, f"{APPLY} test=True"))
+    assert_readable(text, warnings=2, lines=700)
+    assert text.count("is a moving tag") == 1
+    host.pillar(pillar_with(upload_location="/srv/elsewhere"))
+    text = plain(on_terminal(host, APPLY, check=False))
+    assert_readable(text, warnings=0, lines=700)
+    (told,) = re.findall(r"Comment: (The installation's library is .*)", text)
+    assert "immich:upload_location_moved_from" in told
+
+
+def test_deploy_has_nothing_to_do_and_does_not_ask(host):
+    text = plain(on_terminal(host, "/srv/formula/bin/deploy"))
+    assert "Nothing to do" in text
+    assert f"http://{host.address}:2283" in text
+    assert len(text.splitlines()) <= 24
+    assert host.run("ls /opt/immich-formula /usr/local/bin/salt-call.new", check=False).stdout == ""
 
 
 def test_dry_run_without_modules_says_what_to_type_and_shows_nothing_red(first_run):
@@ -50,7 +114,7 @@ def test_it_warns_until_an_administrator_signs_up(first_run, host):
     answer = post(host, "/api/auth/admin-sign-up", {"email": "a@example.org", "password": "x" * 12, "name": "A"})
     assert answer["email"] == "a@example.org"
     assert get(host, "/api/server/config")["isInitialized"] is True
-    assert not [text for state in host.apply() for text in state.get("warnings", [])]
+    assert_readable(plain(on_terminal(host, f"{APPLY} --state-output=changes")), warnings=0, lines=90)
 
 
 def test_jobs_pass_all_queues_and_valkey_denied_nothing(host):
