@@ -131,6 +131,8 @@ def _apply(ret, current, wanted, statements, service, connection):
         ret["result"] = None
         ret["changes"] = changes
         ret["comment"] = f"PostgreSQL would be set up{_outcome(due, service, 'would be')}."
+        if due and service:
+            ret["restarts"] = {service: list(due)}
         return ret
     if persisted:
         __salt__["pgsql.config_set"]({key: statements[key] for key in persisted}, connection)

@@ -119,7 +119,8 @@ def _ensure(name, declared, service, connection, **owner):
             comment = f"The server has to be restarted for {', '.join(found['restart'])}, and no service is named."
             return {**ret, "result": False, "changes": {}, "comment": comment}
         if test:
-            return {**ret, "result": None, "comment": _announcement(found, service)}
+            restarts = {"restarts": {service: found["restart"]}} if found["restart"] else {}
+            return {**ret, **restarts, "result": None, "comment": _announcement(found, service)}
         restart = __salt__["valkey_config.apply"](**declared, **owner, connection=connection)
         if restart:
             _restart(restart, service, connection)

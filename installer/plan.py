@@ -1,0 +1,283 @@
+"""What a plan comes to, in a few lines for a person. Pure: data in, rows and text out."""
+
+import os.path
+from urllib.parse import urlsplit
+
+from installer.downloads import size
+
+# More than so many are counted.
+LISTED = 8
+# What the images of Immich came to when they were last seen, where their registry does not say.
+ROUGHLY = "about 1 GB"
+
+
+def nothing_to_do(states):
+    """Whether a run would neither change nor mend anything."""
+    return not any(state["changes"] or state["result"] is not True for state in states)
+
+
+def failures(states):
+    """Comments of the states that failed themselves; not of those that wait for them."""
+    return [state["comment"] for state in states if state["result"] is False and not _waits(state)]
+
+
+def _waits(state):
+    """Whether a state failed because another one did: Salt has not run it, or it ran others that failed."""
+    return state.get("__state_ran__") is False or state["function"] == "immich.applied"
+
+
+def warnings(states):
+    """Warnings of all states, each once."""
+    return list(dict.fromkeys(text for state in states for text in state.get("warnings", [])))
+
+
+def wanted_packages(states):
+    """Names of the packages that would be installed."""
+    return _names(states, "pkg.installed")
+
+
+def wanted_images(states):
+    """References of the images that would be pulled."""
+    return _names(states, "immich_app.images_present")
+
+
+def titles(states):
+    """Names of states by function and name, as Salt's log has them."""
+    return {(state["function"], state["name"]): state["id"] for state in states}
+
+
+def _names(states, *functions):
+    changed = [state["changes"] for state in states if state["function"] in functions]
+    return list(dict.fromkeys(name for changes in changed for name in changes))
+
+
+def rows(states, overview, downloads):
+    """
+    The summary: pairs of a label and its sentences.
+
+    states
+        What ``state.apply immich test=True`` returns, in order.
+    overview
+        What ``immich.overview`` returns.
+    downloads
+        ``{"packages": [(address, bytes)], "images": {reference: bytes or None}}``.
+    """
+    found = [
+        ("Packages", _packages(states, downloads["packages"])),
+        ("Download", _downloads(downloads)),
+        ("Stops", _stops(states)),
+        ("Restarts", _restarts(states)),
+        ("Starts", _starts(states)),
+        ("Ports", _ports(states, overview)),
+        ("Folders", _folders(states, overview)),
+        ("Files", _files(states)),
+        ("PostgreSQL", _database(states)),
+        ("Valkey", _valkey(states)),
+        ("Network", _network(states, overview)),
+        ("Also", _others(states)),
+        ("Kept", _kept(states)),
+    ]
+    return [(label, sentences) for label, sentences in found if sentences]
+
+
+def _changed(states, *functions):
+    return [state for state in states if state["function"] in functions and state["changes"]]
+
+
+def _packages(states, apt):
+    names = wanted_packages(states)
+    if not names:
+        return []
+    more = len(apt) - len(names)
+    return [_some(names, 12) + (f", and {more} that they need" if more > 0 else "")]
+
+
+def _downloads(downloads):
+    found = []
+    if downloads["packages"]:
+        hosts = dict.fromkeys(urlsplit(address).hostname or "a disk" for address, _ in downloads["packages"])
+        total = sum(each for _, each in downloads["packages"])
+        found.append(f"{size(total)} of packages from {_some(list(hosts))}")
+    images = downloads["images"]
+    if images:
+        known = all(each is not None for each in images.values())
+        total = size(sum(images.values())) if known else f"{ROUGHLY} (their registry does not say)"
+        found.append(f"{total} of images: {_some(list(images))}")
+    return found
+
+
+def _stops(states):
+    stopped = _changed(states, "immich_app.stopped_for_changes")
+    return [f"{name}, {change['new']}" for state in stopped for name, change in state["changes"].items()]
+
+
+def _restarts(states):
+    found = [
+        f"{service}, to take over {_some(list(why))}"
+        for state in states
+        for service, why in state.get("restarts", {}).items()
+    ]
+    for state in _changed(states, "immich_app.running"):
+        for name, change in state["changes"].items():
+            if str(change["new"]).startswith("recreated"):
+                found.append(f"{name} ({change['new']})")
+    return found
+
+
+def _starts(states):
+    units = [
+        state["name"]
+        for state in _changed(states, "systemd_unit.running", "immich_backup.scheduled", "immich_app.running")
+        if {"active", "service", "timer"} & state["changes"].keys()
+    ]
+    units += ["immich-gateway.service" for _ in _changed(states, "immich_gateway.active")[:1]]
+    return [_some([unit.replace(".service", "") for unit in dict.fromkeys(units)])] if units else []
+
+
+def _ports(states, overview):
+    if not _changed(states, "immich_app.compose_file_managed", "immich_gateway.active"):
+        return []
+    gateway, names = overview["gateway"], {"postgres": "PostgreSQL", "valkey": "Valkey"}
+    if overview["local_only"]:
+        found = [f"{overview['port']} for this machine alone: {overview['urls'][0]}"]
+    else:
+        found = [f"{overview['port']} for everybody who reaches this machine: {' '.join(overview['urls'])}"]
+    ports = [f"{port} ({names[part]})" for part, port in gateway["ports"].items()]
+    if ports:
+        found.append(f"{' and '.join(ports)} at {gateway['address']}, for Immich's containers alone")
+    return found
+
+
+def _folders(states, overview):
+    purposes = {path: what for what, path in overview.get("folders", {}).items()}
+    made = _changed(states, "file.directory", "immich_app.library_present", "immich_backup.directory_present")
+    named = [f"{state['name']} ({purposes[state['name']]})" for state in made if state["name"] in purposes]
+    return [_some(named)] if named else []
+
+
+def _files(states):
+    names = [state["name"] for state in _changed(states, "file.managed", "immich_app.compose_file_managed")]
+    if not names:
+        return []
+    if len(names) <= 3:
+        return [_some(names)]
+    above = {"/".join(os.path.dirname(name).split("/")[:3]) for name in names}
+    return [f"{len(names)} written or changed, in {_some(sorted(above))}"]
+
+
+def _database(states):
+    words = {
+        "immich_postgres.server_configured": "settings",
+        "pgsql_role.present": "role {name}",
+        "pgsql_database.present": "database {name}",
+        "immich_postgres.extensions_present": "its extensions",
+        "pgsql_hba.present": "a line of pg_hba.conf",
+    }
+    found = [words[state["function"]].format(name=state["name"]) for state in _changed(states, *words)]
+    return [", ".join(found)] if found else []
+
+
+def _valkey(states):
+    found = ["settings"] if _changed(states, "valkey_config.managed") else []
+    users = _names(states, "immich_valkey.users_managed", "immich_valkey.login_present")
+    users = [name for name in users if not name.startswith("/")]  # the file that a login's password stands in
+    found += [f"ACL users {_some(users)}"] if users else []
+    return [", ".join(found)] if found else []
+
+
+def _network(states, overview):
+    own = overview.get("network", {})
+    names = _names(states, "podman_network.present")
+    return [_some([f"{name}, {own['subnet']}" if name == own.get("name") else name for name in names])] if names else []
+
+
+SHOWN = {
+    "pkg.installed", "immich_app.images_present", "immich_app.stopped_for_changes", "immich_app.running",
+    "systemd_unit.running", "systemd_unit.enabled", "immich_backup.scheduled", "immich_gateway.active",
+    "immich_app.compose_file_managed", "file.directory", "immich_app.library_present",
+    "immich_backup.directory_present", "file.managed", "pgsql_role.present", "pgsql_database.present",
+    "immich_postgres.extensions_present", "pgsql_hba.present", "immich_postgres.server_configured",
+    "valkey_config.managed", "immich_valkey.users_managed", "immich_valkey.login_present", "podman_network.present",
+}  # fmt: skip
+
+
+def _others(states):
+    """What no other row shows, and what is amiss without a change that a plan could name."""
+    changed = [state["id"] for state in states if state["changes"] and state["function"] not in SHOWN]
+    amiss = [
+        line
+        for state in states
+        if state["result"] is None and not state["changes"] and "Would be" not in state["comment"]
+        for line in state["comment"].splitlines()
+    ]
+    found = changed + amiss
+    return found if len(found) <= LISTED else [*found[: LISTED - 1], f"and {len(found) - LISTED + 1} more"]
+
+
+def _kept(states):
+    packages = wanted_packages(states)
+    there = [
+        title
+        for title, word in (("PostgreSQL", "postgresql"), ("Valkey", "valkey"))
+        if not any(name.startswith(word) for name in packages)
+    ]
+    found = [] if _changed(states, "immich_app.library_present") else ["the photos"]
+    found += [f"what {title} holds for others" for title in there]
+    return [", ".join(["everything: nothing is deleted", *found])]
+
+
+def _some(items, most=LISTED):
+    """A list in words; what is more than `most` is counted."""
+    if len(items) <= most:
+        return ", ".join(items)
+    return f"{', '.join(items[: most - 1])} and {len(items) - most + 1} more"
+
+
+def next_steps(overview):
+    """Where Immich answers and what a person does next: pairs of a label and its sentences."""
+    folders, first = overview["folders"], overview["urls"][0]
+    where = [" or ".join(overview["urls"])]
+    if overview["local_only"]:
+        where.append("No other machine reaches it. A phone needs a reverse proxy: docs/howto/reverse-proxy.md")
+    if overview["backup"]:
+        backups = f"the database, each night, into {folders['backups']}: copy it and {folders['photos']} elsewhere too"
+    else:
+        backups = "none: immich:backup:enabled is false in the pillar"
+    return [
+        ("Open", where),
+        ("Phone", [f"the Immich app (App Store, Google Play, F-Droid), with {first} as its server"]),
+        ("Backups", [backups]),
+        ("Look", ["salt-call immich.doctor"]),
+        ("Change", ["edit the pillar, then salt-call state.apply immich (with test=True for the plan)"]),
+    ]
+
+
+# -- in full ----------------------------------------
+
+
+def in_full(states):
+    """Every state, with its comment and changes, as text."""
+    lines = []
+    for state in states:
+        mark = {True: "ok", None: "would change", False: "FAILED"}[state["result"]]
+        lines += [f"{state['id']}", f"    {state['function']}: {mark}"]
+        lines += [f"    {line}" for line in str(state["comment"]).strip().splitlines()]
+        lines += [f"    warning: {text}" for text in state.get("warnings", [])]
+        lines += _nested(state["changes"], 6)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _nested(value, indent):
+    before = " " * indent
+    if isinstance(value, dict):
+        lines = []
+        for key, inner in value.items():
+            if isinstance(inner, dict) and inner:
+                lines += [f"{before}{key}:", *_nested(inner, indent + 2)]
+            elif isinstance(inner, str) and "\n" in inner:
+                lines += [f"{before}{key}:", *(f"{before}  {line}" for line in inner.splitlines())]
+            else:
+                lines.append(f"{before}{key}: {inner}")
+        return lines
+    return [f"{before}{value}"] if value else []
