@@ -1,22 +1,66 @@
-"""The main job, shown on a disposable host: deploy Immich, apply again with no change, and look whether it works."""
+"""The main job, shown on a disposable host: deploy Immich as a person does, and look whether it works.
+
+Ends with a page for the browser. The host is removed; what it was built from stays in .cache.
+"""
 
 import argparse
+import base64
 import contextlib
+import http.server
 import json
 import os
+import re
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 
 from tests.host import images, tools
 from tests.host.cache import CACHE, REPO, run, say, step
 from tests.host.lan import Lan
 from tests.host.machine import Host, HostError
+from tests.host.page import page, picture
 from tests.host.registry import Registry, stored, use_registry
 
-APPLY = "salt-call --local --state-output=changes --force-color state.apply immich"
+DEPLOY = "/srv/formula/bin/deploy"
+SERVER = "http://127.0.0.1:2283"
+NEIGHBOUR = 8000  # a web server on every address of the host, to be tried from inside
+# What somebody in the server's container would try: in words, as tests/scenarios/inside.js takes it, and what the
+# answer to it says if that is denied.
+ATTEMPTS = (
+    ("PostgreSQL: become superuser", "postgres", {"sql": "ALTER ROLE immich SUPERUSER"}, "permission denied"),
+    (
+        "PostgreSQL: run a program on the host",
+        "postgres",
+        {"sql": "COPY (SELECT 1) TO PROGRAM 'id'"},
+        "permission denied",
+    ),
+    (
+        "PostgreSQL: read a file of the host",
+        "postgres",
+        {"sql": "SELECT pg_read_file('/etc/passwd')"},
+        "permission denied",
+    ),
+    ("PostgreSQL: create a role", "postgres", {"sql": "CREATE ROLE evil"}, "permission denied"),
+    (
+        "PostgreSQL: enter another database",
+        "postgres",
+        {"sql": "SELECT 1", "options": {"database": "postgres"}},
+        "no pg_hba.conf entry|permission denied",
+    ),
+    ("Valkey: delete everybody's data", "valkey", ["FLUSHALL"], "NOPERM"),
+    ("Valkey: change the configuration", "valkey", ["CONFIG", "SET", "dir", "/tmp"], "NOPERM"),
+    ("Valkey: give itself more rights", "valkey", ["ACL", "SETUSER", "immich", "+@all"], "NOPERM"),
+    ("Valkey: read a key of others", "valkey", ["GET", "tenant:secret"], "NOPERM"),
+    ("Network: another service of the host", "connect", ["10.88.0.1", NEIGHBOUR], "timeout|ECONNREFUSED"),
+    ("Files: write into its own program", "write", "/usr/src/app/evil", "EROFS"),
+)
+# The same way to where Immich has to get, or a denial would prove nothing.
+NEEDED = ["10.88.0.1", 5432]
 # Run inside the LAN: hands what connects to an inherited socket of this machine to the server on the host.
 RELAY = """
 import socket, sys, threading
@@ -51,16 +95,18 @@ def main():
         help="standin: small images of the tests, which talk to PostgreSQL and Valkey as Immich does (default); "
         "real: the published ones, from ghcr.io",
     )
+    parser.add_argument("--verbose", action="store_true", help="every state of the runs, and Salt's own messages")
     arguments = parser.parse_args()
     why_not = tools.obstacle()
     if why_not:
         return plan_only(why_not)
     tools.install()
     with Lan(uplink=arguments.images == "real") as lan:
-        return show(lan, arguments.images)
+        return show(lan, arguments)
 
 
-def show(lan, which):
+def show(lan, arguments):
+    which = arguments.images
     if which == "standin":
         Registry(lan, stored())
     with step("booting a Debian 13 host that has only systemd, Python and Salt"):
@@ -69,16 +115,26 @@ def show(lan, which):
         if which == "standin":
             use_registry(host)
         host.pillar(pillar())
-        for title in ("first apply, from bare", "second apply, which must change nothing"):
-            with step(title):
-                if host.stream(APPLY):
-                    return 1
+        deploy = f"{DEPLOY} --yes --no-next-steps{' --verbose' if arguments.verbose else ''}"
+        if host.stream(deploy):
+            return 1
         try:
-            check(host, which)
+            check(host)
+            photo = upload(host)
+            attempts = intrude(host) if which == "standin" else []
+            rows = host.salt("immich.doctor")
         except (HostError, AssertionError) as error:
             say(f"NOT WORKING: {error}")
             return 1
-        return serve(lan, host)
+        broken = [f"{row['part']}: {row['seen']}" for row in rows if row["result"] == "failed"]
+        shown = CACHE / "demo.html"
+        shown.write_text(page(facts(host), rows, attempts, photo), encoding="utf8")
+        try:
+            _shown(not broken, f"salt-call immich.doctor: {len(rows)} rows, failed: {', '.join(broken) or 'none'}")
+            return serve(lan, host, shown)
+        except (AssertionError, OSError) as error:
+            say(f"NOT WORKING: {error}")
+            return 1
 
 
 def pillar():
@@ -90,18 +146,75 @@ def pillar():
     }
 
 
-def check(host, which):
-    """Look whether it works; AssertionError says what does not."""
-    ping = json.loads(host.out("curl -sf http://127.0.0.1:2283/api/server/ping"))
+def check(host):
+    """See that the server answers and that another run has nothing to do; AssertionError says what does not hold."""
+    ping = json.loads(host.out(f"curl -sf {SERVER}/api/server/ping"))
     _shown(ping == {"res": "pong"}, f"the server answers {ping}")
-    _shown(host.out("systemctl is-active immich") == "active", "immich.service is active")
-    changed = [state["id"] for state in host.apply() if state["changes"]]
-    _shown(not changed, f"another apply changes nothing {changed or ''}")
-    listed = host.out("podman ps --format '{{.Names}} {{.Image}} {{.Status}}'")
-    _shown("immich-machine-learning" in listed, f"containers:\n{listed}")
-    if which == "standin":
-        jobs = json.loads(host.out("curl -sf -X POST http://127.0.0.1:2283/standin/jobs"))
-        _shown(not jobs["denied"], f"jobs went through {len(jobs['completed'])} queues, Valkey denied nothing")
+    again = host.run(DEPLOY, check=False, timeout=600)
+    _shown("Nothing to do" in again.stdout, "bin/deploy, once more: nothing to do")
+
+
+def upload(host):
+    """Sign up and upload a picture, as a phone does; what the page shows of it."""
+    sent = picture()
+    host.run("base64 -d >/root/sunset.png", stdin=base64.b64encode(sent).decode())
+    account = {"name": "Ana", "email": "ana@example.org", "password": secrets.token_urlsafe(12)}
+    _api(host, "auth/admin-sign-up", account)
+    token = _api(host, "auth/login", account)["accessToken"]
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    curl = f"curl -sf -H 'Authorization: Bearer {token}' {SERVER}/api/assets"
+    form = f"-F assetData=@/root/sunset.png -F fileCreatedAt={now} -F fileModifiedAt={now}"
+    host.run(f"{curl} {form} -F deviceAssetId=demo -F deviceId=demo")
+    counted = json.loads(host.out(f"{curl}/statistics"))
+    path = host.out("find /srv/immich/upload/upload -name '*.png' -exec cmp -s {} /root/sunset.png ';' -print")
+    _shown(counted["images"] == 1 and path, f"a photo was uploaded, and lies unchanged in {path}")
+    return {"picture": sent, "path": path, "counted": f"{counted['images']} photo"}
+
+
+def _api(host, path, body):
+    headers = "-H 'Content-Type: application/json'"
+    return json.loads(
+        host.run(f"curl -sf {headers} --data-binary @- {SERVER}/api/{path}", stdin=json.dumps(body)).stdout
+    )
+
+
+def intrude(host):
+    """Try from inside the server's container, with all it has, what it must not be able to do."""
+    host.run(f"systemd-run --quiet --unit neighbour python3 -m http.server {NEIGHBOUR}")
+    host.wait_for(f"curl -sf http://10.88.0.1:{NEIGHBOUR}")
+    script = (REPO / "tests/scenarios/inside.js").read_text(encoding="utf8")
+    tried = {kind: [attempt for _, of, attempt, _ in ATTEMPTS if of == kind] for _, kind, _, _ in ATTEMPTS}
+    tried["connect"].append(NEEDED)
+    done = host.run(f"podman exec -i immich-server node - {shlex.quote(json.dumps(tried))}", stdin=script)
+    outcomes = json.loads(done.stdout)
+    if "answer" not in outcomes["connect"].pop():
+        raise AssertionError(f"Immich's container does not reach {NEEDED}")
+    found = []
+    for what, kind, _, denial in ATTEMPTS:
+        answer = next(iter(outcomes[kind].pop(0).items()))
+        found.append((what, answer[0] == "error" and bool(re.search(denial, answer[1])), answer[1]))
+    allowed = [what for what, denied, _ in found if not denied]
+    _shown(
+        not allowed, f"from inside Immich's container {len(found)} attempts, allowed: {', '.join(allowed) or 'none'}"
+    )
+    return found
+
+
+def facts(host):
+    """What runs on the host: pairs of a name and its version."""
+    version = json.loads(host.out(f"curl -sf {SERVER}/api/server/version"))
+    commands = {
+        "Debian": "cat /etc/debian_version",
+        "Podman": "podman --version",
+        "PostgreSQL": "/usr/lib/postgresql/*/bin/postgres --version",
+        "Valkey": "valkey-server --version",
+        "Salt": "salt-call --version",
+    }
+    found = [("Immich", "v{major}.{minor}.{patch}".format(**version))]
+    for name, command in commands.items():
+        (number,) = re.findall(r"\d+\.\d[\w.]*", host.out(command))[:1]
+        found.append((name, number))
+    return found
 
 
 def _shown(good, text):
@@ -110,19 +223,21 @@ def _shown(good, text):
     say(f"ok: {text}")
 
 
-def serve(lan, host):
-    """Give a browser on this machine an address, until Ctrl-C when on a terminal."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+def serve(lan, host, shown):
+    """Give a browser on this machine the page and the server, until Ctrl-C when on a terminal."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, PageServer(shown) as pages:
         port = listener.getsockname()[1]
         relay = subprocess.Popen(
             [*lan.enter, sys.executable, "-c", RELAY, str(listener.fileno()), host.address],
             pass_fds=[listener.fileno()],
         )
         try:
-            with socket.create_connection(("127.0.0.1", port)) as probe:
-                probe.sendall(b"GET /api/server/ping HTTP/1.0\r\n\r\n")
-                answer = probe.recv(4096)
-            _shown(b"200" in answer.splitlines()[0], f"open http://127.0.0.1:{port}/ in a browser on this machine")
+            for number, path in ((port, "/api/server/ping"), (pages.server_port, "/")):
+                urllib.request.urlopen(f"http://127.0.0.1:{number}{path}", timeout=30).close()
+            say(f"what runs, what was checked, what was denied: http://127.0.0.1:{pages.server_port} (kept: {shown})")
+            say(f"the server itself: http://127.0.0.1:{port}")
+            size = _disk(host.upper, host.containers)
+            say(f"on the disk: this host {size}; what it was built from {_disk(CACHE)}, kept in {CACHE}")
             if sys.stdin.isatty() and sys.stdout.isatty():
                 say(f"a shell on the host: nsenter -t {host.pid} -a bash. Ctrl-C ends the demo and removes the host")
                 with contextlib.suppress(KeyboardInterrupt):
@@ -131,6 +246,38 @@ def serve(lan, host):
         finally:
             relay.kill()
     return 0
+
+
+class PageServer(http.server.ThreadingHTTPServer):
+    """Serves one page on a free port of this machine, from a thread, while it is a context."""
+
+    def __init__(self, path):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                content = path.read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        self.shutdown()
+        return super().__exit__(*exception)
+
+
+def _disk(*folders):
+    done = subprocess.run(["du", "-sxBM", "--total", *folders], capture_output=True, text=True, check=False)
+    return f"{int(done.stdout.splitlines()[-1].split('M')[0]) / 1024:.1f} GB"
 
 
 def plan_only(why_not):
