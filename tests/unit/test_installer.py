@@ -271,5 +271,5 @@ def test_an_update_takes_the_place_of_the_formula(tmp_path, monkeypatch):
 def test_all_that_salt_needs_is_copied():
     top = Path(__file__).resolve().parents[2]
     copied = formula.copied(top)
-    assert {"immich", "_modules", "_states", "_utils", "_output", "installer", "docs"} <= set(copied)
+    assert {"immich", "_modules", "_states", "_utils", "_output", "bin/installer", "docs"} <= set(copied)
     assert all((top / name).exists() for name in copied)

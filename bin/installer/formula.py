@@ -8,7 +8,7 @@ from pathlib import Path
 OPT = Path("/opt/immich-formula")
 CURRENT = OPT / "formula"
 # Besides what FORMULA lists, which is what Salt needs: what a person needs to go on from there.
-MORE = ("CHANGELOG.md", "bin/deploy", "docs", "installer")
+MORE = ("CHANGELOG.md", "bin/deploy", "docs", "bin/installer")
 
 
 def copied(top):

@@ -11,7 +11,7 @@ from installer import DeployError, downloads, formula, plan, salt
 from installer.run import InterruptedRunError, Runner
 from installer.screen import Screen
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 IN_FULL = Path("/var/log/immich-formula-plan.txt")
 EPILOG = f"""\
 Before the question only Salt and the formula's libraries are installed, into {salt.VENV} where the
