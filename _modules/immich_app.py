@@ -732,10 +732,10 @@ def listens_wider(settings, sockets):
 
         salt-call --local immich_app.listens_wider "$SETTINGS" '[{"address": "0.0.0.0", "port": 2283}]'
     """
-    port, address = settings["port"], settings["bind_address"]
-    if address in EVERY_ADDRESS or not _listens_everywhere(port, sockets):
+    port, addresses = settings["port"], settings["bind_addresses"]
+    if set(addresses) & set(EVERY_ADDRESS) or not _listens_everywhere(port, sockets):
         return []
-    return [f"Port {port} listens on every address; immich:bind_address is {address}"]
+    return [f"Port {port} listens on every address; immich:bind_address is {', '.join(addresses)}"]
 
 
 def _listens_everywhere(port, sockets):

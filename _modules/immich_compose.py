@@ -9,6 +9,7 @@ Sources of the rules: Immich's documentation of its environment variables, and w
 """
 
 import hashlib
+import ipaddress
 import json
 from pathlib import Path
 
@@ -127,18 +128,24 @@ def _server(settings, vector_extension):
         "environment": _environment(environment),
         "volumes": [_bind(settings["upload_location"], "/data", False), *libraries],
         "secrets": ["db_password", "redis_password"],
-        "ports": [f"{_bracketed(settings['bind_address'])}:{settings['port']}:2283"],
+        "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
         "stop_grace_period": "30s",
     }
+
+
+def _published(settings):
+    """The addresses that Podman is told: where a network has IPv6, 0.0.0.0 is :: too, and it cannot remove both."""
+    addresses = settings["bind_addresses"]
+    return ["0.0.0.0"] if "0.0.0.0" in addresses else addresses
 
 
 def _machine_learning(settings):
     part = settings["machine_learning"]
     environment = {
         "TZ": settings["timezone"],
-        # The image's own default, [::], ends it on a host without IPv6.
-        "IMMICH_HOST": "0.0.0.0",
+        # The image's own default, [::], ends it on a host without IPv6. Where its network has IPv6, its name has too.
+        "IMMICH_HOST": "[::]" if "ipv6_subnet" in settings["network"] else "0.0.0.0",
         # A numeric user has no writable home in the image.
         "HF_XET_CACHE": "/cache/huggingface-xet",
         "MPLCONFIGDIR": "/cache/matplotlib",
@@ -322,7 +329,13 @@ def server_url(settings):
 
     .. code-block:: bash
 
-        salt-call --local immich_compose.server_url '{"bind_address": "0.0.0.0", "port": 2283}'
+        salt-call --local immich_compose.server_url '{"bind_addresses": ["0.0.0.0"], "port": 2283}'
     """
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings["bind_address"], settings["bind_address"])
+    # Those of IPv4 first, and among these what is there whatever becomes of an interface.
+    address = min(settings["bind_addresses"], key=lambda address: (":" in address, address != "0.0.0.0"))
+    if address == "0.0.0.0":
+        address = "127.0.0.1"
+    elif address == "::":
+        # Linux passes on nothing from ::1. This host's own address on Immich's bridge is there while a container is.
+        address = str(ipaddress.ip_network(settings["network"]["ipv6_subnet"])[1])
     return f"http://{_bracketed(address)}:{settings['port']}"

@@ -447,8 +447,10 @@ def _pillar(here):
         yield FAILED, f"{path} {message}", f"mend {path} in the pillar"
     for warning in _call("immich_settings.warnings"):
         yield WARNING, f"{warning['path']} {warning['message']}", f"see {warning['path']} in the pillar"
-    here["told"]["settings"] = _call("immich_settings.get")
-    if here["told"]["settings"]:
+    settings = here["told"]["settings"] = _call("immich_settings.get")
+    for obstacle in _call("immich_preflight.obstacles", settings) if settings else []:
+        yield FAILED, f"{obstacle['path']}: {obstacle['message']}", f"see {obstacle['path']} in the pillar"
+    if settings:
         yield OK, "it is valid"
 
 

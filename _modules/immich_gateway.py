@@ -95,9 +95,14 @@ def plan(address, network, ports, host_ports=()):
     interface = networks.get(network["name"], network).get("network_interface") or network.get("interface_name")
     interface = interface or "podman*"
     subnet = ipaddress.ip_network(network["subnet"], strict=False)
-    family = _family(subnet)
     # Whatever comes over a bridge that is known is Immich's, also from the bridge's own addresses of IPv6.
     known = not interface.endswith("*")
+    subnets = {_family(subnet): subnet}
+    gateways = {_family(subnet): network["gateway"]} if network.get("gateway") else {}
+    if network.get("ipv6_subnet"):
+        subnets["ip6"] = ipaddress.ip_network(network["ipv6_subnet"])
+        gateways["ip6"] = subnets["ip6"][1]
+    sources = [f" {of} saddr {each}" for of, each in subnets.items()]
     return {
         "address": str(parsed),
         "prefix": parsed.max_prefixlen,
@@ -105,9 +110,9 @@ def plan(address, network, ports, host_ports=()):
         "label": LABEL if parsed.version == 4 else "",
         "add": not holders,
         "interface": interface,
-        "from": f'iifname "{interface}"' + ("" if known else f" {family} saddr {subnet}"),
-        "past": f'oifname "{interface}" iifname != "{interface}" {family} daddr {subnet}',
-        "names": f" ct original {family} daddr {network['gateway']}" if network.get("gateway") else "",
+        "from": [f'iifname "{interface}"{source}' for source in ([""] if known else sources)],
+        "past": [f'oifname "{interface}" iifname != "{interface}" {of} daddr {each}' for of, each in subnets.items()],
+        "names": [f" ct original {of} daddr {each}" for of, each in gateways.items()] or [""],
         "sources": [str(subnet)] if subnet.version == parsed.version else [],
         "ports": sorted(ports),
         "host_ports": sorted(host_ports),

@@ -40,6 +40,7 @@ _OWN_FILES = {
         "immich_image",
         "immich_overview",
         "immich_postgres",
+        "immich_preflight",
         "immich_restore",
         "immich_settings",
         "immich_update",
@@ -80,7 +81,6 @@ _PODMAN_GATEWAY = "10.88.0.1"
 _HOST_NAME = "host.containers.internal"
 _FORMULA_USER = "immich-formula"
 _FORMULA_PASSWORD_FILE = "/etc/immich-formula/valkey.password"
-_SERVER_CONTAINER = "immich-server"
 _LOOSE = (
     "is not strict, for which Debian 12 and Ubuntu 24.04 are too old: Immich's containers reach those on networks of "
     "Podman that are not isolated, as its default network"
@@ -151,6 +151,18 @@ _ML_VARIABLES = {
     "IMMICH_PORT": "nothing: the formula sets it",
     "MACHINE_LEARNING_CACHE_FOLDER": "immich:machine_learning:cache_location",
 }
+# The environment stands in a compose file that every user of the host can read, and in `podman inspect`.
+_SECRET_NAME = re.compile("SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|(_PASS|_KEY)$", re.IGNORECASE)
+_SECRET_URL = re.compile("://[^/\\s:@]*:[^/\\s@]+@")
+# HF_HUB_DISABLE_IMPLICIT_TOKEN and TOKENIZERS_PARALLELISM are switches.
+_SWITCHES = ("0", "1", "true", "false", "yes", "no", "on", "off")
+_SECRET_PLACES = (
+    ("OAUTH|OIDC|OPENID", "enter it in Immich, under Administration > Settings > Authentication Settings > OAuth"),
+    ("SMTP|MAIL", "enter it in Immich, under Administration > Settings > Notification Settings"),
+    ("POSTGRES|^PG|^DB_|DATABASE", "the database's password is immich:postgres:password"),
+    ("REDIS|VALKEY", "Valkey's password is immich:valkey:password"),
+    ("^HF_|HUGGING", "leave it out: Immich's models are public"),
+)
 
 
 def __virtual__():
@@ -279,7 +291,7 @@ def _evaluate(pillar, problems, files):
     found += _check_lookup(settings["lookup"], files["schema"], __grains__)
     gateway, trouble = _gateway_address(settings)
     found += trouble
-    found += _check_host(settings, networks, wrong | {path for path, _ in found})
+    found += _check_routes(networks, wrong | {path for path, _ in found})
     found += _check_schedules(settings["backup"], files["defaults"]["backup"], _systemd_understands)
     problems += [each for each in found if not _below(each[0], wrong)]
 
@@ -747,9 +759,64 @@ def _check_mount(path, mount):
         )
 
 
+def _check_bind_addresses(settings):
+    if settings["bind_address"] == []:
+        yield ("bind_address",), "must hold an address, such as 0.0.0.0"
+    taken = {}
+    for path, text in _bind_addresses(settings):
+        address = _ip_address(text)
+        problem = _unbindable(address, text)
+        if problem:
+            yield path, problem
+            continue
+        for other, first in taken.items():
+            if address == other:
+                yield path, f"is the same address as immich:{_text(first)}"
+            elif address.version == other.version and (address.is_unspecified or other.is_unspecified):
+                every, single = sorted((address, other), key=lambda each: not each.is_unspecified)
+                yield path, f"overlaps immich:{_text(first)}: {single} is one of {every}, so name one of the two"
+        taken.setdefault(address, path)
+    # Measured with Podman 5.4: where the network has IPv6, it publishes 0.0.0.0 at every address of IPv6 too, and
+    # cannot remove the rules of two mappings that are alike: https://github.com/containers/netavark/issues/1338
+    if any(str(address) == "0.0.0.0" for address in taken):
+        for address, path in taken.items():
+            if address.version == 6 and not address.is_unspecified:
+                yield (
+                    path,
+                    'cannot stand beside 0.0.0.0, with which Podman publishes at every address: name "::" instead',
+                )
+
+
+def _unbindable(address, text):
+    """Why Podman cannot publish a port at an address, or nothing."""
+    link_local = text.lower().startswith("fe80:") if address is None else address.version == 6 and address.is_link_local
+    if link_local:
+        return "is link-local, which is good on one interface alone and cannot be published: take another address"
+    if address is None:
+        return 'must be an IP address, such as 0.0.0.0, "::" or 127.0.0.1'
+    if getattr(address, "ipv4_mapped", None):
+        return f"must be written as {address.ipv4_mapped}"
+    if address.version == 6 and address.is_loopback:
+        return "cannot be published: Linux passes nothing on from ::1 to a container; take 127.0.0.1"
+    if address.is_multicast or str(address) == "255.255.255.255":
+        return "is no address that a host can have"
+    return None
+
+
+def _bind_addresses(settings):
+    """The addresses to publish at, as text, each with its place in the pillar."""
+    given = settings["bind_address"]
+    if isinstance(given, str):
+        return [(("bind_address",), given)]
+    return [(("bind_address", index), text) for index, text in _entries(given)]
+
+
+def _wants_ipv6(settings):
+    addresses = [_ip_address(text) for _, text in _bind_addresses(settings)]
+    return any(address is not None and address.version == 6 for address in addresses)
+
+
 def _check_addresses(settings):
-    if _ip_address(settings["bind_address"]) is None:
-        yield ("bind_address",), "must be an IP address, such as 0.0.0.0 or 127.0.0.1"
     given = settings["host_gateway"]
     if given == "podman":
         return
@@ -794,12 +861,30 @@ def _check_variable(name, value, own):
         yield "is no name of an environment variable: letters, digits and underscores, no digit first"
     elif setting:
         yield f"has a setting of its own; use {setting}"
+    elif _is_secret(name, str(value)):
+        yield f"means a secret, which everyone on this host could read in the compose file: {_secret_place(name)}"
+    elif _SECRET_URL.search(str(value)):
+        yield (
+            "holds a URL with a password, which everyone on this host could read in the compose file: name a server "
+            "that lets this host in without one"
+        )
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"must be text or a number, not {_kind_of(value)}"
     elif _size(f"{name}={value}") > _MAX_ARGUMENT:
         yield f"is too long: {_MAX_ARGUMENT} bytes with its name"
     elif name in _CHOICES and value not in _CHOICES[name]:
         yield f"must be one of {', '.join(_CHOICES[name])}: Immich refuses to start with another"
+
+
+def _is_secret(name, value):
+    if name.endswith("_FILE"):  # the path of one
+        return False
+    return bool(_SECRET_NAME.search(name)) and value.lower() not in _SWITCHES
+
+
+def _secret_place(name):
+    places = (place for words, place in _SECRET_PLACES if re.search(words, name, re.IGNORECASE))
+    return next(places, "Immich takes secrets on its own page, Administration > Settings, and none from here")
 
 
 def _check_workers(environment):
@@ -864,6 +949,7 @@ _CHECKS = (
     _check_acl_users,
     _check_paths,
     _check_libraries,
+    _check_bind_addresses,
     _check_addresses,
     _check_ports,
     _check_container_users,
@@ -913,6 +999,11 @@ def _check_networks(settings, networks):
     subnet, gateway = _ip_network(own["subnet"]), _ip_address(settings["host_gateway"])
     if subnet and subnet.version != 4:
         yield (*path, "subnet"), "must be of IPv4: it is the way to PostgreSQL and Valkey"
+    second = _ip_network(settings["ipv6_subnet"])
+    if second is None or second.version != 6:
+        yield ("ipv6_subnet",), "must be a subnet of IPv6 in CIDR notation, such as fd00:20::/64"
+    else:
+        yield from ((("ipv6_subnet",), message) for message in _unfit_subnet(second))
     if subnet and gateway and gateway in subnet:
         yield ("host_gateway",), f"must not be in the subnet of the network {own['name']}, which a bridge has"
 
@@ -922,10 +1013,8 @@ def _check_network(path, network):
     if subnet is None:
         yield (*path, "subnet"), f"is no subnet in CIDR notation{_mended(network['subnet'])}"
         return
-    if subnet.is_loopback or subnet.is_multicast or subnet.is_unspecified or subnet.is_link_local:
-        yield (*path, "subnet"), f"{subnet} has another use in every network"
+    yield from (((*path, "subnet"), message) for message in _unfit_subnet(subnet))
     if subnet.num_addresses < 8:
-        yield (*path, "subnet"), f"{subnet} is too small: at least {'/29' if subnet.version == 4 else '/125'}"
         return
     gateway = _ip_address(network["gateway"])
     if gateway is None:
@@ -939,6 +1028,13 @@ def _check_network(path, network):
         )
 
 
+def _unfit_subnet(subnet):
+    if subnet.is_loopback or subnet.is_multicast or subnet.is_unspecified or subnet.is_link_local:
+        yield f"{subnet} has another use in every network"
+    if subnet.num_addresses < 8:
+        yield f"{subnet} is too small: at least {'/29' if subnet.version == 4 else '/125'}"
+
+
 def _mended(subnet):
     try:
         return f": did you mean {ipaddress.ip_network(subnet, strict=False)}?" if "/" in subnet else ": 172.20.0.0/16"
@@ -947,11 +1043,18 @@ def _mended(subnet):
 
 
 def _check_network_overlap(networks):
-    subnets = [(path, network["name"], _ip_network(network["subnet"])) for path, network in networks]
-    known = [each for each in subnets if each[2] is not None]
+    every = [(network["name"], *each) for place, network in networks for each in _subnets(place, network)]
+    known = [(path, name, _ip_network(subnet)) for name, path, subnet in every if _ip_network(subnet)]
     for (first, one, subnet), (path, name, other) in itertools.combinations(known, 2):
         if one != name and subnet.version == other.version and subnet.overlaps(other):
-            yield (*path, "subnet"), f"{other} overlaps {subnet} of immich:{_text(first)}"
+            yield path, f"{other} overlaps {subnet} of immich:{_text(first)}"
+
+
+def _subnets(place, network):
+    """The subnets of a network, each with its own place in the pillar."""
+    yield (*place, "subnet"), network["subnet"]
+    if "ipv6_subnet" in network:
+        yield ("ipv6_subnet",), network["ipv6_subnet"]
 
 
 def _check_lookup(lookup, schema, grains):
@@ -965,14 +1068,11 @@ def _check_lookup(lookup, schema, grains):
 # What the host says. Each question is apart from what is made of its answer
 
 
-def _check_host(settings, networks, wrong):
-    if not _below(("port",), wrong) and not _below(("bind_address",), wrong):
-        yield from _check_port_free(
-            settings["port"], settings["bind_address"], __salt__["netns.listening"](), _socket_owner
-        )
-    for path, network in networks:
-        if not any(each[: len(path)] == path for each in wrong):
-            yield from (((*path, "subnet"), message) for message in _conflicts(network))
+def _check_routes(networks, wrong):
+    for place, network in networks:
+        for path, subnet in _subnets(place, network):
+            if path not in wrong and not any(each[: len(place)] == place for each in wrong):
+                yield from ((path, message) for message in _conflicts(subnet, network["name"]))
 
 
 def _check_schedules(backup, defaults, understood):
@@ -989,14 +1089,14 @@ def _systemd_understands(schedule):
     return __salt__["cmd.retcode"](command, python_shell=False, ignore_retcode=True) == 0
 
 
-def _conflicts(network):
+def _conflicts(subnet, name):
     if "podman_network.conflicts" not in __salt__:
         return []
     try:
-        found = __salt__["podman_network.conflicts"](network["subnet"], ignore=network["name"])
+        found = __salt__["podman_network.conflicts"](subnet, ignore=name)
     except (CommandExecutionError, SaltInvocationError) as err:
         return [f"could not be compared with Podman's networks: {err}"]
-    return [f"{network['subnet']} overlaps {conflict}" for conflict in found]
+    return [f"{subnet} overlaps {conflict}" for conflict in found]
 
 
 def _gateway_address(settings):
@@ -1011,47 +1111,6 @@ def _gateway_address(settings):
         return None, [(("host_gateway",), f"needs the gateway of Podman's default network: {err}")]
 
 
-def _check_port_free(port, bind_address, listeners, owner_of):
-    wanted = _ip_address(bind_address)
-    inodes = {
-        each["inode"] for each in listeners if each["port"] == port and _clash(wanted, _ip_address(each["address"]))
-    }
-    if not inodes:
-        return
-    owner = owner_of(inodes)
-    if not _is_immich(owner):
-        name = f"{owner[1][0]} (process {owner[0]})" if owner else "another process"
-        yield ("port",), f"{port} is taken by {name}"
-
-
-def _is_immich(owner):
-    # Podman's conmon holds the published ports of a container, and before it the podman that starts it; the container's
-    # name is among the arguments of both.
-    if not owner or os.path.basename(owner[1][0]) not in ("conmon", "podman"):
-        return False
-    return any(_SERVER_CONTAINER in argument for argument in owner[1])
-
-
-def _clash(one, other):
-    if one == other or any(each.is_unspecified and each.version == 6 for each in (one, other)):
-        return True
-    return one.version == other.version and (one.is_unspecified or other.is_unspecified)
-
-
-def _socket_owner(inodes):
-    """Process number and command line of who holds one of these sockets, if that can be seen."""
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            files = f"/proc/{process}/fd"
-            if any(os.readlink(f"{files}/{each}") in wanted for each in os.listdir(files)):
-                with salt.utils.files.fopen(f"/proc/{process}/cmdline", encoding="utf-8", errors="replace") as handle:
-                    return int(process), handle.read().rstrip("\0").split("\0")
-        except OSError:
-            continue  # ended in the meantime, or not ours to see
-    return None
-
-
 # What follows from valid settings
 
 
@@ -1061,6 +1120,7 @@ def _derived(settings, networks, gateway, schema):
     derived = {
         "upload_location": _normal(settings["upload_location"]),
         "external_libraries": [_library(entry) for entry in settings["external_libraries"]],
+        "bind_addresses": [str(_ip_address(text)) for _, text in _bind_addresses(settings)],
         "gateway_address": gateway,
         "network": own,
         "project_dir": _project_dir(settings),
@@ -1154,18 +1214,25 @@ def _networks(settings, defaults):
         listed.insert(0, (len(settings["podman"]["external_networks"]), default))
     # The default entry's interface name and isolation hold for whatever subnet that network is given.
     kept = {key: value for key, value in default.items() if key not in ("subnet", "gateway")}
+    second = _ip_network(settings["ipv6_subnet"])
     return [
         (
             ("podman", "external_networks", index),
-            _network({**kept, **entry} if entry["name"] == default["name"] else entry),
+            _network(
+                {**kept, **entry} if entry["name"] == default["name"] else entry,
+                # What is sent to an address of IPv6 is passed on to one of the container.
+                second if entry["name"] == settings["network"] and _wants_ipv6(settings) else None,
+            ),
         )
         for index, entry in listed
     ]
 
 
-def _network(entry):
+def _network(entry, second):
     """A network with the gateway that Podman would take by itself, and its addresses in their usual form."""
     subnet = _ip_network(entry["subnet"])
+    if second is not None:
+        entry = {**entry, "ipv6_subnet": str(second)}
     if subnet is None:
         return {"gateway": "", **entry}
     gateway = entry.get("gateway", str(subnet.network_address + 1) if subnet.num_addresses > 1 else "")
@@ -1204,7 +1271,7 @@ def _warnings(settings, networks):
     for path in _moving_tags(settings):
         yield path, "is a moving tag: any pull may bring a version that cannot be left again; pin a full one"
     for path, network in networks:
-        if network["name"] == settings["network"] and network.get("isolate") != "strict":
+        if network["name"] == settings["network"] and _isolation(network) != "strict":
             yield (*path, "isolate"), _LOOSE
     valkey, passwords = settings["valkey"], {}
     for path, password in (
@@ -1218,6 +1285,14 @@ def _warnings(settings, networks):
     for index, user in enumerate(valkey["acl_users"]):
         if len(user["password"]) < _MIN_PASSWORD:
             yield ("valkey", "acl_users", index, "password"), f"is shorter than {_MIN_PASSWORD} characters"
+
+
+def _isolation(network):
+    """How a network is isolated, or will be: by Podman's own default where the pillar does not say."""
+    declared = network.get("isolate")
+    if declared is not None or not shutil.which("podman") or "podman_network.default_isolation" not in __salt__:
+        return declared
+    return __salt__["podman_network.default_isolation"]()
 
 
 # Small things

@@ -25,6 +25,7 @@ __func_alias__ = {"list_": "list"}
 
 NETWORKS = "podman_network.networks"
 OPTIONS = "podman_network.create_options"
+VERSION = "podman_network.version"
 
 # Flags of /proc/net/route and /proc/net/ipv6_route: include/uapi/linux/route.h and ipv6_route.h of Linux.
 RTF_REJECT = 0x0200
@@ -174,6 +175,24 @@ def supports(option):
     return flag in __context__[OPTIONS]
 
 
+def default_isolation():
+    """
+    Return what ``isolate`` is of a bridge network that was created without it: ``false``, or ``strict``.
+
+    The bridges of Netavark 2 are isolated strictly, and Podman 6 is the first that requires it:
+    https://github.com/podman-container-tools/podman/pull/28524.
+
+    Raises ``CommandExecutionError`` if Podman fails or is not installed.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' podman_network.default_isolation
+    """
+    return "strict" if _release() >= (6,) else "false"
+
+
 def conflicts(subnet, ignore=None):
     """
     Return, in words, the routes of this host and the networks of Podman that a subnet overlaps.
@@ -223,6 +242,7 @@ def diff(
     subnet=None,
     gateway=None,
     ip_range=None,
+    ipv6_subnet=None,
     subnets=None,
     ipv6=None,
     interface_name=None,
@@ -270,6 +290,7 @@ def create(
     subnet=None,
     gateway=None,
     ip_range=None,
+    ipv6_subnet=None,
     subnets=None,
     ipv6=None,
     interface_name=None,
@@ -301,8 +322,11 @@ def create(
         Part of the subnet from which containers get their addresses, as ``172.20.1.0/24`` or
         ``172.20.1.5-172.20.1.99`` (not in Podman 4.3). Defaults to the whole subnet.
 
+    ipv6_subnet
+        A subnet of IPv6 besides ``subnet``, as ``fd00:20::/64``. Its gateway is its first address. Defaults to none.
+
     subnets
-        Several subnets, a list of ``{subnet, gateway, ip_range}``, instead of those three.
+        Several subnets, a list of ``{subnet, gateway, ip_range}``, instead of those four.
 
     ipv6
         Whether it has IPv6. Defaults to whether a subnet of IPv6 is given. If True, Podman adds a subnet of
@@ -317,7 +341,7 @@ def create(
 
     isolate
         Whether it is cut off from other networks that are isolated too; ``strict``: from all others (Podman 4.6
-        and later). Defaults to False.
+        and later). Defaults to Podman's default: False, and ``strict`` from Podman 6 on.
 
     dns
         Whether containers find each other by name. Defaults to Podman's default, True for ``bridge``.
@@ -491,16 +515,22 @@ def _require(option):
 
 def _require_strict_isolation():
     # https://github.com/containers/common/pull/1513
-    version = _version()
-    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < (4, 6):
+    if _release() < (4, 6):
         raise CommandExecutionError(
-            f"Podman {version} cannot create a network with isolate: strict, which needs 4.6. There is isolate: true, "
-            f"which cuts it off only from networks that are isolated too"
+            f"Podman {_version()} cannot create a network with isolate: strict, which needs 4.6. There is "
+            f"isolate: true, which cuts it off only from networks that are isolated too"
         )
 
 
+def _release():
+    """Podman's version as numbers: ``(5, 4)``."""
+    return tuple(int(number) for number in re.findall(r"\d+", _version())[:2])
+
+
 def _version():
-    return _podman("--version").split()[-1]
+    if VERSION not in __context__:
+        __context__[VERSION] = _podman("--version").split()[-1]
+    return __context__[VERSION]
 
 
 # --- Descriptions: what is said, and what is there, in the same words -----------------------------------
@@ -510,17 +540,22 @@ def _arguments(scope):
     return {key: value for key, value in scope.items() if value is not None}
 
 
-def _spec(name, subnet=None, gateway=None, ip_range=None, subnets=None, options=None, **rest):
+def _spec(name, subnets=None, options=None, **rest):
     if not NAME.fullmatch(name):
         raise SaltInvocationError(f"{name!r} is no name for a network: letters, digits, '_', '.' and '-'")
-    single = _arguments({"subnet": subnet, "gateway": gateway, "ip_range": ip_range})
-    if single and subnets:
-        raise SaltInvocationError("Give either subnet, gateway and ip_range, or subnets")
-    if single and "subnet" not in single:
-        raise SaltInvocationError(f"{' and '.join(single)} without a subnet")
+    single = {key: rest.pop(key) for key in ("subnet", "gateway", "ip_range") if key in rest}
+    second = rest.pop("ipv6_subnet", None)
+    if (single or second) and subnets:
+        raise SaltInvocationError("Give either subnet, gateway, ip_range and ipv6_subnet, or subnets")
+    if (single or second) and "subnet" not in single:
+        raise SaltInvocationError(f"{' and '.join(single) or 'ipv6_subnet'} without a subnet")
+    if second and {_ip_network(each).version for each in (single["subnet"], second)} != {4, 6}:
+        raise SaltInvocationError(f"ipv6_subnet {second} has to be of IPv6, and the subnet beside it of IPv4")
     said = {key: _normal(key, rest[key]) for key in rest if key not in ("isolate", "mtu")}
-    if single or subnets:
-        said["subnets"] = _spec_subnets([single] if single else subnets)
+    if single:
+        subnets = [single, *([{"subnet": second}] if second else [])]
+    if subnets:
+        said["subnets"] = _spec_subnets(subnets)
     options = dict(options or {}, **{key: rest[key] for key in ("isolate", "mtu") if key in rest})
     if "parent" in options:  # Podman keeps it as the name of the interface.
         said.setdefault("interface_name", str(options.pop("parent")))
@@ -650,9 +685,8 @@ def _same(what, old, new, ipv6=None):
         return _same_subnets(old, new, ipv6)
     if what == "routes":
         return sorted(map(str, old)) == sorted(map(str, new))
-    if what == "options":
-        # Not isolated is the same as nothing said about it.
-        return {"isolate": "false", **old} == {"isolate": "false", **new}
+    if what == "options" and "isolate" in new and "isolate" not in old:
+        old = {"isolate": default_isolation(), **old}
     return old == new
 
 

@@ -570,7 +570,9 @@ def _open_first(candidates):
             return {**_open(candidate), "candidates": candidates}
         except _RefusedError as err:
             refusals.append(str(err))
-    raise CommandExecutionError(" ".join(dict.fromkeys(refusals)))
+    error = CommandExecutionError(" ".join(dict.fromkeys(refusals)))
+    error.refused = True
+    raise error
 
 
 def _open(connection):

@@ -90,10 +90,36 @@ def pillar_valid(name, errors, warnings=()):
     if warnings:
         ret["warnings"] = list(map(_line, warnings))
     if errors:
-        lines = "\n".join(map(_line, errors))
         ret["result"] = False
-        ret["comment"] = f"The pillar is wrong; nothing was changed. Mend these and apply again:\n{lines}"
+        ret["comment"] = f"The pillar is wrong; nothing was changed. Mend these and apply again:\n{_lines(errors)}"
     return ret
+
+
+def host_ready(name, obstacles):
+    """
+    Say what stands in Immich's way on this host, all of it at once.
+
+    name
+        What the state is about, for the output.
+
+    obstacles
+        List of ``{"path": …, "message": …}``, as from ``immich_preflight.obstacles``. An empty list is success.
+
+    .. code-block:: yaml
+
+        This host is ready for Immich:
+          immich.host_ready:
+            - obstacles: []
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing on this host is in the way"}
+    if obstacles:
+        ret["result"] = False
+        ret["comment"] = f"Nothing was changed. Fix these and apply again:\n{_lines(obstacles)}"
+    return ret
+
+
+def _lines(problems):
+    return "\n".join(map(_line, problems))
 
 
 def _line(problem):

@@ -26,6 +26,7 @@ def present(
     subnet=None,
     gateway=None,
     ip_range=None,
+    ipv6_subnet=None,
     subnets=None,
     ipv6=None,
     interface_name=None,
@@ -71,8 +72,11 @@ def present(
         Part of the subnet from which containers get their addresses, as ``172.20.1.0/24`` or
         ``172.20.1.5-172.20.1.99`` (not in Podman 4.3). Defaults to the whole subnet.
 
+    ipv6_subnet
+        A subnet of IPv6 besides ``subnet``, as ``fd00:20::/64``. Its gateway is its first address. Defaults to none.
+
     subnets
-        Several subnets, a list of ``{subnet, gateway, ip_range}``, instead of those three. The whole list: a
+        Several subnets, a list of ``{subnet, gateway, ip_range}``, instead of those four. The whole list: a
         network with one more is not as described.
 
     ipv6
@@ -89,7 +93,7 @@ def present(
 
     isolate
         Whether it is cut off from other networks that are isolated too; ``strict``: from all others (Podman 4.6
-        and later). Defaults to False.
+        and later). Defaults to Podman's default: False, and ``strict`` from Podman 6 on.
 
     dns
         Whether containers find each other by name. Defaults to Podman's default, True for ``bridge``.
@@ -215,8 +219,8 @@ def _diff(name, said):
 def _conflict(name, said):
     if said.get("driver", "bridge") != "bridge":
         return ""  # macvlan and ipvlan share the subnet of their parent.
-    subnets = [said["subnet"]] if "subnet" in said else [each["subnet"] for each in said.get("subnets", [])]
-    for subnet in subnets:
+    subnets = [said[key] for key in ("subnet", "ipv6_subnet") if key in said]
+    for subnet in subnets or [each["subnet"] for each in said.get("subnets", [])]:
         taken = __salt__["podman_network.conflicts"](subnet, ignore=name)
         if taken:
             return f"Network {name} cannot have {subnet}: it overlaps {', '.join(taken)}. Choose another."

@@ -12,12 +12,29 @@ Valkey is installed:
   pkg.installed:
     - pkgs: {{ valkey.packages | json }}
 
+# A Valkey that serves at another port is never moved: immich.bootstrap.preflight. One that was just installed is.
+Valkey's configuration has the declared port:
+  file.replace:
+    - name: {{ valkey.config_file | json }}
+    - pattern: '^port\s+(?!{{ settings.valkey.port }}$)\d+$'
+    - repl: port {{ settings.valkey.port }}
+    - backup: false
+    - ignore_if_missing: {{ opts["test"] | json }}
+    - require:
+      - pkg: Valkey is installed
+      - sls: immich.gateway
+
+Valkey listens at the declared port:
+  cmd.run:
+    - name: {{ ("systemctl reset-failed " ~ valkey.service ~ "; exec systemctl restart " ~ valkey.service) | json }}
+    - onchanges:
+      - file: Valkey's configuration has the declared port
+
 Valkey is running:
   systemd_unit.running:
     - name: {{ (valkey.service ~ ".service") | json }}
     - require:
-      - pkg: Valkey is installed
-      - sls: immich.gateway
+      - cmd: Valkey listens at the declared port
 
 Nobody is locked out by a password for Valkey's user default:
   immich_valkey.nobody_locked_out:
