@@ -571,8 +571,8 @@ def server_warnings(settings, timeout=10):
         warnings.append({"seen": seen, "do": "see `journalctl -u immich`", "serves": True})
     elif not state["initialized"]:
         seen = (
-            f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can, or restores "
-            "a backup of theirs"
+            f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can, or "
+            "can restore a database of their own, as /api/admin/database-backups/start-restore asks for no login"
         )
         do = f"sign up now at {__salt__['immich.urls'](settings)[0]}"
         warnings.append({"seen": seen, "do": do, "serves": True})

@@ -1,7 +1,6 @@
 """The settings as Salt loads them, and what they ask of a running host: its sockets, its routes and Podman."""
 
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -59,45 +58,6 @@ def test_library_missing_is_said_in_a_sentence(modules, monkeypatch):
     loadable, reason = virtual()
     assert loadable is False
     assert "jsonschema" in reason
-
-
-@pytest.mark.parametrize("listen", ("0.0.0.0", "127.0.0.1", "::"))
-@pytest.mark.parametrize("bind", ("0.0.0.0", "127.0.0.1"))
-def test_port_taken_by_another_process(errors, listen, bind):
-    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
-    with socket.create_server((listen, 22830), family=family):
-        message = errors(port=22830, bind_address=bind)["immich:port"]
-    assert message.startswith("22830 is taken by ")
-    assert "python" in message
-
-
-def test_port_of_another_address_is_free(errors):
-    with socket.create_server(("127.0.0.2", 22830)):
-        assert errors(port=22830, bind_address="127.0.0.1") == {}
-
-
-def test_port_of_a_connection_is_free(errors):
-    with socket.create_server(("127.0.0.1", 22831)) as server:
-        client = socket.create_connection(server.getsockname(), source_address=("127.0.0.1", 22830))
-        assert errors(port=22830) == {}
-        client.close()
-
-
-def podman_run(name, port):
-    publish = f"--publish={port}:2283"
-    subprocess.run(
-        ["podman", "run", "--detach", f"--name={name}", publish, "--rootfs", "/:O", "sleep", "1000"], check=True
-    )
-
-
-@pytest.mark.parametrize(("name", "taken"), (("immich-server", False), ("t-other", True)))
-def test_port_published_by_a_container(errors, name, taken):
-    podman_run(name, 22830)
-    try:
-        found = errors(port=22830)
-    finally:
-        subprocess.run(["podman", "rm", "--force", "--time=0", name], check=True)
-    assert bool(found) == taken
 
 
 def test_subnet_of_a_route(errors, route):

@@ -147,15 +147,23 @@ def test_a_compose_file_of_somebody_else(modules, settings, text):
 
 
 @pytest.mark.parametrize(
-    ("address", "url"),
+    ("addresses", "url", "published"),
     (
-        ("0.0.0.0", "http://127.0.0.1:2283"),
-        ("192.0.2.7", "http://192.0.2.7:2283"),
-        ("::", "http://[::1]:2283"),
+        (["0.0.0.0"], "http://127.0.0.1:2283", ["0.0.0.0"]),
+        (["192.0.2.7"], "http://192.0.2.7:2283", ["192.0.2.7"]),
+        (["fd00::5", "192.0.2.7"], "http://192.0.2.7:2283", ["[fd00::5]", "192.0.2.7"]),
+        (["fd00::5"], "http://[fd00::5]:2283", ["[fd00::5]"]),
+        (["::"], "http://[fd49::1]:2283", ["[::]"]),
+        (["::", "0.0.0.0"], "http://127.0.0.1:2283", ["0.0.0.0"]),
     ),
 )
-def test_the_host_reaches_the_server_where_it_listens(modules, address, url):
-    assert modules.immich_compose.server_url({"bind_address": address, "port": 2283}) == url
+def test_the_host_reaches_the_server_where_it_listens(modules, settings, project, addresses, url, published):
+    network = {**settings["network"], "ipv6_subnet": "fd49::/64"}
+    there = {"bind_addresses": addresses, "network": network}
+    assert modules.immich_compose.server_url({**settings, **there}) == url
+    services = project(**there)["services"]
+    assert services["immich-server"]["ports"] == [f"{address}:2283:2283" for address in published]
+    assert services["immich-machine-learning"]["environment"]["IMMICH_HOST"] == "[::]"
 
 
 def test_the_library_of_an_existing_compose_file_is_read_back(modules, settings, tmp_path):

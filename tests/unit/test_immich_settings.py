@@ -484,6 +484,70 @@ def test_unknown_system_needs_a_lookup():
     assert found["immich:lookup:podman:packages"] == "is required: the formula knows none for Leap-16"
 
 
+@pytest.mark.parametrize(
+    ("given", "addresses", "second"),
+    (
+        ("0.0.0.0", ["0.0.0.0"], False),
+        (["192.0.2.5", "10.8.0.1"], ["192.0.2.5", "10.8.0.1"], False),
+        ("::", ["::"], True),
+        (["0.0.0.0", "::"], ["0.0.0.0", "::"], True),
+        (["192.0.2.5", "FD00:0::5"], ["192.0.2.5", "fd00::5"], True),
+    ),
+)
+def test_the_network_has_ipv6_where_an_address_has(subject, given, addresses, second):
+    networks = [{"name": "other", "subnet": "10.9.0.0/24"}]
+    found = subject.get({"bind_address": given, "podman": {"external_networks": networks}})
+    assert found["bind_addresses"] == addresses
+    assert found["network"].get("ipv6_subnet") == (DEFAULTS["ipv6_subnet"] if second else None)
+    assert "ipv6_subnet" not in found["podman"]["external_networks"][1]
+
+
+def test_the_second_subnet_overlaps_no_other(subject):
+    networks = [{"name": "other", "subnet": "fd49::/16"}]
+    pillar = merged(REQUIRED, {"podman": {"external_networks": networks}})
+    assert subject.errors(pillar) == {}
+    assert "overlaps" in subject.errors({**pillar, "bind_address": "::"})["immich:podman:external_networks:0:subnet"]
+
+
+def test_a_secret_in_the_environment_is_never_quoted(subject):
+    environment = {"OAUTH_CLIENT_SECRET": "geheim", "HTTP_PROXY": "http://me:geheim@proxy", "A_KEY": "geheim"}
+    found = subject.errors(merged(REQUIRED, {"server": {"environment": environment}}))
+    assert len(found) == 3
+    assert "geheim" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    (
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("HF_HUB_DISABLE_IMPLICIT_TOKEN", 1),
+        ("SSL_CERT_FILE", "/data/ca.pem"),
+        ("IMMICH_TRUSTED_PROXIES", "192.0.2.0/24,fd00::/64"),
+        ("HTTPS_PROXY", "http://proxy:3128"),
+        ("KEYBOARD", "qwertz"),
+    ),
+)
+def test_what_is_no_secret_may_stand_in_the_environment(subject, name, value):
+    assert subject.errors(merged(REQUIRED, {"machine_learning": {"environment": {name: value}}})) == {}
+
+
+@pytest.mark.parametrize(("default", "warned"), (("false", True), ("strict", False)))
+def test_a_network_without_isolation_is_as_podman_makes_it(default, warned, monkeypatch):
+    """Podman 6 isolates strictly by default; Debian has none yet."""
+    subject = Settings()
+    monkeypatch.setattr(subject.module.shutil, "which", lambda program: f"/usr/bin/{program}")
+    subject.module.__salt__ |= {
+        "podman_network.default_isolation": lambda: default,
+        "podman_network.conflicts": lambda subnet, ignore: [],
+        "podman_network.gateway": lambda name: "10.88.0.1",
+    }
+    networks = [{"name": "photos", "subnet": "10.9.0.0/24"}]
+    pillar = {"network": "photos", "podman": {"external_networks": networks}}
+    assert bool(subject.warnings(pillar)) is warned
+    networks[0]["isolate"] = False
+    assert subject.warnings(pillar)
+
+
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 
 
@@ -629,6 +693,23 @@ WRONG = (
     ("lookup:podman:compose_command", [], "the words of a command"),
     # addresses and ports
     ("bind_address", "localhost", "must be an IP address"),
+    ("bind_address", 127, "must be text or a list"),
+    ("bind_address", [], "must hold an address"),
+    ("bind_address", "::1", "take 127.0.0.1"),
+    ("bind_address", "fe80::1", "is link-local"),
+    ("bind_address", "fe80::1%eth0", "is link-local"),
+    ("bind_address", "::ffff:192.0.2.5", "must be written as 192.0.2.5"),
+    ("bind_address", "224.0.0.1", "no address that a host can have"),
+    ("bind_address:1", ["192.0.2.5", "localhost"], "must be an IP address"),
+    ("bind_address:1", ["192.0.2.5", 5], "must be text"),
+    ("bind_address:1", ["fd00::5", "fd00:0::5"], "is the same address as immich:bind_address:0"),
+    ("bind_address:1", ["0.0.0.0", "192.0.2.5"], "192.0.2.5 is one of 0.0.0.0"),
+    ("bind_address:1", ["fd00::5", "::"], "fd00::5 is one of ::"),
+    ("bind_address:1", ["0.0.0.0", "fd00::5"], "cannot stand beside 0.0.0.0"),
+    ("ipv6_subnet", "172.21.0.0/16", "must be a subnet of IPv6"),
+    ("ipv6_subnet", "fd00::1/64", "must be a subnet of IPv6"),
+    ("ipv6_subnet", "fe80::/64", "has another use"),
+    ("ipv6_subnet", "fd00::/126", "is too small"),
     ("host_ports:0", ["443"], "must be a whole number, not text"),
     ("host_ports:0", [0], "must be from 1 to 65535"),
     ("server:memory_limit", "4 GB", "a size such as 4g or 512m"),
@@ -700,6 +781,13 @@ WRONG = (
     ("server:environment:IMMICH_ENV", True, "put it in quotes"),
     ("server:environment:IMMICH_ENV", float("inf"), "a number beyond all bounds"),
     ("server:environment:IMMICH-ENV", "x", "no name of an environment variable"),
+    ("server:environment:OAUTH_CLIENT_SECRET", "geheim", "Authentication Settings > OAuth"),
+    ("server:environment:SMTP_PASSWORD", "geheim", "Notification Settings"),
+    ("server:environment:POSTGRES_PASSWORD", "geheim", "immich:postgres:password"),
+    ("server:environment:VALKEY_TOKEN", "geheim", "immich:valkey:password"),
+    ("server:environment:some_api_key", 4711, "Immich takes secrets on its own page"),
+    ("machine_learning:environment:HF_TOKEN", "geheim", "models are public"),
+    ("machine_learning:environment:HTTPS_PROXY", "http://me:geheim@proxy:3128", "holds a URL with a password"),
     ("server:environment:IMMICH_WORKERS_INCLUDE", "microservices", "must include api"),
     ("server:environment:IMMICH_WORKERS_EXCLUDE", "api", "must not exclude api"),
     # PostgreSQL and Valkey

@@ -68,6 +68,10 @@ def test_gateways_and_ranges_stay_with_their_subnet():
     (
         ({"name": "-x"}, "no name for a network"),
         ({"name": "a b"}, "no name for a network"),
+        ({"ipv6_subnet": "fd00::/64"}, "ipv6_subnet without a subnet"),
+        ({"subnet": "10.0.0.0/24", "ipv6_subnet": "10.1.0.0/24"}, "has to be of IPv6"),
+        ({"subnet": "fd01::/64", "ipv6_subnet": "fd00::/64"}, "has to be of IPv6"),
+        ({"subnets": [{"subnet": "10.0.0.0/24"}], "ipv6_subnet": "fd00::/64"}, "Give either"),
         ({"subnet": "10.0.0.0/33"}, "10.0.0.0/33 is no subnet"),
         ({"gateway": "10.0.0.1"}, "gateway without a subnet"),
         ({"subnet": "10.0.0.0/24", "subnets": [{"subnet": "10.1.0.0/24"}]}, "Give either"),
@@ -90,6 +94,21 @@ def test_gateways_and_ranges_stay_with_their_subnet():
 def test_description_that_makes_no_sense_is_refused(said, says):
     with pytest.raises(SaltInvocationError, match=says):
         podman_network._spec(**{"name": "shop", **said})
+
+
+@pytest.mark.parametrize(("version", "default"), (("4.3.1", "false"), ("5.4.2", "false"), ("6.0.0", "strict")))
+def test_without_isolation_a_network_is_as_its_podman_makes_it(monkeypatch, version, default):
+    """Podman 6 isolates bridges strictly. Debian has none yet, so the version is put in by hand."""
+    monkeypatch.setattr(podman_network, "_version", lambda: version)
+    for isolate in (False, True, "strict"):
+        said = podman_network._spec("shop", isolate=isolate)["options"]
+        assert podman_network._same("options", {}, said) is (said["isolate"] == default)
+        assert podman_network._same("options", {"isolate": said["isolate"]}, said)
+
+
+def test_a_second_subnet_of_ipv6():
+    said = podman_network._spec("shop", subnet="10.1.0.0/24", gateway="10.1.0.9", ipv6_subnet="fd00:1:0::/64")
+    assert said == {"subnets": [{"subnet": "10.1.0.0/24", "gateway": "10.1.0.9"}, {"subnet": "fd00:1::/64"}]}
 
 
 def test_description_has_one_form():

@@ -1,0 +1,81 @@
+"""What the preflight check asks of a running host: its sockets, its addresses, and who holds what."""
+
+import socket
+import subprocess
+
+import pytest
+
+PASSWORDS = {
+    "postgres": {"password": "postgres-secret-1"},
+    "valkey": {"password": "valkey-secret-22", "admin_password": "admin-secret-333"},
+}
+
+
+@pytest.fixture
+def obstacles(loaders):
+    """A function from a pillar to what stands in its way, by path. PostgreSQL and Valkey are somebody else's."""
+
+    def evaluate(**pillar):
+        elsewhere = {
+            part: {**PASSWORDS[part], "managed": False, "admin": {"host": "192.0.2.1", "password": "secret"}}
+            for part in PASSWORDS
+        }
+        loaders.opts["pillar"]["immich"] = {**elsewhere, **pillar}
+        settings = loaders.modules["immich_settings.get"]()
+        assert settings, loaders.modules["immich_settings.errors"]()
+        found = loaders.modules["immich_preflight.obstacles"](settings)
+        # Salt keeps what was found for a run; each call is another.
+        loaders.modules["immich_preflight.obstacles"].func.__globals__["__context__"].clear()
+        return {obstacle["path"]: obstacle["message"] for obstacle in found}
+
+    return evaluate
+
+
+@pytest.mark.parametrize("listen", ("0.0.0.0", "127.0.0.1", "::"))
+@pytest.mark.parametrize("bind", ("0.0.0.0", "127.0.0.1", ["127.0.0.2", "127.0.0.1"], ["0.0.0.0", "::"]))
+def test_port_taken_by_another_process(obstacles, listen, bind):
+    family = socket.AF_INET6 if ":" in listen else socket.AF_INET
+    with socket.create_server((listen, 22830), family=family):
+        message = obstacles(port=22830, bind_address=bind)["immich:port"]
+    assert message.startswith("22830 is taken by ")
+    assert "python" in message
+
+
+def test_port_of_another_address_is_free(obstacles):
+    with socket.create_server(("127.0.0.2", 22830)):
+        assert obstacles(port=22830, bind_address="127.0.0.1") == {}
+
+
+def test_port_of_a_connection_is_free(obstacles):
+    with socket.create_server(("127.0.0.1", 22831)) as server:
+        client = socket.create_connection(server.getsockname(), source_address=("127.0.0.1", 22830))
+        assert obstacles(port=22830) == {}
+        client.close()
+
+
+def podman_run(name, port):
+    publish = f"--publish={port}:2283"
+    subprocess.run(
+        ["podman", "run", "--detach", f"--name={name}", publish, "--rootfs", "/:O", "sleep", "1000"], check=True
+    )
+
+
+@pytest.mark.parametrize(("name", "taken"), (("immich-server", False), ("t-other", True)))
+def test_port_published_by_a_container(obstacles, name, taken):
+    podman_run(name, 22830)
+    try:
+        found = obstacles(port=22830)
+    finally:
+        subprocess.run(["podman", "rm", "--force", "--time=0", name], check=True)
+    assert bool(found) == taken
+
+
+def test_an_address_that_is_not_there(obstacles):
+    found = obstacles(port=22830, bind_address=["127.0.0.1", "10.8.0.1"])
+    assert list(found) == ["immich:bind_address"]
+    assert found["immich:bind_address"].startswith("10.8.0.1 is on no interface of this host")
+    subprocess.run(["ip", "address", "add", "10.8.0.1/32", "dev", "lo"], check=True)
+    try:
+        assert obstacles(port=22830, bind_address=["127.0.0.1", "10.8.0.1"]) == {}
+    finally:
+        subprocess.run(["ip", "address", "delete", "10.8.0.1/32", "dev", "lo"], check=True)

@@ -1,0 +1,92 @@
+"""Which cluster of PostgreSQL is in the way, and what would be bound where: decisions that need no host."""
+
+import ipaddress
+
+import pytest
+
+from _modules import immich_preflight
+
+
+@pytest.fixture
+def clusters(monkeypatch, tmp_path):
+    """A function that writes the configurations of some clusters, ``"17/main": "port = 5433"``."""
+    monkeypatch.setattr(immich_preflight, "CLUSTERS", tmp_path)
+
+    def write(files):
+        for name, text in files.items():
+            path = tmp_path / name / "postgresql.conf"
+            path.parent.mkdir(parents=True)
+            path.write_text(f"# port = 1\n{text}\t# (change requires restart)\n")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("files", "listening", "port", "path", "words"),
+    (
+        ({}, [], 5432, None, ""),
+        ({"99/main": "port = 5432"}, [5432], 5432, None, ""),
+        ({"99/main": ""}, [], 5432, None, ""),
+        ({"99/main": "port = 5433"}, [], 5433, None, ""),
+        ({"99/main": "port = 5433"}, [], 5432, "postgres:port", "write `immich:postgres:port: 5433`"),
+        ({"99/main": "port = 5433", "15/main": "port = 5432"}, [], 5432, "postgres:port", "the cluster 15/main"),
+        # The package will create 99/main.
+        ({"15/main": "port = 5432"}, [5432], 5432, "postgres:port", "taken by the cluster 15/main"),
+        ({"15/main": "port = 5432"}, [5432], 5433, None, ""),
+        ({"15/main": "port = 5432"}, [5432, 5433], 5432, "postgres:port", "write `immich:postgres:port: 5434`"),
+        ({}, [5432], 5432, "postgres:port", "taken by another process"),
+        ({}, [], 5999, "postgres:port", "write `immich:postgres:port: 5432`"),
+        (
+            {"99/other": "port = 5432"},
+            [],
+            5432,
+            "lookup:postgres:unit",
+            "`immich:lookup:postgres:unit: postgresql@99-other`,",
+        ),
+        ({"99/other": "port = '5433'"}, [], 5432, "lookup:postgres:unit", "and `immich:postgres:port: 5433`"),
+    ),
+)
+def test_the_cluster_is_the_one_that_the_formula_will_use(clusters, files, listening, port, path, words):
+    clusters(files)
+    sockets = [{"port": each, "address": "127.0.0.1", "holder": None} for each in listening]
+    problem = immich_preflight._cluster_problem("99", "main", port, sockets)
+    assert (problem and problem[0]) == path
+    assert words in (problem[1] if problem else "")
+
+
+def test_the_port_is_that_of_the_last_file_that_says_one(clusters, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    clusters({"99/main": f"data_directory = '{data}'\nport = 5432"})
+    (tmp_path / "99/main/conf.d").mkdir()
+    (tmp_path / "99/main/conf.d/a.conf").write_text("port 5433\n")
+    assert immich_preflight._clusters() == {("99", "main"): 5433}
+    (data / "postgresql.auto.conf").write_text("port = '5434'\n")
+    assert immich_preflight._clusters() == {("99", "main"): 5434}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "held", "clash"),
+    (
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("127.0.0.1", "::", True),
+        ("::", "0.0.0.0", False),
+        ("::", "127.0.0.1", False),
+        ("::", "fd00::1", True),
+        ("fd00::1", "::", True),
+        ("fd00::1", "0.0.0.0", False),
+    ),
+)
+def test_an_address_of_one_version_is_none_of_the_other(wanted, held, clash):
+    assert immich_preflight._clash(ipaddress.ip_address(wanted), ipaddress.ip_address(held)) is clash
+
+
+def test_a_holder_is_named_so_that_it_can_be_found():
+    conmon = {"number": 5, "arguments": ["/usr/bin/conmon", "-n", "cache"], "unit": "libpod-1.scope"}
+    redis = {"number": 6, "arguments": ["/usr/bin/redis-server 127.0.0.1:6379"], "unit": "redis-server.service"}
+    assert immich_preflight._named(conmon) == "the container cache (process 5)"
+    assert immich_preflight._named(redis) == "redis-server (redis-server.service, process 6)"
+    assert immich_preflight._named(None) == "another process"
