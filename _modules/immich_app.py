@@ -247,7 +247,7 @@ def reasons_to_stop(settings):
 
         salt-call --local immich_app.reasons_to_stop "$SETTINGS"
     """
-    reasons = _network_reasons(settings)
+    reasons = _network_reasons(settings) + _identity_reasons(settings)
     if __salt__["immich_postgres.password_differs"](settings):
         reasons.append(f"PostgreSQL's password of the role {settings['postgres']['user']} changes")
     return reasons
@@ -264,9 +264,20 @@ def _network_reasons(settings):
     if not differs:
         return []
     users = __salt__["podman_network.containers"](name)
-    if not users or set(users) - set(containers(settings["project_dir"])):
+    if not users or set(users) - set(containers(__salt__["immich_identity.current"](settings)["project_dir"])):
         return []
     return [f"the network {name} is created anew ({', '.join(differs)})"]
+
+
+def _identity_reasons(settings):
+    sentences = {
+        "network": "the network {new} takes the place of {old}",
+        "project_dir": "the compose project moves from {old} to {new}",
+        "role": "PostgreSQL's role {new} takes over from {old}",
+        "valkey_database": "the queues move from Valkey's database {old} to {new}",
+    }
+    changes = __salt__["immich_identity.plan"](settings)["changes"]
+    return [sentences[part].format(**change) for part, change in changes.items() if part in sentences]
 
 
 def stop(unit, settings):
@@ -289,9 +300,10 @@ def stop(unit, settings):
     """
     if serves(settings):
         __context__[STOPPED] = time.monotonic()
+    directory = __salt__["immich_identity.current"](settings)["project_dir"]
     __salt__["systemd_unit.call"]("stop", unit)
-    if containers(settings["project_dir"]):
-        remove_containers(settings["project_dir"])
+    if containers(directory):
+        remove_containers(directory)
 
 
 def stopped_by_this_run():
@@ -413,7 +425,7 @@ def _ping_url(settings):
 
 def _ping_urls(settings):
     """Of the compose file that is there, and of the one that served before it: a change may move the address."""
-    path = Path(settings["project_dir"]) / "docker-compose.yml"
+    path = Path(__salt__["immich_identity.current"](settings)["project_dir"]) / "docker-compose.yml"
     there = path.read_text(encoding="utf8") if path.exists() else None
     texts = (there, __salt__["immich_update.former_compose"](settings))
     found = [__salt__["immich_compose.ping_url"](text) for text in texts if text]

@@ -35,7 +35,7 @@ FILES = {
 STATUS = "/run/immich-backup/status.json"
 # What systemd touches whenever the timer has elapsed, because it is persistent.
 STAMP = "/var/lib/systemd/timers/stamp-immich-backup.timer"
-NAME = re.compile(r"immich_([0-9]{8}T[0-9]{6}Z)_[0-9A-Za-z.-]+\.dump")
+NAME = re.compile(r"immich_([0-9]{8}T[0-9]{6}Z)_([0-9A-Za-z.-]+)(?:_([a-z0-9_-]+)(\.empty)?)?\.dump")
 # A timer that has run without leaving a backup is told from one that has never run by this age, in seconds.
 FIRST_BACKUP_AFTER = 2 * 86400
 # How connection settings of the module pgsql are called in libpq's environment.
@@ -58,11 +58,12 @@ def backup():
     """
     Make a backup of the database, and return what was made.
 
-    ``{"path": …, "name": …, "time": ISO 8601 in UTC, "size": bytes, "version": Immich's, "tables": number,
-    "seconds": …}``
+    ``{"path": …, "name": …, "time": ISO 8601 in UTC, "size": bytes, "version": Immich's, "database": its name,
+    "empty": whether nobody has signed up in it, "tables": number, "seconds": …}``
 
-    The backup has been read back when this returns. It appears under its name only then; older ones beyond what
-    ``immich:backup:keep`` and ``keep_days`` want are removed after that. On a terminal its progress is shown; the
+    The backup has been read back when this returns. It appears under its name only then; older ones of the same
+    database beyond what ``immich:backup:keep`` and ``keep_days`` want are removed after that. An empty database's takes
+    the place of none that has a user. On a terminal its progress is shown; the
     journal has it too (``journalctl -u immich-backup``).
 
     Raises ``CommandExecutionError`` with the reason if there is no backup: no room, PostgreSQL not there, or another
@@ -131,8 +132,9 @@ def _status():
 
 def backups(verify=False):
     """
-    Return the backups, newest first: ``path``, ``name``, ``time`` (ISO 8601 in UTC), ``size`` in bytes and ``version``
-    (Immich's, or ``unknown``) of each.
+    Return the backups, newest first: ``path``, ``name``, ``time`` (ISO 8601 in UTC), ``size`` in bytes, ``version``
+    (Immich's, or ``unknown``), ``database`` (``None`` if its name says none, and then it counts as the present one's)
+    and ``empty`` (whether nobody has signed up in it) of each.
 
     verify
         Whether to read every one of them back, which takes its time. ``verified`` then says ``ok`` or what is wrong.
@@ -216,7 +218,7 @@ def backup_warnings(settings):
 
         salt-call --local immich.backup_warnings "$(salt-call --local --out=json immich_settings.get | jq .local)"
     """
-    status, newest = _status(), _newest(settings["backup"]["directory"])
+    status, newest = _status(), _newest(settings["backup"]["directory"], settings["postgres"]["database"])
     advice = "Make one with `salt-call immich.backup`, and see `journalctl -u immich-backup`"
     if status.get("state") == "failed":
         return [f"The last backup of the database failed: {status['error']}. {advice}"]
@@ -226,6 +228,10 @@ def backup_warnings(settings):
         elapsed = os.stat(STAMP).st_mtime
     except OSError:
         return []  # a timer that has not been started yet
+    newest, empty, used = newest
+    if empty and used:
+        database = settings["postgres"]["database"]
+        return [f"No user is in the newest backup of {database}, of {_iso(newest)}. Older ones have some, and are kept"]
     if newest and newest < elapsed - 60:
         return [
             f"The timer of the backups ran at {_iso(elapsed)}, and the newest backup is of {_iso(newest)}. {advice}"
@@ -235,14 +241,18 @@ def backup_warnings(settings):
     return []
 
 
-def _newest(directory):
-    """The time of the newest backup, in seconds since the epoch, or None."""
+def _newest(directory, database):
+    """When a database's newest backup was made, in seconds since the epoch, or None; if it is empty, if any is not."""
     try:
         names = [NAME.fullmatch(name) for name in os.listdir(directory)]
     except OSError:
-        return None
-    moments = [datetime.datetime.strptime(name[1] + "+0000", "%Y%m%dT%H%M%SZ%z") for name in names if name]
-    return max(moments).timestamp() if moments else None
+        return None, False, False
+    own = [name for name in names if name and name[3] in (None, database)]
+    if not own:
+        return None, False, False
+    moments = {datetime.datetime.strptime(name[1] + "+0000", "%Y%m%dT%H%M%SZ%z"): bool(name[4]) for name in own}
+    newest = max(moments)
+    return newest.timestamp(), moments[newest], not all(moments.values())
 
 
 def _iso(moment):

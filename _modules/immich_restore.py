@@ -87,8 +87,8 @@ def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
 
     .. code-block:: bash
 
-        salt-call immich.restore immich_20261124T203000Z_v3.3.1.dump test=True
-        salt-call immich.restore immich_20261124T203000Z_v3.3.1.dump confirm=photos.example.org
+        salt-call immich.restore immich_20261124T203000Z_v3.3.1_immich.dump test=True
+        salt-call immich.restore immich_20261124T203000Z_v3.3.1_immich.dump confirm=photos.example.org
     """
     test = bool(test or __opts__["test"])
     settings = _settings()
@@ -124,7 +124,7 @@ def restore_drill(backup=None):
         salt-call immich.restore_drill
     """
     settings = _settings()
-    path = _path(settings, backup or _newest())
+    path = _path(settings, backup or _newest(settings["postgres"]["database"]))
     database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
     begin = time.monotonic()
     with _locked("restore drill"):
@@ -259,8 +259,8 @@ def _path(settings, backup):
     return path
 
 
-def _newest():
-    backups = __salt__["immich.backups"]()
+def _newest(database):
+    backups = [each for each in __salt__["immich.backups"]() if each["database"] in (None, database)]
     if not backups:
         raise CommandExecutionError("There is no backup yet: make one with `salt-call immich.backup`.")
     return max(backups, key=lambda backup: backup["time"])["path"]
@@ -302,7 +302,7 @@ def _problems(settings, contents, path):
 
 def _dumped_version(contents, path):
     """The version of Immich that a backup needs at least, or None: what is in it, or what its name says."""
-    named = re.fullmatch(r"immich_\d+T\d+Z_(.+)\.dump", os.path.basename(path))
+    named = re.fullmatch(r"immich_\d+T\d+Z_([^_]+)(?:_.+)?\.dump", os.path.basename(path))
     noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + ([named[1]] if named else [])
     migrations = [row.get("name", "") for table in MIGRATIONS for row in contents["rows"][table]]
     return __utils__["immich_versions.of_data"](noted, migrations)

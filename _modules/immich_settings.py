@@ -37,6 +37,7 @@ _OWN_FILES = {
         "immich_compose",
         "immich_doctor",
         "immich_gateway",
+        "immich_identity",
         "immich_image",
         "immich_overview",
         "immich_postgres",
@@ -59,6 +60,7 @@ _OWN_FILES = {
         "immich_app",
         "immich_backup",
         "immich_gateway",
+        "immich_identity",
         "immich_postgres",
         "immich_update",
         "immich_valkey",
@@ -1093,10 +1095,18 @@ def _conflicts(subnet, name):
     if "podman_network.conflicts" not in __salt__:
         return []
     try:
-        found = __salt__["podman_network.conflicts"](subnet, ignore=name)
+        found = __salt__["podman_network.conflicts"](subnet, ignore=[name, *_former_network()])
     except (CommandExecutionError, SaltInvocationError) as err:
         return [f"could not be compared with Podman's networks: {err}"]
     return [f"{subnet} overlaps {conflict}" for conflict in found]
+
+
+def _former_network():
+    """Immich's network on this host, which makes room where the pillar has another."""
+    try:
+        return [name for name in [__salt__["immich_identity.known"]().get("network")] if name]
+    except CommandExecutionError:
+        return []  # the first state of immich.app says why
 
 
 def _gateway_address(settings):

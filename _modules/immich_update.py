@@ -161,7 +161,8 @@ def database(settings):
     rows = []
     if parts:
         statement = " UNION ALL ".join(parts)
-        rows = __salt__["pgsql.query_as"](postgres["user"], postgres["database"], statement, postgres["connection"])
+        role = __salt__["immich_identity.current"](settings)["role"]
+        rows = __salt__["pgsql.query_as"](role, postgres["database"], statement, postgres["connection"])
     versions = [version(row["value"]) for row in rows if row["noted"] == VERSIONS]
     return {
         "tables": len(tables),
@@ -368,6 +369,8 @@ def keep_former(settings, compose):
         return
     if _record(settings) or not __salt__["immich_app.serves"](settings):
         return
+    if __salt__["immich_identity.migrated_by_this_run"]():
+        return  # it names what is gone
     _write(_record_file(settings), json.dumps({"what": SETTINGS, "compose": former}, indent=1), 0o600)
 
 
@@ -587,12 +590,17 @@ def _restore_command(record):
 # -- files ----------------------------------------
 
 
+def _project(settings):
+    """The project directory, before this run moves it and after."""
+    return Path(__salt__["immich_identity.current"](settings)["project_dir"])
+
+
 def _compose_file(settings):
-    return Path(settings["project_dir"]) / "docker-compose.yml"
+    return _project(settings) / "docker-compose.yml"
 
 
 def _record_file(settings):
-    return Path(settings["project_dir"]) / RECORD
+    return _project(settings) / RECORD
 
 
 def _record(settings):

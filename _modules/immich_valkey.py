@@ -31,6 +31,8 @@ RULES = (
     " -@dangerous -scan -randomkey -dbsize -function -move -copy -pubsub"
     " +pubsub|numsub +info +client|setname +client|setinfo +client|list"
 )
+# All keys that Immich has.
+QUEUES = "immich_bull:*"
 # Came with Redis 7.2; where it is missing, libraries that try it go on without.
 SETINFO = "client|setinfo"
 # Reasons of ACL LOG entries that are about rules; the others are about passwords.
@@ -264,6 +266,67 @@ def anonymous_clients(connection=None):
         for client in clients
         if client.get("user") == "default" and client["id"] != str(own)
     ]
+
+
+def queues_move(settings, old, new):
+    """
+    Move Immich's queues from one database number to another, and return how many keys that were.
+
+    A key of the same name in the new one is of an earlier time, and is replaced. Immich is stopped.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    old, new
+        Database numbers.
+
+    Raises CommandExecutionError if the server cannot be asked, or its administrator may not move keys.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.queues_move "$(salt-call --out=json immich_settings.get)" 0 1
+    """
+    # The formula's own user has no keys.
+    connection = logins(settings, own=False)
+    old, new, cursor, moved = str(old), str(new), "0", 0
+    # A connection is shared, so each batch leaves it in the database where it found it.
+    back = ["SELECT", "0"]
+    while True:
+        scan = ["SCAN", cursor, "MATCH", QUEUES, "COUNT", "1000"]
+        _, (cursor, keys), _ = __salt__["valkey_acl.pipeline"]([["SELECT", old], scan, back], connection=connection)
+        steps = [(["SELECT", new], ["DEL", key], ["SELECT", old], ["MOVE", key, new]) for key in keys]
+        commands = [command for step in steps for command in step]
+        if commands:
+            __salt__["valkey_acl.pipeline"]([*commands, back], connection=connection)
+        moved += len(keys)
+        if cursor == "0":
+            return moved
+
+
+def former_user_remove(settings, name):
+    """
+    Delete an ACL user that Immich no longer logs in as, unless the pillar declares it. Tell whether it was deleted.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    name
+        Name of the user.
+
+    Raises CommandExecutionError if the server cannot be asked.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich_valkey.former_user_remove "$(salt-call --out=json immich_settings.get)" immich
+    """
+    connection = logins(settings)
+    declared = [user["name"] for user in users(settings)]
+    if name in (*declared, LOGIN, "default") or __salt__["valkey_acl.get"](name, connection=connection) is None:
+        return False
+    __salt__["valkey_acl.delete"](name, connection=connection)
+    return True
 
 
 def verify(settings, connection=None):

@@ -1057,7 +1057,7 @@ def role_check(name, password=None, connection_limit=None, member_of=None, **dec
     membership_options(member_of or [])
 
 
-def role_dependencies(name, connection=None):
+def role_dependencies(name, connection=None, besides=None):
     """
     Return what keeps a role from being dropped: what it owns and what it was granted, as a list of sentences.
 
@@ -1065,6 +1065,8 @@ def role_dependencies(name, connection=None):
         Name of the role.
     connection
         See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+    besides
+        Name of a database that does not count, nor what is in it. Defaults to none.
 
     Raises ``CommandExecutionError`` if the server cannot be reached.
 
@@ -1084,9 +1086,10 @@ def role_dependencies(name, connection=None):
         LEFT JOIN pg_catalog.pg_database owned
             ON s.classid = 'pg_catalog.pg_database'::regclass AND owned.oid = s.objid
         WHERE r.rolname = %s AND s.classid <> 'pg_catalog.pg_auth_members'::regclass
+            AND coalesce(d.datname, owned.datname) IS DISTINCT FROM %s::name
         GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
         """,
-        (name,),
+        (name, besides or ""),
     )
     return [_dependency_sentence(row) for row in rows]
 
@@ -1609,6 +1612,52 @@ def database_rename(names, connection=None):
         except CommandExecutionError as err:
             if getattr(err, "sqlstate", None) != OBJECT_IN_USE or not left:
                 raise
+
+
+def database_reassign(name, old, new, connection=None):
+    """
+    Give a database, and all that a role owns in it, to another role, in one transaction.
+
+    What the former owner has elsewhere stays its own: REASSIGN OWNED hands over every database and tablespace, wherever
+    it is run. A role that does not exist owns nothing.
+
+    name
+        Name of the database.
+    old, new
+        Names of the roles.
+    connection
+        See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+
+    Raises ``CommandExecutionError`` if the server refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.database_reassign shop shop_old shop
+    """
+    shared = _query(
+        connection,
+        """
+        SELECT 'DATABASE' AS kind, datname::text AS name FROM pg_catalog.pg_database d
+        JOIN pg_catalog.pg_roles r ON r.oid = d.datdba WHERE r.rolname = %(role)s AND datname <> %(database)s
+        UNION ALL
+        SELECT 'TABLESPACE', spcname::text FROM pg_catalog.pg_tablespace t
+        JOIN pg_catalog.pg_roles r ON r.oid = t.spcowner WHERE r.rolname = %(role)s
+        ORDER BY 1, 2
+        """,
+        {"role": old, "database": name},
+    )
+    if role_get(old, connection=connection) is None:
+        return
+    kept = [
+        _compose("ALTER {} {} OWNER TO {}", sql.SQL(each["kind"]), _name(each["name"]), _name(old)) for each in shared
+    ]
+    given = [
+        _compose("REASSIGN OWNED BY {} TO {}", _name(old), _name(new)),
+        _compose("ALTER DATABASE {} OWNER TO {}", _name(name), _name(new)),
+    ]
+    _run_together(connection, [*given, *kept], name)
 
 
 def database_usage(name, connection=None):

@@ -23,20 +23,14 @@ def __virtual__():
     return __virtualname__
 
 
-def library_present(name, compose_file, moved_from=None, user=0, group=0):
+def library_present(name, user=0, group=0):
     """
-    Make sure that the folder of the uploads exists and is still the one that the installation used before.
+    Make sure that the folder of the uploads exists. That it is the installation's is ``immich_identity.compared``'s.
 
     Nothing is created below a mount point that is not mounted: Immich would start on an empty library.
 
     name
         Absolute path of the uploads.
-
-    compose_file
-        Path of the compose file, which knows the path used before.
-
-    moved_from
-        The path used before, to say that its content was moved to the new one. Default: none.
 
     user, group
         Numeric owner of a folder that has to be made, 0 by default. An existing folder is left as it is.
@@ -46,15 +40,12 @@ def library_present(name, compose_file, moved_from=None, user=0, group=0):
         Immich's library is present:
           immich_app.library_present:
             - name: /srv/immich/upload
-            - compose_file: /opt/podman/immich/docker-compose.yml
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The library {name} is present"}
-    try:
-        refusal = _library_refusal(name, compose_file, moved_from)
-    except CommandExecutionError as error:
-        refusal = str(error)
-    if refusal:
-        return {**ret, "result": False, "comment": refusal}
+    mount = __salt__["immich_app.mount_missing"](name)
+    if mount:
+        comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
+        return {**ret, "result": False, "comment": comment}
     if os.path.isdir(name):
         return ret
     ret["changes"] = {"directory": {"old": None, "new": name}}
@@ -64,28 +55,6 @@ def library_present(name, compose_file, moved_from=None, user=0, group=0):
     if not made["result"]:
         return {**ret, "result": False, "changes": {}, "comment": made["comment"]}
     return {**ret, "comment": f"The library {name} was created"}
-
-
-def _library_refusal(path, compose_file, moved_from):
-    """Why this library must not be used, or None."""
-    mount = __salt__["immich_app.mount_missing"](path)
-    if mount:
-        return f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
-    before = __salt__["immich_compose.upload_location"](compose_file)
-    moved_from = moved_from and os.path.normpath(moved_from)
-    if before in (None, path):
-        if before and not os.path.isdir(path):
-            return (
-                f"{path} was this installation's library and is gone: a mount missing? If it is really to start empty, "
-                f"create the folder by hand"
-            )
-        return None
-    if moved_from == before:
-        return None if os.path.isdir(path) else f"{path} is not there, though {before} was said to be moved to it"
-    return (
-        f"The installation's library is {before}, and immich:upload_location is {path}. Nothing was changed. Move the "
-        f"files, then say so in the pillar: immich:upload_location_moved_from: {before}"
-    )
 
 
 def images_present(name, images):
@@ -217,7 +186,8 @@ def stopped_for_changes(name, settings=None):
             return ret
         why = " and ".join(reasons)
         status = __salt__["systemd_unit.status"](name)
-        if _is_down(status) and not __salt__["immich_app.containers"](settings["project_dir"]):
+        directory = __salt__["immich_identity.current"](settings)["project_dir"]
+        if _is_down(status) and not __salt__["immich_app.containers"](directory):
             return {**ret, "comment": f"{name} does not run, and {why}"}
         ret["changes"] = {name: {"old": status["active"], "new": f"stopped: {why}"}}
         if __opts__["test"]:

@@ -13,6 +13,9 @@ import shutil
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+# Arguments of the state that say nothing about the network.
+NOT_OF_THE_NETWORK = ("name", "gone_before", "replaces")
+
 
 def __virtual__():
     if "podman_network.diff" not in __salt__:
@@ -39,6 +42,7 @@ def present(
     routes=None,
     mtu=None,
     gone_before=(),
+    replaces=None,
 ):
     """
     Make sure that a network is there, as described.
@@ -116,16 +120,20 @@ def present(
     gone_before
         Names of containers that earlier states of the same run remove where this network has to be created anew: a
         dry run does not count them. Defaults to none.
+
+    replaces
+        Name of a network that an earlier state of the same run removes: a dry run does not count its subnet. Defaults
+        to none.
     """
-    said = {key: value for key, value in locals().items() if value is not None and key not in ("name", "gone_before")}
+    said = {key: value for key, value in locals().items() if value is not None and key not in NOT_OF_THE_NETWORK}
     ret = {"name": name, "result": True, "changes": {}, "comment": f"Network {name} is present as specified"}
     try:
-        return _present(ret, name, said, gone_before if __opts__["test"] else ())
+        return _present(ret, name, said, *((gone_before, replaces) if __opts__["test"] else ((), None)))
     except (CommandExecutionError, SaltInvocationError) as exc:
         return dict(ret, result=False, changes={}, comment=str(exc))
 
 
-def _present(ret, name, said, gone_before):
+def _present(ret, name, said, gone_before, replaces):
     changes, note = _diff(name, said)
     ret["comment"] += note
     if not changes:
@@ -134,7 +142,7 @@ def _present(ret, name, said, gone_before):
     if shutil.which("podman"):
         __salt__["podman_network.check"](name, **said)
     there = __salt__["podman_network.exists"](name)
-    obstacle = _conflict(name, said) or (there and _use(name, changes, gone_before))
+    obstacle = _conflict(name, said, replaces) or (there and _use(name, changes, gone_before))
     if obstacle:
         return dict(ret, result=False, comment=obstacle)
 
@@ -216,12 +224,12 @@ def _diff(name, said):
     return __salt__["podman_network.diff"](name, **said), "; this Podman cannot name its interface"
 
 
-def _conflict(name, said):
+def _conflict(name, said, replaces):
     if said.get("driver", "bridge") != "bridge":
         return ""  # macvlan and ipvlan share the subnet of their parent.
     subnets = [said[key] for key in ("subnet", "ipv6_subnet") if key in said]
     for subnet in subnets or [each["subnet"] for each in said.get("subnets", [])]:
-        taken = __salt__["podman_network.conflicts"](subnet, ignore=name)
+        taken = __salt__["podman_network.conflicts"](subnet, ignore=[name, *([replaces] if replaces else [])])
         if taken:
             return f"Network {name} cannot have {subnet}: it overlaps {', '.join(taken)}. Choose another."
     return ""

@@ -4,11 +4,17 @@
 {{ start(sls, []) }}
 {%- if settings %}
 {%-   set service = salt["immich_app.unit"](settings) %}
+{%-   set project = salt["immich_identity.current"](settings).project_dir %}
 
 Immich is stopped and disabled:
   immich_app.dead:
     - name: immich.service
-    - directory: {{ settings.project_dir | json }}
+    - directory: {{ project | json }}
+
+What stays of the installation is recorded:
+  immich_identity.kept:
+    - require:
+      - Immich is stopped and disabled
 
 Immich's unit is absent:
   immich_app.units_absent:
@@ -30,9 +36,10 @@ The program's library is absent:
 
 Immich's project directory is absent:
   file.absent:
-    - name: {{ settings.project_dir | json }}
+    - name: {{ project | json }}
     - require:
       - Immich is stopped and disabled
+      - What stays of the installation is recorded
 
 {%-   for what, path in (("uploads", settings.upload_location), ("model_cache", settings.machine_learning.cache_location)) %}
 {%-     if settings.clean["delete_" ~ what] == path %}

@@ -1,16 +1,27 @@
 # Immich itself: compose project, secrets, images, and the service that runs them. Requires its network, PostgreSQL and
 # Valkey; where those are managed elsewhere, only that they answer.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
+{{ start(sls, ["immich.identity", "immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
 {%- if settings %}
 
-# Where this SLS is applied, Immich is stopped before its network is made anew.
+{%-   set former_network = salt["immich_identity.current"](settings).network %}
+
+# Where this SLS is applied, Immich is stopped before its network is created anew, and what differs from the record is
+# migrated.
 extend:
+  The installation is the one on record:
+    immich_identity:
+      - migrates: true
+      - require_in:
+        - sls: immich.app
   Podman network {{ settings.network.name }} is present:
     podman_network:
       - gone_before: [immich-server, immich-machine-learning]
+{%-   if former_network != settings.network.name %}
+      - replaces: {{ former_network | json }}
+{%-   endif %}
       - require:
-        - Immich is stopped for what cannot change while it runs
+        - Immich's former network is absent
 {%-   set project = settings.project_dir %}
 {%-   set compose_file = project ~ "/docker-compose.yml" %}
 {%-   set service = salt["immich_app.unit"](settings) %}
@@ -18,8 +29,6 @@ extend:
 Immich's library is present:
   immich_app.library_present:
     - name: {{ settings.upload_location | json }}
-    - compose_file: {{ compose_file | json }}
-    - moved_from: {{ settings.upload_location_moved_from | json }}
     - user: {{ service.owner.server.user }}
     - group: {{ service.owner.server.group }}
 
@@ -96,12 +105,25 @@ Immich is stopped for what cannot change while it runs:
       - sls: immich.postgres
       - sls: immich.valkey
 
+# Before the network of the pillar is present, which may have the subnet of the former one.
+Immich's former network is absent:
+  immich_identity.network_replaced:
+    - require:
+      - Immich is stopped for what cannot change while it runs
+
+Immich's project, tables and queues are migrated:
+  immich_identity.migrated:
+    - require:
+      - Immich's project directory is present
+      - sls: immich.postgres
+      - sls: immich.valkey
+
 Immich's compose file is managed:
   immich_app.compose_file_managed:
     - name: {{ compose_file | json }}
     - require:
       - Immich's project directory is present
-      - sls: immich.postgres
+      - Immich's project, tables and queues are migrated
 
 The program that runs Immich's containers is present:
   file.managed:
@@ -143,6 +165,11 @@ Immich's former Valkey passwords are invalid:
   immich_valkey.former_passwords_absent:
     - user: {{ settings.valkey.user | json }}
     - connection: {{ salt["immich_valkey.logins"](settings) | json }}
+    - require:
+      - Immich is running
+
+The installation is recorded:
+  immich_identity.recorded:
     - require:
       - Immich is running
 

@@ -1,7 +1,13 @@
 # Backups of the database: the program that makes them, its service, and the timer. Requires the database.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.postgres"]) }}
+{{ start(sls, ["immich.identity", "immich.postgres"]) }}
 {%- if settings %}
+
+extend:
+  The installation is the one on record:
+    immich_identity:
+      - require_in:
+        - sls: immich.backup
 {%-   set backup = salt["immich.backup_plan"](settings) %}
 {%-   if not settings.postgres.managed %}
 

@@ -3,12 +3,13 @@
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls, ["immich.app.clean", "immich.gateway.clean"]) }}
 {%- if settings %}
+{%-   set current = salt["immich_identity.current"](settings) %}
 
-Podman network {{ settings.network.name }} is absent:
+Podman network {{ current.network }} is absent:
   podman_network.absent:
-    - name: {{ settings.network.name | json }}
+    - name: {{ current.network | json }}
     - keep_used: true
-    - gone_before: {{ salt["immich_app.containers"](settings.project_dir) | json }}
+    - gone_before: {{ salt["immich_app.containers"](current.project_dir) | json }}
     - require:
       - sls: immich.app.clean
       - sls: immich.gateway.clean

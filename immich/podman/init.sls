@@ -1,8 +1,14 @@
 # Podman, the one program behind `podman compose`, the directory of compose projects, and the networks that outlive them.
-# Depends on immich.bootstrap.
+# Depends on immich.identity.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, []) }}
+{{ start(sls, ["immich.identity"]) }}
 {%- if settings %}
+
+extend:
+  The installation is the one on record:
+    immich_identity:
+      - require_in:
+        - sls: immich.podman
 
 Podman and its compose provider are installed:
   pkg.installed:

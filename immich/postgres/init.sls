@@ -2,8 +2,14 @@
 # had. Of a server that is managed elsewhere, only role, database and extensions. Depends on immich.gateway.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {%- set managed = settings and settings.postgres.managed %}
-{{ start(sls, ["immich.gateway"] if managed else []) }}
+{{ start(sls, ["immich.identity", "immich.gateway"] if managed else ["immich.identity"]) }}
 {%- if settings %}
+
+extend:
+  The installation is the one on record:
+    immich_identity:
+      - require_in:
+        - sls: immich.postgres
 {%- set postgres = settings.postgres %}
 {%- set host = settings.lookup.postgres %}
 {%- if managed %}

@@ -2,8 +2,14 @@
 # gateway's address besides what it had. Of a server that is managed elsewhere, only the users. Depends on immich.gateway.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {%- set managed = settings and settings.valkey.managed %}
-{{ start(sls, ["immich.gateway"] if managed else []) }}
+{{ start(sls, ["immich.identity", "immich.gateway"] if managed else ["immich.identity"]) }}
 {%- if settings %}
+
+extend:
+  The installation is the one on record:
+    immich_identity:
+      - require_in:
+        - sls: immich.valkey
 {%- set valkey = settings.lookup.valkey %}
 {%- set connection = salt["immich_valkey.logins"](settings) %}
 {%- if managed %}

@@ -17,6 +17,8 @@ SCHEMA = """
 CREATE TABLE asset (id int, note text);
 INSERT INTO asset SELECT g, md5(g::text) FROM generate_series(1, 3000) g;
 CREATE TABLE "of Ana's | TABLE DATA" (id int);
+CREATE TABLE "user" (id int, name text);
+INSERT INTO "user" VALUES (1, E'Ana\\t\\\\.\\n\\\\.');
 CREATE TABLE version_history (id serial, "createdAt" timestamptz NOT NULL, version varchar NOT NULL);
 INSERT INTO version_history ("createdAt", version) VALUES ('2026-02-01', '3.3.1'), ('2026-01-01', '2.9.0');
 CREATE EXTENSION cube;
@@ -120,7 +122,7 @@ def stamp(days_ago):
 
 def test_a_backup_is_whole_private_and_says_its_version(host):
     backup = made(host)
-    assert backup["version"] == "v3.3.1"
+    assert (backup["version"], backup["database"], backup["empty"]) == ("v3.3.1", DATABASE, False)
     assert backup["path"] == f"{host.directory}/{backup['name']}"
     assert host.files() == {backup["name"], f"{backup['name']}.sha256"}
     assert run("stat", "-c", "%a %U", backup["path"]).stdout.split() == ["600", "postgres"]
@@ -128,7 +130,7 @@ def test_a_backup_is_whole_private_and_says_its_version(host):
     assert host.listed("--verify") == [{**backup, "verified": "ok"}]
     status = json.loads(run("cat", f"{host.work}/status.json").stdout)
     assert status["state"] == "done"
-    assert status["result"].items() >= {**backup, "tables": 3}.items()
+    assert status["result"].items() >= {**backup, "tables": 4}.items()
 
 
 @pytest.mark.parametrize("version", ("../../etc/passwd", "3.3.1; rm", "", "release", "3.4.0/../x"))
@@ -182,6 +184,33 @@ def test_what_is_too_old_goes_but_never_the_newest(host):
     host.configure(keep_days=7)
     new = made(host)
     assert [backup["name"] for backup in host.listed()] == [new["name"], *names[:2]]
+
+
+def test_no_backup_of_another_database_is_removed(host):
+    others = [f"immich_{stamp(day)}_v3.3.0_photos{end}.dump" for day, end in ((9, ""), (8, ".empty"), (7, ""))]
+    own = [f"immich_{stamp(day)}_v3.3.0{end}.dump" for day, end in ((6, ""), (5, f"_{DATABASE}"))]
+    planted(host, *others, *own)
+    host.configure(keep=2, keep_days=1)
+    names = [made(host)["name"] for _ in range(3)]
+    assert {backup["name"] for backup in host.listed()} == {*others, *names[1:]}
+    assert [backup["database"] for backup in host.listed()] == [DATABASE] * 2 + ["photos"] * 3
+    assert [backup["empty"] for backup in host.listed()] == [False] * 3 + [True, False]
+
+
+def test_a_database_in_which_nobody_has_signed_up_pushes_out_none_with_users(host, pg):
+    full = [f"immich_{stamp(5)}_v3.3.0.dump", made(host)["name"]]
+    planted(host, full[0])
+    host.configure(keep=2)
+    pg.sql("""ALTER TABLE "user" RENAME TO kept; CREATE TABLE "user" (id int)""", database=DATABASE)
+    try:
+        empty = [made(host)["name"] for _ in range(4)]
+        assert all(name.endswith(f"_{DATABASE}.empty.dump") for name in empty)
+        assert {backup["name"] for backup in host.listed()} == {*full, *empty[2:]}
+    finally:
+        pg.sql("""DROP TABLE "user"; ALTER TABLE kept RENAME TO "user" """, database=DATABASE)
+    # Nor do the empty ones count afterwards.
+    last = made(host)["name"]
+    assert {backup["name"] for backup in host.listed()} == {last, full[1], *empty[2:]}
 
 
 def test_a_backup_from_the_future_does_not_push_out_the_one_just_made(host):

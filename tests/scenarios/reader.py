@@ -40,9 +40,12 @@ ELSEWHERE = {
 ENDLESS = re.compile(r"^(journalctl .* -f|podman compose logs -f)")
 
 
-def blocks(page):
-    """The fenced blocks of a page: language, text, and the last line of text before each."""
-    lines = iter((REPO / page).read_text(encoding="utf8").splitlines())
+def blocks(page, section=""):
+    """The fenced blocks of a page, or of one section of it: language, text, and the last line of text before each."""
+    text = (REPO / page).read_text(encoding="utf8")
+    lines = iter(
+        text.partition(f"\n## {section}\n")[2].partition("\n## ")[0].splitlines() if section else text.splitlines()
+    )
     before = ""
     for line in lines:
         fence = re.match(r"( *)```(\w*)", line)
@@ -72,7 +75,7 @@ def as_run(command):
         secret = f'REDISCLI_AUTH="$(cat /run/test/{user}; printf x)"; export REDISCLI_AUTH="${{REDISCLI_AUTH%x}}"'
         return f"{secret}; {command.replace('--askpass', '')}"
     backup = '"$(cd /var/backups/immich; ls -t *.dump | head -n 1)"'
-    command = re.sub(r"immich_\d+T\d+Z_v\d\.\d\.\d\.dump", backup, command)
+    command = re.sub(r"immich_\d+T\d+Z_v\d\.\d\.\d_immich\.dump", backup, command)
     return re.sub(r"confirm=\S+", "confirm=host", command)
 
 

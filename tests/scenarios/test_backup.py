@@ -41,7 +41,7 @@ with utils["immich_lock.held"]("update"):
 
 def listed(backup):
     """What `immich.backups` says of what `immich.backup` has made."""
-    return {key: backup[key] for key in ("path", "name", "time", "size", "version")}
+    return {key: backup[key] for key in ("path", "name", "time", "size", "version", "database", "empty")}
 
 
 def refusal(host):

@@ -27,6 +27,7 @@ LAST = ["docs/howto/remove.md"]
 # Followed by a test of its own, here or in another file.
 APART = [
     "docs/howto/hardware-acceleration.md",
+    "docs/howto/identity.md",
     "docs/howto/master.md",
     "docs/howto/reverse-proxy.md",
     "docs/howto/storage.md",

@@ -22,7 +22,7 @@ HOWTO = (REPO / "docs/howto/master.md").read_text(encoding="utf8")
 REMOTE = "https://git.example.com/immich-formula.git"
 RELEASE = re.search(r"- base: (\S+)", HOWTO)[1]
 NEWER = "v99.0.0"
-DUMP = re.compile(r"immich_\w+\.\d\.\d\.dump")
+DUMP = re.compile(r"immich_\w+\.\d\.\d_\w+\.dump")
 PROGRAMS = re.compile(r"^(salt|salt-run) ", re.M)
 
 

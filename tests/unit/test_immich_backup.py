@@ -64,7 +64,7 @@ def told(modules, tmp_path, monkeypatch):
     monkeypatch.setitem(names, "STAMP", str(tmp_path / "stamp"))
     (tmp_path / "backups").mkdir()
 
-    def ask(elapsed=None, newest=None, enabled=True, **status):
+    def ask(elapsed=None, newest=None, enabled=True, named=(), **status):
         if status:
             (tmp_path / "status.json").write_text(json.dumps(status), encoding="utf8")
         if elapsed is not None:
@@ -74,7 +74,12 @@ def told(modules, tmp_path, monkeypatch):
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - newest * HOUR))
             (tmp_path / f"backups/immich_{stamp}_v3.3.1.dump").touch()
             (tmp_path / "backups/immich_copy.dump").touch()
-        settings = {"backup": {"directory": str(tmp_path / "backups"), "enabled": enabled}}
+        for name in named:
+            (tmp_path / f"backups/immich_{name}.dump").touch()
+        settings = {
+            "backup": {"directory": str(tmp_path / "backups"), "enabled": enabled},
+            "postgres": {"database": "immich"},
+        }
         return "".join(modules["immich.backup_warnings"](settings))
 
     return ask
@@ -89,6 +94,8 @@ def told(modules, tmp_path, monkeypatch):
         {"elapsed": 10, "newest": 200, "enabled": False},
         {"elapsed": 0.1, "newest": 24, "state": "running"},
         {"elapsed": 10, "newest": 9.9, "state": "done"},
+        {"elapsed": 10, "named": ["29990101T000000Z_v3.3.1_immich.empty"]},  # nobody has signed up yet
+        {"elapsed": 10, "named": ["29990101T000000Z_v3.3.1_immich", "20260101T000000Z_v3.3.1_immich.empty"]},
     ),
 )
 def test_nothing_is_told_where_all_is_well(told, found):
@@ -102,6 +109,11 @@ def test_nothing_is_told_where_all_is_well(told, found):
         ({"state": "failed", "error": "it was stopped", "enabled": False}, "it was stopped"),
         ({"elapsed": 10, "newest": 34}, "the newest backup is of"),
         ({"elapsed": 72}, "There is no backup of the database"),
+        ({"elapsed": 72, "named": ["29990101T000000Z_v3.3.1_photos"]}, "There is no backup of the database"),
+        (
+            {"elapsed": 10, "named": ["29990101T000000Z_v3.3.1_immich.empty", "20260101T000000Z_v3.3.1"]},
+            "No user is in the newest backup of immich",
+        ),
     ),
 )
 def test_a_backup_that_is_missing_is_told(told, found, words):

@@ -983,11 +983,12 @@ def test_podmans_conflicts_are_told(subject):
         return ["the host's route to 172.20.0.0/24 through eth1"]
 
     subject.module.__salt__["podman_network.conflicts"] = conflicts
+    subject.module.__salt__["immich_identity.known"] = lambda: {"network": "former"}
     try:
         found = subject.errors(REQUIRED)
     finally:
-        del subject.module.__salt__["podman_network.conflicts"]
-    assert asked == [("172.20.0.0/16", "immich")]
+        del subject.module.__salt__["podman_network.conflicts"], subject.module.__salt__["immich_identity.known"]
+    assert asked == [("172.20.0.0/16", ["immich", "former"])]
     assert list(found.values()) == ["172.20.0.0/16 overlaps the host's route to 172.20.0.0/24 through eth1"]
 
 

@@ -1,0 +1,293 @@
+"""
+The installation on this host and the one that the pillar describes
+===================================================================
+
+``compared`` comes first and changes nothing. What it lets pass, ``network_replaced`` and ``migrated`` migrate while
+Immich is stopped; ``recorded`` closes, once Immich serves. ``settings`` is what ``immich_settings.get`` returns.
+"""
+
+from salt.exceptions import CommandExecutionError
+
+__virtualname__ = "immich_identity"
+
+# The parts that migrate while Immich is stopped. The others need no more than a new record.
+MIGRATED = ("network", "project_dir", "role", "valkey_database")
+# Between `compared` and `recorded` of a run: whether the formula makes the network.
+NETWORK_MADE = "immich_identity.network_made"
+
+
+def __virtual__():
+    if "immich_identity.plan" not in __salt__:
+        return False, "The execution module immich_identity is missing: run saltutil.sync_all"
+    return __virtualname__
+
+
+def compared(name, migrates=False, settings=None):
+    """
+    Make sure that the pillar describes the installation that is on this host, or one that it can become.
+
+    Fails with all reasons at once where Immich would start on an empty database or library. An installation without a
+    record gets one, from its unit and its compose file.
+
+    name
+        What the state is about, for the output.
+
+    migrates
+        Whether this run has the states that migrate what differs, those of ``immich.app``. Default: ``False``, and then
+        a part that has to be migrated makes the state fail.
+
+    settings
+        The formula's settings. Defaults to those of this minion's pillar.
+
+    .. code-block:: yaml
+
+        The installation is the one on record:
+          immich_identity.compared: []
+    """
+    settings = settings or __salt__["immich_settings.get"]()
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar describes the installation of this host"}
+    try:
+        plan = __salt__["immich_identity.plan"](settings)
+        migrated = {part: change for part, change in plan["changes"].items() if part in MIGRATED}
+        refusals = plan["refusals"] + (_at_once(migrated, settings) if migrates else _unmigrated(migrated))
+        if refusals:
+            return {**ret, "result": False, "comment": "\n".join([*refusals, "Nothing was changed"])}
+        there = __salt__["immich_identity.known"](settings["project_dir"])
+        if plan["changes"]:
+            ret["comment"] = f"The pillar changes the installation: {_listed(plan['changes'])}"
+        if not there:
+            __context__[NETWORK_MADE] = not __salt__["podman_network.exists"](settings["network"]["name"])
+        if not there or __salt__["immich_identity.recorded"]():
+            return ret
+        ret["changes"]["record"] = {"old": None, "new": "made from unit and compose file"}
+        if __opts__["test"]:
+            return {**ret, "result": None}
+        __salt__["immich_identity.note"](**there)
+    except (CommandExecutionError, OSError) as error:
+        return {**ret, "result": False, "changes": {}, "comment": f"{error}\nNothing was changed"}
+    return ret
+
+
+def _unmigrated(changes):
+    paths = __salt__["immich_identity.paths"]()
+    return [
+        f"{paths[part]}: {change['old']} becomes {change['new']} with `state.apply immich`, not with this state alone"
+        for part, change in changes.items()
+    ]
+
+
+def _at_once(changes, settings):
+    """An update is rolled back to the former compose file, which would name what is gone by then."""
+    update = __salt__["immich_update.plan"](settings) if changes else {}
+    if not update or update["refusal"]:
+        return []
+    paths = ", ".join(__salt__["immich_identity.paths"]()[part] for part in changes)
+    words = f"an update from {update['from']} to {update['to']} could not be rolled back together with {paths}"
+    return [f"immich:version: {words}. Apply one, then the other"]
+
+
+def _listed(changes):
+    return "; ".join(f"{part} {change['old']} becomes {change['new']}" for part, change in changes.items())
+
+
+def network_replaced(name, settings=None):
+    """
+    Make sure that the network which Immich no longer uses is gone, before the new one takes its subnet.
+
+    It stays where the pillar lists it, something else uses it, or it was there before the formula.
+
+    name
+        What the state is about, for the output.
+
+    settings
+        The formula's settings. Defaults to those of this minion's pillar.
+
+    .. code-block:: yaml
+
+        Immich's former network is absent:
+          immich_identity.network_replaced: []
+    """
+    return _stepwise(name, {"network": _replace_network}, settings, "The network stays")
+
+
+def _replace_network(settings, old, new):
+    made = not __salt__["podman_network.exists"](new)
+    stays = __salt__["immich_identity.why_network_stays"](settings, old)
+    if not stays and __salt__["podman_network.exists"](old):
+        __salt__["podman_network.remove"](old)
+    __salt__["immich_identity.note"](network=new, network_made=made)
+    return f"The network {old} stays: {stays}" if stays else f"The network {old} was removed"
+
+
+def _move_project(_, old, new):
+    left = __salt__["immich_identity.move_project"](old, new)
+    __salt__["immich_identity.note"](project_dir=new)
+    stays = f". {old} stays, with {', '.join(left)}" if left else ""
+    return f"The compose project was moved from {old} to {new}{stays}"
+
+
+def migrated(name, settings=None):
+    """
+    Make sure that nothing of Immich is left in a former project directory, that its role owns all of its database, and
+    that queued jobs are in its database of Valkey.
+
+    name
+        What the state is about, for the output.
+
+    settings
+        The formula's settings. Defaults to those of this minion's pillar.
+
+    .. code-block:: yaml
+
+        Immich's project, tables and queues are migrated:
+          immich_identity.migrated: []
+    """
+    steps = {"project_dir": _move_project, "role": _reassign, "valkey_database": _move_queues}
+    return _stepwise(name, steps, settings, "Project directory, role and queues stay")
+
+
+def _reassign(settings, old, new):
+    postgres = settings["postgres"]
+    # Noted before: should this run end early, the next one knows whom to drop. Doing it twice does no harm.
+    __salt__["immich_identity.note"](former_role=old)
+    __salt__["pgsql.database_reassign"](postgres["database"], old, new, postgres["connection"])
+    __salt__["immich_identity.note"](role=new)
+    return f"Everything of {old} in the database {postgres['database']} belongs to {new}"
+
+
+def _move_queues(settings, old, new):
+    try:
+        said = f"{__salt__['immich_valkey.queues_move'](settings, old, new)} keys were moved"
+    except CommandExecutionError as error:
+        # Immich queues its jobs again each night, and serves without them.
+        said = f"Its jobs were not moved, and its keys stay in number {old}: {error}"
+    __salt__["immich_identity.note"](valkey_database=new)
+    return f"Immich uses Valkey's database {new} instead of {old}. {said}"
+
+
+def _stepwise(name, steps, settings, nothing):
+    """The story of a state that migrates some parts of the installation, each by its step."""
+    settings = settings or __salt__["immich_settings.get"]()
+    ret = {"name": name, "changes": {}, "result": True, "comment": nothing}
+    try:
+        pending = __salt__["immich_identity.plan"](settings)["changes"]
+        due = {part: pending[part] for part in steps if part in pending}
+        if not due:
+            return ret
+        if __opts__["test"]:
+            return {**ret, "changes": due, "result": None, "comment": f"Would be migrated: {_listed(due)}"}
+        said = []
+        for part, change in due.items():
+            said.append(steps[part](settings, change["old"], change["new"]))
+            ret["changes"][part] = change
+    except (CommandExecutionError, OSError) as error:
+        return {**ret, "result": False, "comment": f"{error}\nImmich is stopped. Correct that, then apply again"}
+    return {**ret, "comment": ". ".join(said)}
+
+
+def recorded(name, settings=None):
+    """
+    Make sure that the record of the installation is what the pillar describes, and that former logins are gone.
+
+    Used where Immich serves: then nothing needs its former role, its former user in Valkey, or the record of a former
+    database in :file:`pg_hba.conf`. A role that something else needs stays, and the comment says why.
+
+    name
+        What the state is about, for the output.
+
+    settings
+        The formula's settings. Defaults to those of this minion's pillar.
+
+    .. code-block:: yaml
+
+        The installation is recorded:
+          immich_identity.recorded:
+            - require:
+              - Immich is running
+    """
+    settings = settings or __salt__["immich_settings.get"]()
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The installation is as recorded"}
+    try:
+        there = __salt__["immich_identity.known"](settings["project_dir"])
+        wanted = __salt__["immich_identity.declared"](settings)
+        own = [part for part in wanted if part not in MIGRATED and there.get(part) != wanted[part]]
+        changed = {part: {"old": there.get(part), "new": wanted[part]} for part in own}
+        # A dry run on a host that has an installation, and no record, has told of it in `compared`.
+        first = not __salt__["immich_identity.recorded"]() and not (__opts__["test"] and there)
+        ret["changes"] = {"record": {"old": None, "new": "written"}} if first else dict(changed)
+        role = _former_role(there, wanted)
+        stays = role and __salt__["immich_identity.why_role_stays"](settings, role)
+        if role and not stays:
+            ret["changes"]["former role"] = {"old": role, "new": None}
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": _would(ret["changes"])} if ret["changes"] else ret
+        _remove_former(settings, changed, None if stays else role)
+        if ret["changes"] or role or any(there.get(part) != value for part, value in wanted.items()):
+            made = {"network_made": __context__.pop(NETWORK_MADE, None)} if first else {}
+            __salt__["immich_identity.note"](**wanted, **made, former_role=None)
+    except (CommandExecutionError, OSError) as error:
+        return {
+            **ret,
+            "changes": {},
+            "result": False,
+            "comment": f"{error}\nImmich serves. Correct that, then apply again",
+        }
+    comment = "The installation was recorded" if ret["changes"] else ret["comment"]
+    return {**ret, "comment": f"{comment}. The role {role} stays: {stays}" if stays else comment}
+
+
+def _would(changes):
+    return f"Would be recorded: {', '.join(changes)}"
+
+
+def _former_role(there, wanted):
+    """The role that Immich no longer uses, also where this dry run would be the one to replace it."""
+    role = there.get("role") if there.get("role") != wanted["role"] else there.get("former_role")
+    return role if role != wanted["role"] else None
+
+
+def _remove_former(settings, changed, role):
+    postgres = settings["postgres"]
+    database = changed.get("database", {}).get("old")
+    if database and postgres["managed"] and __salt__["pgsql_hba.get"](database, None, postgres["connection"])["lines"]:
+        __salt__["pgsql_hba.set"](database, None, postgres["connection"])
+    user = changed.get("valkey_user", {}).get("old")
+    if user:
+        __salt__["immich_valkey.former_user_remove"](settings, user)
+    if role and __salt__["pgsql.role_get"](role, connection=postgres["connection"]):
+        __salt__["pgsql.role_drop"](role, reassign_to=postgres["user"], connection=postgres["connection"])
+
+
+def kept(name, settings=None):
+    """
+    Make sure that the record says no more than what ``immich.clean`` leaves: the database and the library.
+
+    They are recognized by the next apply. Where both are deleted, the record goes too.
+
+    name
+        What the state is about, for the output.
+
+    settings
+        The formula's settings. Defaults to those of this minion's pillar.
+
+    .. code-block:: yaml
+
+        What stays of the installation is recorded:
+          immich_identity.kept: []
+    """
+    settings = settings or __salt__["immich_settings.get"]()
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The record says what stays"}
+    try:
+        there = __salt__["immich_identity.known"](settings["project_dir"])
+        stays = __salt__["immich_identity.kept_by_clean"](settings)
+        if there == stays:
+            return ret
+        ret["changes"]["record"] = {"old": there, "new": stays or None}
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": "The record would say what stays"}
+        __salt__["immich_identity.forget"]()
+        if stays:
+            __salt__["immich_identity.note"](**stays)
+    except (CommandExecutionError, OSError) as error:
+        return {**ret, "result": False, "changes": {}, "comment": str(error)}
+    return {**ret, "comment": f"On record are {', '.join(stays)}" if stays else "The record was removed"}

@@ -1,0 +1,189 @@
+"""What becomes of an installation when the pillar describes another one."""
+
+import json
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+from _modules import immich_identity
+
+THERE = {
+    "server": "host.containers.internal:5432",
+    "database": "immich",
+    "role": "immich",
+    "library": "/srv/immich/upload",
+    "network": "immich",
+    "project_dir": "/opt/podman/immich",
+    "valkey_database": 0,
+    "valkey_user": "immich",
+}
+FACTS = {
+    "library_is_there": True,
+    "library_moved_from": None,
+    "os_user": "postgres",
+    "database_moved_from": None,
+    "database_is_there": True,
+    "database_is_immichs": False,
+    "former_is_there": True,
+    "unasked": None,
+    "network_users": [],
+}
+ELSEWHERE = {"server": "db.example:5432"}
+PHOTOS = {"database": "photos"}
+MOVED = {"library": "/srv/photos"}
+# What the pillar changes, what the host says, and a part of the refusal, or None.
+DECISIONS = {
+    "nothing": ({}, {}, None),
+    "database to one that is not there": (
+        PHOTOS,
+        {"database_is_there": False},
+        'runuser -u postgres -- psql -c \'ALTER DATABASE "immich" RENAME TO "photos"\'',
+    ),
+    "database to an empty one": (PHOTOS, {}, "immich:postgres:database_moved_from: immich"),
+    "database of a server elsewhere": (PHOTOS, {"os_user": None}, 'TO "photos"` as its superuser'),
+    "database was renamed": (PHOTOS, {"database_is_immichs": True, "former_is_there": False}, None),
+    "two databases of Immich": (PHOTOS, {"database_is_immichs": True}, "one of Immich's too"),
+    "database was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "immich"}, None),
+    "database was not restored": (PHOTOS, {"database_moved_from": "immich"}, "none of Immich's. Restore it"),
+    "another was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "x"}, "Set immich"),
+    "both databases are gone": (PHOTOS, {"former_is_there": False}, "none of Immich's. Restore it"),
+    "database is gone": ({}, {"database_is_there": False}, 'CREATE DATABASE "immich"\''),
+    "PostgreSQL is down": ({}, {"database_is_there": None, "unasked": "no answer"}, None),
+    "PostgreSQL is down, database changed": (PHOTOS, {"database_is_there": None, "unasked": "no answer"}, "no answer"),
+    "empty server": (ELSEWHERE, {"former_is_there": False}, "immich:postgres:host: the installation's database immich"),
+    "server with the database": (ELSEWHERE, {"database_is_immichs": True}, None),
+    "library": (MOVED, {}, "immich:upload_location_moved_from: /srv/immich/upload"),
+    "library that was moved": (MOVED, {"library_moved_from": "/srv/immich/upload"}, None),
+    "library that was not moved": (
+        MOVED,
+        {"library_moved_from": "/srv/immich/upload", "library_is_there": False},
+        "/srv/photos is not there",
+    ),
+    "library is gone": ({}, {"library_is_there": False}, "a mount missing?"),
+    "network": ({"network": "photos"}, {}, None),
+    "network that others use": ({"network": "photos"}, {"network_users": ["shop"]}, "immich, which shop use"),
+    "directory": ({"project_dir": "/srv/projects/immich"}, {}, None),
+    "role": ({"role": "photographer"}, {}, None),
+    "Valkey's number": ({"valkey_database": 3}, {}, None),
+    "Valkey's user": ({"valkey_user": "photographer"}, {}, None),
+}
+
+
+@pytest.mark.parametrize("case", DECISIONS)
+def test_a_part_is_migrated_or_refused(modules, case):
+    wanted, facts, words = DECISIONS[case]
+    plan = modules.immich_identity.compare(THERE, {**THERE, **wanted}, {**FACTS, **facts})
+    assert plan["changes"] == {part: {"old": THERE[part], "new": value} for part, value in wanted.items()}
+    assert (words in "".join(plan["refusals"])) if words else plan["refusals"] == []
+
+
+def test_all_refusals_come_at_once_and_name_the_pillar(modules):
+    wanted = {**THERE, **PHOTOS, **MOVED, "network": "photos"}
+    refusals = modules.immich_identity.compare(THERE, wanted, {**FACTS, "network_users": ["shop"]})["refusals"]
+    paths = ["immich:upload_location", "immich:postgres:database", "immich:network"]
+    assert [refusal.partition(": ")[0] for refusal in refusals] == paths
+
+
+@pytest.mark.parametrize("there", ({}, {"library": "/srv/immich/upload"}))
+def test_what_is_not_known_cannot_differ(modules, there):
+    facts = {**FACTS, "database_is_there": False}
+    assert modules.immich_identity.compare(there, THERE, facts) == {"refusals": [], "changes": {}}
+
+
+@pytest.fixture
+def identity(modules, monkeypatch, tmp_path):
+    """The module, with record and unit below ``tmp_path``."""
+    monkeypatch.setattr(immich_identity, "RECORD", tmp_path / "lib/installation.json")
+    monkeypatch.setattr(immich_identity, "UNIT", tmp_path / "immich.service")
+    monkeypatch.setattr(immich_identity, "__salt__", modules, raising=False)
+    monkeypatch.setattr(immich_identity, "__context__", {}, raising=False)
+    return immich_identity
+
+
+@pytest.fixture
+def deployed(modules, settings, tmp_path):
+    """A function that writes compose file and unit of settings into a directory with an awkward name."""
+    directory = tmp_path / 'pro$ject 100% "x"'
+    directory.mkdir()
+    settings["project_dir"] = str(directory)
+    settings["upload_location"] = "/srv/a$b"
+    compose = modules.immich_compose.project_yaml(settings, "pgvector")
+    (directory / "docker-compose.yml").write_text(compose, encoding="utf8")
+    word = modules.immich_app.unit(settings)["directory"]
+    (tmp_path / "immich.service").write_text(f"[Service]\nExecStart=/x run --directory {word}\n", encoding="utf8")
+    return settings
+
+
+def test_an_installation_without_a_record_is_known_by_unit_and_compose_file(identity, deployed):
+    assert identity.known("/nonexistent") == identity.declared(deployed)
+    assert not identity.recorded()
+
+
+def test_a_compose_file_of_somebody_else_says_what_it_says(identity, deployed, tmp_path):
+    theirs = {"services": {"immich-server": {"image": "x", "volumes": ["/photos:/data"], "environment": ["A=b"]}}}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/docker-compose.yml").write_text(json.dumps(theirs), encoding="utf8")
+    (tmp_path / "immich.service").unlink()
+    directory = str(tmp_path / "other")
+    assert identity.known(directory) == {"project_dir": directory, "library": "/photos"}
+    assert identity.known("/nonexistent") == {}
+
+
+def test_the_record_is_written_whole_and_for_root_alone(identity, tmp_path):
+    identity.note(role="immich", former_role="old")
+    assert not identity.migrated_by_this_run()
+    identity.note(network="photos", former_role=None)
+    assert identity.migrated_by_this_run()
+    record = tmp_path / "lib/installation.json"
+    assert json.loads(record.read_text(encoding="utf8")) == {
+        "format": 1,
+        "parts": {"network": "photos", "role": "immich"},
+    }
+    assert (record.stat().st_mode & 0o777, record.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert [path.name for path in record.parent.iterdir()] == [record.name]
+    identity.forget()
+    assert not record.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    (("{", "cannot be read"), ("[]", "cannot be read"), ('{"format": 9, "parts": {}}', "newer formula")),
+)
+def test_a_record_that_cannot_be_understood_is_no_missing_one(identity, deployed, tmp_path, text, words):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/installation.json").write_text(text, encoding="utf8")
+    with pytest.raises(CommandExecutionError, match=words):
+        identity.plan(deployed)
+    assert identity.current(deployed) == identity.declared(deployed)
+
+
+def test_a_former_directory_keeps_what_is_not_the_formulas(identity, tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "secrets").mkdir(parents=True)
+    new.mkdir()
+    for name in ("docker-compose.yml", "update.json", "notes", "secrets/db_password", "secrets/redis_password"):
+        (old / name).write_text(name, encoding="utf8")
+    assert identity.move_project(str(old), str(new)) == ["notes"]
+    assert {path.name: path.stat().st_mode & 0o777 for path in new.iterdir()} == {"update.json": 0o600}
+    (old / "notes").unlink()
+    # As after a run that ended before the record was written.
+    assert identity.move_project(str(old), str(new)) == []
+    assert not old.exists()
+    assert (new / "update.json").read_text(encoding="utf8") == "update.json"
+
+
+CLEANED = {
+    "nothing deleted": ({}, {"server", "database", "role", "library"}),
+    "library deleted": ({"delete_uploads": "/srv/immich/upload"}, {"server", "database", "role"}),
+    "database deleted": ({"delete_database": "immich"}, {"library"}),
+    "both deleted": ({"delete_uploads": "/srv/immich/upload", "delete_database": "immich"}, set()),
+    "others named": ({"delete_uploads": "/srv/x", "delete_database": "x"}, {"server", "database", "role", "library"}),
+}
+
+
+@pytest.mark.parametrize("case", CLEANED)
+def test_clean_leaves_on_record_what_it_leaves_on_the_host(identity, settings, case):
+    clean, kept = CLEANED[case]
+    settings["clean"].update(clean)
+    identity.note(**THERE)
+    assert set(identity.kept_by_clean(settings)) == kept
