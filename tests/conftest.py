@@ -4,6 +4,7 @@ import collections
 import logging
 import multiprocessing
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,43 @@ INSIDE_HOST = Path("/srv/formula/immich").exists()
 collect_ignore = ["scenarios"] if INSIDE_HOST else ["unit", "functional"]
 
 
+SECONDS, CORE_SECONDS = collections.Counter(), collections.Counter()
+_core_seconds_before = 0
+
+
+def _core_seconds():
+    """Seconds of a core that this process has taken, and all that have ended below it: hosts too, once powered off."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """A skip under CI is a failure: nobody looks at skips."""
+    global _core_seconds_before  # noqa: PLW0603 (of one process, which runs one test after the other)
     report = yield
     if report.skipped and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = f"skipped under CI: {report.longrepr}"
+    report.core_seconds = _core_seconds() - _core_seconds_before
+    _core_seconds_before += report.core_seconds
     return report
-
-
-SECONDS = collections.Counter()
 
 
 def pytest_runtest_logreport(report):
     SECONDS[report.location[0]] += report.duration
+    CORE_SECONDS[report.location[0]] += report.core_seconds
 
 
 def pytest_terminal_summary(terminalreporter):
-    """What each file costs, for the table in CONTRIBUTING.md: `.ci/run` has a limit."""
+    """What each file costs, for the table in CONTRIBUTING.md: `.ci/run` has a limit.
+
+    Seconds of a core do not depend on what else the machine does. Inside a host they are without its services.
+    """
     slow = [(path, seconds) for path, seconds in SECONDS.most_common() if seconds >= 1]
     if slow:
-        terminalreporter.section("seconds by file")
+        terminalreporter.section("seconds by file, and seconds of a core")
     for path, seconds in slow:
-        terminalreporter.write_line(f"{seconds:6.0f} {path}")
+        terminalreporter.write_line(f"{seconds:6.0f} {CORE_SECONDS[path]:6.0f} {path}")
 
 
 def pytest_unconfigure():
