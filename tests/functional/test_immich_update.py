@@ -4,14 +4,11 @@ import json
 
 import pytest
 
-from tests.functional.pgsql_server import Pg
-
 DATABASE = "t_update"
 IMAGE = "ghcr.io/immich-app/immich-server"
 DIGEST = "@sha256:" + "0" * 64
 # The last migrations of releases.
-V2_5, V2_7, V3_3, NEWER = (
-    "1769635093204-DropThumbnailJobStatusColumns",
+V2_7, V3_3, NEWER = (
     "1775165531374-AddPersonNameTrigramIndex",
     "1790693088454-AddPersonUserTableSharedBySharedWithConstraint",
     "1793000000000-AddAssetRating",
@@ -24,14 +21,13 @@ CREATE TABLE version_history (version varchar NOT NULL);
 
 
 @pytest.fixture(scope="module")
-def server(minion_opts, tmp_path_factory):
-    pg = Pg(minion_opts, tmp_path_factory.mktemp("cache"))
-    pg.sweep()
-    pg.sql(f"CREATE ROLE {DATABASE}; ")
-    pg.sql(f"CREATE DATABASE {DATABASE} OWNER {DATABASE}")
-    pg.sql(SCHEMA, database=DATABASE)
-    yield pg
-    pg.sweep()
+def server(pg_server):
+    pg_server.sweep()
+    pg_server.sql(f"CREATE ROLE {DATABASE}")
+    pg_server.sql(f"CREATE DATABASE {DATABASE} OWNER {DATABASE}")
+    pg_server.sql(SCHEMA, database=DATABASE)
+    yield pg_server
+    pg_server.sweep()
 
 
 @pytest.fixture
