@@ -189,7 +189,7 @@ def backup_plan(settings):
         "keep": backup["keep"],
         "keep_days": backup["keep_days"],
         "environment": environment,
-        "image": settings["server"]["image"],
+        "compose_file": f"{settings['project_dir']}/docker-compose.yml",
     }
     unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
     return {

@@ -23,6 +23,18 @@ CREATE TABLE version_history (id serial, "createdAt" timestamptz NOT NULL, versi
 INSERT INTO version_history ("createdAt", version) VALUES ('2026-02-01', '3.3.1'), ('2026-01-01', '2.9.0');
 CREATE EXTENSION cube;
 """
+# As the formula writes it.
+COMPOSE = """# This file is managed by Salt (immich-formula). It holds no secret.
+services:
+  immich-machine-learning:
+    image: ghcr.io/immich-app/immich-machine-learning:v9.9.9
+  immich-server:
+    cap_drop:
+    - ALL
+    image: ghcr.io/immich-app/immich-server:{version}
+    networks:
+    - immich
+"""
 # The program as it is, with its files elsewhere. KILL_AT is the number of the step at which it dies by SIGKILL: a step
 # is whatever Python tells its audit hooks about the directory of the backups, or about a program that is started.
 RUNNER = """
@@ -150,9 +162,12 @@ def test_a_database_that_was_migrated_is_of_the_new_version_before_that_is_noted
     pg.sql("CREATE TABLE kysely_migrations (name varchar, timestamp varchar)", database=DATABASE)
     try:
         pg.sql("INSERT INTO kysely_migrations VALUES ('1793000000000-AddAssetRating', 'x')", database=DATABASE)
-        host.configure(image="ghcr.io/immich-app/immich-server:v3.4.0")
+        compose = f"{host.work}/docker-compose.yml"
+        host.configure(compose_file=compose)
+        assert made(host)["version"] == "v3.3.2"
+        run("sh", "-c", f"cat >{compose} <<'END'\n{COMPOSE.format(version='v3.4.0')}END\n")
         assert made(host)["version"] == "v3.4.0"
-        host.configure(image="ghcr.io/immich-app/immich-server:v3.3.1")
+        run("sed", "-i", "s/v3.4.0/v3.3.1/", compose)
         assert made(host)["version"] == "v3.3.2"
     finally:
         pg.sql("DROP TABLE kysely_migrations", database=DATABASE)

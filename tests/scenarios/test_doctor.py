@@ -243,7 +243,7 @@ FAULTS = {
     ),
     "update interrupted": fault(
         "leftovers",
-        f"names=$({PSQL} 'SELECT json_agg(name ORDER BY name) FROM kysely_migrations');"
+        "names=$(runuser -u postgres -- psql -qAtc 'SELECT json_agg(name ORDER BY 1) FROM kysely_migrations' immich);"
         """ echo '{"from": "v3.3.1", "to": "v3.3.2", "image": "x:v3.3.2", "migrations": '"$names"', "compose": null,'"""
         """' "backup": null}' >/opt/podman/immich/update.json""",
         "the update from v3.3.1 to v3.3.2 has not come to its end",

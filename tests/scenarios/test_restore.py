@@ -137,6 +137,7 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     assert "Restoring: building the indexes" in journal
     assert "creating INDEX" not in journal, "each took less than ten seconds"
     assert databases(host) == ["immich", kept]
+    host.pillar(pillar_with(postgres={"settings": {"work_mem": "5MB"}}))
     assert changed_by_apply(host) == {}
 
 

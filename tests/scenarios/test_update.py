@@ -213,7 +213,8 @@ def test_a_version_that_migrates_and_exits_says_how_to_restore(own_host):
         assert f"salt-call immich.restore {record['backup']} confirm=" in first["comment"]
     assert host.out("systemctl is-active immich", check=False) == "inactive"
     assert "systemctl start immich" not in host.out("salt-call --local immich.doctor", check=False)
-    assert host.salt("immich.backup")["version"] == "v3.4.97"
+    # Nothing says by which version, only that it is newer than any that is known.
+    assert host.salt("immich.backup")["version"] == "v3.3.2"
     # Whatever kept it from serving is mended: it goes on from there.
     mended = {"environment": {"STANDIN_EXIT_AFTER_MIGRATIONS": "false"}}
     host.pillar(pillar_with(version=EXITS_AFTER_MIGRATION, server=mended, **OTHER_PASSWORDS))
