@@ -744,7 +744,7 @@ def listens_wider(settings, sockets):
 
         salt-call --local immich_app.listens_wider "$SETTINGS" '[{"address": "0.0.0.0", "port": 2283}]'
     """
-    port, addresses = settings["port"], settings["bind_addresses"]
+    port, addresses = settings["port"], settings["bind_address"]
     if set(addresses) & set(EVERY_ADDRESS) or not _listens_everywhere(port, sockets):
         return []
     return [f"Port {port} listens on every address; immich:bind_address is {', '.join(addresses)}"]

@@ -136,7 +136,7 @@ def _server(settings, vector_extension):
 
 def _published(settings):
     """The addresses that Podman is told: where a network has IPv6, 0.0.0.0 is :: too, and it cannot remove both."""
-    addresses = settings["bind_addresses"]
+    addresses = settings["bind_address"]
     return ["0.0.0.0"] if "0.0.0.0" in addresses else addresses
 
 
@@ -329,10 +329,10 @@ def server_url(settings):
 
     .. code-block:: bash
 
-        salt-call --local immich_compose.server_url '{"bind_addresses": ["0.0.0.0"], "port": 2283}'
+        salt-call --local immich_compose.server_url '{"bind_address": ["0.0.0.0"], "port": 2283}'
     """
     # Those of IPv4 first, and among these what is there whatever becomes of an interface.
-    address = min(settings["bind_addresses"], key=lambda address: (":" in address, address != "0.0.0.0"))
+    address = min(settings["bind_address"], key=lambda address: (":" in address, address != "0.0.0.0"))
     if address == "0.0.0.0":
         address = "127.0.0.1"
     elif address == "::":

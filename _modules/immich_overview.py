@@ -40,7 +40,7 @@ def overview():
     services = [part for part in ("postgres", "valkey") if settings[part]["managed"]]
     return {
         "urls": urls(settings),
-        "local_only": all(address.is_loopback for address in map(ipaddress.ip_address, settings["bind_addresses"])),
+        "local_only": all(address.is_loopback for address in map(ipaddress.ip_address, settings["bind_address"])),
         "port": settings["port"],
         "version": settings["version"],
         "images": [settings["server"]["image"], *([learning["image"]] if learning["enabled"] else [])],
@@ -75,7 +75,7 @@ def urls(settings):
         salt-call immich.urls "$(salt-call --out=json immich_settings.get | jq .local)"
     """
     found = []
-    for address in map(ipaddress.ip_address, settings["bind_addresses"]):
+    for address in map(ipaddress.ip_address, settings["bind_address"]):
         found += [str(address)] if not address.is_unspecified else _own_addresses(settings, address.version)
     return [
         f"http://{f'[{address}]' if ':' in address else address}:{settings['port']}" for address in dict.fromkeys(found)

@@ -74,7 +74,7 @@ def _found(settings):
 
 
 def _addresses(settings):
-    for address in settings["bind_addresses"]:
+    for address in settings["bind_address"]:
         if not _is_here(address):
             every = ipaddress.ip_address(address).is_unspecified
             missing = "this host has no IPv6" if every else f"{address} is on no interface of this host"
@@ -93,7 +93,7 @@ def _is_here(address):
 
 
 def _port(settings, sockets):
-    for each in _clashing(sockets, settings["port"], settings["bind_addresses"]):
+    for each in _clashing(sockets, settings["port"], settings["bind_address"]):
         if not _is_immich(each["holder"]):
             yield "port", f"{settings['port']} is taken by {_named(each['holder'])}"
             return

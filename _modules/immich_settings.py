@@ -1130,7 +1130,7 @@ def _derived(settings, networks, gateway, schema):
     derived = {
         "upload_location": _normal(settings["upload_location"]),
         "external_libraries": [_library(entry) for entry in settings["external_libraries"]],
-        "bind_addresses": [str(_ip_address(text)) for _, text in _bind_addresses(settings)],
+        "bind_address": [str(_ip_address(text)) for _, text in _bind_addresses(settings)],
         "gateway_address": gateway,
         "network": own,
         "project_dir": _project_dir(settings),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -144,6 +145,40 @@ def test_a_moved_library_is_refused_until_the_pillar_says_so(own_host):
     host.run("systemctl stop immich; mv /srv/immich/upload /srv/photos")
     applied(host, upload_location="/srv/photos", upload_location_moved_from="/srv/immich/upload")
     assert get(host, "/api/server/ping") == {"res": "pong"}
+
+
+def test_immich_answers_at_several_addresses_and_waits_for_them(own_host):
+    host, vpn, ipv6 = own_host, "10.8.0.1", "fd00:198::11"
+    host.run(f"ip -6 address add {ipv6}/64 dev host0 nodad; ip address add {vpn}/32 dev lo")
+    host.lan.run("ip", "-6", "address", "add", "fd00:198::1/64", "dev", "br0", "nodad")
+    host.lan.run("ip", "route", "add", vpn, "via", host.address)
+    addresses = {"bind_address": [host.address, vpn, ipv6]}
+    done = applied(host, **addresses)
+    assert "Podman network immich is present" in done
+    for address in (host.address, vpn, f"[{ipv6}]"):
+        assert "pong" in host.lan.run("curl", "-sf", f"http://{address}:2283/api/server/ping")
+    assert host.run("curl -s http://127.0.0.1:2283/", check=False).returncode == 7
+    # A neighbour who routes packets to the containers gets nowhere, by IPv6 neither.
+    ipv6_inside = "{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}}{{end}}"
+    inside = host.out(f"podman inspect --format '{ipv6_inside}' immich-server")
+    host.lan.run("ip", "-6", "route", "add", f"{inside}/128", "via", ipv6)
+    past = ["curl", "-s", "--max-time", "2", f"http://[{inside}]:2283/api/server/ping"]
+    assert subprocess.run([*host.lan.enter, *past], check=False).returncode == 28
+    # The VPN goes down: nothing is changed, and Immich waits for it when it starts.
+    host.run(f"ip address delete {vpn}/32 dev lo")
+    before = ids(host)
+    (failed,) = [state for state in host.apply(check=False) if state["result"] is False]
+    assert f"immich:bind_address: {vpn} is on no interface" in failed["comment"]
+    assert ids(host) == before
+    host.run("systemctl restart --no-block immich")
+    host.wait_for(f"systemctl show -p StatusText immich | grep -q 'Waiting for {vpn} of immich:bind_address'", 60)
+    host.run(f"ip address add {vpn}/32 dev lo")
+    host.wait_for("systemctl is-active immich", 60)
+    # Every address of IPv6, and none of IPv4.
+    applied(host, bind_address="::")
+    assert "pong" in host.lan.run("curl", "-sf", f"http://[{ipv6}]:2283/api/server/ping")
+    assert host.run(f"curl -s http://{host.address}:2283/", check=False).returncode != 0
+    assert host.run(f"curl -sf -X POST http://[{ipv6}]:2283/standin/ml").returncode == 0
 
 
 def test_settings_of_the_server_reach_its_container(own_host):

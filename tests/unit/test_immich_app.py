@@ -36,7 +36,7 @@ def sockets(*pairs):
 
 
 def test_a_wider_socket_than_asked_for_is_told(modules, settings):
-    narrow = {**settings, "bind_addresses": ["127.0.0.1", "192.0.2.5"]}
+    narrow = {**settings, "bind_address": ["127.0.0.1", "192.0.2.5"]}
     wider = modules.immich_app.listens_wider
     assert wider(narrow, sockets(("127.0.0.1", 2283), ("0.0.0.0", 22))) == []
     assert "every address" in wider(narrow, sockets(("0.0.0.0", 2283)))[0]
@@ -71,7 +71,7 @@ def server(settings):
         def log_message(self, *_):
             pass
 
-    settings["bind_address"] = "127.0.0.1"
+    settings["bind_address"] = ["127.0.0.1"]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()
         settings["port"] = listening.server_port

@@ -159,7 +159,7 @@ def test_a_compose_file_of_somebody_else(modules, settings, text):
 )
 def test_the_host_reaches_the_server_where_it_listens(modules, settings, project, addresses, url, published):
     network = {**settings["network"], "ipv6_subnet": "fd49::/64"}
-    there = {"bind_addresses": addresses, "network": network}
+    there = {"bind_address": addresses, "network": network}
     assert modules.immich_compose.server_url({**settings, **there}) == url
     services = project(**there)["services"]
     assert services["immich-server"]["ports"] == [f"{address}:2283:2283" for address in published]

@@ -66,6 +66,27 @@ def test_the_port_is_that_of_the_last_file_that_says_one(clusters, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        (["nginx: master"], "2283 is taken by nginx: (process 7)"),
+        (["/usr/bin/conmon", "-n", "paperless"], "2283 is taken by the container paperless (process 7)"),
+        (["/usr/bin/conmon", "-n", "immich-server", "--exit-command"], None),
+        (["podman", "start", "immich-server"], None),
+        (["podman", "start", "paperless"], "2283 is taken by podman (process 7)"),
+        (None, "2283 is taken by another process"),
+    ),
+)
+def test_a_port_is_free_for_immich_itself_alone(arguments, message):
+    holder = arguments and {"number": 7, "arguments": arguments, "unit": ""}
+    sockets = [
+        {"port": 2283, "address": "127.0.0.1", "holder": holder},
+        {"port": 80, "address": "0.0.0.0", "holder": None},
+    ]
+    found = list(immich_preflight._port({"port": 2283, "bind_address": ["0.0.0.0"]}, sockets))
+    assert found == ([] if message is None else [("port", message)])
+
+
+@pytest.mark.parametrize(
     ("wanted", "held", "clash"),
     (
         ("127.0.0.1", "127.0.0.1", True),

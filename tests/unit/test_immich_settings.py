@@ -497,7 +497,7 @@ def test_unknown_system_needs_a_lookup():
 def test_the_network_has_ipv6_where_an_address_has(subject, given, addresses, second):
     networks = [{"name": "other", "subnet": "10.9.0.0/24"}]
     found = subject.get({"bind_address": given, "podman": {"external_networks": networks}})
-    assert found["bind_addresses"] == addresses
+    assert found["bind_address"] == addresses
     assert found["network"].get("ipv6_subnet") == (DEFAULTS["ipv6_subnet"] if second else None)
     assert "ipv6_subnet" not in found["podman"]["external_networks"][1]
 
@@ -947,32 +947,6 @@ def test_errors_of_a_mapping_that_is_a_password_hold_no_secret(subject):
 
 
 # What is read from the host
-
-CONMON = ["/usr/bin/conmon", "-n", "immich-server", "--exit-command"]
-
-
-@pytest.mark.parametrize(
-    ("bound", "listening", "owner", "message"),
-    (
-        ("0.0.0.0", "127.0.0.1", (7, ["nginx: master"]), "2283 is taken by nginx: master (process 7)"),
-        ("127.0.0.1", "0.0.0.0", (7, ["nginx"]), "2283 is taken by nginx (process 7)"),
-        ("127.0.0.1", "::", (7, ["nginx"]), "2283 is taken by nginx (process 7)"),
-        ("10.0.0.1", "10.0.0.1", None, "2283 is taken by another process"),
-        ("0.0.0.0", "0.0.0.0", (7, ["/usr/bin/conmon", "-n", "paperless"]), "taken by /usr/bin/conmon"),
-        ("0.0.0.0", "0.0.0.0", (7, CONMON), None),
-        ("0.0.0.0", "0.0.0.0", (7, ["podman", "start", "immich-server"]), None),
-        ("0.0.0.0", "0.0.0.0", (7, ["podman", "start", "paperless"]), "taken by podman"),
-        ("127.0.0.1", "10.0.0.1", (7, ["nginx"]), None),
-        ("::1", "127.0.0.1", (7, ["nginx"]), None),
-    ),
-)
-def test_port_taken(subject, bound, listening, owner, message):
-    listeners = [
-        {"address": listening, "port": 2283, "inode": 1},
-        {"address": "0.0.0.0", "port": 80, "inode": 2},
-    ]
-    found = list(subject.module._check_port_free(2283, bound, listeners, lambda inodes: owner))
-    assert [text for _, text in found] == [] if message is None else message in found[0][1]
 
 
 def test_podmans_conflicts_are_told(subject):
