@@ -33,14 +33,15 @@ def assert_readable(text, warnings, lines):
     assert started
     assert started == sorted(started)
     assert "__run_num__" not in text
-    # One for each state that warns, and one in the summary.
-    assert text.count("Warnings:") == (warnings + 1 if warnings else 0), text
+    in_states, in_summary = re.findall(r"Warnings:(?!  +\d)", text), re.findall(r"Warnings:  +\d", text)
+    assert len(in_states) == warnings, text
+    assert warnings or not in_summary, text
     assert len(text.splitlines()) <= lines
 
 
 def test_terminal_shows_a_plan_and_a_first_run(first_run, host):
     plan, states = shown(host, first_run.plan), shown(host, first_run.states)
-    assert_readable(plan, warnings=0, lines=80)
+    assert_readable(plan, warnings=0, lines=100)
     assert_readable(states, warnings=1, lines=1000)
     assert re.search(r"Failed: +0\b", states)
     assert "Mend what failed" not in plan + states
