@@ -190,6 +190,7 @@ def backup_plan(settings):
         "keep_days": backup["keep_days"],
         "environment": environment,
         "compose_file": f"{settings['project_dir']}/docker-compose.yml",
+        "extensions": __salt__["immich_postgres.known_extensions"](),
     }
     unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
     return {

@@ -161,6 +161,19 @@ def extensions(vector, present=True):
     return [*first, *OTHER_EXTENSIONS]
 
 
+def known_extensions():
+    """
+    Return the extensions that Immich's database may have: what the formula makes of them, a restore makes too.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich_postgres.known_extensions
+    """
+    return sorted({"plpgsql", *VECTOR_VERSIONS, *OTHER_EXTENSIONS})
+
+
 def preload_libraries(vector):
     """
     Return the libraries that the server has to preload for a vector extension.

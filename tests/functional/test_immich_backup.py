@@ -59,6 +59,9 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 code = program.main()
 print(f"steps: {steps}", file=sys.stderr)
+if os.environ.get("MEASURE"):
+    import resource
+    print(f"peak kB: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}", file=sys.stderr)
 sys.exit(code)
 """
 
@@ -88,6 +91,7 @@ def host(pg):
             "user": "postgres",
             "keep": 14,
             "keep_days": None,
+            "extensions": ["plpgsql", "cube"],
             "environment": {"PGHOST": "/var/run/postgresql", "PGUSER": "postgres", "PGDATABASE": DATABASE},
             **changes,
         }
@@ -345,3 +349,70 @@ def test_what_a_killed_run_left_is_swept_by_the_next(host):
         ".other.part",
         *(f"{name}{end}" for name in (old, new["name"]) for end in ("", ".sha256")),
     }
+
+
+# What the owner of a database can do so that a dump of it lacks something, and what the backup says then.
+HIDING = {
+    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD TABLE asset": "table public.asset belongs to the extension hstore",
+    "CREATE EXTENSION hstore; ALTER TABLE asset ADD COLUMN tags hstore": "extension hstore is none that Immich needs",
+    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD FUNCTION helper(int)": "function public.helper(integer) belongs to",
+    "ALTER TABLE asset RENAME TO hidden; CREATE VIEW asset AS SELECT * FROM hidden": "public.asset is no table but",
+    "CREATE RULE nothing AS ON INSERT TO asset DO INSTEAD NOTHING": "the table public.asset has a rule (nothing)",
+    "ALTER TABLE asset ENABLE ROW LEVEL SECURITY": "the table public.asset has row security",
+}
+
+
+@pytest.fixture
+def owned(pg, host):
+    """A database that belongs to a role without rights, as Immich's does; a function that runs statements as that."""
+    for statement in ("CREATE ROLE t_app", "CREATE DATABASE t_owned OWNER t_app"):
+        pg.sql(statement)
+
+    def as_owner(statements):
+        pg.sql(f"SET SESSION AUTHORIZATION t_app; {statements}", database="t_owned")
+
+    as_owner(
+        """
+        CREATE TABLE asset (id int); INSERT INTO asset SELECT generate_series(1, 10);
+        CREATE FUNCTION helper(i int) RETURNS int LANGUAGE sql AS 'SELECT i';
+        """
+    )
+    host.configure(environment={"PGHOST": "/var/run/postgresql", "PGUSER": "postgres", "PGDATABASE": "t_owned"})
+    yield as_owner
+    pg.sql("DROP DATABASE t_owned WITH (FORCE)")
+    pg.sql("DROP ROLE t_app")
+
+
+@pytest.mark.parametrize("statements", HIDING)
+def test_what_a_dump_would_lack_fails_the_backup(owned, host, statements):
+    made(host)
+    owned(statements)
+    done = host.program("run")
+    assert done.returncode == 1
+    assert HIDING[statements] in done.said, done.said
+    assert len(host.listed()) == 1
+
+
+def test_no_setting_of_the_owner_keeps_a_backup_from_being_made(owned, host, pg):
+    known = {row[0] for row in pg.sql("SELECT name FROM pg_settings")}
+    for name, value in {
+        "local_preload_libraries": "'nosuch'", "idle_session_timeout": "'1ms'", "statement_timeout": "'1ms'",
+        "transaction_timeout": "'1ms'", "default_transaction_read_only": "on", "bytea_output": "'escape'",
+    }.items():  # fmt: skip
+        if name in known:
+            owned(f"ALTER DATABASE t_owned SET {name} = {value}")
+    assert made(host)["tables"] == 1
+
+
+def test_rows_of_any_size_take_little_memory(owned, host):
+    owned(
+        """
+        CREATE TABLE version_history (id serial, "createdAt" timestamptz DEFAULT now(), version varchar NOT NULL);
+        INSERT INTO version_history (version) SELECT repeat('9', 30000000) FROM generate_series(1, 4);
+        INSERT INTO version_history (version) VALUES ('3.3.1');
+        """
+    )
+    done = host.program("run", MEASURE="1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    peak = int(done.stderr.rpartition("peak kB: ")[2].split()[0])
+    assert peak < 60_000
