@@ -4,7 +4,9 @@ Restore Immich's database from a backup, and rehearse that
 
 A backup is a file of ``pg_dump --format=custom``, as ``immich.backup`` makes it. What is in it is under the control of
 the application, and it runs when it is restored: so a superuser makes an empty database with its owner and its
-extensions, and ``pgsql.dump_restore`` does the rest, logged in as Immich's own role.
+extensions, and ``pgsql.dump_restore`` does the rest, logged in as a role that owns this database alone and is dropped
+afterwards. A dump can act with that login on all of the server, as Immich's role on the live database: so that role is
+not lent to it. What it made is given to Immich's role before the database takes its place.
 
 The database that Immich uses is always a whole one. A backup is restored into another, and both swap their names in one
 transaction. What a restore that was killed has left is told by names alone, ``DATABASE_KIND_TIME``:
@@ -24,6 +26,7 @@ import contextlib
 import functools
 import os
 import re
+import secrets
 import shutil
 import sys
 import threading
@@ -42,6 +45,10 @@ DRILL_FILES = {
     "failed_service": "/etc/systemd/system/immich-restore-drill-failed.service",
 }
 HBA_NAME = "immich restore"
+# The end of the name of the role that restores, after that of Immich's.
+GUEST = "_restore"
+# A check or a default in a dump may never end.
+DRILL_SECONDS = 6 * 3600
 STAMP = "%Y%m%dT%H%M%SZ"
 HALVES = ("restore", "drill", "drop")
 # What PostgreSQL cuts names to, in bytes, without the longest of the endings above.
@@ -60,7 +67,7 @@ def __virtual__():
     return __virtualname__
 
 
-def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
+def restore(backup, confirm=None, keep_old=None, dump_first=True, test=False):
     """
     Put the database back to what it was when a backup was made.
 
@@ -74,7 +81,9 @@ def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
     confirm
         The minion's id, to say that this host is meant.
     keep_old
-        Whether to keep the database that was there, under another name. Defaults to ``False``.
+        Whether to keep the database that was there, under another name. ``False`` is the word of consent to drop it
+        although it holds other tables or another number of rows than the backup, as it mostly does. Defaults to
+        keeping it then, and dropping it if both hold the same.
     dump_first
         Whether to back up what is there now. ``False`` is for a database that cannot be read any more, and
         then it is kept as with ``keep_old``. Defaults to ``True``.
@@ -96,7 +105,7 @@ def restore(backup, confirm=None, keep_old=False, dump_first=True, test=False):
     if not test and confirm != __opts__["id"]:
         meant = f"If that is meant, say confirm={__opts__['id']}; test=True tells what would be done."
         _refuse([f"This replaces Immich's database on {__opts__['id']}. {meant}"])
-    keep_old = keep_old or not dump_first
+    keep_old = keep_old if dump_first else True
     with _locked("restore", test):
         contents = _read(settings, path)
         _refuse([*_problems(settings, contents, path), *_app_problems(settings)])
@@ -132,12 +141,13 @@ def restore_drill(backup=None):
         _refuse(_problems(settings, contents, path))
         _clear(settings)
         scratch = _beside(database, "drill")
-        try:
-            _fill(settings, path, contents, scratch)
-            with _let_in(settings, database):
-                now = __salt__["pgsql.row_counts"](database, _owner(settings, database))
-        finally:
-            _drop(scratch, connection)
+        with _guest(settings, scratch) as guest:
+            try:
+                _fill(settings, path, contents, scratch, guest, DRILL_SECONDS)
+            finally:
+                _drop(scratch, connection)
+        with _let_in(settings, database, settings["postgres"]["user"]):
+            now = __salt__["pgsql.row_counts"](database, _owner(settings, database))
     rows = sum(contents["tables"].values())
     seconds = round(time.monotonic() - begin)
     _say(f"{os.path.basename(path)} can be restored: {len(contents['tables'])} tables, {rows} rows, in {seconds} s")
@@ -294,6 +304,8 @@ def _problems(settings, contents, path):
         problems.append(f"{path} is a dump of another database than Immich's: it has no table of migrations.")
     if len(settings["postgres"]["database"].encode()) > LONGEST_NAME:
         problems.append(f"immich:postgres:database must not be longer than {LONGEST_NAME} bytes to be restored.")
+    if len(_guest_name(settings).encode()) > 63:
+        problems.append(f"immich:postgres:user must not be longer than {63 - len(GUEST)} bytes to be restored.")
     problems += _version_problems(settings, _dumped_version(contents, path))
     problems += _vector_problems(settings, contents)
     problems += _login_problems(settings)
@@ -386,11 +398,17 @@ def _steps(settings, contents, keep_old, dump_first):
         *(f"drop {name}, which a restore that was killed has left" for name in left),
         f"stop {UNIT}",
         *(["back up what is there now"] if dump_first else []),
-        f"restore {what} into a fresh database, as the role {user}, and count them",
+        f"restore {what} into a fresh database, as the role {_guest_name(settings)}, count them, give them to {user}",
         f"have it take the place of the database {database}",
         f"start {UNIT} and verify it, or put the old database back if that fails",
-        f"{'keep' if keep_old else 'drop'} the old database",
+        _last_step(keep_old),
     ]
+
+
+def _last_step(keep_old):
+    if keep_old is None:
+        return "keep the old database if its tables or rows differ from those of the backup, else drop it"
+    return f"{'keep' if keep_old else 'drop'} the old database"
 
 
 def _restored(settings, path, contents, keep_old, dump_first):
@@ -404,11 +422,14 @@ def _restored(settings, path, contents, keep_old, dump_first):
     _systemctl("stop")
     with _unchanged_if_it_fails(settings, fresh, served):
         kept = _backed_up() if dump_first and __salt__["pgsql.database_exists"](database, connection) else None
-        _fill(settings, path, contents, fresh)
+        with _guest(settings, fresh) as guest:
+            _fill(settings, path, contents, fresh, guest)
         _take_over(settings, fresh, before)
     trouble = _trouble(settings, known)
     if trouble:
         _put_back(settings, before, served, trouble)
+    if keep_old is None:
+        keep_old = _differs(settings, before, contents)
     old = _leave(before, keep_old, connection)
     seconds = round(time.monotonic() - begin)
     _say(f"{os.path.basename(path)} is restored, in {seconds} s")
@@ -426,17 +447,30 @@ def _backed_up():
     return __salt__["immich.backup"]()["path"]
 
 
-def _fill(settings, path, contents, name):
+def _differs(settings, before, contents):
+    """Whether the old database holds anything else than the backup, by its tables and how many rows they have."""
+    if not __salt__["pgsql.database_exists"](before, settings["postgres"]["connection"]):
+        return False
+    try:
+        with _let_in(settings, before, settings["postgres"]["user"]):
+            return __salt__["pgsql.row_counts"](before, _owner(settings, before)) != contents["tables"]
+    except CommandExecutionError as error:
+        _say(f"What {before} holds could not be counted: {error}")
+        return True
+
+
+def _fill(settings, path, contents, name, guest, timeout=None):
     """Make a database, restore a backup into it, and see that all of it is there."""
-    owner = _owner(settings, name)
     _say(f"Creating the database {name}")
+    connection = settings["postgres"]["connection"]
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
-    with _let_in(settings, name):
+    __salt__["pgsql.database_set"](name, owner=guest["user"], connection=connection)
+    with _let_in(settings, name, guest["user"]):
         with _doing() as doing:
-            __salt__["pgsql.dump_restore"](path, name, owner, _progress("Restoring", path), doing)
+            __salt__["pgsql.dump_restore"](path, name, guest, _progress("Restoring", path), doing, timeout)
         _say("Counting rows, collecting statistics")
-        counts = __salt__["pgsql.row_counts"](name, owner)
-        __salt__["pgsql.analyze"](name, owner)
+        counts = __salt__["pgsql.row_counts"](name, guest)
+        __salt__["pgsql.analyze"](name, guest)
     wrong = [
         f"{table}: {counts.get(table)} rows instead of {rows}"
         for table, rows in contents["tables"].items()
@@ -549,6 +583,7 @@ def _clear(settings):
         else:
             kept = _leave(name, True, connection)
             _say(f"Keeping {name}, which Immich used before a restore that was killed, as {kept}")
+    _dismiss(settings)
     if _record_left(settings):
         __salt__["pgsql_hba.set"](HBA_NAME, connection=connection)
 
@@ -558,12 +593,60 @@ def _record_left(settings):
     return bool(settings["postgres"]["managed"] and __salt__["pgsql_hba.get"](HBA_NAME, connection=connection)["lines"])
 
 
+def _dismiss(settings):
+    """Drop the role of a restore; what it still owns goes to Immich's."""
+    __salt__["pgsql.disconnect"]()
+    name, connection = _guest_name(settings), settings["postgres"]["connection"]
+    if __salt__["pgsql.role_get"](name, connection=connection):
+        __salt__["pgsql.role_drop"](name, reassign_to=settings["postgres"]["user"], connection=connection)
+
+
 def _drop(name, connection):
     if __salt__["pgsql.database_exists"](name, connection):
         __salt__["pgsql.database_drop"](name, force=True, connection=connection)
 
 
-# -- Immich's own role -------------------------------------------------------------------------------------
+# -- roles -------------------------------------------------------------------------------------------------
+
+
+def _guest_name(settings):
+    return f"{settings['postgres']['user']}{GUEST}"
+
+
+@contextlib.contextmanager
+def _guest(settings, database):
+    """
+    A role for one restore, with how to log in as it: it will own the database, and has no right to another.
+
+    When the block is over, what it made belongs to Immich's role, and it is gone.
+    """
+    connection, name = settings["postgres"]["connection"], _guest_name(settings)
+    password = secrets.token_urlsafe(32)
+    __salt__["pgsql.role_set"](
+        name, login=True, superuser=False, createdb=False, createrole=False, replication=False, bypassrls=False,
+        member_of=[], password=password, connection=connection,
+    )  # fmt: skip
+    login = {**_owner(settings, database), "user": name, "password": password}
+    del login["password_pillar"]
+    try:
+        if not settings["postgres"]["managed"]:
+            _refuse(_closed_door(login, connection["maintenance_db"], settings["postgres"]["user"]))
+        yield login
+    except BaseException:
+        with contextlib.suppress(CommandExecutionError):  # the next run does it
+            _dismiss(settings)
+        raise
+    _dismiss(settings)
+
+
+def _closed_door(login, database, user):
+    """Why the role of a restore cannot log in at a server that the formula does not manage, as a list of sentences."""
+    if __salt__["pgsql.login_works"](login["user"], login["password"], login, database):
+        return []
+    why = f"PostgreSQL at {login['host']} does not let the role {login['user']} in, which a restore makes and drops"
+    return [
+        f"{why}: its pg_hba.conf needs a record `host all {user},{login['user']} ADDRESS-OF-THIS-HOST scram-sha-256`."
+    ]
 
 
 def _owner(settings, database):
@@ -576,8 +659,8 @@ def _owner(settings, database):
 
 
 @contextlib.contextmanager
-def _let_in(settings, database):
-    """Have pg_hba.conf let Immich's role into a database from this host, which not every distribution's does."""
+def _let_in(settings, database, user):
+    """Have pg_hba.conf let a role into a database from this host, which not every distribution's does."""
     if not settings["postgres"]["managed"]:
         yield
         return
@@ -585,7 +668,7 @@ def _let_in(settings, database):
     record = {
         "type": "host",
         "database": database,
-        "user": settings["postgres"]["user"],
+        "user": user,
         "address": "127.0.0.1/32",
         "method": "scram-sha-256",
     }

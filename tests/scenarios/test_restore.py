@@ -49,8 +49,8 @@ def backup(host):
 
 
 def restore(host, name, **options):
-    """What the restore answers: a dictionary, or the text of its error."""
-    words = [f"{key}={value}" for key, value in {"confirm": "host", **options}.items()]
+    """What the restore answers: a dictionary, or the text of its error. The old database is dropped by default."""
+    words = [f"{key}={value}" for key, value in {"confirm": "host", "keep_old": False, **options}.items()]
     done = host.run(f"salt-call --local --out=json immich.restore {name} {' '.join(words)}", check=False, timeout=300)
     return json.loads(done.stdout)["local"] if done.returncode == 0 else done.stdout + done.stderr
 
@@ -105,6 +105,7 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     # As on distributions whose pg_hba.conf lets nobody in with a password.
     host.run(f"sed -i '/127.0.0.1/d' {HBA}; systemctl reload postgresql")
     hba = host.read(HBA)
+    host.pillar(pillar_with(postgres={"settings": {"work_mem": "5MB"}}))
     sql(host, "ALTER DATABASE immich SET work_mem = '5MB'; GRANT CONNECT ON DATABASE immich TO pg_monitor")
     upload(host, 2)
     name = backup(host)
@@ -129,7 +130,8 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     assert "pg_monitor=c" in sql(host, "SELECT datacl FROM pg_database WHERE datname = 'immich'")
     # Immich that was stopped on purpose is not waited for.
     host.run("systemctl stop immich")
-    done = restore(host, done["kept"]["backup"], keep_old=True)
+    # Its rows are others than those of the backup, and nobody has said that it may go.
+    done = restore(host, done["kept"]["backup"], keep_old=None)
     assert done["seconds"] < 45
     kept = done["kept"]["database"]
     assert seen(host)[0]["assets"] == 3
@@ -139,6 +141,42 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     assert databases(host) == ["immich", kept]
     host.pillar(pillar_with(postgres={"settings": {"work_mem": "5MB"}}))
     assert changed_by_apply(host) == {}
+    assert_a_poisoned_dump_reaches_nothing(host)
+
+
+# What a comment in a dump was replaced by, to the same length. Restored by Immich's own role, all of it would work.
+POISON = "COMMIT; ALTER ROLE immich PASSWORD 'owned'; ALTER DATABASE immich SET role = 'pg_monitor'; --"
+CLUSTER = """
+    SELECT (SELECT jsonb_agg(a ORDER BY a.oid) FROM pg_authid a),
+        (SELECT jsonb_agg(s ORDER BY s.setdatabase, s.setrole) FROM pg_db_role_setting s)
+    """
+
+
+POISONER = """
+import sys, pathlib
+dump, (old, new) = pathlib.Path(sys.argv[1]), pathlib.Path("/tmp/poison").read_bytes().split(b"\\n")
+data = dump.read_bytes()
+assert old in data
+dump.write_bytes(data.replace(old, new))
+"""
+
+
+def assert_a_poisoned_dump_reaches_nothing(host):
+    comment = f"COMMENT ON TABLE public.asset IS '{'x' * (len(POISON) - 36)}';"
+    sql(host, f"COMMENT ON TABLE asset IS '{'x' * (len(POISON) - 36)}'")
+    name = backup(host)
+    path = f"/var/backups/immich/{name}"
+    host.write("/tmp/poison", f"{comment}\n{POISON.ljust(len(comment))}")
+    host.write("/tmp/poison.py", POISONER)
+    host.run(f"python3 /tmp/poison.py {path}; rm {path}.sha256")
+    before, counts = sql(host, CLUSTER), seen(host)
+    told = host.run(f"salt-call --local immich.restore_drill {name}", check=False)
+    assert told.returncode
+    assert "must be able to" in told.stdout + told.stderr or "permission denied" in told.stdout + told.stderr
+    assert "permission denied" in restore(host, name)
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    assert (sql(host, CLUSTER), seen(host)) == (before, counts)
+    assert [each for each in databases(host) if "_kept_" not in each] == ["immich"]
 
 
 def changed_by_apply(host):
@@ -280,7 +318,7 @@ def test_killed_at_each_point_in_turn_then_completed(own_host):
     for point in POINTS:
         upload(host, 1)
         there = {old, rows(host)}
-        if at(host, point, f"immich.restore {name} confirm=host") == "killed":
+        if at(host, point, f"immich.restore {name} confirm=host keep_old=False") == "killed":
             killed.append(point)
         host.wait_for("! pgrep pg_restore && ! systemctl is-active immich-backup | grep activating", 120)
         assert rows(host) in there, point
