@@ -1103,6 +1103,8 @@ def _conflicts(subnet, name):
 
 def _former_network():
     """Immich's network on this host, which makes room where the pillar has another."""
+    if "immich_identity.known" not in __salt__:
+        return []
     try:
         return [name for name in [__salt__["immich_identity.known"]().get("network")] if name]
     except CommandExecutionError:

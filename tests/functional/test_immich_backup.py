@@ -353,9 +353,9 @@ def test_what_a_killed_run_left_is_swept_by_the_next(host):
 
 # What the owner of a database can do so that a dump of it lacks something, and what the backup says then.
 HIDING = {
-    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD TABLE asset": "table public.asset belongs to the extension hstore",
+    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD TABLE asset": "table public.asset belongs to the extension",
     "CREATE EXTENSION hstore; ALTER TABLE asset ADD COLUMN tags hstore": "extension hstore is none that Immich needs",
-    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD FUNCTION helper(int)": "function public.helper(integer) belongs to",
+    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD FUNCTION helper(int)": "function public.helper(integer) belongs",
     "ALTER TABLE asset RENAME TO hidden; CREATE VIEW asset AS SELECT * FROM hidden": "public.asset is no table but",
     "CREATE RULE nothing AS ON INSERT TO asset DO INSTEAD NOTHING": "the table public.asset has a rule (nothing)",
     "ALTER TABLE asset ENABLE ROW LEVEL SECURITY": "the table public.asset has row security",
