@@ -539,6 +539,7 @@ def test_a_network_without_isolation_is_as_podman_makes_it(default, warned, monk
     subject.module.__salt__ |= {
         "podman_network.default_isolation": lambda: default,
         "podman_network.conflicts": lambda subnet, ignore: [],
+        "immich_identity.known": dict,
         "podman_network.gateway": lambda name: "10.88.0.1",
     }
     networks = [{"name": "photos", "subnet": "10.9.0.0/24"}]
