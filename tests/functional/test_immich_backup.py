@@ -355,7 +355,7 @@ def test_what_a_killed_run_left_is_swept_by_the_next(host):
 HIDING = {
     "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD TABLE asset": "table public.asset belongs to the extension",
     "CREATE EXTENSION hstore; ALTER TABLE asset ADD COLUMN tags hstore": "extension hstore is none that Immich needs",
-    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD FUNCTION helper(int)": "function public.helper(integer) belongs",
+    "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD FUNCTION helper(int)": "function public.helper(integer)",
     "ALTER TABLE asset RENAME TO hidden; CREATE VIEW asset AS SELECT * FROM hidden": "public.asset is no table but",
     "CREATE RULE nothing AS ON INSERT TO asset DO INSTEAD NOTHING": "the table public.asset has a rule (nothing)",
     "ALTER TABLE asset ENABLE ROW LEVEL SECURITY": "the table public.asset has row security",
@@ -395,12 +395,13 @@ def test_what_a_dump_would_lack_fails_the_backup(owned, host, statements):
 
 def test_no_setting_of_the_owner_keeps_a_backup_from_being_made(owned, host, pg):
     known = {row[0] for row in pg.sql("SELECT name FROM pg_settings")}
-    for name, value in {
+    settings = {
         "local_preload_libraries": "'nosuch'", "idle_session_timeout": "'1ms'", "statement_timeout": "'1ms'",
         "transaction_timeout": "'1ms'", "default_transaction_read_only": "on", "bytea_output": "'escape'",
-    }.items():  # fmt: skip
-        if name in known:
-            owned(f"ALTER DATABASE t_owned SET {name} = {value}")
+    }  # fmt: skip
+    owned(
+        "; ".join(f"ALTER DATABASE t_owned SET {name} = {value}" for name, value in settings.items() if name in known)
+    )
     assert made(host)["tables"] == 1
 
 

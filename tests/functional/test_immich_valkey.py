@@ -256,9 +256,9 @@ def test_queues_move_to_another_number_and_nothing_else_does(apply, modules, set
     clients[3].execute_command("SET", "immich_bull:job:7", "of an earlier time")
     clients[3].execute_command("SET", "other:kept", "theirs")
     assert modules.immich_valkey.queues_move(settings, 0, 3) == 1500
-    assert clients[0].execute_command("KEYS", "*") == [b"other:key"]
+    assert clients[0].execute_command("KEYS", "*") == ["other:key"]
     assert clients[3].execute_command("DBSIZE") == 1501
-    assert clients[3].execute_command("HGET", "immich_bull:job:7", "of") == b"now"
+    assert clients[3].execute_command("HGET", "immich_bull:job:7", "of") == "now"
     assert modules.immich_valkey.queues_move(settings, 0, 3) == 0
     # The next to use the connection finds itself where it was.
     assert modules.immich_valkey.queues_move(settings, 3, 0) == 1500
@@ -270,9 +270,9 @@ def test_a_former_user_is_deleted_unless_the_pillar_has_it(apply, modules, setti
     for name, deleted in (("immich", True), ("immich", False), ("other", False), ("immich-formula", False)):
         assert modules.immich_valkey.former_user_remove(settings, name) is deleted
     assert {*server.client(*administrator()).execute_command("ACL", "USERS")} >= {
-        b"other",
-        b"immich-formula",
-        b"default",
+        "other",
+        "immich-formula",
+        "default",
     }
 
 

@@ -62,7 +62,7 @@ def test_terminal_shows_a_warned_and_a_failed_run(host):
     host.pillar(pillar_with(upload_location="/srv/elsewhere"))
     text = plain(on_terminal(host, APPLY, check=False))
     assert_readable(text, warnings=0, lines=700)
-    (told,) = re.findall(r"Comment: (The installation's library is .*)", text)
+    (told,) = re.findall(r"Comment: (immich:upload_location: the installation's library is .*)", text)
     assert "immich:upload_location_moved_from" in told
 
 

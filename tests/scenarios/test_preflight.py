@@ -79,7 +79,7 @@ def test_everything_in_the_way_is_named_at_once(occupied):
         "immich:lookup:postgres:unit",
         "immich:valkey:port",
     ]
-    occupied.run("pkill -f 'http.server --bind 127.0.0.1 2283'")
+    occupied.run("pkill -f '[h]ttp.server --bind 127.0.0.1 2283'")
 
 
 def test_the_lines_that_it_names_cure_it(occupied):
