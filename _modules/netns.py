@@ -17,6 +17,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 
 import salt.utils.platform
@@ -48,10 +49,10 @@ def http_get(pid, url, timeout=5):
         As ``http://NAME:PORT/PATH``. IPv4 only.
 
     timeout
-        Seconds for each of name server, connection and answer. Defaults to 5.
+        Seconds for each of name server, connection and the whole answer. Defaults to 5.
 
     Raises ``CommandExecutionError`` with the step that failed (the name does not resolve, nobody listens, another
-    status than 200), and ``SaltInvocationError`` if the URL is none.
+    status than 200, an answer that is late or larger than 64 KiB), and ``SaltInvocationError`` if the URL is none.
 
     CLI Example:
 
@@ -160,13 +161,25 @@ def _get(pid, host, port, path, timeout):
     try:
         with socket.create_connection((address, port), timeout) as connection:
             connection.sendall(request.encode())
-            answer = b"".join(iter(lambda: connection.recv(4096), b""))[:LARGEST_ANSWER]
+            answer = _received(connection, time.monotonic() + timeout)
     except OSError as error:
         raise CommandExecutionError(f"{host} ({address}) port {port}: {error}") from error
     head, _, body = answer.decode("utf8", "replace").partition("\r\n\r\n")
     if head.split(" ")[1:2] != ["200"]:
         raise CommandExecutionError(f"{host} port {port} answers {head.splitlines()[:1]}")
     return body
+
+
+def _received(connection, deadline):
+    """All that a peer sends until it hangs up. It may be hostile: bounded in size and time, not only between parts."""
+    received = b""
+    while len(received) <= LARGEST_ANSWER:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        part = connection.recv(4096)
+        if not part:
+            return received
+        received += part
+    raise OSError(f"the answer is larger than {LARGEST_ANSWER} bytes")
 
 
 def _addresses(pid, name, timeout):

@@ -1,6 +1,9 @@
 """What `netns` makes of the kernel's tables of sockets."""
 
+import contextlib
 import socket
+import threading
+import time
 
 import pytest
 
@@ -37,3 +40,24 @@ def test_listeners_of_the_kernels_tables():
 def test_listening_sockets_are_told_by_address(family, address):
     with socket.create_server((address, 0), family=family) as server:
         assert (address, server.getsockname()[1]) in [(each["address"], each["port"]) for each in netns.listening()]
+
+
+@pytest.mark.parametrize(
+    ("part", "pause", "reason"),
+    ((b"x" * 65536, 0, "larger than 65536 bytes"), (b"x", 0.1, "timed out")),
+    ids=("endless", "slow"),
+)
+def test_an_answer_that_does_not_end_is_given_up(part, pause, reason):
+    near, far = socket.socketpair()
+
+    def answer():
+        with contextlib.suppress(OSError):
+            while True:
+                far.sendall(part)
+                time.sleep(pause)
+
+    threading.Thread(target=answer, daemon=True).start()
+    began = time.monotonic()
+    with near, far, pytest.raises(OSError, match=reason):
+        netns._received(near, began + 0.5)
+    assert time.monotonic() - began < 2
