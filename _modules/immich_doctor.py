@@ -15,7 +15,6 @@ Sources of the rules: Immich's documentation, and what was measured with its ser
 
 import calendar
 import importlib.util
-import itertools
 import json
 import os
 import re
@@ -70,7 +69,6 @@ CPU_FLAGS = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
 NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lustre|davfs|fuse\..*")
 GIB = 1024**3
 BACKUP_HOURS = 48
-MOST_BACKUPS = 10000
 # Work that takes longer than that, in seconds, is looked at for so many seconds: does it go on?
 LONGEST_WORK = 12 * 3600
 WORK_SECONDS = 2
@@ -1158,7 +1156,7 @@ def _exposure(here):
 
 
 def _backups(here):
-    """The formula's dumps and those of Immich itself; a database that is managed elsewhere wants them too."""
+    """The formula's dumps; a database that is managed elsewhere wants them too."""
     settings = here["settings"]
     if here["working"].get("what") == "backup":
         yield OK, f"one is under way since {here['working']['since']}"
@@ -1179,7 +1177,7 @@ def _backups(here):
         if point:
             yield WARNING, f"not checked: {directory} is below {point}, which is not mounted", f"mount {point}"
             return
-        yield _backups_row(directory, here["uploads"], time.time())
+        yield _backups_row(directory, time.time())
 
 
 def _deployed_backups():
@@ -1189,34 +1187,31 @@ def _deployed_backups():
         raise _NotCheckedError(f"a pillar or {BACKUP_CONFIG}, to know the directory") from error
 
 
-def _backups_row(directory, uploads, now):
-    """That there is no backup is said only of directories that were read."""
-    times, unread = [], []
-    places = [(directory, ".dump"), *([(f"{uploads}/backups", ".sql.gz")] if uploads else [])]
-    for place, ending in places:
-        try:
-            times += _times(place, ending, now)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            unread.append(f"{place} cannot be read: {error.strerror}")
-    if unread and not times:
-        return WARNING, f"not checked: {'; '.join(unread)}", ""
-    return _newest_row(times, now, directory)
-
-
-def _times(directory, ending, now):
-    """When the files with that ending were written. The container writes some of them: one of tomorrow is none."""
-    with os.scandir(directory) as entries:
-        found = (entry for entry in entries if entry.name.endswith(ending) and entry.is_file(follow_symlinks=False))
-        written = [entry.stat(follow_symlinks=False).st_mtime for entry in itertools.islice(found, MOST_BACKUPS)]
-    return [each for each in written if each < now + 60]
+def _backups_row(directory, now):
+    """
+    What there is in the formula's own directory, which Immich cannot write to; that there is none is said only of a
+    directory that was read. Immich's own backups lie where its container can put any file: they do not count.
+    """
+    try:
+        with os.scandir(directory) as entries:
+            found = [
+                entry for entry in entries if entry.name.endswith(".dump") and entry.is_file(follow_symlinks=False)
+            ]
+            written = {entry.name: entry.stat(follow_symlinks=False).st_mtime for entry in found}
+    except FileNotFoundError:
+        written = {}
+    except OSError as error:
+        return WARNING, f"not checked: {directory} cannot be read: {error.strerror}", ""
+    ahead = sorted(name for name, time_ in written.items() if time_ > now + 60)
+    if ahead:
+        return FAILED, f"{ahead[0]} in {directory} is of the future: is the clock right?", "timedatectl"
+    return _newest_row(list(written.values()), now, directory)
 
 
 def _newest_row(times, now, directory):
     command = "salt-call immich.backup"
     if not times:
-        return WARNING, f"there is no backup of the database, in {directory} or made by Immich", command
+        return WARNING, f"there is no backup of the database in {directory}", command
     hours = (now - max(times)) / 3600
     seen = f"the newest is {hours:.0f} hours old"
     return (OK, seen) if hours < BACKUP_HOURS else (WARNING, seen, command)

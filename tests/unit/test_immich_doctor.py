@@ -317,17 +317,23 @@ def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(doctor, monkeypat
 def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(doctor, tmp_path):
     now = 10**9
     (tmp_path / "none").mkdir()
-    assert "there is no backup" in doctor._backups_row(str(tmp_path / "none"), None, now)[1]
+    assert "there is no backup" in doctor._backups_row(str(tmp_path / "none"), now)[1]
     unreadable = tmp_path / "file"
     unreadable.write_text("")
-    assert doctor._backups_row(str(unreadable), None, now)[1].startswith(f"not checked: {unreadable} cannot be read")
-    uploads = tmp_path / "uploads"
-    (uploads / "backups").mkdir(parents=True)
-    for name, age in (("a.sql.gz", 3600), ("b.sql.gz", -99999), ("c.txt", 1)):
-        (uploads / "backups" / name).write_text("")
-        os.utime(uploads / "backups" / name, (now - age, now - age))
-    (uploads / "backups" / "d.sql.gz").symlink_to("/proc/self")
-    assert doctor._backups_row(str(unreadable), str(uploads), now) == ("ok", "the newest is 1 hours old")
+    assert doctor._backups_row(str(unreadable), now)[1].startswith(f"not checked: {unreadable} cannot be read")
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    for name, age in (("a.dump", 3600), ("b.txt", 1)):
+        (folder / name).write_text("")
+        os.utime(folder / name, (now - age, now - age))
+    (folder / "c.dump").symlink_to("/proc/self")
+    assert doctor._backups_row(str(folder), now) == ("ok", "the newest is 1 hours old")
+    (folder / "d.dump").write_text("")
+    os.utime(folder / "d.dump", (now + 99999, now + 99999))
+    assert doctor._backups_row(str(folder), now)[:2] == (
+        "failed",
+        f"d.dump in {folder} is of the future: is the clock right?",
+    )
 
 
 def test_what_others_have_written_reaches_no_terminal(doctor):
