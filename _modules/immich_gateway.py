@@ -112,6 +112,7 @@ def plan(address, network, ports, host_ports=()):
         "interface": interface,
         "from": [f'iifname "{interface}"{source}' for source in ([""] if known else sources)],
         "past": [f'oifname "{interface}" iifname != "{interface}" {of} daddr {each}' for of, each in subnets.items()],
+        "outside": f'iifname != "lo" iifname != "{interface}"',
         "names": [f" ct original {of} daddr {each}" for of, each in gateways.items()] or [""],
         "sources": [str(subnet)] if subnet.version == parsed.version else [],
         "ports": sorted(ports),

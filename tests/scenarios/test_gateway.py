@@ -10,6 +10,7 @@ from tests.scenarios.conftest import changed
 pytestmark = pytest.mark.long
 
 ADDRESS = "10.88.0.1"
+BRIDGE = "172.20.0.1"
 SERVICES = {"PostgreSQL": 5432, "Valkey": 6379}
 IN_IMMICH = "nsenter -t $(podman inspect --format '{{.State.Pid}}' immich-server) -n"
 ON_DEFAULT_NETWORK = "podman run --rm --network podman --rootfs /:O"
@@ -23,8 +24,41 @@ def host(deployed_host):
 @pytest.fixture(scope="module")
 def neighbour(host):
     with Host("neighbour", lan=host.lan) as neighbour:
-        neighbour.run(f"ip route add {ADDRESS}/32 via {host.address}")
+        neighbour.run(f"ip route add {ADDRESS}/32 via {host.address}; ip route add {BRIDGE}/32 via {host.address}")
+        neighbour.run("ip address add 172.20.0.77/32 dev lo")  # as which he sends what claims to come from a container
         yield neighbour
+
+
+# Asks Podman's DNS for a name over UDP, from an address of the host's own, and over TCP; prints what answered.
+ASK = """
+import socket, sys
+query = b"\\0\\7\\1\\0\\0\\1\\0\\0\\0\\0\\0\\0\\15immich-server\\0\\0\\1\\0\\1"
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+    udp.settimeout(1.5)
+    udp.bind((sys.argv[2], 0))
+    try:
+        udp.sendto(query, (sys.argv[1], 53))
+        print("udp" if udp.recv(512) else "")
+    except OSError:
+        pass
+try:
+    socket.create_connection((sys.argv[1], 53), 1.5, (sys.argv[2], 0)).close()
+    print("tcp")
+except OSError:
+    pass
+"""
+
+
+def dns_open_to(host, source="0.0.0.0", prefix=""):
+    """By which protocols Podman's DNS on Immich's bridge answers."""
+    host.write("/run/test/ask.py", ASK)
+    return set(host.out(f"{prefix} python3 /run/test/ask.py {BRIDGE} {source}").split())
+
+
+def dropped(host):
+    """Packets that the table has dropped before Podman's DNS."""
+    chain = host.out("nft list chain inet immich input")
+    return sum(int(line.split("packets ")[1].split()[0]) for line in chain.splitlines() if "counter packets" in line)
 
 
 def open_to(host, prefix=""):
@@ -51,9 +85,16 @@ def test_neighbour_with_a_route_is_kept_out(host, neighbour):
         host.run("podman network reload --all")  # nftables.service has flushed Podman's own tables too
         assert_open_to_immich_alone(host, neighbour)
 
+    assert dns_open_to(host, prefix=IN_IMMICH) == {"udp", "tcp"}
+    assert dns_open_to(neighbour) == set()
+    before = dropped(host)
+    assert dns_open_to(neighbour, "172.20.0.77") == set()
+    assert dropped(host) > before
+
     # Somebody takes the table away: that it is the table which keeps the neighbour out shows, and is mended.
     host.run("nft delete table inet immich")
     assert open_to(neighbour) == set(SERVICES)
+    assert dns_open_to(neighbour) == {"udp", "tcp"}
     assert changed(host.apply("immich.gateway")) == {
         "The gateway is active": {"firewall": {"old": "absent", "new": "loaded"}}
     }
