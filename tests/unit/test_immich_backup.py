@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests.functional.release import POSTGRES
+
 PILLAR = {
     "postgres": {"password": "postgres-secret-1"},
     "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
@@ -30,7 +32,7 @@ def plan(loaders, modules):
 def test_the_servers_own_user_dumps_over_the_socket(plan):
     made = plan()
     assert (made["user"], made["network"], made["password_pillar"]) == ("postgres", False, None)
-    assert made["after"] == ["postgresql.service", "postgresql@17-main.service"]
+    assert made["after"] == ["postgresql.service", f"postgresql@{POSTGRES}-main.service"]
     environment = json.loads(made["config"])["environment"]
     assert environment == {
         "PGHOST": "/var/run/postgresql",
