@@ -215,7 +215,6 @@ def test_settings_of_the_server_reach_its_container(own_host):
     assert "Read-only" in host.run(f"{inside} touch /usr/src/a", check=False).stderr
 
 
-NOT_OURS = "203.0.113.9"
 FORMER_SERVES = "The former settings were put back, and Immich serves again"
 RECORD = "/opt/podman/immich/update.json"
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
@@ -232,20 +231,15 @@ def failed_start(host, seconds, **changes):
 
 def test_settings_with_which_the_server_does_not_serve_are_rolled_back(host):
     compose = host.read("/opt/podman/immich/docker-compose.yml")
-    # An address that no interface has: Podman says so at once, and nobody waits for the server's answer.
-    said = failed_start(host, 60, bind_address=NOT_OURS, port=8080)
-    assert f"{NOT_OURS}:8080: bind: cannot assign requested address" in said
-    assert f'services:immich-server:ports: ["0.0.0.0:2283:2283"] becomes ["{NOT_OURS}:8080:2283"]' in said
-    assert re.search(rf"{FORMER_SERVES}, after \d+\.\d+ s without an answer", said)
-    assert get(host, "/api/server/ping") == {"res": "pong"}
-    # A server that exits, in a run that changes passwords too: those are not rolled back, and nothing runs twice.
+    # The port moves and passwords change in the same run: those are not rolled back, and nothing runs twice.
     known = recreated(host)
     passwords = {"postgres": {"password": PRINTABLE[13:] + PRINTABLE[:13]}, "valkey": {"password": PRINTABLE[17:]}}
-    broken = {"server": {"environment": {"STANDIN_CRASH_AFTER": "0"}}}
+    broken = {"port": 8080, "server": {"environment": {"STANDIN_CRASH_AFTER": "0"}}}
     said = failed_start(host, 60, **broken, **passwords)
     assert "The stand-in was told to crash" in said
     assert 'services:immich-server:environment:STANDIN_CRASH_AFTER: null becomes "0"' in said
-    assert FORMER_SERVES in said
+    assert 'services:immich-server:ports: ["0.0.0.0:2283:2283"] becomes ["0.0.0.0:8080:2283"]' in said
+    assert re.search(rf"{FORMER_SERVES}, after \d+\.\d+ s without an answer", said)
     assert "There were no errors" not in said
     assert recreated(host) == known + 2
     assert post(host, "/standin/jobs")["denied"] == []
