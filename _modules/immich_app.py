@@ -212,7 +212,10 @@ def _run(command, **kwargs):
 
 def last_words(unit="immich.service"):
     """
-    Return why the unit's program gave up last, or an empty string.
+    Return why the unit's program gave up at its last start, or an empty string.
+
+    What earlier starts have said does not count, nor what a container has logged in the same words: the program itself
+    writes that line last, as the main process of this start.
 
     unit
         Name of the unit, ``immich.service`` by default.
@@ -223,9 +226,12 @@ def last_words(unit="immich.service"):
 
         salt-call --local immich_app.last_words
     """
-    command = ["journalctl", "--unit", unit, "--output=cat", "--lines=1", "--grep=^immich-stack: "]
+    shown = _run(["systemctl", "show", "--property=InvocationID", "--value", unit]).strip()
+    if not shown:
+        return ""
+    command = ["journalctl", f"_SYSTEMD_INVOCATION_ID={shown}", "--output=cat", "--lines=1", "--grep=^immich-stack: "]
     done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True)
-    return done["stdout"].strip() if done["retcode"] == 0 else ""
+    return __utils__["untrusted.printable"](done["stdout"]) if done["retcode"] == 0 else ""
 
 
 def reasons_to_stop(settings):
