@@ -48,12 +48,16 @@ def host(server, tmp_path):
 
         def settings(self, version):
             image = f"{IMAGE}:{version}"
-            postgres = {"database": DATABASE, "user": DATABASE, "connection": {"host": "/var/run/postgresql"}}
+            connection = {"host": "/var/run/postgresql"}
+            postgres = {"host": "db", "port": 5432, "database": DATABASE, "user": DATABASE, "connection": connection}
             return {
                 "project_dir": str(tmp_path),
                 "version": version,
                 "server": {"image": image},
                 "postgres": postgres,
+                "valkey": {"database": 0, "user": "immich"},
+                "upload_location": "/srv/immich/upload",
+                "network": {"name": "immich"},
                 "update": {"backup": True},
             }
 

@@ -58,6 +58,7 @@ FIRST = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Long files first. Tests that share a host stay with one worker, of the others each goes to one that is free."""
     for item in items:
