@@ -58,15 +58,10 @@ FIRST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Long files first. Tests that share a host stay with one worker, of the others each goes to one that is free."""
-    for item in items:
-        fixtures = [each for name in item.fixturenames for each in item._fixtureinfo.name2fixturedefs.get(name, ())]
-        if any(each.scope == "module" for each in fixtures):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    """Long files first."""
     ranks = {name: rank for rank, name in enumerate(FIRST)}
-    items.sort(key=lambda item: (ranks.get(item.path.name, len(FIRST)), not item.get_closest_marker("xdist_group")))
+    items.sort(key=lambda item: ranks.get(item.path.name, len(FIRST)))
 
 
 def pytest_terminal_summary(terminalreporter):
