@@ -296,13 +296,21 @@ def _holders(inodes):
     for process in filter(str.isdigit, os.listdir("/proc")):
         if len(holders) == len(wanted):
             break
-        with contextlib.suppress(OSError):  # ended in the meantime, or not ours to see
-            files = f"/proc/{process}/fd"
-            held = {os.readlink(f"{files}/{each}") for each in os.listdir(files)} & wanted.keys()
-            if held:
-                holder = _process(process)
-                holders.update((wanted[each], holder) for each in held)
+        held = _open_files(process) & wanted.keys()
+        if held:
+            holder = _process(process)
+            holders.update((wanted[each], holder) for each in held)
     return holders
+
+
+def _open_files(process):
+    """What the files are that a process has open. Those closed in the meantime, or not ours to see, are none."""
+    found = set()
+    with contextlib.suppress(OSError):
+        for each in os.listdir(f"/proc/{process}/fd"):
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(f"/proc/{process}/fd/{each}"))
+    return found
 
 
 def _process(number):

@@ -25,7 +25,7 @@ def obstacles(loaders):
         assert settings, loaders.modules["immich_settings.errors"]()
         found = loaders.modules["immich_preflight.obstacles"](settings)
         # Salt keeps what was found for a run; each call is another.
-        loaders.modules["immich_preflight.obstacles"].func.__globals__["__context__"].clear()
+        loaders.context.clear()
         return {obstacle["path"]: obstacle["message"] for obstacle in found}
 
     return evaluate
