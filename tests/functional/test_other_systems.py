@@ -89,9 +89,18 @@ class Minion:
 
     def call(self, *arguments):
         command = ["salt-call", "--local", "-c", str(self.folder), "--out=json", "--log-level=error", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["unshare", "--net", "--mount", "sh", "-c", ELSEWHERE, "sh", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout)["local"]
+
+
+# What is on the machine that renders, its ports and its clusters of PostgreSQL, is not that system's.
+ELSEWHERE = 'mount -t tmpfs tmpfs /etc/postgresql; mount -t tmpfs tmpfs /usr/lib/postgresql; exec "$@"'
 
 
 class Rendered:
