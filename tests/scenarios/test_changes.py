@@ -34,7 +34,7 @@ def test_a_new_version_pulls_first_and_recreates_both(own_host):
     assert list(done)[:2] == ["Immich's images are present", "Immich's update is prepared"]
     assert not set(ids(host).values()) & set(before.values())
     assert pids(host) == services
-    assert get(host, "/api/server/version")["patch"] == 4
+    assert get(host, "/api/server/version")["patch"] == 2
 
 
 def test_an_unknown_version_or_a_dead_registry_stops_nothing(own_host):
