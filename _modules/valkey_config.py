@@ -200,7 +200,7 @@ def restart(service, timeout=60, connection=None):
 
 def _plan(config_file, include, exclude, settings, acl_file, connection):
     text = _read(config_file)
-    names = sorted({*(include or {}), *(exclude or {}), *(settings or {}), "aclfile"})
+    names = sorted({*(include or {}), *(exclude or {}), *(settings or {}), "aclfile", "port"})
     running = {name: value.split() for name, value in get(*names, connection=connection).items()}
     missing = [name for name in names if name not in running]
     if missing:
@@ -219,6 +219,10 @@ def _plan(config_file, include, exclude, settings, acl_file, connection):
         for name, words in wanted.items()
         if name in differing or words != in_file[name]
     }
+    unheard = [] if "bind" in differing else _without_listener(include, running)
+    if unheard:
+        differing.append("bind")
+        changes["bind"] = {"old": f"no listener at {', '.join(unheard)}", "new": " ".join(wanted["bind"])}
     if new_text != text and not changes:
         changes["users"] = {"old": config_file, "new": "".join(in_file["aclfile"])}
     return {
@@ -278,6 +282,24 @@ def _plain(word):
 def _absent_addresses(include):
     """Addresses to bind that this host does not have; one with a leading - may be absent."""
     return [word for word in (include or {}).get("bind", []) if word[:1] not in "-*" and not _bindable(word)]
+
+
+def _without_listener(include, running):
+    """Addresses to bind that this host has by now, and did not have when the server started. Set again, it binds them.
+
+    Source: `applyBind` of src/config.c, Valkey 8.1, which CONFIG SET calls for the value that is set already too.
+    """
+    addresses = [word[1:] for word in (include or {}).get("bind", []) if word.startswith("-")]
+    port = int(running["port"][0])
+    return [address for address in addresses if port and _bindable(address) and not _listens(address, port)]
+
+
+def _listens(address, port):
+    try:
+        socket.create_connection((address, port), 2).close()
+    except OSError:
+        return False
+    return True
 
 
 def _bindable(address):

@@ -7,6 +7,7 @@ a run was interrupted is made up for by the next one.
 Requires the execution module ``pgsql``; see there for ``connection``.
 """
 
+import salt.utils.network
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 
@@ -31,7 +32,8 @@ def present(name, settings=None, include=None, service=None, connection=None):
         ``{name: [entry, …]}``: entries that a list setting shall contain besides what it has.
         In ``listen_addresses`` a wildcard contains every address of its kind. Defaults to none.
     service
-        Service to restart where one is needed, such as ``postgresql@17-main``.
+        Service to restart where one is needed, such as ``postgresql@17-main``: also for an address in
+        ``listen_addresses`` that this host did not have yet when the server started.
         Defaults to none: such a setting then takes effect when somebody restarts the server.
     connection
         Where the server is. Defaults to the superuser on this host's server.
@@ -60,7 +62,9 @@ def present(name, settings=None, include=None, service=None, connection=None):
         for key, entries in (include or {}).items():
             statements[key] = __salt__["pgsql.config_list_with"](key, current[key]["persisted"], entries)
         wanted = {key: current[key]["below"] if value is None else value for key, value in statements.items()}
-        return _apply(ret, current, wanted, statements, service, connection)
+        ret = _apply(ret, current, wanted, statements, service, connection)
+        if ret["result"] is True and not ret["changes"] and service:
+            return _listening(ret, (include or {}).get("listen_addresses", []), service, connection)
     except (CommandExecutionError, SaltInvocationError) as err:
         ret["result"] = False
         ret["comment"] = str(err)
@@ -158,6 +162,28 @@ def _apply(ret, current, wanted, statements, service, connection):
         return ret
     ret["comment"] = f"PostgreSQL was set up{_outcome(due, service, 'was')}."
     return ret
+
+
+def _listening(ret, entries, service, connection):
+    """Restart a server that has addresses in its settings and does not listen there: it started before they were."""
+    missing = _without_listener(entries, connection)
+    if not missing:
+        return ret
+    ret["changes"] = {"listening": {"old": None, "new": ", ".join(missing)}}
+    if __opts__["test"]:
+        comment = f"PostgreSQL does not listen at {', '.join(missing)}{_restarted(service, 'would be')}."
+        return {**ret, "result": None, "comment": comment, "restarts": {service: ["listen_addresses"]}}
+    _restart(service, connection)
+    left = _without_listener(missing, connection)
+    if left:
+        comment = f"{service} was restarted and does not listen at {', '.join(left)}: does this host have the address?"
+        return {**ret, "result": False, "comment": comment}
+    return {**ret, "comment": f"PostgreSQL did not listen at {', '.join(missing)}{_restarted(service, 'was')}."}
+
+
+def _without_listener(entries, connection):
+    addresses = [entry for entry in entries if salt.utils.network.is_ip(entry) and entry not in ("0.0.0.0", "::")]
+    return [address for address in addresses if not __salt__["pgsql.listens"](address, connection)]
 
 
 def _persisted_changes(current, wanted, connection):

@@ -119,6 +119,29 @@ def test_restart_that_an_interrupted_run_owes_is_made_up_for(pg):
     assert pg.value("SHOW checkpoint_timeout") == "6min"
 
 
+def test_address_that_the_host_got_after_the_server_started_takes_a_restart(pg):
+    """As after a gateway address that came too late at boot, or was another one for a while."""
+    late = "192.0.2.77"
+    wanted = {"include": {"listen_addresses": [late]}, "service": UNIT}
+    ret = present(pg, **wanted)
+    assert ret["result"] is True
+    ret = present(pg, **wanted)
+    assert ret["result"] is False
+    assert f"does not listen at {late}: does this host have the address?" in ret["comment"]
+    subprocess.run(["ip", "address", "add", f"{late}/32", "dev", "lo"], check=True)
+    try:
+        before = restarts()
+        ret = present(pg, test=True, **wanted)
+        assert (ret["result"], ret["changes"]) == (None, {"listening": {"old": None, "new": late}})
+        assert restarts() == before
+        ret = present(pg, **wanted)
+        assert (ret["result"], ret["changes"]) == (True, {"listening": {"old": None, "new": late}})
+        assert pg.call.listens(late)
+        assert present(pg, **wanted)["changes"] == {}
+    finally:
+        subprocess.run(["ip", "address", "del", f"{late}/32", "dev", "lo"], check=True)
+
+
 def test_without_a_service_a_restart_is_left_to_others(pg):
     before = restarts()
     ret = present(pg, settings={"max_connections": 90})

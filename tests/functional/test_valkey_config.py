@@ -134,6 +134,24 @@ def test_drift_of_the_running_server_is_mended_live(states, address):
     assert answers(address)
 
 
+def test_address_that_the_host_got_after_the_server_started_is_bound(states, testmode):
+    """As after a gateway address that came too late at boot, or was another one for a while."""
+    wanted = declared(include={"bind": [f"-{ADDRESS}"]})
+    states.valkey_config.managed("config", **wanted)
+    assert states.valkey_config.managed("config", **wanted).changes == {}
+    run = starts()
+    subprocess.run(["ip", "address", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
+    try:
+        ret = states.valkey_config.managed("config", test=testmode, **wanted)
+        assert ret.changes["bind"]["old"] == f"no listener at {ADDRESS}"
+        assert (socket.socket().connect_ex((ADDRESS, 6379)) == 0) is not testmode
+        states.valkey_config.managed("config", **wanted)
+        assert states.valkey_config.managed("config", **wanted).changes == {}
+    finally:
+        subprocess.run(["ip", "address", "del", f"{ADDRESS}/32", "dev", "lo"], check=True)
+    assert starts() == run
+
+
 def test_listening_everywhere_includes_the_address(states, address):
     text = CONFIG.read_text().replace("\nbind 127.0.0.1 -::1", "\nbind *")
     CONFIG.write_text(text)
