@@ -92,26 +92,36 @@ def main():
     parser.add_argument("--size", type=int, default=1000, help="ACL users and roles (default 1000, at most 2000)")
     parser.add_argument("--part", type=int, default=20, help="of these, how many for the slow tools (default 20)")
     parser.add_argument("--rounds", type=int, default=5, help="converged runs of each tool (default 5)")
+    side_by_side.add_without_ansible(parser)
     arguments = parser.parse_args()
     if not 1 <= arguments.part <= arguments.size <= 2000:
         parser.error("1 <= part <= size <= 2000")
-    results, facts = measure(arguments)
+    subjects = SUBJECTS if arguments.ansible else [_without_ansible(subject) for subject in SUBJECTS]
+    results, facts = measure(subjects, arguments)
     figures = {**facts, "size": arguments.size, "part": arguments.part, "rounds": arguments.rounds}
-    for subject, result in zip(SUBJECTS, results):
+    for subject, result in zip(subjects, results):
         figures.update(figures_of(subject, result))
-    print(json.dumps(figures) if arguments.json else shown(figures, results))
+    print(json.dumps(figures) if arguments.json else shown(subjects, figures, results))
     return 0
+
+
+def _without_ansible(subject):
+    rivals = {name: way for name, way in subject["rivals"].items() if way[1] != "playbook"}
+    return {**subject, "rivals": rivals}
 
 
 # -- measuring ---------------------------------------------------------------------------------------------
 
 
-def measure(arguments):
+def measure(subjects, arguments):
     """Results by subject, and what they depend on."""
     with contextlib.ExitStack() as stack:
-        hosts = {share: stack.enter_context(side_by_side.host(name, PREPARE)) for name, share in HOSTS.items()}
-        results = [measure_subject(subject, hosts, arguments) for subject in SUBJECTS]
-        return results, side_by_side.surroundings(hosts[1])
+        hosts = {
+            share: stack.enter_context(side_by_side.host(name, PREPARE, arguments.ansible))
+            for name, share in HOSTS.items()
+        }
+        results = [measure_subject(subject, hosts, arguments) for subject in subjects]
+        return results, side_by_side.surroundings(hosts[1], arguments.ansible)
 
 
 def measure_subject(subject, hosts, arguments):
@@ -130,14 +140,15 @@ def measure_subject(subject, hosts, arguments):
     for number in range(arguments.rounds):
         say(f"{subject['title']}: converged, round {number + 1} of {arguments.rounds}")
         starts["sls"].append(side_by_side.start_of_salt(full)["seconds"])
-        starts["playbook"].append(side_by_side.start_of_ansible(full)["seconds"])
+        if arguments.ansible:
+            starts["playbook"].append(side_by_side.start_of_ansible(full)["seconds"])
         for share, tool in fewer.items():
             sizes[share].append(timed(hosts[share], tool))
         for name, tool in tools.items():
             converged[name].append(timed(full, tool))
     return {
         "count": count,
-        "start": {kind: min(seconds) for kind, seconds in starts.items()},
+        "start": {kind: min(seconds) for kind, seconds in starts.items() if seconds},
         "tools": tools,
         "first": first,
         "converged": {name: min(seconds) for name, seconds in converged.items()},
@@ -195,10 +206,10 @@ def figures_of(subject, result):
     return figures
 
 
-def shown(figures, results):
+def shown(subjects, figures, results):
     """Two tables: the tools side by side, and what each thing takes."""
     ratios, costs = [], []
-    for subject, result in zip(SUBJECTS, results):
+    for subject, result in zip(subjects, results):
         title = f"{result['count']} {subject['title']}"
         for stage, infix in (("converged", ""), ("first", "first_")):
             key = f"{subject['key']}_{infix}vs_"
@@ -220,8 +231,7 @@ def shown(figures, results):
 
 def _circumstances(figures):
     return (
-        f"{figures['date']}, {figures['cores']} cores, {figures['memory_gib']} GiB, load {figures['load']}, "
-        f"Salt {figures['salt']}, ansible-core {figures['ansible_core']}. The fastest of {figures['rounds']} converged "
+        f"{side_by_side.circumstances(figures)}. The fastest of {figures['rounds']} converged "
         f"runs; `of N`: measured with N and scaled up. ms each: beyond `salt-call --local test.ping`, which takes "
         f"{min(value for key, value in figures.items() if key.endswith('_floor_ms')) / 1000:.2f} s."
     )

@@ -19,7 +19,6 @@ import time
 
 from benchmarks import side_by_side
 from benchmarks.side_by_side import say
-from tests.host import images
 from tests.host.lan import Lan
 from tests.host.machine import Host
 from tests.host.registry import Registry, stored, use_registry
@@ -68,8 +67,9 @@ def main():
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     parser.add_argument("--rounds", type=int, default=5, help="how often each tool does it all (default 5)")
+    side_by_side.add_without_ansible(parser)
     arguments = parser.parse_args()
-    figures = measure(arguments.rounds)
+    figures = measure(arguments.rounds, arguments.ansible)
     print(json.dumps(figures) if arguments.json else shown(figures))
     return 0
 
@@ -77,46 +77,46 @@ def main():
 # -- measuring ---------------------------------------------------------------------------------------------
 
 
-def measure(rounds):
-    """All figures, by name."""
+def measure(rounds, ansible):
+    """All figures, by name; ``ansible`` tells whether it is among the tools."""
     side_by_side.require_hosts()
+    tools = [tool for tool in TOOLS if ansible or tool != "ansible"]
     with Lan() as lan:
         Registry(lan, stored())
-        prepared = prepare(lan)
+        layers = prepare(lan, side_by_side.layers(ansible))
         found = []
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
-            found.append(one_round(lan, prepared, number))
-        with fresh(lan, prepared, "facts") as host:
-            facts = side_by_side.surroundings(host)
-    return {"rounds": rounds, **facts, **figures_of(found)}
+            found.append(one_round(lan, layers, number, tools))
+        with fresh(lan, layers, "facts") as host:
+            facts = side_by_side.surroundings(host, ansible)
+    return {"rounds": rounds, **facts, **figures_of(found, tools)}
 
 
-def prepare(lan):
-    """The folder with the layer of a host that has packages and images, and Immich nowhere."""
+def prepare(lan, layers):
+    """The layers of a host that has packages and images, and Immich nowhere."""
     folder = lan.folder / "layer"
     folder.mkdir()
     say("a host with the images")
-    with Host("prepared", lan=lan, layers=images.with_ansible(), keep=folder) as host:
+    with Host("prepared", lan=lan, layers=layers, keep=folder) as host:
         use_registry(host)
         host.run(PREPARE, timeout=600)
         host.power_off()
-    return folder
+    return [folder / "upper", *layers]
 
 
 @contextlib.contextmanager
-def fresh(lan, prepared, name):
+def fresh(lan, layers, name):
     """A host of its own as `prepare` has left it."""
-    layers = [prepared / "upper", *images.with_ansible()]
-    with Host(name, lan=lan, layers=layers, containers=prepared / "containers") as host:
+    with Host(name, lan=lan, layers=layers, containers=layers[0].parent / "containers") as host:
         yield host
     shutil.rmtree(host.folder)
 
 
-def one_round(lan, prepared, number):
+def one_round(lan, layers, number, tools):
     """What each run took, by run and tool, and what Salt takes to do nothing."""
     with contextlib.ExitStack() as stack:
-        hosts = {tool: stack.enter_context(fresh(lan, prepared, f"{tool}{number}")) for tool in TOOLS}
+        hosts = {tool: stack.enter_context(fresh(lan, layers, f"{tool}{number}")) for tool in tools}
         found = {"first": {}, "converged": {}, "changed": {}}
         for tool, host in hosts.items():
             say(f"first apply: {TOOLS[tool]}")
@@ -174,18 +174,18 @@ def containers_seconds(host, since):
 # -- figures -----------------------------------------------------------------------------------------------
 
 
-def figures_of(rounds):
+def figures_of(rounds, tools):
     """Medians and their ratios, and what the last round counted."""
     floor = [each["floor"] for each in rounds]
     figures = {f"floor_{key}": _median(spent[key] for spent in floor) for key in ("seconds", "cpu_seconds", "peak_mib")}
     for what in RUNS:
-        for tool in TOOLS:
+        for tool in tools:
             spent = [each[what][tool] for each in rounds]
             own = _median(one["seconds"] - one["containers_seconds"] for one in spent)
             figures[f"{what}_{tool}_seconds"] = own
             figures[f"{what}_{tool}_cpu_seconds"] = _median(one["cpu_seconds"] for one in spent)
             figures[f"{what}_{tool}_containers_seconds"] = _median(one["containers_seconds"] for one in spent)
-        for rival in ("ansible", "core"):
+        for rival in tools[1:]:
             ratio = figures[f"{what}_{rival}_seconds"] / figures[f"{what}_formula_seconds"]
             figures[f"{what}_vs_{rival}"] = round(ratio, 2)
     peak = _median(each["converged"]["formula"]["peak_mib"] for each in rounds)
@@ -193,7 +193,7 @@ def figures_of(rounds):
     for name, key in (("converged", "seconds"), ("converged_cpu", "cpu_seconds")):
         figures[f"{name}_vs_floor"] = round(figures[f"converged_formula_{key}"] / figures[f"floor_{key}"], 2)
     figures["memory_vs_floor"] = round(peak / figures["floor_peak_mib"], 2)
-    for tool in TOOLS:
+    for tool in tools:
         last = rounds[-1]["converged"][tool]
         figures[f"converged_{tool}_processes"] = last["processes"]
         figures[f"converged_{tool}_connections"] = last["connections"]
@@ -206,24 +206,28 @@ def _median(values):
 
 def shown(figures):
     """The tools side by side, the marks, and what a converged run starts and opens."""
+    tools = {tool: title for tool, title in TOOLS.items() if f"first_{tool}_seconds" in figures}
+    rivals = list(tools)[1:]
     rows = []
     for what, title in RUNS.items():
-        seconds = [f"{figures[f'{what}_{tool}_seconds']:.2f}" for tool in TOOLS]
-        ratios = [f"{figures[f'{what}_vs_{rival}']:.1f}" for rival in ("ansible", "core")]
+        seconds = [f"{figures[f'{what}_{tool}_seconds']:.2f}" for tool in tools]
+        ratios = [f"{figures[f'{what}_vs_{rival}']:.1f}" for rival in rivals]
         rows.append([title, *seconds, *ratios])
     # What else the machine does is in the seconds of the clock, and hardly in these.
-    cpu = {tool: figures[f"converged_{tool}_cpu_seconds"] for tool in TOOLS}
-    ratios = [f"{cpu[rival] / cpu['formula']:.1f}" for rival in ("ansible", "core")]
+    cpu = {tool: figures[f"converged_{tool}_cpu_seconds"] for tool in tools}
+    ratios = [f"{cpu[rival] / cpu['formula']:.1f}" for rival in rivals]
     rows.append(["converged, CPU", *(f"{seconds:.2f}" for seconds in cpu.values()), *ratios])
-    header = ["run", *(f"{title}, s" for title in TOOLS.values()), "Ansible / formula", "core / formula"]
+    header = ["run", *(f"{title}, s" for title in tools.values()), *(f"{rival} / formula" for rival in rivals)]
     counts = []
-    for tool, title in TOOLS.items():
+    for tool, title in tools.items():
         opened, started = figures[f"converged_{tool}_connections"], figures[f"converged_{tool}_processes"]
         most = ", ".join(f"{count} {name}" for name, count in list(started.items())[:5])
         counts.append([title, str(sum(started.values())), most, str(opened["postgres"]), str(opened["valkey"])])
     tables = (
         side_by_side.table(header, rows),
-        side_by_side.table(["mark", "", "measured", ""], [_mark(name, figures) for name in MARKS], (0, 1, 3)),
+        side_by_side.table(
+            ["mark", "", "measured", ""], [_mark(name, figures) for name in MARKS if name in figures], (0, 1, 3)
+        ),
         side_by_side.table(["a converged run of", "processes", "most of them", "PostgreSQL", "Valkey"], counts, (0, 2)),
     )
     return "\n\n".join([*tables, _circumstances(figures)])
@@ -236,15 +240,16 @@ def _mark(name, figures):
 
 
 def _circumstances(figures):
+    starts = [
+        f"{figures[f'first_{tool}_containers_seconds']:.1f} s" for tool in TOOLS if f"first_{tool}_seconds" in figures
+    ]
     return (
-        f"{figures['date']}, {figures['cores']} cores, {figures['memory_gib']} GiB, load {figures['load']}, Salt "
-        f"{figures['salt']}, ansible-core {figures['ansible_core']}. Medians of {figures['rounds']} rounds. "
+        f"{side_by_side.circumstances(figures)}. Medians of {figures['rounds']} rounds. "
         f"`salt-call --local test.ping` took {figures['floor_seconds']:.2f} s, {figures['floor_cpu_seconds']:.2f} s of "
         f"CPU, {figures['floor_peak_mib']:.0f} MiB; a converged run of the formula "
         f"{figures['converged_formula_cpu_seconds']:.2f} s of CPU ({figures['converged_cpu_vs_floor']:.2f} times), "
         f"{figures['converged_formula_peak_mib']:.0f} MiB. The start of the containers, taken off above, took "
-        f"{figures['first_formula_containers_seconds']:.1f} s, {figures['first_ansible_containers_seconds']:.1f} s and "
-        f"{figures['first_core_containers_seconds']:.1f} s in the first applies, in the order of the table."
+        f"{', '.join(starts)} in the first applies, in the order of the table."
     )
 
 

@@ -30,12 +30,22 @@ def require_hosts():
     tools.install()
 
 
+def add_without_ansible(parser):
+    """Let a command line leave Ansible out, whose layer takes minutes to build and whose runs take most of the time."""
+    parser.add_argument("--without-ansible", dest="ansible", action="store_false", help="leave Ansible out")
+
+
+def layers(ansible):
+    """Lower layers of the hosts."""
+    return images.with_ansible() if ansible else images.ready()
+
+
 @contextlib.contextmanager
-def host(name, script=""):
-    """A disposable host with Ansible, the formula's modules in place, on which a shell script has run."""
+def host(name, script, ansible):
+    """A disposable host, with Ansible or not, the formula's modules in place, on which a shell script has run."""
     require_hosts()
     say(f"booting the host {name}")
-    with Host(name, layers=images.with_ansible()) as booted:
+    with Host(name, layers=layers(ansible)) as booted:
         booted.run(script)
         booted.salt("saltutil.sync_all")
         yield booted
@@ -73,7 +83,7 @@ def metered(on, command):
     return json.loads(done.stderr.splitlines()[-1]), done.stdout
 
 
-def surroundings(on):
+def surroundings(on, with_ansible):
     """What the figures depend on: this machine, how busy it is, and versions."""
     memory = re.search(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))
     return {
@@ -81,9 +91,18 @@ def surroundings(on):
         "memory_gib": round(int(memory[1]) / 1024**2),
         "load": round(os.getloadavg()[1], 1),
         "salt": on.out("salt-call --version").split()[1],
-        "ansible_core": re.search(r"core ([\d.]+)", on.out("ansible-playbook --version"))[1],
+        "ansible_core": re.search(r"core ([\d.]+)", on.out("ansible-playbook --version"))[1] if with_ansible else None,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def circumstances(figures):
+    """What the figures depend on, in words."""
+    rival = f", ansible-core {figures['ansible_core']}" if figures["ansible_core"] else ""
+    return (
+        f"{figures['date']}, {figures['cores']} cores, {figures['memory_gib']} GiB, load {figures['load']}, "
+        f"Salt {figures['salt']}{rival}"
+    )
 
 
 def table(header, rows, texts=(0,)):

@@ -39,6 +39,7 @@ NOT_HERE = (
     "Ubuntu and the RPM family: rendered with their grains (tests/functional/test_other_systems.py), nothing applied",
     "limits by cgroups on Debian 12, where this machine lets no container have a cgroup",
     "limits of memory and processes at work: without cgroup controllers, what Podman was told is looked at",
+    "Ansible in the benchmarks: minutes for what no user runs; it takes part when figures are made",
     "SELinux that enforces, a CPU too old, a database on a network share: by what the kernel shows, in tests/unit",
 )
 
