@@ -150,10 +150,17 @@ def deployed_host(first_run):
 
 @pytest.fixture
 def host(deployed_host):
-    """A deployed host that the tests of one file share. Each finds it as the scenarios' pillar describes it."""
+    """A deployed host that the tests of one file share. Each finds it as the scenarios' pillar describes it.
+
+    It is applied anew after a test that wrote a pillar or left an Immich that does not serve.
+    """
+    written = deployed_host.out("stat --format %y /srv/pillar/immich.sls")
     yield deployed_host
-    deployed_host.pillar(PILLAR)
-    deployed_host.apply()
+    serves = "systemctl is-active --quiet immich && curl -sf http://127.0.0.1:2283/api/server/ping >/dev/null"
+    as_before = f"stat --format %y /srv/pillar/immich.sls; {serves} && echo serves"
+    if deployed_host.out(as_before, check=False) != f"{written}\nserves":
+        deployed_host.pillar(PILLAR)
+        deployed_host.apply()
 
 
 @pytest.fixture
