@@ -127,9 +127,9 @@ def test_deploy_with_a_salt_of_its_own(bare_host):
 
 
 @pytest.mark.long
-def test_deploy_uses_the_salt_that_is_there(bare_host):
-    host = bare_host
-    use_registry(host)
+def test_deploy_uses_the_salt_that_is_there(ready_host):
+    """With the packages too: how they come is seen above."""
+    host = ready_host
     host.run("mkdir -p /etc/salt/pki/minion && touch /etc/salt/pki/minion/minion_master.pub")
     refused = typed(host, "/srv/formula/bin/deploy --yes", check=False)
     assert "docs/howto/master.md" in refused

@@ -21,8 +21,9 @@ PAGES = sorted(
     for path in [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")]
     if path.parent != REPO / "docs/modules"
 )
-# These begin on a host that has only systemd, Python and Salt; all others where Immich serves, one after the other.
-ON_A_BARE_HOST = ["docs/tutorial.md", "README.md docs/howto/install.md"]
+# These begin where Immich is nowhere, all others where it serves, one after the other. Of the first the host has only
+# systemd and Python, of the second Salt and all packages too.
+ON_A_FRESH_HOST = {"docs/tutorial.md": images.bare, "README.md docs/howto/install.md": images.ready}
 LAST = ["docs/howto/remove.md"]
 # Followed by a test of its own, here or in another file.
 APART = [
@@ -100,10 +101,10 @@ AFTER = {
 }
 
 
-@pytest.mark.parametrize("pages", ON_A_BARE_HOST)
-def test_pages_on_a_bare_host(lan, pages):
+@pytest.mark.parametrize("pages", ON_A_FRESH_HOST)
+def test_pages_on_a_fresh_host(lan, pages):
     binds = [*shelf(), (git_server(lan.folder), "/srv/git")]
-    with Host("host", lan=lan, layers=images.bare(), binds=binds) as host:
+    with Host("host", lan=lan, layers=ON_A_FRESH_HOST[pages](), binds=binds) as host:
         use_registry(host)
         stock(host)
         host.write("/root/.gitconfig", '[url "file:///srv/git/"]\n  insteadOf = https://git.example.com/\n')
@@ -124,7 +125,7 @@ def reader(first_run):
 
 
 def in_order():
-    apart = [*LAST, *APART, *" ".join(ON_A_BARE_HOST).split()]
+    apart = [*LAST, *APART, *" ".join(ON_A_FRESH_HOST).split()]
     return [page for page in PAGES if page not in apart] + LAST
 
 

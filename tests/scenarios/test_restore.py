@@ -308,8 +308,7 @@ def test_a_planted_function_gains_nothing(own_host):
 
 @pytest.mark.long
 def test_killed_at_each_point_in_turn_then_completed(own_host):
-    """Whenever it dies, Immich's database is the old or the new one, whole, and serves; each run clears up after the one
-    before, and the last completes it."""
+    """Whenever it dies, Immich's database is the old or the new one, whole, and serves; the last run completes it."""
     host = own_host
     upload(host, 2)
     grown(host)
