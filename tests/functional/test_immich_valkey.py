@@ -10,6 +10,8 @@ import redis
 
 from tests.functional.valkey_servers import EACH, Server
 
+pytestmark = pytest.mark.once
+
 ROLE_RULES = (
     "~immich_bull* ~immich_channel* &* -@dangerous +@read +@write +@pubsub +select +auth +ping +info +eval +evalsha"
 )

@@ -8,6 +8,8 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from tests.functional.pgsql_server import CONFIG, UNIT, restarts
 
+pytestmark = pytest.mark.once
+
 CONF_D = CONFIG / "conf.d/t.conf"
 ADDRESS = "127.0.0.9"
 

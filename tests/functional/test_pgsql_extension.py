@@ -5,6 +5,8 @@ from salt.exceptions import CommandExecutionError
 
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def pg(pg_server):

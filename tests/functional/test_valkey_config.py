@@ -10,6 +10,8 @@ from salt.exceptions import CommandExecutionError
 from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import ACL_FILE, CONFIG, FOLDER, SERVICE, Server, as_shipped
 
+pytestmark = pytest.mark.once
+
 ADDRESS = "10.99.0.1"
 OWNER = (OWN_SERVER, OWN_SERVER, 0o640)
 
