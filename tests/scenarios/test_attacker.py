@@ -374,6 +374,10 @@ COMMENT ON TABLE bait IS E'
 \! touch /tmp/loot
 $(touch /tmp/loot)';
 """
+# Of these, what no backup brings back, taken away again.
+NOT_IN_BACKUPS = """
+DROP VIEW seen; DROP MATERIALIZED VIEW kept; DROP RULE bait ON bait; ALTER TABLE bait DISABLE ROW LEVEL SECURITY;
+"""
 # What the formula asks for, under the same name but ahead in the path. Immich itself does not survive that.
 AHEAD = """
 CREATE SCHEMA ahead;
@@ -398,23 +402,26 @@ def gained(host):
 
 
 def looked_at(host):
-    """All that the formula does as a superuser, or lets one see, except a restore. Return the backup."""
+    """All that the formula does as a superuser, or lets one see, except backups and restores."""
     host.apply()
     host.salt("pgsql.extension_update", "vector", "immich", "version=True", "reindex=True", check=False)
     host.salt("immich.doctor")
-    made = host.salt("immich.backup")
-    assert {backup["verified"] for backup in host.salt("immich.backups", "verify=True")} == {"ok"}
-    host.salt("immich.restore_drill")
-    return made["name"]
+    assert "holds what no backup would bring back" in host.run("salt-call --local immich.backup", check=False).stderr
 
 
 def test_what_is_planted_in_the_database_gains_nothing(own_host):
     host, planted = own_host, {"postgres": [{"answer": []}]}
     assert taken_over(host, postgres=[{"sql": TRAPS}]) == planted
-    host.salt("immich.restore", looked_at(host), "confirm=host")
+    looked_at(host)
+    assert taken_over(host, postgres=[{"sql": NOT_IN_BACKUPS}]) == planted
+    made = host.salt("immich.backup")
+    assert {backup["verified"] for backup in host.salt("immich.backups", "verify=True")} == {"ok"}
+    host.salt("immich.restore_drill")
+    host.salt("immich.restore", made["name"], "confirm=host")
     assert taken_over(host, postgres=[{"sql": AHEAD}]) == planted
     looked_at(host)
+    host.salt("immich.restore_drill")
     assert gained(host) == set()
     # The traps are some: a superuser who merely looks falls for one.
-    host.run(f"{PSQL} -d immich -c 'select * from public.seen'")
+    host.run(f"{PSQL} -d immich -c 'select public.spring()'")
     assert gained(host) >= {"immich", "loot", "/tmp/loot"}

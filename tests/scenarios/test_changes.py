@@ -40,9 +40,9 @@ def test_a_new_version_pulls_first_and_recreates_both(own_host):
 def test_an_unknown_version_or_a_dead_registry_stops_nothing(own_host):
     host = own_host
     before = ids(host)
-    host.pillar(pillar_with(version="v3.0.5"))
+    host.pillar(pillar_with(version="v3.3.77"))
     failed = [state for state in host.apply(check=False) if state["result"] is False]
-    assert "v3.0.5" in failed[0]["comment"]
+    assert "v3.3.77" in failed[0]["comment"]
     assert "Nothing was stopped" in failed[0]["comment"]
     host.lan.registry.stop()
     host.pillar(pillar_with(version="v3.3.2"))
