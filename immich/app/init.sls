@@ -12,8 +12,6 @@ extend:
   The installation is the one on record:
     immich_identity:
       - migrates: true
-      - require_in:
-        - sls: immich.app
   Podman network {{ settings.network.name }} is present:
     podman_network:
       - gone_before: [immich-server, immich-machine-learning]
@@ -31,6 +29,8 @@ Immich's library is present:
     - name: {{ settings.upload_location | json }}
     - user: {{ service.owner.server.user }}
     - group: {{ service.owner.server.group }}
+    - require:
+      - sls: immich.identity
 
 {%-   if settings.machine_learning.enabled %}
 
@@ -40,6 +40,8 @@ Immich's model cache is present:
     - user: {{ service.owner.machine_learning.user }}
     - group: {{ service.owner.machine_learning.group }}
     - makedirs: true
+    - require:
+      - sls: immich.identity
 {%-   endif %}
 
 Immich's project directory is present:
@@ -131,6 +133,8 @@ The program that runs Immich's containers is present:
     - source: salt://immich/app/files/immich-stack
     - mode: "0755"
     - makedirs: true
+    - require:
+      - sls: immich.identity
 
 The program's library is present:
   file.managed:
@@ -138,6 +142,8 @@ The program's library is present:
     - source: salt://_utils/untrusted.py
     - mode: "0644"
     - makedirs: true
+    - require:
+      - sls: immich.identity
 
 Immich's unit is present:
   file.managed:

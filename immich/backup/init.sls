@@ -3,6 +3,7 @@
 {{ start(sls, ["immich.identity", "immich.postgres"]) }}
 {%- if settings %}
 
+# The only `require_in` for it: of several, Salt keeps the last.
 extend:
   The installation is the one on record:
     immich_identity:

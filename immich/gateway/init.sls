@@ -33,6 +33,8 @@ A restart of nftables keeps the gateway's firewall:
     - source: salt://immich/gateway/files/nftables.conf
     - mode: '0644'
     - makedirs: true
+    - require:
+      - sls: immich.podman
 
 {%- for service in gateway.services %}
 

@@ -4,15 +4,11 @@
 {{ start(sls, ["immich.identity"]) }}
 {%- if settings %}
 
-extend:
-  The installation is the one on record:
-    immich_identity:
-      - require_in:
-        - sls: immich.podman
-
 Podman and its compose provider are installed:
   pkg.installed:
     - pkgs: {{ settings.lookup.podman.packages | json }}
+    - require:
+      - sls: immich.identity
 {%- if settings.lookup.podman.compose_command[0] == "podman" %}
 
 podman compose has one provider:
@@ -35,6 +31,8 @@ The directory of compose projects is present:
     - group: root
     - mode: '0755'
     - makedirs: true
+    - require:
+      - sls: immich.identity
 
 {%- for network in settings.podman.external_networks %}
 

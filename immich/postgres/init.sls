@@ -4,12 +4,6 @@
 {%- set managed = settings and settings.postgres.managed %}
 {{ start(sls, ["immich.identity", "immich.gateway"] if managed else ["immich.identity"]) }}
 {%- if settings %}
-
-extend:
-  The installation is the one on record:
-    immich_identity:
-      - require_in:
-        - sls: immich.postgres
 {%- set postgres = settings.postgres %}
 {%- set host = settings.lookup.postgres %}
 {%- if managed %}
@@ -17,6 +11,8 @@ extend:
 PostgreSQL is installed:
   pkg.installed:
     - pkgs: {{ (host.packages + host.pgvector_packages) | json }}
+    - require:
+      - sls: immich.identity
 {%- if host.initdb_command %}
 
 PostgreSQL has a data directory:
@@ -64,6 +60,7 @@ Immich has a role in PostgreSQL:
     - connection: {{ postgres.connection | json }}
     - require:
       - sls: immich.bootstrap
+      - sls: immich.identity
 {%- if managed %}
       - immich_postgres: PostgreSQL is set up for Immich
 {%- endif %}

@@ -4,12 +4,6 @@
 {%- set managed = settings and settings.valkey.managed %}
 {{ start(sls, ["immich.identity", "immich.gateway"] if managed else ["immich.identity"]) }}
 {%- if settings %}
-
-extend:
-  The installation is the one on record:
-    immich_identity:
-      - require_in:
-        - sls: immich.valkey
 {%- set valkey = settings.lookup.valkey %}
 {%- set connection = salt["immich_valkey.logins"](settings) %}
 {%- if managed %}
@@ -17,6 +11,8 @@ extend:
 Valkey is installed:
   pkg.installed:
     - pkgs: {{ valkey.packages | json }}
+    - require:
+      - sls: immich.identity
 
 # A Valkey that serves at another port is never moved: immich.bootstrap.preflight. One that was just installed is.
 Valkey's configuration has the declared port:
@@ -76,6 +72,7 @@ The Valkey users are as listed:
     - connection: {{ connection | json }}
     - require:
       - sls: immich.bootstrap
+      - sls: immich.identity
 {%- if managed %}
       - immich_valkey: The formula has a Valkey login of its own
 {%- endif %}

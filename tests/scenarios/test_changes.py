@@ -142,6 +142,7 @@ def test_a_moved_library_is_refused_until_the_pillar_says_so(own_host):
     failed = [state for state in host.apply(check=False) if state["result"] is False]
     assert "upload_location_moved_from: /srv/immich/upload" in failed[0]["comment"]
     assert ids(host) == before
+    assert host.run("test -e /srv/photos", check=False).returncode == 1
     host.run("systemctl stop immich; mv /srv/immich/upload /srv/photos")
     applied(host, upload_location="/srv/photos", upload_location_moved_from="/srv/immich/upload")
     assert get(host, "/api/server/ping") == {"res": "pong"}
