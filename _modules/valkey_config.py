@@ -291,15 +291,12 @@ def _without_listener(include, running):
     """
     addresses = [word[1:] for word in (include or {}).get("bind", []) if word.startswith("-")]
     port = int(running["port"][0])
-    return [address for address in addresses if port and _bindable(address) and not _listens(address, port)]
-
-
-def _listens(address, port):
-    try:
-        socket.create_connection((address, port), 2).close()
-    except OSError:
-        return False
-    return True
+    if not (addresses and port):
+        return []
+    listening = {each["address"] for each in __salt__["netns.listening"]() if each["port"] == port}
+    if listening & {"0.0.0.0", "::"}:
+        return []
+    return [address for address in addresses if address not in listening and _bindable(address)]
 
 
 def _bindable(address):
