@@ -376,7 +376,8 @@ $(touch /tmp/loot)';
 """
 # Of these, what no backup brings back, taken away again.
 NOT_IN_BACKUPS = """
-DROP VIEW seen; DROP MATERIALIZED VIEW kept; DROP RULE bait ON bait; ALTER TABLE bait DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+DROP VIEW seen; DROP MATERIALIZED VIEW kept; DROP RULE bait ON bait;
+ALTER TABLE bait DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
 """
 # What the formula asks for, under the same name but ahead in the path. Immich itself does not survive that.
 AHEAD = """
