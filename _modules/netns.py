@@ -115,6 +115,30 @@ def listening(pid="self"):
     return sorted(found, key=lambda each: (each["address"], each["port"], each["inode"]))
 
 
+def without_listener(addresses, port):
+    """
+    Return those of some IP addresses of this host at which nothing listens, in their order. Connects to none.
+
+    An address that the host got after a server had started is one, unless the server listens at all of its kind.
+
+    addresses
+        List of IP addresses.
+
+    port
+        TCP port.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call netns.without_listener '[192.0.2.10]' 5432
+    """
+    heard = {ipaddress.ip_address(each["address"]) for each in listening() if each["port"] == int(port)}
+    parsed = {address: ipaddress.ip_address(address) for address in addresses}
+    # 0.0.0.0 or ::, whichever is of an address's kind.
+    return [text for text, address in parsed.items() if not heard & {address, type(address)(0)}]
+
+
 def _listeners(table):
     rows = (line.split() for line in table.splitlines()[1:])
     return [{**_socket_address(row[1]), "inode": int(row[9])} for row in rows if row[3] == TCP_LISTEN]

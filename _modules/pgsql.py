@@ -871,24 +871,6 @@ def login_works(user, password, connection=None, database=None):
     return True
 
 
-def listens(address, connection=None):
-    """
-    Tell whether the server listens at an address. One that the host got after the server started it does not.
-
-    address
-        IP address, or a name of one.
-    connection
-        Whose port that is. Defaults to this host's server.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' pgsql.listens 192.0.2.10
-    """
-    return _listens({**_settings(connection), "host": address})
-
-
 # -- roles -------------------------------------------------------------------------------------------------
 
 

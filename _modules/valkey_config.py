@@ -291,12 +291,9 @@ def _without_listener(include, running):
     """
     addresses = [word[1:] for word in (include or {}).get("bind", []) if word.startswith("-")]
     port = int(running["port"][0])
-    if not (addresses and port):
+    if not port:
         return []
-    listening = {each["address"] for each in __salt__["netns.listening"]() if each["port"] == port}
-    if listening & {"0.0.0.0", "::"}:
-        return []
-    return [address for address in addresses if address not in listening and _bindable(address)]
+    return [address for address in __salt__["netns.without_listener"](addresses, port) if _bindable(address)]
 
 
 def _bindable(address):

@@ -4,7 +4,7 @@ Manage settings of a PostgreSQL server, through ALTER SYSTEM.
 What the configuration files hold and what the running server uses are both looked at: a restart that was due when
 a run was interrupted is made up for by the next one.
 
-Requires the execution module ``pgsql``; see there for ``connection``.
+Requires the execution modules ``pgsql`` and ``netns``; see the first for ``connection``.
 """
 
 import salt.utils.network
@@ -166,7 +166,11 @@ def _apply(ret, current, wanted, statements, service, connection):
 
 def _listening(ret, entries, service, connection):
     """Restart a server that has addresses in its settings and does not listen there: it started before they were."""
-    missing = _without_listener(entries, connection)
+    addresses = [entry for entry in entries if salt.utils.network.is_ip(entry)]
+    if not addresses:
+        return ret
+    port = __salt__["pgsql.config_get"](["port"], connection)["port"]["running"]
+    missing = __salt__["netns.without_listener"](addresses, port)
     if not missing:
         return ret
     ret["changes"] = {"listening": {"old": None, "new": ", ".join(missing)}}
@@ -174,16 +178,11 @@ def _listening(ret, entries, service, connection):
         comment = f"PostgreSQL does not listen at {', '.join(missing)}{_restarted(service, 'would be')}."
         return {**ret, "result": None, "comment": comment, "restarts": {service: ["listen_addresses"]}}
     _restart(service, connection)
-    left = _without_listener(missing, connection)
+    left = __salt__["netns.without_listener"](missing, port)
     if left:
         comment = f"{service} was restarted and does not listen at {', '.join(left)}: does this host have the address?"
         return {**ret, "result": False, "comment": comment}
     return {**ret, "comment": f"PostgreSQL did not listen at {', '.join(missing)}{_restarted(service, 'was')}."}
-
-
-def _without_listener(entries, connection):
-    addresses = [entry for entry in entries if salt.utils.network.is_ip(entry) and entry not in ("0.0.0.0", "::")]
-    return [address for address in addresses if not __salt__["pgsql.listens"](address, connection)]
 
 
 def _persisted_changes(current, wanted, connection):
