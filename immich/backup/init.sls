@@ -2,13 +2,6 @@
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls, ["immich.identity", "immich.postgres"]) }}
 {%- if settings %}
-
-# The only `require_in` for it: of several, Salt keeps the last.
-extend:
-  The installation is the one on record:
-    immich_identity:
-      - require_in:
-        - sls: immich.backup
 {%-   set backup = salt["immich.backup_plan"](settings) %}
 {%-   if not settings.postgres.managed %}
 
@@ -32,6 +25,8 @@ The directory of the formula's programs' configuration is present:
     - user: root
     - group: root
     - mode: "0755"
+    - require:
+      - sls: immich.identity
 
 The backup's configuration is managed:
   file.managed:
@@ -58,6 +53,8 @@ The backup's password is managed:
 The backup needs no password:
   file.absent:
     - name: {{ backup.files.passfile }}
+    - require:
+      - sls: immich.identity
 {%-   endif %}
 
 The lock of backup, restore and update is made at boot:
@@ -67,6 +64,8 @@ The lock of backup, restore and update is made at boot:
     - template: jinja
     - context: {user: {{ backup.user | json }}}
     - mode: "0644"
+    - require:
+      - sls: immich.identity
 
 The program's rules about versions are present:
   file.managed:
@@ -74,6 +73,8 @@ The program's rules about versions are present:
     - source: salt://_utils/immich_versions.py
     - mode: "0644"
     - makedirs: true
+    - require:
+      - sls: immich.identity
 
 The program that makes backups is present:
   file.managed:
@@ -81,6 +82,8 @@ The program that makes backups is present:
     - source: salt://immich/backup/files/immich-backup
     - mode: "0755"
     - makedirs: true
+    - require:
+      - sls: immich.identity
 
 The program's lock is present:
   file.managed:
@@ -88,6 +91,8 @@ The program's lock is present:
     - source: salt://_utils/immich_lock.py
     - mode: "0644"
     - makedirs: true
+    - require:
+      - sls: immich.identity
 
 The backup's unit is present:
   file.managed:
@@ -96,6 +101,8 @@ The backup's unit is present:
     - template: jinja
     - context: {backup: {{ backup | json }}}
     - mode: "0644"
+    - require:
+      - sls: immich.identity
 
 The backup's timer is present:
   file.managed:
@@ -104,6 +111,8 @@ The backup's timer is present:
     - template: jinja
     - context: {schedule: {{ settings.backup.schedule | json }}, what: the backups of Immich's database}
     - mode: "0644"
+    - require:
+      - sls: immich.identity
 
 {%-   if settings.backup.on_failure %}
 
@@ -124,6 +133,8 @@ The unit of a failed backup is present:
     - template: jinja
     - context: {backup: {{ backup | json }}, what: a backup of Immich's database}
     - mode: "0644"
+    - require:
+      - sls: immich.identity
 {%-   else %}
 
 No hook of a failed backup is present:
@@ -159,6 +170,8 @@ The restore drill's unit is present:
     - template: jinja
     - context: {drill: {{ drill | json }}}
     - mode: "0644"
+    - require:
+      - sls: immich.identity
 
 The restore drill's timer is present:
   file.managed:
@@ -167,6 +180,8 @@ The restore drill's timer is present:
     - template: jinja
     - context: {schedule: {{ settings.backup.restore_drill | json }}, what: the rehearsals of a restore}
     - mode: "0644"
+    - require:
+      - sls: immich.identity
 
 {%-     if drill.on_failure %}
 
@@ -177,6 +192,8 @@ The unit of a failed restore drill is present:
     - template: jinja
     - context: {backup: {{ backup | json }}, what: a rehearsal of a restore}
     - mode: "0644"
+    - require:
+      - sls: immich.identity
     - require_in:
       - The restore drill is scheduled
 {%-     else %}
@@ -202,6 +219,8 @@ The restore drill is scheduled:
 No restore drill is scheduled:
   immich_backup.dead:
     - name: immich-restore-drill.timer
+    - require:
+      - sls: immich.identity
 
 The restore drill's units are absent:
   immich_app.units_absent:

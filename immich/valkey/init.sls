@@ -37,6 +37,7 @@ Valkey is running:
     - name: {{ (valkey.service ~ ".service") | json }}
     - require:
       - cmd: Valkey listens at the declared port
+      - sls: immich.identity
 
 Nobody is locked out by a password for Valkey's user default:
   immich_valkey.nobody_locked_out:

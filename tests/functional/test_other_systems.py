@@ -99,6 +99,8 @@ class Minion:
         return json.loads(done.stdout)["local"]
 
 
+# What runs before the record is looked at.
+BEFORE = ("immich.bootstrap", "immich.identity")
 # What is on the machine that renders, its ports and its clusters of PostgreSQL, is not that system's.
 ELSEWHERE = 'mount -t tmpfs tmpfs /etc/postgresql; mount -t tmpfs tmpfs /usr/lib/postgresql; exec "$@"'
 
@@ -110,6 +112,7 @@ class Rendered:
         assert isinstance(low, dict), low
         self.text = json.dumps(low)
         self.states = {}
+        self.sls = {body["__sls__"] for state, body in low.items() if not state.startswith("__")}
         for state, body in low.items():
             if state.startswith("__"):  # what one SLS extends of another
                 continue
@@ -119,7 +122,11 @@ class Rendered:
                 arguments = {}
                 for each in declared:
                     arguments |= each if isinstance(each, dict) else {"function": each}
-                self.states[state] = {**arguments, "function": f"{module}.{arguments.get('function')}"}
+                self.states[state] = {
+                    **arguments,
+                    "sls": body["__sls__"],
+                    "function": f"{module}.{arguments.get('function')}",
+                }
 
     def __getitem__(self, state):
         return self.states[state]
@@ -189,6 +196,21 @@ def test_units_wait_for_the_services_of_this_system(rendered):
     after = states["Immich's unit is present"]["context"]["app"]["after"]
     assert {f"{expected['postgres_dropin']}.service", f"{expected['valkey_service']}.service"} <= set(after)
     assert states["The backup's unit is present"]["context"]["backup"]["user"] == "postgres"
+
+
+def test_every_component_waits_for_the_comparison_with_the_record(rendered):
+    """By `require` alone: of several `require_in` that extend one state Salt keeps the last."""
+    states = rendered[0].states
+    of_sls = {sls: {name for name, state in states.items() if state["sls"] == sls} for sls in rendered[0].sls}
+    held, before = {"The installation is the one on record"}, None
+    while held != before:
+        before = set(held)
+        for name, state in states.items():
+            needs = [each if isinstance(each, str) else next(iter(each.values())) for each in state.get("require", [])]
+            if any(need in held or of_sls.get(need, set()) & held for need in needs):
+                held.add(name)
+    free = {name for name, state in states.items() if name not in held and not state["sls"].startswith(BEFORE)}
+    assert free == {"Valkey listens at the declared port", "It is said whether Immich serves after a failed run"}
 
 
 def test_nothing_of_another_system(rendered, settings):
