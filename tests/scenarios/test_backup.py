@@ -159,7 +159,9 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing(host):
     assert "No space left on device" in str(verified[0]["warnings"])
     host.salt("immich.backup")
     verified = [state for state in host.apply("immich.verify") if state["id"] == "Immich is as promised"]
-    assert "No space left on device" not in str(verified[0].get("warnings"))
+    # The warning of the first sign-up names a route of Immich's with this word.
+    warned = [warning for warning in verified[0].get("warnings", []) if "database-backups" not in warning]
+    assert "backup" not in str(warned)
 
 
 @pytest.mark.long
