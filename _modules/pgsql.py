@@ -1833,7 +1833,7 @@ def table_list(database, schema="public", connection=None):
     return [row["name"] for row in _query(connection, statement, (schema,), database)]
 
 
-def query_as(role, database, statement, connection=None):
+def query_as(role, database, statement, connection=None, timeout=60):
     """
     Return the rows of a query, run with the rights of a role and with no way to more.
 
@@ -1850,6 +1850,8 @@ def query_as(role, database, statement, connection=None):
         One query without arguments. Its ``search_path`` is ``pg_catalog``.
     connection
         See :ref:`Connection <pgsql-connection>`; a superuser. Defaults to the one on this host's server.
+    timeout
+        Seconds after which the server ends the query: what the tenant has written may never end. Defaults to 60.
 
     Each row is a dictionary, of values as JSON has them. Raises ``CommandExecutionError`` if the server cannot be
     reached or refuses.
@@ -1870,6 +1872,8 @@ def query_as(role, database, statement, connection=None):
         with _sql_errors(), session.cursor() as cursor:
             cursor.execute(_compose(create, function, sql.Literal(body)))
             cursor.execute(_compose("ALTER FUNCTION {} OWNER TO {}", function, _name(role)))
+            # Once a statement has begun, nothing that it runs moves its end.
+            cursor.execute("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (f"{timeout}s",))
             cursor.execute(_compose("SELECT found FROM {} found", function))
             return [row[0] for row in cursor.fetchall()]
     finally:
@@ -2524,18 +2528,21 @@ def dump_restore(path, database, connection, progress=None, doing=None, timeout=
         _refuse_failed(process, b"".join(errors))
 
 
-def row_counts(database, connection=None):
+def row_counts(database, connection=None, timeout=None):
     """
     Return the number of rows of each table of a database, as ``{"schema.table": rows}``.
 
-    Only tables are read, no views: nothing of what the database's owner has written is run.
+    Only tables are read, no views, and no tables of extensions: nothing of what the database's owner has written is
+    run, but for a policy of his.
 
     database
         Name of the database.
     connection
         See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+    timeout
+        Seconds for all of it. Defaults to no limit.
 
-    Raises ``CommandExecutionError`` if the role may not read one of them.
+    Raises ``CommandExecutionError`` if the role may not read one of them, or the time is up.
 
     CLI Example:
 
@@ -2543,29 +2550,120 @@ def row_counts(database, connection=None):
 
         salt '*' pgsql.row_counts immich
     """
-    tables = _query(
-        connection,
+    with _reading_tables(connection, database, timeout) as ask:
+        tables = ask(_tables_query(""))
+        return {_table_key(table): ask(_count_statement(table))[0]["rows"] for table in tables}
+
+
+def rows_before(database, column, moment, connection=None, timeout=None):
+    """
+    Return how many rows of each table are from before a moment, as ``{"schema.table": rows}``.
+
+    Tables without such a column, or with one of another type than ``timestamp with time zone``, are left out.
+
+    database
+        Name of the database.
+    column
+        Name of the column that says when a row was made.
+    moment
+        Seconds since 1970.
+    connection, timeout
+        As for :py:func:`row_counts`.
+
+    Raises ``CommandExecutionError`` if the role may not read one of them, or the time is up.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.rows_before immich createdAt 1790000000
+    """
+    has_column = """
+        AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %s
+            AND a.atttypid = 'pg_catalog.timestamptz'::pg_catalog.regtype AND a.attnum > 0 AND NOT a.attisdropped)
         """
+    # Without arguments: a table's name may hold what stands for one.
+    then = sql.Literal(float(moment))
+    before = _compose("WHERE {} OPERATOR(pg_catalog.<) pg_catalog.to_timestamp({})", _name(column), then)
+    with _reading_tables(connection, database, timeout) as ask:
+        tables = ask(_tables_query(has_column), (column,))
+        return {_table_key(table): ask(_count_statement(table, before))[0]["rows"] for table in tables}
+
+
+def _tables_query(condition):
+    return f"""
         SELECT n.nspname AS schema, c.relname AS name
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema'
-            AND n.nspname NOT LIKE 'pg\\_%%'
+            AND n.nspname !~ '^pg_' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+            {condition}
         ORDER BY 1, 2
-        """,
-        database=database,
-    )
-    # Planning looks at a table's indexes, and before PostgreSQL 17 the functions of some extensions name types without
-    # their schema. A superuser's session stays with pg_catalog.
+        """
+
+
+def _table_key(table):
+    return f"{table['schema']}.{table['name']}"
+
+
+def _count_statement(table, condition=""):
+    name = sql.Identifier(table["schema"], table["name"])
+    return _compose("SELECT count(*) AS rows FROM ONLY {} {}", name, condition or sql.SQL(""))
+
+
+@contextlib.contextmanager
+def _reading_tables(connection, database, timeout):
+    """
+    A function that asks a database whose owner nobody trusts, within a time for all of it.
+
+    Planning looks at a table's indexes, and before PostgreSQL 17 the functions of some extensions name types without
+    their schema. A superuser's session stays with pg_catalog.
+    """
+    deadline = time.monotonic() + timeout if timeout else None
     owners = not _is_superuser(connection, database)
     if owners:
         _run_alone(connection, OUR_SEARCH_PATH.decode(), database)
-    counts = {}
-    for table in tables:
-        statement = _compose("SELECT count(*) AS rows FROM ONLY {}", sql.Identifier(table["schema"], table["name"]))
-        counts[f"{table['schema']}.{table['name']}"] = _query(connection, statement, database=database)[0]["rows"]
-    if owners:
-        _run_alone(connection, "RESET search_path", database)
-    return counts
+
+    def ask(statement, arguments=None):
+        if deadline:
+            left = round((deadline - time.monotonic()) * 1000)
+            if left <= 0:
+                raise CommandExecutionError(f"The tables of {database} were not read within {timeout} s.")
+            _run_alone(connection, sql.SQL(f"SET statement_timeout = {left}"), database)
+        return _query(connection, statement, arguments, database)
+
+    try:
+        yield ask
+    finally:
+        with contextlib.suppress(CommandExecutionError):  # a session that is gone has no settings
+            _run_alone(connection, sql.SQL("RESET statement_timeout"), database)
+            _run_alone(connection, sql.SQL("RESET search_path"), database)
+
+
+def database_created(name, connection=None):
+    """
+    Return when a database was created, or moved to another tablespace, in seconds since 1970.
+
+    It is the time of a file that PostgreSQL writes then and never again; a copy of the cluster may have made it anew.
+
+    name
+        Name of the database.
+    connection
+        See :ref:`Connection <pgsql-connection>`; a superuser. Defaults to the one on this host's server.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached, or the role is no superuser.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql.database_created immich
+    """
+    statement = """
+        SELECT extract(epoch FROM (pg_stat_file(regexp_replace(
+            pg_relation_filepath('pg_catalog.pg_class'), '[^/]+$', 'PG_VERSION'))).modification)::float8 AS made
+        """
+    return _query(connection, statement, database=name)[0]["made"]
 
 
 def analyze(database, connection=None):

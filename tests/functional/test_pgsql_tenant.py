@@ -82,6 +82,18 @@ def test_nothing_of_a_query_stays(pg):
     assert pg.value("SELECT count(*) FROM public.notes", database="t_db") == 2
 
 
+def test_a_query_that_never_ends_is_ended(pg):
+    as_tenant(
+        pg,
+        """CREATE FUNCTION public.slow() RETURNS int LANGUAGE plpgsql AS $$
+        BEGIN PERFORM set_config('statement_timeout', '0', false); PERFORM pg_sleep(600); RETURN 1; END $$""",
+    )
+    began = time.monotonic()
+    with pytest.raises(CommandExecutionError, match="statement timeout"):
+        pg.call.query_as("t_tenant", "t_db", "SELECT public.slow()", timeout=1)
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize("statement", ("SELECT * FROM public.missing", "SELECT passwd FROM pg_catalog.pg_shadow"))
 def test_what_the_role_may_not_is_an_error(pg, statement):
     with pytest.raises(CommandExecutionError):
