@@ -2428,8 +2428,9 @@ def dump_read(path, rows_of=(), progress=None, connection=None):
     Read a dump that ``pg_dump --format=custom`` wrote, from its first byte to its last, and tell what is in it.
 
     ``tables`` maps each table to the number of its rows, ``extensions`` lists the extensions that the dump wants,
-    ``size`` is what the rows take as text, in bytes, ``rows`` maps the tables of ``rows_of`` to their last 10,000 rows,
-    each a dictionary of texts as COPY writes them, of its first 4,096 bytes. Tables are called ``schema.table``.
+    ``size`` is what the rows take as text and large objects as they are, in bytes, ``rows`` maps the tables of
+    ``rows_of`` to their last 10,000 rows, each a dictionary of texts as COPY writes them, of its first 4,096 bytes.
+    Tables are called ``schema.table``.
 
     Nothing in the dump is run, and the program that reads it has no privileges on this host.
 
@@ -2830,6 +2831,7 @@ class _RowCounter:
     def take(self, part):
         begins, self._begins = self._begins, part.endswith(b"\n")
         if self._table is None:
+            self.size += len(part) // 2  # a large object, in hexadecimal
             if begins:
                 self._begin(part)
         elif begins and part == b"\\.\n":

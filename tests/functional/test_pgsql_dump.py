@@ -262,3 +262,27 @@ def test_a_role_that_made_itself_read_only_can_restore(pg, dumped):
     pg.new_run()
     pg.call.dump_restore(dumped(), "t_to", OWNER)
     assert pg.value("SELECT count(*) FROM public.t", database="t_to") == 1
+
+
+def test_large_objects_are_kept_counted_and_handed_over(pg, dumped):
+    """Immich makes none; whoever has its role can, and more than a transaction may hold locks."""
+    pg.sql(
+        """
+        SET SESSION AUTHORIZATION t_owner;
+        SELECT lo_from_bytea(7001, decode(repeat('ab', 3000000), 'hex'));
+        SELECT lo_create(8000 + g) FROM generate_series(1, 8000) g;
+        """,
+        database="t_from",
+    )
+    path = dumped()
+    assert 3_000_000 < pg.call.dump_read(path)["size"] < 6_000_000
+    pg.call.role_set("t_guest", login=True, password="abc")
+    pg.call.database_set("t_to", owner="t_guest")
+    pg.call.dump_restore(path, "t_to", {**OWNER, "user": "t_guest", "password": "abc"})
+    pg.call.disconnect("t_to")
+    pg.call.role_drop("t_guest", reassign_to="t_owner")
+    owners = "SELECT lomowner::regrole::text, count(*) FROM pg_largeobject_metadata GROUP BY 1"
+    assert pg.sql(owners, database="t_to") == [("t_owner", 8001)]
+    held = "SELECT md5(lo_get(7001)), length(lo_get(7001))"
+    assert pg.sql(held, database="t_to") == pg.sql(held, database="t_from")
+    pg.call.database_drop("t_to", force=True)
