@@ -2178,14 +2178,20 @@ def _refuse_shadowed(database, schema, connection):
         FROM pg_catalog.pg_proc p
         JOIN pg_catalog.pg_roles r ON r.oid = p.proowner AND NOT r.rolsuper
         WHERE p.pronamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
-            AND p.proname IN (SELECT proname FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace)
+            AND p.proname IN (
+                SELECT other.proname FROM pg_catalog.pg_proc other WHERE other.pronamespace = 'pg_catalog'::regnamespace
+                    OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = other.oid
+                        AND d.classid = 'pg_catalog.pg_proc'::regclass AND other.proowner <> p.proowner))
         UNION ALL
         SELECT 'operator ' || o.oid::regoperator
         FROM pg_catalog.pg_operator o
         JOIN pg_catalog.pg_roles r ON r.oid = o.oprowner AND NOT r.rolsuper
         WHERE o.oprnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
-            AND o.oprname IN (SELECT oprname FROM pg_catalog.pg_operator
-                WHERE oprnamespace = 'pg_catalog'::regnamespace)
+            AND o.oprname IN (
+                SELECT other.oprname FROM pg_catalog.pg_operator other
+                WHERE other.oprnamespace = 'pg_catalog'::regnamespace
+                    OR EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid = other.oid
+                        AND d.classid = 'pg_catalog.pg_operator'::regclass AND other.oprowner <> o.oprowner))
         """,
         {"schema": schema},
         database,
@@ -2193,7 +2199,7 @@ def _refuse_shadowed(database, schema, connection):
     if rows:
         raise CommandExecutionError(
             f"The schema {schema} of the database {database} holds objects of a role without superuser that are "
-            f"called like PostgreSQL's own, and an extension's script could trip over them: "
+            f"called like PostgreSQL's own or an extension's, and an extension's script could trip over them: "
             f"{', '.join(row['object'] for row in rows)}. Drop them or move them to another schema."
         )
 

@@ -267,6 +267,20 @@ def test_traps_in_the_schema(pg, trap):
     assert installed(pg) == {}
 
 
+def test_what_is_called_like_an_extensions_own_is_a_trap_for_its_next_script(pg):
+    """An overload whose arguments fit a call in the script better would run as the superuser."""
+    present(pg, "pg_trgm", version="1.5")
+    with pg.superuser("t_db") as session, session.cursor() as cursor:
+        cursor.execute(
+            "SET ROLE t_owner; CREATE FUNCTION public.similarity(varchar, varchar) RETURNS real "
+            "LANGUAGE sql AS 'SELECT 1::real'"
+        )
+    ret = present(pg, "pg_trgm", update=True)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "function public.similarity(" in ret["comment"]
+    assert installed(pg)["pg_trgm"][0] == "1.5"
+
+
 def test_harmless_functions_of_the_owner(pg):
     with pg.superuser("t_db") as session, session.cursor() as cursor:
         cursor.execute("SET ROLE t_owner; CREATE FUNCTION public.immich_uuid() RETURNS int LANGUAGE sql AS 'SELECT 1'")
