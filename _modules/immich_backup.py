@@ -251,12 +251,20 @@ def _newest(directory, database):
         names = [NAME.fullmatch(name) for name in os.listdir(directory)]
     except OSError:
         return None, False, False
-    own = [name for name in names if name and name[3] in (None, database)]
-    if not own:
+    own = {_named_time(name[1]): bool(name[4]) for name in names if name and name[3] in (None, database)}
+    moments = {moment: empty for moment, empty in own.items() if moment}
+    if not moments:
         return None, False, False
-    moments = {datetime.datetime.strptime(name[1] + "+0000", "%Y%m%dT%H%M%SZ%z"): bool(name[4]) for name in own}
     newest = max(moments)
     return newest.timestamp(), moments[newest], not all(moments.values())
+
+
+def _named_time(stamp):
+    """The time that a name says, or None if there is no such day."""
+    try:
+        return datetime.datetime.strptime(f"{stamp}+0000", "%Y%m%dT%H%M%SZ%z")
+    except ValueError:
+        return None
 
 
 def _iso(moment):

@@ -154,7 +154,7 @@ def database(settings):
     noted = {**dict.fromkeys(MIGRATIONS, "name"), VERSIONS: "version"}
     parts = [
         f"(SELECT '{table}' AS noted, left({column}::text, {LONGEST_TEXT}) AS value"
-        f" FROM public.{table} LIMIT {MOST_ROWS})"
+        f" FROM public.{table} WHERE {column} IS NOT NULL ORDER BY 2 LIMIT {MOST_ROWS})"
         for table, column in noted.items()
         if table in tables
     ]

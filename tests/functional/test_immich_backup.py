@@ -186,14 +186,14 @@ def test_two_within_a_second_have_names_of_their_own(host):
 def test_the_newest_are_kept(host):
     names = [f"immich_{stamp(day)}_v3.3.0.dump" for day in range(1, 6)]
     planted(host, *names)
-    run("touch", f"{host.directory}/notes.txt", f"{host.directory}/immich_copy.dump")
+    others = {"notes.txt", "immich_copy.dump", "immich_20260230T250000Z_v3.3.1.dump"}
+    run("touch", *(f"{host.directory}/{name}" for name in others))
     host.configure(keep=3)
     new = made(host)
     assert [backup["name"] for backup in host.listed()] == [new["name"], *names[:2]]
     assert host.files() == {
         *(f"{name}{end}" for name in (new["name"], *names[:2]) for end in ("", ".sha256")),
-        "notes.txt",
-        "immich_copy.dump",
+        *others,
     }
 
 

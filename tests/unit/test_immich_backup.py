@@ -111,6 +111,7 @@ def test_nothing_is_told_where_all_is_well(told, found):
         ({"state": "failed", "error": "it was stopped", "enabled": False}, "it was stopped"),
         ({"elapsed": 10, "newest": 34}, "the newest backup is of"),
         ({"elapsed": 72}, "There is no backup of the database"),
+        ({"elapsed": 72, "named": ["20260230T250000Z_v3.3.1_immich"]}, "There is no backup of the database"),
         ({"elapsed": 72, "named": ["29990101T000000Z_v3.3.1_photos"]}, "There is no backup of the database"),
         (
             {"elapsed": 10, "named": ["29990101T000000Z_v3.3.1_immich.empty", "20260101T000000Z_v3.3.1"]},
