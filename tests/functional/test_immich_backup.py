@@ -46,6 +46,8 @@ program = importlib.util.module_from_spec(importlib.util.spec_from_loader("progr
 loader.exec_module(program)
 import immich_lock
 work = os.environ["WORK"]
+program.LOCK_SECONDS = float(os.environ.get("LOCK_SECONDS", program.LOCK_SECONDS))
+program.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", program.WAIT_SECONDS))
 program.CONFIG, program.STATUS = f"{work}/backup.json", f"{work}/status.json"
 program.held = lambda what, **options: immich_lock.held(what, path=f"{work}/lock", **options)
 steps = 0
@@ -417,3 +419,43 @@ def test_rows_of_any_size_take_little_memory(owned, host):
     assert done.returncode == 0, done.stdout + done.stderr
     peak = int(done.stderr.rpartition("peak kB: ")[2].split()[0])
     assert peak < 60_000
+
+
+# What a session of the owner can hold so that a dump waits: at its beginning, and once it has its locks on tables.
+HELD_LOCKS = {
+    "LOCK TABLE asset IN ACCESS EXCLUSIVE MODE": "AccessExclusiveLock on public.asset",
+    "DROP SEQUENCE numbers": "AccessExclusiveLock on public.numbers",
+}
+
+
+@pytest.mark.parametrize("statement", HELD_LOCKS)
+def test_a_lock_that_is_not_given_back_fails_the_backup_by_name(owned, host, pg, statement):
+    owned("CREATE SEQUENCE numbers")
+    with pg.superuser("t_owned") as session, session.cursor() as cursor:
+        cursor.execute("SET SESSION AUTHORIZATION t_app; BEGIN")
+        cursor.execute(statement)
+        pid = session.info.backend_pid
+        began = time.monotonic()
+        done = host.program("run", LOCK_SECONDS="2", WAIT_SECONDS="0.5")
+        assert time.monotonic() - began < 20
+        # Nor does the session of the dump wait on, with the locks that it has got.
+        while pg.value("SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'immich-backup-%'"):
+            assert time.monotonic() - began < 20
+            time.sleep(0.1)
+    assert done.returncode == 1, done.stdout
+    # The role as which a session has logged in.
+    assert f"process {pid} of the role postgres (idle in transaction" in done.said
+    assert f"holds {HELD_LOCKS[statement]}" in done.said
+    assert f"SELECT pg_terminate_backend({pid})" in done.said
+    assert host.files() == set()
+    made(host)
+
+
+def test_a_lock_that_is_given_back_is_waited_for(owned, host, pg):
+    with pg.superuser("t_owned") as session, session.cursor() as cursor:
+        cursor.execute(
+            "BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE; SET idle_in_transaction_session_timeout = '2s'"
+        )
+        done = host.program("run", LOCK_SECONDS="30", WAIT_SECONDS="0.5")
+    assert done.returncode == 0, done.stdout
+    assert "Waiting for a lock, for up to 30.0 s: process" in done.stdout
