@@ -944,14 +944,16 @@ def _compose_file(here):
 
 def _version(here):
     image = _compose_of(here)["services"].get(SERVER, {}).get("image", "")
-    settings = _settings_of(here)
+    settings, remedy = _settings_of(here), None
     try:
-        refused = _call("immich_update.plan", _asking(here)).get("refusal")
+        plan = _call("immich_update.plan", _asking(here))
+        refused, remedy = plan.get("refusal"), plan.get("remedy")
     except CommandExecutionError:  # PostgreSQL is away, which stands above: the compose file knows less, but something
         versions = (_call("immich_update.version", each) for each in (image, settings["server"]["image"]))
         refused = _call("immich_update.why_not", *versions)
     if refused:
-        return [(FAILED, refused, f"immich:version: {re.search('[Ss]et (v[0-9.]+[0-9])', refused).group(1)}")]
+        remedy = remedy or f"immich:version: {re.search('[Ss]et (v[0-9.]+[0-9])', refused).group(1)}"
+        return [(FAILED, refused, remedy)]
     refused = _start_refused(here)
     if refused:
         return [(FAILED, refused["why"], refused["remedy"])]

@@ -27,6 +27,7 @@ import functools
 import os
 import re
 import secrets
+import shlex
 import shutil
 import sys
 import threading
@@ -53,6 +54,7 @@ STAMP = "%Y%m%dT%H%M%SZ"
 HALVES = ("restore", "drill", "drop")
 # What PostgreSQL cuts names to, in bytes, without the longest of the endings above.
 LONGEST_NAME = 63 - len("_restore_20261124T203000Z")
+NAME = re.compile(r"immich_(?P<time>[0-9]{8}T[0-9]{6}Z)_(?P<version>[^_]+)(?:_(?P<database>.+?)(?:\.empty)?)?\.dump")
 MIGRATIONS = ("public.kysely_migrations", "public.migrations")
 VERSIONS = "public.version_history"
 # Measured on embeddings, which are most of it: two thirds of its text is what a vector takes with its index.
@@ -67,7 +69,7 @@ def __virtual__():
     return __virtualname__
 
 
-def restore(backup, confirm=None, keep_old=None, dump_first=True, test=False):
+def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, test=False):
     """
     Put the database back to what it was when a backup was made.
 
@@ -87,6 +89,10 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, test=False):
     dump_first
         Whether to back up what is there now. ``False`` is for a database that cannot be read any more, and
         then it is kept as with ``keep_old``. Defaults to ``True``.
+    version
+        The version of Immich that the backup is of, as ``v3.3.1``: your word against what stands in the backup, where
+        Immich's role can write what it likes. Defaults to what stands there, and to a refusal where all else
+        contradicts that.
     test
         Whether to only tell what would be done. Defaults to ``False``.
 
@@ -108,13 +114,14 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, test=False):
     keep_old = keep_old if dump_first else True
     with _locked("restore", test):
         contents = _read(settings, path)
-        _refuse([*_problems(settings, contents, path), *_app_problems(settings)])
+        problems = [*_problems(settings, contents, path, version), *_doubts(settings, contents, path, version)]
+        _refuse([*problems, *_app_problems(settings)])
         if test:
             return {"backup": path, "would": _steps(settings, contents, keep_old, dump_first)}
         return _restored(settings, path, contents, keep_old, dump_first)
 
 
-def restore_drill(backup=None):
+def restore_drill(backup=None, version=None):
     """
     Rehearse a restore: restore a backup into a scratch database, count its rows, and drop it. Immich serves on.
 
@@ -123,6 +130,8 @@ def restore_drill(backup=None):
 
     backup
         Name of a backup, or the path of such a file. Defaults to the newest backup.
+    version
+        As for :py:func:`restore`.
 
     Raises ``CommandExecutionError`` if the backup cannot be restored.
 
@@ -138,7 +147,7 @@ def restore_drill(backup=None):
     begin = time.monotonic()
     with _locked("restore drill"):
         contents = _read(settings, path)
-        _refuse(_problems(settings, contents, path))
+        _refuse(_problems(settings, contents, path, version))
         _clear(settings)
         scratch = _beside(database, "drill")
         with _guest(settings, scratch) as guest:
@@ -297,7 +306,7 @@ def _check_sum(path):
         raise CommandExecutionError(f"its SHA-256 is not that in {path}.sha256.")
 
 
-def _problems(settings, contents, path):
+def _problems(settings, contents, path, version):
     """What is wrong with a backup for this host, as sentences."""
     problems = []
     if not any(table in contents["tables"] for table in MIGRATIONS):
@@ -306,29 +315,75 @@ def _problems(settings, contents, path):
         problems.append(f"immich:postgres:database must not be longer than {LONGEST_NAME} bytes to be restored.")
     if len(_guest_name(settings).encode()) > 63:
         problems.append(f"immich:postgres:user must not be longer than {63 - len(GUEST)} bytes to be restored.")
-    problems += _version_problems(settings, _dumped_version(contents, path))
+    problems += _version_problems(settings, contents, path, version)
     problems += _vector_problems(settings, contents)
     problems += _login_problems(settings)
     return problems + _space_problems(settings, contents)
 
 
-def _dumped_version(contents, path):
-    """The version of Immich that a backup needs at least, or None: what is in it, or what its name says."""
-    named = re.fullmatch(r"immich_\d+T\d+Z_([^_]+)(?:_.+)?\.dump", os.path.basename(path))
-    noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + ([named[1]] if named else [])
-    migrations = [row.get("name", "") for table in MIGRATIONS for row in contents["rows"][table]]
-    return __utils__["immich_versions.of_data"](noted, migrations)
+def _migrations(contents):
+    return [row.get("name", "") for table in MIGRATIONS for row in contents["rows"][table]]
 
 
-def _version_problems(settings, dumped):
-    image = settings["server"]["image"]
-    obstacle = __utils__["immich_versions.obstacle"](dumped, __utils__["immich_versions.highest"](image))
+def _noted(contents, path):
+    """The versions that a backup says, in it and by its name; and the one of its name, unless that cannot be true."""
+    found = NAME.fullmatch(os.path.basename(path))
+    named = [found["version"]] if found and __utils__["immich_versions.parse"](found["version"]) else []
+    noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + named
+    if named and __utils__["immich_versions.contradiction"](named, _migrations(contents)):
+        return noted, []
+    return noted, named
+
+
+def _dumped_version(contents, path, version=None):
+    """The version of Immich that a backup needs at least, or None: what a person says, or else the backup."""
+    if version is not None:
+        return _parsed(version)
+    noted, named = _noted(contents, path)
+    return __utils__["immich_versions.of_data"](noted, _migrations(contents), *named)
+
+
+def _parsed(version):
+    parsed = __utils__["immich_versions.parse"](version)
+    if parsed is None:
+        _refuse([f"version={version} is no full version, such as v3.3.1."])
+    return parsed
+
+
+def _doubts(settings, contents, path, version):
+    """What a backup says of its version although all else contradicts it, as sentences. A person's word counts more."""
+    noted, named = _noted(contents, path)
+    against = __utils__["immich_versions.contradiction"](noted, _migrations(contents), named)
+    if version is not None or not against:
+        return []
+    newest = __utils__["immich_versions.text"](max(filter(None, map(__utils__["immich_versions.parse"], noted))))
+    claim = f"The backup says that it is of Immich {newest}, and nothing else does: {against}."
+    override = _override(settings, path, newest, _dumped_version(contents, path))
+    return [f"{claim} Immich's role can write there what it likes. {override}"]
+
+
+def _override(settings, path, claimed, version):
+    """What a person types who knows better than the backup."""
+    image = __utils__["immich_versions.tag"](settings["server"]["image"])
+    version = __utils__["immich_versions.text"](version) if version else image
+    command = f"salt-call immich.restore {shlex.quote(path)} version={version} confirm={__opts__['id']}"
+    return f"If {claimed} never served it, type: {command}"
+
+
+def _version_problems(settings, contents, path, version):
+    dumped, image = _dumped_version(contents, path, version), settings["server"]["image"]
+    highest = __utils__["immich_versions.highest"](image)
+    obstacle = __utils__["immich_versions.obstacle"](dumped, highest)
     if obstacle is None:
         return []
-    version, tag = (__utils__["immich_versions.text"](dumped), __utils__["immich_versions.tag"](image))
-    if obstacle == "older":
-        return [f"The backup is of Immich {version}, and {tag} cannot go back: set immich:version to {version}, apply."]
-    return [f"The backup is of Immich {version}: set immich:version to {obstacle}, apply, restore, then update."]
+    text, tag = (__utils__["immich_versions.text"](dumped), __utils__["immich_versions.tag"](image))
+    if obstacle != "older":
+        return [f"The backup is of Immich {text}: set immich:version to {obstacle}, apply, restore, then update."]
+    problem = f"The backup is of Immich {text}, and {tag} cannot go back: set immich:version to {text}, apply."
+    least = __utils__["immich_versions.since"](_migrations(contents))
+    if __utils__["immich_versions.obstacle"](least, highest):
+        return [problem]
+    return [f"{problem} Its migrations do not need that. {_override(settings, path, text, least)}"]
 
 
 def _vector_problems(settings, contents):

@@ -173,11 +173,15 @@ def database(settings):
 
 def plan(settings):
     """
-    Return what an apply would do about the version: nothing, or ``{"from": …, "to": …, "refusal": …, "backup": bool}``.
+    Return what an apply would do about the version: nothing, or
+    ``{"from": …, "to": …, "refusal": …, "remedy": …, "backup": bool}``.
 
     What counts is the newest of what the database has noted, what its migrations belong to, what the compose file says,
     and the version of an update that has changed the database and did not serve then. PostgreSQL is asked only if the
     compose file is not there or names another version than the settings, or an update has not come to its end.
+
+    A version that the database has noted and all else contradicts is refused by its name, with the line of the pillar
+    (``immich:update:database_version``) that overrides it as ``remedy``.
 
     settings
         The formula's settings.
@@ -197,11 +201,15 @@ def plan(settings):
         return {}
     noted = database(settings)
     changed = _changed_by(record, noted)
-    found, known = _found(noted, before, record)
-    wanted = version(image)
-    refusal = why_not(found, __utils__["immich_versions.highest"](image), _pillar_path(settings), known)
+    told, doubt = _told(noted, [before], record, settings["update"].get("database_version"))
+    found, known = _found(told, before, record)
+    wanted, highest = version(image), __utils__["immich_versions.highest"](image)
+    refusal, remedy = why_not(found, highest, _pillar_path(settings), known), None
     if refusal and changed:
         refusal = f"{refusal}. {_restore_advice(record)}"
+    if not refusal and doubt and __utils__["immich_versions.obstacle"](noted["version"], highest) == "older":
+        remedy = f"immich:update:database_version: {_text(found or wanted)}"
+        refusal = _doubted(_pillar_path(settings), highest, noted["version"], doubt, remedy)
     if not refusal and (stays or (changed and changed["image"] == image)):
         return {}
     if before is None and not noted["tables"]:
@@ -214,6 +222,7 @@ def plan(settings):
         "from": changed["from"] if changed else start,
         "to": goal,
         "refusal": refusal,
+        "remedy": remedy,
         "backup": bool(settings["update"]["backup"] and noted["tables"] and not changed),
     }
 
@@ -247,6 +256,30 @@ def _found(noted, image, record):
     return max(known, key=lambda each: each[0]) if known else (None, None)
 
 
+def _told(noted, images, record, word):
+    """
+    What the database has noted, without a version that all else contradicts; and, where a person has not given his word
+    on another one, what contradicts it.
+
+    images
+        Those that may have run on the database, as far as the record of an update does not name them. None is unknown.
+    """
+    images = [image for image in (*images, *((record["from"], record["image"]) if record else ())) if image]
+    versions = [_text(noted["version"])] if noted["version"] else []
+    doubt = __utils__["immich_versions.contradiction"](versions, noted["migrations"], images)
+    if not doubt:
+        return noted, None
+    return {**noted, "version": version(word) if word else None}, None if word else doubt
+
+
+def _doubted(path, wanted, noted, doubt, remedy):
+    return (
+        f"{path}: {_text(wanted)} is older than {_text(noted)}, which the table {VERSIONS} in Immich's database says, "
+        f"and nothing else does: {doubt}. Immich's role can write there what it likes. If {_text(noted)} never served "
+        f"this database, set {remedy} and apply again. Nothing was changed"
+    )
+
+
 def _changed_by(record, noted):
     """The record of an update that has changed the database and did not serve then. Its backup is the one to keep."""
     return record if record and record["migrations"] != noted["migrations"] else None
@@ -260,7 +293,8 @@ def _pillar_path(settings):
 def start_refusal(settings):
     """
     Return why the version that the compose file names must not be started on the database as it is, and what to do:
-    ``{"why": …, "remedy": …}``, or None if it may be started.
+    ``{"why": …, "remedy": …}``, or None if it may be started. What the database has noted does not count where all else
+    contradicts it.
 
     settings
         The formula's settings.
@@ -277,7 +311,7 @@ def start_refusal(settings):
     if image is None:
         return None
     record, noted = unfinished(settings), database(settings)
-    found, known = _found(noted, None, record)
+    found, known = _found(_told(noted, [image], record, None)[0], None, record)
     if __utils__["immich_versions.obstacle"](found, __utils__["immich_versions.highest"](image)) != "older":
         return None
     tag = __utils__["immich_versions.tag"](image)

@@ -161,24 +161,44 @@ def since(migrations):
 
         __utils__["immich_versions.since"](["1775165531374-AddPersonNameTrigramIndex"])
     """
-    numbers = [int(found[1]) for found in map(_MIGRATION.match, migrations) if found]
-    newest = max(numbers, default=0)
-    return max((version for first, version in FIRST_MIGRATIONS if first <= newest), default=None)
+    return _least(_newest_migration(migrations))
+
+
+def contradiction(noted, migrations, images=()):
+    """
+    Return why the newest version noted cannot be true, as a part of a sentence, or None if nothing contradicts it.
+
+    Immich's role can note any version. But a server migrates before it notes its own: of a version that has run, the
+    migrations of the releases before it are there; and it is no newer than the images that have run, unless the
+    migrations are.
+
+    noted
+        Texts, as in Immich's table ``version_history``. What is no version does not count.
+
+    migrations
+        Names of the migrations in the database. Without any, only the images can contradict.
+
+    images
+        All images that may have run on the database. Default: unknown.
+
+    .. code-block:: python
+
+        __utils__["immich_versions.contradiction"](["999.0.0"], ["1775165531374-AddPersonNameTrigramIndex"])
+    """
+    newest = max(filter(None, map(parse, noted)), default=None)
+    return newest and _contradiction(newest, _newest_migration(migrations), _newest_image(images))
 
 
 def of_data(noted, migrations, image=None):
     """
     Return the version that a database belongs to, or None if nothing says it.
 
-    That is the newest one noted, unless its migrations are newer: a server migrates first, and notes its version only
-    some seconds after it serves. Then the image that runs it says which it was, or else it is at least what the
-    migrations say.
+    That is the newest one noted, of those that nothing contradicts, unless its migrations are newer: a server migrates
+    first, and notes its version only some seconds after it serves. Then the image that runs it says which it was, or
+    else it is at least what the migrations say.
 
-    noted
-        Texts, as in Immich's table ``version_history``. What is no version does not count.
-
-    migrations
-        Names of the migrations in the database.
+    noted, migrations
+        As for :py:func:`contradiction`.
 
     image
         The image that the compose file names. Default: unknown.
@@ -187,9 +207,50 @@ def of_data(noted, migrations, image=None):
 
         __utils__["immich_versions.of_data"](["3.3.1"], ["1790693088454-AddPersonUserTable"])
     """
-    newest = max(filter(None, map(parse, noted)), default=None)
-    least = since(migrations)
+    migration, ran = _newest_migration(migrations), _newest_image([image] if image else [])
+    versions = sorted(set(filter(None, map(parse, noted))), reverse=True)
+    newest = next((each for each in versions if not _contradiction(each, migration, ran)), None)
+    least = _least(migration)
     if least is None or (newest and newest >= least):
         return newest
     named = parse(image) if image else None
     return max(named, least) if named else least
+
+
+def _newest_migration(migrations):
+    """The number of the newest one, 0 if all are TypeORM's, None if there is none."""
+    numbers = [int(found[1]) if found else 0 for found in map(_MIGRATION.match, migrations)]
+    return max(numbers, default=None)
+
+
+def _least(migration):
+    return max((version for first, version in FIRST_MIGRATIONS if first <= (migration or 0)), default=None)
+
+
+def _newest_image(images):
+    """The newest version that any of the images may stand for, or None if that is unknown."""
+    versions = list(map(highest, images))
+    return max(versions) if versions and None not in versions else None
+
+
+def _contradiction(version, migration, ran):
+    least = _least(migration)
+    if least and version <= least:
+        return None
+    reasons = []
+    if migration is not None and _lacks_migrations(version, migration):
+        belong = f"belong to {text(least)} or a release soon after it" if least else "are older than v1.132.0"
+        reasons.append(f"the migrations in the database {belong}")
+    if ran and version > ran and (least is None or least <= ran):
+        reasons.append(f"no newer image than {text(ran)} is known to have run on it")
+    return " and ".join(reasons) or None
+
+
+def _lacks_migrations(version, migration):
+    """Whether a release before a version brought a migration that is not there, or nothing known is so new."""
+    newest, known = FIRST_MIGRATIONS[-1]
+    if version[0] > known[0] and migration < newest:
+        return True
+    # Of a row it is only known that it belongs to none before its release: the next one has it for sure.
+    rows = zip(FIRST_MIGRATIONS, FIRST_MIGRATIONS[1:])
+    return any(later <= version and migration < first for (first, _), (_, later) in rows)

@@ -179,6 +179,19 @@ def test_a_database_that_was_migrated_is_of_the_new_version_before_that_is_noted
         pg.sql("DROP TABLE kysely_migrations", database=DATABASE)
 
 
+def test_a_version_that_cannot_be_true_stays_out_of_the_name_and_is_named(host, pg):
+    pg.sql("INSERT INTO version_history (\"createdAt\", version) VALUES ('2026-03-01', '999.0.0')", database=DATABASE)
+    compose = f"{host.work}/docker-compose.yml"
+    run("sh", "-c", f"cat >{compose} <<'END'\n{COMPOSE.format(version='v3.3.1')}END\n")
+    host.configure(compose_file=compose)
+    try:
+        done = host.program("run")
+        assert "says v999.0.0, and nothing else does: no newer image than v3.3.1" in done.stdout
+        assert host.listed()[0]["version"] == "v3.3.1"
+    finally:
+        pg.sql("DELETE FROM version_history WHERE version = '999.0.0'", database=DATABASE)
+
+
 def test_two_within_a_second_have_names_of_their_own(host):
     names = {made(host)["name"] for _ in range(3)}
     assert len(names) == 3

@@ -46,7 +46,7 @@ def host(server, tmp_path):
             if record:
                 (tmp_path / "update.json").write_text(json.dumps(record))
 
-        def settings(self, version):
+        def settings(self, version, **update):
             image = f"{IMAGE}:{version}"
             connection = {"host": "/var/run/postgresql"}
             postgres = {"host": "db", "port": 5432, "database": DATABASE, "user": DATABASE, "connection": connection}
@@ -58,11 +58,11 @@ def host(server, tmp_path):
                 "valkey": {"database": 0, "user": "immich"},
                 "upload_location": "/srv/immich/upload",
                 "network": {"name": "immich"},
-                "update": {"backup": True},
+                "update": {"backup": True, "database_version": None, **update},
             }
 
-        def plan(self, version):
-            return server.modules.immich_update.plan(self.settings(version))
+        def plan(self, version, **update):
+            return server.modules.immich_update.plan(self.settings(version, **update))
 
         def start_refusal(self):
             return server.modules.immich_update.start_refusal(self.settings("v0.0.1"))
@@ -147,3 +147,29 @@ def test_a_thousand_rows_of_rubbish_are_borne(host, server):
         "INSERT INTO kysely_migrations VALUES (NULL); INSERT INTO version_history VALUES (NULL)", database=DATABASE
     )
     assert host.plan("v3.3.0")["refusal"].startswith("immich:version: v3.3.0 is older than v3.3.1")
+
+
+@pytest.mark.parametrize("noted", ("999.0.0", "3.5.0"))
+def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(host, noted):
+    host.has(noted=noted, compose="v3.3.1")
+    plan = host.plan("v3.3.2")
+    assert plan["refusal"].startswith(f"immich:version: v3.3.2 is older than v{noted}, which the table version_history")
+    assert "no newer image than v3.3.1 is known to have run on it" in plan["refusal"]
+    assert plan["remedy"] == "immich:update:database_version: v3.3.1"
+    assert plan["remedy"] in plan["refusal"]
+    assert host.start_refusal() is None
+    overridden = host.plan("v3.3.2", database_version="v3.3.1")
+    assert (overridden["refusal"], overridden["from"], overridden["to"]) == (None, "v3.3.1", "v3.3.2")
+    # The word is against that note alone.
+    host.has(noted="3.3.1", compose="v3.3.1")
+    assert host.plan("v3.3.0", database_version="v3.2.0")["refusal"].startswith(
+        "immich:version: v3.3.0 is older than v3.3.1"
+    )
+
+
+def test_without_a_compose_file_migrations_contradict(host):
+    host.has(noted="999.0.0", migration=V2_7)
+    plan = host.plan("v2.7.5")
+    assert "the migrations in the database belong to v2.7.0 or a release soon after it" in plan["refusal"]
+    assert plan["remedy"] == "immich:update:database_version: v2.7.0"
+    assert host.plan("v2.7.5", database_version="v2.7.5") == {}

@@ -245,15 +245,21 @@ def test_a_damaged_backup_is_refused_before_anything_changes(host, damage):
 @pytest.mark.long
 def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(own_host):
     host = own_host
-    sql(host, "INSERT INTO version_history (version) VALUES ('3.5.0')")
-    name = backup(host)
-    sql(host, "DELETE FROM version_history WHERE version = '3.5.0'")
+    sql(host, "INSERT INTO version_history (version) VALUES ('999.0.0')")
+    claiming = backup(host)
+    sql(host, "DELETE FROM version_history WHERE version = '999.0.0'")
+    name = backup(host).replace("v3.3.1", "v3.5.0")
+    host.run(f"cp /var/backups/immich/{name.replace('v3.5.0', 'v3.3.1')} /var/backups/immich/{name}")
     sql(host, "INSERT INTO kysely_migrations VALUES ('1793000000000-AddAssetRating', 'x')")
     migrated = backup(host)
     sql(host, "DELETE FROM kysely_migrations WHERE timestamp = 'x'")
     before = ids(host)
     assert "v3.3.1 cannot go back: set immich:version to v3.5.0" in restore(host, name)
     assert "v3.3.1 cannot go back: set immich:version to v3.3.2" in restore(host, migrated)
+    refused = restore(host, claiming)
+    assert "no newer image than v3.3.1 is known to have run on it" in refused
+    assert f"salt-call immich.restore /var/backups/immich/{claiming} version=v3.3.1 confirm=host" in refused
+    assert "would" in restore(host, claiming, version="v3.3.1", test=True)
     # With a digest it is the same version.
     image = f"ghcr.io/immich-app/immich-server:v3.3.1@sha256:{'0' * 64}"
     host.pillar(pillar_with(server={"image": image}))

@@ -71,6 +71,7 @@ SAME = (
     (f"{IMAGE}:v3", f"{IMAGE}:v3.3.1", False),
 )
 LAST_OF_2_7_5 = "1775165531374-AddPersonNameTrigramIndex"
+LAST_OF_3_3_1 = "1790693088454-AddPersonUserTableSharedBySharedWithConstraint"
 # What the database has noted, its newest migration, the image that runs, and to which version it belongs.
 DATA = (
     ([], [], None, None),
@@ -84,6 +85,33 @@ DATA = (
     (["1.131.3"], ["AddMissingIndex1744910873956"], None, [1, 131, 3]),
     ([], ["1799999999999-NobodyKnows"], None, [3, 3, 2]),
     (["3.9.0"], ["1799999999999-NobodyKnows"], None, [3, 9, 0]),
+    (["999.0.0", "2.7.5"], [LAST_OF_2_7_5], None, [2, 7, 5]),
+    (["999.0.0"], [LAST_OF_2_7_5], f"{IMAGE}:v2.7.5", [2, 7, 5]),
+    (["3.9.0", "2.7.5"], [LAST_OF_2_7_5], None, [2, 7, 5]),
+    (["3.3.2", "3.3.1"], [LAST_OF_3_3_1], None, [3, 3, 2]),
+    (["3.3.2", "3.3.1"], [LAST_OF_3_3_1], f"{IMAGE}:v3.3.1", [3, 3, 1]),
+)
+# What the database has noted, its newest migration, the images that may have run, and what contradicts the note.
+CONTRADICTIONS = (
+    ([], [], [], None),
+    (["rubbish"], [LAST_OF_2_7_5], [], None),
+    (["999.0.0"], [], [], None),
+    (["999.0.0"], [LAST_OF_2_7_5], [], "the migrations in the database belong to v2.7.0"),
+    (["999.0.0"], [LAST_OF_3_3_1], [], "the migrations in the database belong to v3.3.0"),
+    (["999.0.0"], ["AddMissingIndex1744910873956"], [], "the migrations in the database are older than v1.132.0"),
+    (["999.0.0"], [], [f"{IMAGE}:v3.3.1"], "no newer image than v3.3.1"),
+    (["999.0.0"], [], [f"{IMAGE}:v3"], "no newer image than v3 "),
+    (["999.0.0"], [LAST_OF_3_3_1], [f"{IMAGE}:release"], "belong to v3.3.0"),
+    (["3.3.2"], [LAST_OF_3_3_1], [f"{IMAGE}:v3.3.1"], "no newer image than v3.3.1"),
+    (["3.3.2"], [LAST_OF_3_3_1], [f"{IMAGE}:v3.3.1", f"{IMAGE}:v3.3.2"], None),
+    (["3.3.2"], [LAST_OF_3_3_1], [f"{IMAGE}:v3.3.1", f"{IMAGE}:release"], None),
+    # A release without migrations of its own may be the one that nobody here knows.
+    (["3.9.0"], [LAST_OF_3_3_1], [], None),
+    (["2.7.5"], [LAST_OF_2_7_5], [], None),
+    (["3.0.0"], [LAST_OF_2_7_5], [], None),
+    (["3.0.3"], [LAST_OF_2_7_5], [], "belong to v2.7.0"),
+    # An update that has changed the database, and the image before is back.
+    (["3.4.0"], ["1793000000000-AddAssetRating"], [f"{IMAGE}:v3.3.1"], None),
 )
 
 
@@ -125,6 +153,12 @@ def test_the_version_that_a_database_belongs_to(versions, noted, migrations, ima
     assert (found and list(found)) == version
 
 
+@pytest.mark.parametrize(("noted", "migrations", "images", "why"), CONTRADICTIONS)
+def test_a_version_that_cannot_be_true_is_contradicted(versions, noted, migrations, images, why):
+    found = versions("contradiction", noted, migrations, images)
+    assert why in found if why else found is None, found
+
+
 def test_each_migration_that_is_known_belongs_to_its_release(versions):
     """As a database has them: all that came before, in whatever order."""
     before = []
@@ -134,6 +168,7 @@ def test_each_migration_that_is_known_belongs_to_its_release(versions):
             # Of a release that is made up it is known that it is newer than any that is known.
             expected = "v3.3.2" if release == "3.4.0" else f"v{release}"
             assert versions("text", versions("since", before)) == expected, name
+        assert versions("contradiction", [release], before) is None
     assert len([name for name in before if name <= LAST_OF_2_7_5]) == 68  # counted in a database of v2.7.5
 
 
