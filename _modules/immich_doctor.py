@@ -1160,6 +1160,10 @@ def _exposure(here):
 def _backups(here):
     """The formula's dumps; a database that is managed elsewhere wants them too."""
     settings = here["settings"]
+    drill = _call("systemd_unit.status", "immich-restore-drill.service")
+    if drill["loaded"] == "loaded" and drill["active"] == "failed":
+        seen = "the last rehearsal of a restore failed: the backup, or the database beside it, is not as it should be"
+        yield FAILED, seen, "journalctl -u immich-restore-drill -n 50; salt-call immich.restore_drill"
     if here["working"].get("what") == "backup":
         yield OK, f"one is under way since {here['working']['since']}"
     status = _call("systemd_unit.status", "immich-backup.service")

@@ -22,6 +22,7 @@ drop
 On Salt's command line this module is ``immich``, together with others of that name.
 """
 
+import calendar
 import contextlib
 import functools
 import os
@@ -50,6 +51,10 @@ HBA_NAME = "immich restore"
 GUEST = "_restore"
 # A check or a default in a dump may never end.
 DRILL_SECONDS = 6 * 3600
+# So may counting the rows of the live database, which its owner can lock or give policies.
+COUNT_SECONDS = 3600
+# By Immich's column for when a row was made, which is the beginning of its transaction: a backup may lack younger ones.
+CREATED, SETTLED_SECONDS = "createdAt", 3600
 STAMP = "%Y%m%dT%H%M%SZ"
 HALVES = ("restore", "drill", "drop")
 # What PostgreSQL cuts names to, in bytes, without the longest of the endings above.
@@ -125,15 +130,17 @@ def restore_drill(backup=None, version=None):
     """
     Rehearse a restore: restore a backup into a scratch database, count its rows, and drop it. Immich serves on.
 
-    ``changed`` in the answer tells of which tables Immich has another number of rows ``now`` than the ``backup``. The
-    scratch database has as many as the backup, or this fails.
+    The scratch database has as many rows as the backup, or this fails. So it does if the backup lacks a table of
+    Immich's database, or the database one of the backup, or if more rows from before the backup are in the database
+    than in the backup. ``changed`` in the answer tells of which tables Immich has another number of rows ``now`` than
+    the ``backup``, and ``warnings`` what could not be compared, and what a restore would want to be told.
 
     backup
         Name of a backup, or the path of such a file. Defaults to the newest backup.
     version
         As for :py:func:`restore`.
 
-    Raises ``CommandExecutionError`` if the backup cannot be restored.
+    Raises ``CommandExecutionError`` if the backup cannot be restored, or is not what it should be.
 
     CLI Example:
 
@@ -143,30 +150,34 @@ def restore_drill(backup=None, version=None):
     """
     settings = _settings()
     path = _path(settings, backup or _newest(settings["postgres"]["database"]))
-    database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
     begin = time.monotonic()
     with _locked("restore drill"):
         contents = _read(settings, path)
         _refuse(_problems(settings, contents, path, version))
         _clear(settings)
-        scratch = _beside(database, "drill")
+        scratch = _beside(settings["postgres"]["database"], "drill")
         with _guest(settings, scratch) as guest:
             try:
                 _fill(settings, path, contents, scratch, guest, DRILL_SECONDS)
             finally:
-                _drop(scratch, connection)
-        with _let_in(settings, database, settings["postgres"]["user"]):
-            now = __salt__["pgsql.row_counts"](database, _owner(settings, database))
-    rows = sum(contents["tables"].values())
+                _drop(scratch, settings["postgres"]["connection"])
+        live = _live(settings, path)
+    held, rows = contents["tables"], sum(contents["tables"].values())
     seconds = round(time.monotonic() - begin)
-    _say(f"{os.path.basename(path)} can be restored: {len(contents['tables'])} tables, {rows} rows, in {seconds} s")
-    held = contents["tables"]
+    _say(f"{os.path.basename(path)} can be restored: {len(held)} tables, {rows} rows, in {seconds} s")
+    differences, warnings = _differences(held, _migrations(contents), live)
+    warnings = [*_doubts(settings, contents, path, version), *warnings]
+    for sentence in (*differences, *warnings):
+        _say(sentence)
+    if differences:
+        raise CommandExecutionError(f"{path} can be restored, and is not what it should be. {' '.join(differences)}")
     changed = {
-        table: {"backup": held.get(table), "now": now.get(table)}
-        for table in sorted({*held, *now})
-        if held.get(table) != now.get(table)
+        table: {"backup": held.get(table), "now": live["tables"].get(table)}
+        for table in sorted({*held, *live["tables"]})
+        if held.get(table) != live["tables"].get(table)
     }
-    return {"backup": path, "tables": len(held), "rows": rows, "seconds": seconds, "changed": changed}
+    answer = {"backup": path, "tables": len(held), "rows": rows, "seconds": seconds, "changed": changed}
+    return {**answer, "warnings": warnings}
 
 
 def restore_recover(test=False):
@@ -442,6 +453,82 @@ def _app_problems(settings):
     return []
 
 
+# -- what Immich has now, beside a backup ---------------------------------------------------------------------
+
+
+def _live(settings, path):
+    """
+    What Immich's database has: ``tables`` with their rows, ``migrations``, and ``older``, the rows of each table that a
+    backup must have; None if that cannot be known, and ``unknown`` says why.
+    """
+    database, named = settings["postgres"]["database"], NAME.fullmatch(os.path.basename(path))
+    moment = _moment(named)
+    unknown = _incomparable(settings, named, moment)
+    owner, older = _owner(settings, database), None
+    with _let_in(settings, database, settings["postgres"]["user"]):
+        if not unknown:
+            older = __salt__["pgsql.rows_before"](database, CREATED, moment - SETTLED_SECONDS, owner, COUNT_SECONDS)
+        tables = __salt__["pgsql.row_counts"](database, owner, COUNT_SECONDS)
+    migrations = __salt__["immich_update.database"](settings)["migrations"]
+    return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
+
+
+def _moment(named):
+    """When a backup was begun, by its name, or None."""
+    try:
+        return calendar.timegm(time.strptime(named["time"], STAMP)) if named else None
+    except ValueError:
+        return None
+
+
+def _incomparable(settings, named, moment):
+    """Why nothing can be said of rows that a backup should have, or None."""
+    postgres = settings["postgres"]
+    if moment is None or moment > time.time():
+        return "its name does not say when it was made"
+    if named["database"] not in (None, postgres["database"]):
+        return f"it is of the database {named['database']}"
+    try:
+        created = __salt__["pgsql.database_created"](postgres["database"], postgres["connection"])
+    except CommandExecutionError as error:
+        return f"PostgreSQL does not say when the database was created: {error}"
+    return "the database was restored since" if created > moment else None
+
+
+def _differences(held, migrations, live):
+    """
+    What of a backup is not as it should be beside Immich's database, and what was not compared, both as sentences.
+
+    held, migrations
+        Rows by table, and names of migrations, in the backup.
+    live
+        What :py:func:`_live` returns.
+    """
+    if sorted(name[:255] for name in migrations) != sorted(live["migrations"]):
+        return [], ["The backup and Immich's database have other migrations, as before an update: not compared."]
+    differences, now = [], live["tables"]
+    lacking, gone = sorted(now.keys() - held.keys()), sorted(held.keys() - now.keys())
+    if lacking:
+        differences.append(
+            f"It lacks tables of Immich's database: {_named(lacking)}. If they were made since, by somebody else than "
+            f"Immich: salt-call immich.backup"
+        )
+    if gone:
+        differences.append(f"Immich's database lacks tables of it: {_named(gone)}. Find out who has dropped them.")
+    if live["older"] is None:
+        return differences, [f"Rows from before the backup were not compared: {live['unknown']}."]
+    missing = {table: rows - held[table] for table, rows in live["older"].items() if rows > held.get(table, rows)}
+    if missing:
+        counted = _named(f"{rows} of {table}" for table, rows in sorted(missing.items()))
+        differences.append(f"It lacks rows that Immich's database had an hour before it: at least {counted}.")
+    return differences, []
+
+
+def _named(names):
+    names = [__utils__["untrusted.printable"](name, 100) for name in names]
+    return ", ".join([*names[:5], *(["…"] if len(names) > 5 else [])])
+
+
 # -- the restore -------------------------------------------------------------------------------------------
 
 
@@ -508,7 +595,8 @@ def _differs(settings, before, contents):
         return False
     try:
         with _let_in(settings, before, settings["postgres"]["user"]):
-            return __salt__["pgsql.row_counts"](before, _owner(settings, before)) != contents["tables"]
+            counts = __salt__["pgsql.row_counts"](before, _owner(settings, before), COUNT_SECONDS)
+            return counts != contents["tables"]
     except CommandExecutionError as error:
         _say(f"What {before} holds could not be counted: {error}")
         return True
@@ -524,7 +612,7 @@ def _fill(settings, path, contents, name, guest, timeout=None):
         with _doing() as doing:
             __salt__["pgsql.dump_restore"](path, name, guest, _progress("Restoring", path), doing, timeout)
         _say("Counting rows, collecting statistics")
-        counts = __salt__["pgsql.row_counts"](name, guest)
+        counts = __salt__["pgsql.row_counts"](name, guest, timeout)
         __salt__["pgsql.analyze"](name, guest)
     wrong = [
         f"{table}: {counts.get(table)} rows instead of {rows}"

@@ -118,6 +118,7 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     assert ids(host) == containers
     drill = host.salt("immich.restore_drill", name)
     assert drill["changed"]["public.asset"] == {"backup": 2, "now": 3}
+    assert drill["warnings"] == []
     assert ids(host) == containers
     done = restore(host, name)
     assert done["rows"] == drill["rows"]
@@ -194,6 +195,22 @@ def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(own_host):
     name = backup(host)
     host.run("systemctl start immich-restore-drill", timeout=120)
     assert f"{name} can be restored" in host.out("journalctl -u immich-restore-drill -o cat")
+    # What Immich does not explain is a difference, and no damage.
+    sql(host, "SET ROLE immich; CREATE TABLE planted (id int)")
+    assert host.run("systemctl start immich-restore-drill", check=False).returncode
+    host.wait_for("grep -q 'exit-code.*journalctl -u immich-restore-drill' /srv/told", 30)
+    assert "It lacks tables of Immich's database: public.planted." in host.out(
+        "journalctl -u immich-restore-drill -o cat"
+    )
+    assert "the last rehearsal of a restore failed" in host.out("salt-call --local immich.doctor", check=False)
+    sql(host, "DROP TABLE planted")
+    host.run("rm /srv/told")
+    # A version that never was does not keep it from working, and is named.
+    sql(host, "INSERT INTO version_history (version) VALUES ('999.0.0')")
+    assert "_v3.3.1_" in backup(host)
+    host.run("systemctl start immich-restore-drill", timeout=120)
+    assert "it is of Immich v999.0.0, and nothing else does" in host.out("journalctl -u immich-restore-drill -o cat")
+    name = backup(host)
     host.run(f"truncate -s 20000 /var/backups/immich/{name}")
     assert host.run("systemctl start immich-restore-drill", check=False).returncode
     host.wait_for("grep -q 'exit-code.*journalctl -u immich-restore-drill' /srv/told", 30)

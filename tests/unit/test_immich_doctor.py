@@ -250,7 +250,7 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     monkeypatch.setattr(doctor, "UNIT_FILE", str(tmp_path / "immich.service"))
     monkeypatch.setattr(doctor, "DEPLOYED", str(tmp_path))
     monkeypatch.setattr(doctor, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
-    doctor.__salt__["systemd_unit.status"] = lambda unit: {"active": "inactive", "text": ""}
+    doctor.__salt__["systemd_unit.status"] = lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""}
     doctor.__salt__["immich_app.last_words"] = str
     doctor.__salt__["cmd.run_stdout"] = lambda *_args, **_kwargs: ""
     rows, _ = doctor._run_groups(doctor.GROUPS, {**doctor._here(None), "working": {}}, 30)

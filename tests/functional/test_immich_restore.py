@@ -1,0 +1,114 @@
+"""What a rehearsal of a restore learns of a live database on a real server, whatever its owner does meanwhile."""
+
+import time
+
+import pytest
+from salt.exceptions import CommandExecutionError
+
+NAME = "t_live"
+PASSWORD = "live-secret-12345"
+SCHEMA = f"""
+SET ROLE {NAME};
+CREATE TABLE kysely_migrations (name varchar PRIMARY KEY);
+INSERT INTO kysely_migrations VALUES ('1790693088454-AddPersonUserTable');
+CREATE TABLE version_history (version varchar NOT NULL);
+CREATE TABLE asset (id int, "createdAt" timestamptz NOT NULL);
+INSERT INTO asset SELECT g, now() - interval '1 day' FROM generate_series(1, 3) g;
+INSERT INTO asset VALUES (4, now());
+CREATE TABLE "50%s off" (id int, "createdAt" timestamptz);
+INSERT INTO "50%s off" VALUES (1, now() - interval '2 hours');
+CREATE TABLE text_like (id int, "createdAt" text);
+"""
+TABLES = {
+    "public.asset": 4,
+    "public.50%s off": 1,
+    "public.kysely_migrations": 1,
+    "public.text_like": 0,
+    "public.version_history": 0,
+}
+
+
+@pytest.fixture
+def pg(pg_server):
+    pg_server.sweep()
+    pg_server.sql(f"CREATE ROLE {NAME} LOGIN PASSWORD '{PASSWORD}'")
+    pg_server.sql(f"CREATE DATABASE {NAME} OWNER {NAME}")
+    pg_server.sql(SCHEMA, database=NAME)
+    pg_server.pillar["immich"] = {"postgres": {"password": PASSWORD}}
+    yield pg_server
+    pg_server.sweep()
+
+
+@pytest.fixture
+def live(pg, tmp_path, monkeypatch):
+    """A function that tells of the live database what the drill of a backup learns, by the backup's age in seconds."""
+    public = pg.modules["immich.restore_drill"]
+    inside = public.func.__globals__
+    settings = {
+        "project_dir": str(tmp_path),
+        "server": {"image": "ghcr.io/immich-app/immich-server:v3.3.1"},
+        "postgres": {
+            "managed": False,
+            "host": "127.0.0.1",
+            "port": 5432,
+            "database": NAME,
+            "user": NAME,
+            "connection": {"host": "/var/run/postgresql", "port": 5432},
+        },
+        "valkey": {"database": 0, "user": "immich"},
+        "upload_location": "/srv/immich/upload",
+        "network": {"name": "immich"},
+    }
+
+    def ask(age=0, database=NAME, seconds=None):
+        if seconds:
+            monkeypatch.setitem(inside, "COUNT_SECONDS", seconds)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - age))
+        path = f"/var/backups/immich/immich_{stamp}_v3.3.1_{database}.dump"
+        return public.loader.run(inside["_live"], settings, path)
+
+    time.sleep(1.1)  # a backup's name says seconds, and the database was made in this one
+    return ask
+
+
+def test_rows_are_counted_by_when_they_were_made(live):
+    found = live()
+    assert found["tables"] == TABLES
+    assert found["older"] == {"public.asset": 3, "public.50%s off": 1}
+    assert found["migrations"] == ["1790693088454-AddPersonUserTable"]
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    (
+        ({"age": 86400}, "the database was restored since"),
+        ({"age": -86400}, "its name does not say when"),
+        ({"database": "photos"}, "it is of the database photos"),
+    ),
+)
+def test_rows_that_a_backup_may_lack_are_not_counted(live, given, why):
+    found = live(**given)
+    assert found["older"] is None
+    assert why in found["unknown"]
+    assert found["tables"] == TABLES
+
+
+def test_a_policy_that_never_ends_is_given_up(pg, live):
+    pg.sql(
+        f"""
+        SET ROLE {NAME};
+        CREATE FUNCTION slow() RETURNS boolean LANGUAGE plpgsql AS $$
+        BEGIN PERFORM set_config('statement_timeout', '0', false); PERFORM pg_sleep(600); RETURN true; END $$;
+        CREATE POLICY p ON asset USING (slow());
+        ALTER TABLE asset ENABLE ROW LEVEL SECURITY; ALTER TABLE asset FORCE ROW LEVEL SECURITY;
+        """,
+        database=NAME,
+    )
+    began = time.monotonic()
+    with pytest.raises(CommandExecutionError, match="statement timeout"):
+        live(seconds=2)
+    assert time.monotonic() - began < 30
+    # The session that others use has no timeout left.
+    owner = {"host": "127.0.0.1", "user": NAME, "password": PASSWORD}
+    pg.sql("ALTER TABLE asset DISABLE ROW LEVEL SECURITY", database=NAME)
+    assert pg.call.row_counts(NAME, owner)["public.asset"] == 4

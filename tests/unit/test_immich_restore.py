@@ -1,0 +1,114 @@
+"""What is made of a backup beside Immich's database, and of a version that cannot be true. Nothing runs here."""
+
+import pytest
+
+IMAGE = "ghcr.io/immich-app/immich-server:v3.3.1"
+PATH = "/var/backups/immich/immich_20261124T203000Z_v3.3.1_immich.dump"
+V2_7, V3_3 = "1775165531374-AddPersonNameTrigramIndex", "1790693088454-AddPersonUserTableSharedBySharedWithConstraint"
+HELD = {"public.asset": 5, "public.album": 2, "public.kysely_migrations": 1}
+
+
+@pytest.fixture
+def functions(modules):
+    """What the module has for itself, by name."""
+    public = modules["immich.restore_drill"]
+
+    class Functions(dict):
+        def __missing__(self, name):
+            return lambda *arguments: public.loader.run(public.func.__globals__[name], *arguments)
+
+    return Functions()
+
+
+def live(older=None, unknown=None, migrations=(V3_3,), **tables):
+    return {"tables": tables, "migrations": list(migrations), "older": older, "unknown": unknown}
+
+
+def beside(functions, now, migrations=(V3_3,), **changes):
+    tables = {f"public.{name}": rows for name, rows in now.items()}
+    return functions["_differences"](HELD, list(migrations), {**live(older={}), "tables": tables, **changes})
+
+
+NOW = {"asset": 9, "album": 1, "kysely_migrations": 1}
+
+
+def test_what_came_in_or_was_deleted_since_is_no_difference(functions):
+    assert beside(functions, NOW, older={"public.asset": 4, "public.album": 1}) == ([], [])
+    assert beside(functions, NOW, older={"public.asset": 5, "public.album": 2}) == ([], [])
+
+
+def test_a_table_that_one_of_them_lacks_is_a_difference(functions):
+    (told,), warnings = beside(functions, {**NOW, "person\x1b[2J": 3}, older={})
+    assert told.startswith("It lacks tables of Immich's database: public.person. If")
+    assert warnings == []
+    ((told,), _) = beside(functions, {"asset": 9, "kysely_migrations": 1}, older={})
+    assert told.startswith("Immich's database lacks tables of it: public.album.")
+
+
+def test_rows_from_before_the_backup_that_it_lacks_are_a_difference(functions):
+    ((told,), _) = beside(functions, NOW, older={"public.asset": 8, "public.album": 2})
+    assert told == "It lacks rows that Immich's database had an hour before it: at least 3 of public.asset."
+
+
+def test_after_an_update_nothing_is_compared_and_that_is_told(functions):
+    differences, (told,) = beside(functions, {"asset": 9}, migrations=(V2_7,), older={"public.asset": 9})
+    assert differences == []
+    assert "have other migrations" in told
+
+
+def test_rows_that_cannot_be_compared_are_told(functions):
+    differences, (told,) = beside(functions, NOW, older=None, unknown="the database was restored since")
+    assert differences == []
+    assert told == "Rows from before the backup were not compared: the database was restored since."
+
+
+def contents(*noted, migration=V3_3):
+    rows = {"public.version_history": [{"version": each} for each in noted], "public.migrations": []}
+    return {"rows": {**rows, "public.kysely_migrations": [{"name": migration}]}}
+
+
+SETTINGS = {"server": {"image": IMAGE}}
+
+
+def told(functions, held, path=PATH, version=None):
+    """What speaks against a restore, because of versions."""
+    return " ".join(
+        [
+            *functions["_version_problems"](SETTINGS, held, path, version),
+            *functions["_doubts"](SETTINGS, held, path, version),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("held", "path", "known"),
+    (
+        (contents("3.3.1", "999.0.0"), PATH, "v3.3.1"),
+        (contents("3.3.1", "3.5.0"), PATH, "v3.3.1"),
+        # A backup of before names what its rows say.
+        (contents("2.7.5", "999.0.0", migration=V2_7), PATH.replace("v3.3.1", "v999.0.0"), "v2.7.5"),
+        (contents("999.0.0", migration=V2_7), "/srv/my own.dump", "v2.7.0"),
+    ),
+)
+def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(functions, held, path, known):
+    said = told(functions, held, path)
+    assert "set immich:version" not in said
+    assert "and nothing else does" in said
+    quoted = path if " " not in path else f"'{path}'"
+    assert f"salt-call immich.restore {quoted} version={known} confirm=" in said
+    assert told(functions, held, path, known) == ""
+
+
+def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_need_it(functions):
+    said = told(functions, contents("3.5.0"), "/srv/compose.dump")
+    assert "v3.3.1 cannot go back: set immich:version to v3.5.0, apply. Its migrations do not need that." in said
+    assert "salt-call immich.restore /srv/compose.dump version=v3.3.0 confirm=" in said
+    assert told(functions, contents("3.5.0"), "/srv/compose.dump", "v3.3.1") == ""
+    said = told(functions, contents("3.3.1", migration="1793000000000-AddAssetRating"))
+    assert "set immich:version to v3.3.2" in said
+    assert "version=" not in said
+
+
+def test_a_word_that_is_no_version_is_refused(functions):
+    with pytest.raises(Exception, match="version=v3 is no full version"):
+        told(functions, contents("3.3.1"), version="v3")
