@@ -603,12 +603,25 @@ def _after_migration(unit, settings, record):
             f"{_restore_advice(record)} Or mend what keeps {record['to']} from serving and apply again: it goes on "
             f"with the changed database then"
         )
-    __salt__["immich.restore"](record["backup"], confirm=__opts__["id"])
+    try:
+        kept = _restore(record)["kept"]["database"]
+    except CommandExecutionError as error:
+        return f"{changed} Immich is stopped, as the backup could not be restored: {error} {_restore_advice(record)}"
     finish(settings)
     return (
-        f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. "
+        f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. What {record['to']} "
+        f"made of the database is kept as {kept}: when nobody needs it, salt-call pgsql.database_drop {kept}. "
         f"{_pillar_path(settings)} still says {record['to']}, so the next apply tries it again"
     )
+
+
+def _restore(record):
+    """
+    Restore what the update has noted, whatever the changed database holds: it could keep itself from being backed up,
+    and is kept instead.
+    """
+    known = record["from"] if version(record["from"]) else None
+    return __salt__["immich.restore"](record["backup"], confirm=__opts__["id"], version=known, dump_first=False)
 
 
 def _restore_advice(record):

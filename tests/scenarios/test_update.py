@@ -228,15 +228,21 @@ def test_a_version_that_migrates_and_exits_says_how_to_restore(own_host):
 def test_a_version_that_migrates_and_does_not_serve_is_taken_back_with_its_backup_if_told(own_host):
     host = own_host
     before = fill(host)
+    # A version that never was: it is refused, overridden, and not in the way of the restore, which nobody watches.
+    sql(host, "INSERT INTO version_history (version, \"createdAt\") VALUES ('999.0.0', '2020-01-01')")
     restoring = {"service": {"start_timeout": 30}, "update": {"rollback": "restore"}}
+    host.pillar(pillar_with(version=UNHEALTHY_AFTER_MIGRATION, **restoring, **OTHER_PASSWORDS))
+    assert "set immich:update:database_version: v3.3.1 and apply again" in failures(host)[0]["comment"]
+    restoring["update"]["database_version"] = "v3.3.1"
     host.pillar(pillar_with(version=UNHEALTHY_AFTER_MIGRATION, **restoring, **OTHER_PASSWORDS))
     text = told(host)
     assert "There were no errors" not in text
     assert "was restored, and v3.3.1 serves again" in text
+    assert re.search(r"is kept as (immich_kept_\w+): when nobody needs it, salt-call pgsql.database_drop \1\.", text)
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert data(host) == before
     assert noted(host, "3.3.1")
-    assert database_versions(host) == ["3.3.1"]
+    assert database_versions(host) == ["999.0.0", "3.3.1"]
     assert host.run(f"test -e {RECORD}", check=False).returncode == 1
     assert post(host, "/standin/jobs")["denied"] == []
     host.pillar(pillar_with(**OTHER_PASSWORDS))
