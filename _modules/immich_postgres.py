@@ -241,7 +241,8 @@ def database_create(name, settings, vector):
     postgres = settings["postgres"]
     connection, user = postgres["connection"], postgres["user"]
     model = __salt__["pgsql.database_get"](postgres["database"], connection) or {"settings": {}, "privileges": {}}
-    copied = ["encoding", "lc_collate", "lc_ctype", "tablespace", "connection_limit"]
+    # Not the limit of connections: the owner can set one that lets nobody in.
+    copied = ["encoding", "lc_collate", "lc_ctype", "tablespace"]
     if model.get("provider") not in (None, "libc"):
         copied += ["provider", "locale"]
     options = {"encoding": "UTF8", **{key: model[key] for key in copied if key in model}}
@@ -440,6 +441,11 @@ def _broken_database(database, user, owned):
     broken = []
     if owned["owner"] != user:
         broken.append(f"The database {database} belongs to {owned['owner']}, not to {user}: apply immich.postgres.")
+    if owned["connection_limit"] != -1:
+        broken.append(
+            f"The database {database} has a limit of {owned['connection_limit']} connections, which its owner can set: "
+            "apply immich.postgres."
+        )
     public = owned["privileges"].get("PUBLIC", [])
     if public:
         broken.append(f"Everybody has {', '.join(public)} on the database {database}: apply immich.postgres.")

@@ -145,6 +145,7 @@ ROLE_ATTRIBUTES = {
 PROVIDERS = {"c": "libc", "i": "icu", "b": "builtin"}
 # The major version that each came with.
 NEW_PROVIDERS = {"icu": 15, "builtin": 17}
+TEMPLATES = ("template0", "template1")
 DATABASE_PRIVILEGES = ("CONNECT", "CREATE", "TEMPORARY")
 SCHEMA_PRIVILEGES = ("CREATE", "USAGE")
 PRIVILEGE_ALIASES = {"TEMP": "TEMPORARY"}
@@ -1561,7 +1562,8 @@ def database_drop(name, force=False, connection=None):
     name
         Name of the database.
     force
-        Whether to end the connections of others to it. Defaults to ``False``: PostgreSQL then refuses.
+        Whether to end the connections of others to it, and to drop it although its owner has declared it a template;
+        PostgreSQL's own templates stay. Defaults to ``False``: PostgreSQL then refuses.
     connection
         See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
 
@@ -1574,6 +1576,11 @@ def database_drop(name, force=False, connection=None):
         salt '*' pgsql.database_drop immich force=True
     """
     disconnect(name)
+    if force and name not in TEMPLATES:
+        # Its owner can say that it is one, so that nobody can drop it.
+        declared = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s AND datistemplate"
+        if _query(connection, declared, (name,)):
+            _run_alone(connection, _compose("ALTER DATABASE {} IS_TEMPLATE false", _name(name)))
     _run_alone(connection, _compose("DROP DATABASE {} {}", _name(name), sql.SQL("WITH (FORCE)" if force else "")))
 
 

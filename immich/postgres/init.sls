@@ -73,6 +73,8 @@ Immich has a database that is its own:
     - settings: {{ postgres.settings | json }}
     # Immich sets its search path itself.
     - reset_other_settings: [search_path]
+    # Its owner can set one that lets nobody in.
+    - connection_limit: -1
     - privileges:
         PUBLIC: []
     - connection: {{ postgres.connection | json }}

@@ -331,6 +331,9 @@ BREACHES = {
     "ALTER DATABASE t_immich OWNER TO postgres": [
         "The database t_immich belongs to postgres, not to t_immich: apply immich.postgres."
     ],
+    "ALTER DATABASE t_immich CONNECTION LIMIT 0": [
+        "The database t_immich has a limit of 0 connections, which its owner can set: apply immich.postgres."
+    ],
     "GRANT CONNECT ON DATABASE t_immich TO PUBLIC": [
         "Everybody has CONNECT on the database t_immich: apply immich.postgres."
     ],

@@ -288,6 +288,16 @@ def test_drops_with_force_although_somebody_is_connected(pg, testmode):
                 cursor.execute("SELECT 1")
 
 
+def test_drops_with_force_what_its_owner_declares_a_template(pg):
+    pg.sql("CREATE DATABASE t_db IS_TEMPLATE true")
+    with pytest.raises(CommandExecutionError, match="cannot drop a template database"):
+        pg.call.database_drop("t_db")
+    assert absent(pg, force=True)["result"] is True
+    assert "t_db" not in pg.databases()
+    with pytest.raises(CommandExecutionError, match="cannot drop a template database"):
+        pg.call.database_drop("template1", force=True)
+
+
 def test_absent_database_stays_absent(pg, testmode):
     with pg.read_only():
         ret = absent(pg, test=testmode, force=True)
