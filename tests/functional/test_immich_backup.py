@@ -472,3 +472,56 @@ def test_a_lock_that_is_given_back_is_waited_for(owned, host, pg):
         done = host.program("run", LOCK_SECONDS="30", WAIT_SECONDS="0.5")
     assert done.returncode == 0, done.stdout
     assert "Waiting for a lock, for up to 30.0 s: process" in done.stdout
+
+
+# A program of that name ahead of the real one, which does as the owner of the database could at that very moment.
+AT_THE_MOMENT = """
+mkdir -p {work}/bin && cat >{work}/bin/{name} <<'END'
+#!/bin/sh
+real() {{ PATH=/usr/bin:/bin {name} "$@"; }}
+as_owner() {{ PGOPTIONS= PATH=/usr/bin:/bin psql -qX -d t_owned -c "SET SESSION AUTHORIZATION t_app; $1"; }}
+{script}
+END
+chmod 755 {work}/bin/{name}
+"""
+ADDED = """
+case "$*" in *concat_ws*) test -e {work}/added ||
+  as_owner 'CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD TABLE asset'; touch {work}/added;; esac
+real "$@"
+"""
+REMOVED = """
+real "$@" || exit
+as_owner 'ALTER EXTENSION hstore DROP TABLE asset; DROP EXTENSION hstore'
+"""
+# pg_dump has the catalog of before by the time at which it takes its locks.
+EMPTIED = """
+as_owner 'CREATE TABLE kept AS TABLE asset; TRUNCATE asset'
+real "$@" || exit
+as_owner 'INSERT INTO asset TABLE kept; DROP TABLE kept'
+"""
+SWAPPED = """
+as_owner 'ALTER TABLE asset RENAME TO x; ALTER TABLE clone RENAME TO asset; ALTER TABLE x RENAME TO clone'
+real "$@" || exit
+sleep 3
+as_owner 'ALTER TABLE asset RENAME TO x; ALTER TABLE clone RENAME TO asset; ALTER TABLE x RENAME TO clone'
+"""
+MOVED = "tables were emptied, rewritten or renamed meanwhile: public asset t_app"
+
+
+@pytest.mark.parametrize(
+    ("programs", "said"),
+    (
+        ({"psql": ADDED, "pg_dump": REMOVED}, "lacks tables of the database: public asset t_app"),
+        ({"pg_dump": EMPTIED}, MOVED),
+        ({"pg_dump": SWAPPED}, MOVED),
+    ),
+    ids=("added to an extension", "emptied", "swapped with an empty one"),
+)
+def test_what_is_hidden_only_while_it_is_dumped_fails_the_backup(owned, host, programs, said):
+    owned("CREATE TABLE clone (id int)")
+    made(host)
+    for name, script in programs.items():
+        run("sh", "-c", AT_THE_MOMENT.format(work=host.work, name=name, script=script.format(work=host.work)))
+    done = host.program("run", PATH=f"{host.work}/bin:/usr/bin:/bin")
+    assert (done.returncode, len(host.listed())) == (1, 1), done.stdout + done.stderr
+    assert said in done.said, done.stdout + done.stderr
