@@ -205,7 +205,7 @@ def _meanwhile(row, working):
 
 
 def _row(part, result, seen, do=""):
-    return {"part": part, "result": result, "seen": seen, "do": do}
+    return {"part": part, "result": result, "seen": _plain(seen), "do": _plain(do)}
 
 
 def _stops(check, answer):
@@ -305,8 +305,13 @@ def _advice(text):
 
 def _one_line(text):
     """A text as one line of at most 600 characters, without what a terminal would act on."""
-    plain = re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", str(text)[-6000:])
-    return " ".join("".join(char if char.isprintable() else " " for char in plain).split())[-600:]
+    return " ".join(_plain(str(text)[-6000:]).split())[-600:]
+
+
+def _plain(text):
+    """A text without what a terminal would act on. Who wrote it, a check need not know."""
+    text = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)", "", text)
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 # -- what the checks go by ----------------------------------------

@@ -620,7 +620,7 @@ def _fill(settings, path, contents, name, guest, timeout=None):
         if counts.get(table) != rows
     ]
     if wrong:
-        raise CommandExecutionError(f"What was restored is not what the backup holds: {'; '.join(wrong)}")
+        raise CommandExecutionError(f"What was restored is not what the backup holds: {_named(wrong)}")
 
 
 def _take_over(settings, fresh, before):

@@ -208,8 +208,13 @@ UNPRIVILEGED = (
     *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"),
     *("--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"),
 )
-# Bytes of one line that a client program prints: names in it are those of whoever made the dump.
-LONGEST_LINE = 65536
+# Bytes of one line that a client program prints: names in it are those of whoever made the dump. The longest that
+# counts has the names of 1,600 columns, each of 63 bytes that are doubled, and quotes.
+LONGEST_LINE = 256 * 1024
+# Characters of what a server or a client program says that are shown.
+LONGEST_MESSAGE = 4000
+# Tables of a dump that are counted: by their names alone a small file could fill the memory.
+MOST_TABLES = 100000
 # What is kept of the rows of a dump, and of each of them in bytes.
 ROWS_KEPT, LONGEST_ROW = 10000, 4096
 # Entries of `pg_restore --list` that only a superuser can restore.
@@ -503,7 +508,7 @@ def _sql_errors():
         # Not str(err): it may quote the statement, and with it a password verifier.
         parts = [err.diag.message_primary, err.diag.message_detail, err.diag.message_hint]
         message = ". ".join(part.rstrip(".") for part in parts if part) or str(err).strip()
-        error = CommandExecutionError(f"PostgreSQL: {message}.")
+        error = CommandExecutionError(f"PostgreSQL: {_shown(message)}.")
         error.sqlstate = err.pgcode
         raise error from None
     except ValueError as err:  # psycopg2's, of a text with a NUL
@@ -2824,8 +2829,12 @@ def _from_first_error(lines):
 
 
 def _printable(line):
-    """Names in a dump may hold what a terminal takes for a command."""
-    text = line.decode("utf-8", "replace").rstrip()
+    return _shown(line.decode("utf-8", "replace").rstrip())
+
+
+def _shown(text):
+    """Names and messages of whoever owns a database may hold what a terminal takes for a command."""
+    text = text[:LONGEST_MESSAGE].replace("\n", " ")
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

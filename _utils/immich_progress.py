@@ -14,10 +14,10 @@ SECONDS_BETWEEN_LINES = 10
 
 def say(text, tag):
     """
-    Tell one line to the journal, and to who sits at the terminal.
+    Tell one line to the journal, and to who sits at the terminal, without what a terminal would act on.
 
     text
-        The line: what, how much of it, how long already.
+        The line: what, how much of it, how long already. Names in it may be anybody's.
     tag
         What the journal knows it by, as in ``journalctl -t immich-restore``.
 
@@ -25,6 +25,7 @@ def say(text, tag):
 
         __utils__["immich_progress.say"]("Stopping immich.service", "immich-restore")
     """
+    text = "".join(char if char.isprintable() else " " for char in text)
     syslog.openlog(tag, 0, syslog.LOG_USER)
     syslog.syslog(text)
     if sys.stderr.isatty():

@@ -525,3 +525,15 @@ def test_what_is_hidden_only_while_it_is_dumped_fails_the_backup(owned, host, pr
     done = host.program("run", PATH=f"{host.work}/bin:/usr/bin:/bin")
     assert (done.returncode, len(host.listed())) == (1, 1), done.stdout + done.stderr
     assert said in done.said, done.stdout + done.stderr
+
+
+def test_a_name_sends_nothing_to_a_terminal_and_breaks_no_line(owned, host):
+    owned('CREATE TABLE "of\u2028three\x85lines" (id int)')
+    assert made(host)["name"]
+    owned('CREATE VIEW "v\x1b]0;title\x07\x9b31m\u202e" AS SELECT 1')
+    done = host.program("run")
+    error = json.loads(run("cat", f"{host.work}/status.json").stdout)["error"]
+    assert "is no table but" in error
+    assert error.isprintable()
+    assert done.said == f"immich-backup: {error}"
+    assert all(line.isprintable() for line in done.stdout.split("\n"))

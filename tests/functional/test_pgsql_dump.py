@@ -230,6 +230,21 @@ def test_rows_of_any_size_take_little_memory(pg, dumped):
     assert peak < 20_000_000
 
 
+
+
+
+def test_a_message_of_the_owner_sends_nothing_to_a_terminal(pg):
+    body = "BEGIN RAISE EXCEPTION E'a\\x1b]0;title\\x07b\\nc\\u009b%', repeat('x', 100000); END"
+    pg.sql(
+        f"SET ROLE t_owner; CREATE FUNCTION public.t_raise() RETURNS int LANGUAGE plpgsql AS $f$ {body} $f$",
+        database="t_to",
+    )
+    with pytest.raises(CommandExecutionError, match=r"a\?\]0;title\?b c\?x") as error:
+        pg.call.query_as("t_owner", "t_to", "SELECT public.t_raise()")
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 5000
+
+
 def test_a_check_that_never_ends_is_given_up(pg, dumped):
     pg.sql(
         """

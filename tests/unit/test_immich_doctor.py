@@ -337,7 +337,13 @@ def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(doct
 
 
 def test_what_others_have_written_reaches_no_terminal(doctor):
-    assert doctor._one_line("a\x1b[31mred\x1b[39m\n\x1b]0;b\x07c\u202ed") == "ared ]0;b c d"
+    assert doctor._one_line("a\x1b[31mred\x1b[39m\n\x1b]0;b\x07c\u202ed") == "ared c d"
+
+
+def test_a_row_reaches_no_terminal_whoever_has_written_it(doctor):
+    row = doctor._row("database", "failed", "a view \x1b]0;title\x07\x9b31m", "drop \x1b[2Jit")
+    assert row == {"part": "database", "result": "failed", "seen": "a view  31m", "do": "drop it"}
+
 
 
 def test_table():
