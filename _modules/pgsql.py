@@ -223,9 +223,8 @@ NOT_RESTORED = re.compile(r"\d+; \d+ \d+ (EXTENSION - |SCHEMA - public |COMMENT 
 DUMP_SEARCH_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);\n"
 OUR_SEARCH_PATH = b"SET search_path = public, pg_catalog;"
 IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[^\s".,()]+')
-COPY_STATEMENT = re.compile(
-    rf"COPY ((?:{IDENTIFIER.pattern})(?:\.(?:{IDENTIFIER.pattern}))?) (?:\((.*)\) )?FROM stdin;\n"
-)
+_NAME = f"(?:{IDENTIFIER.pattern})"
+COPY_STATEMENT = re.compile(rf"COPY ({_NAME}(?:\.{_NAME})?) (?:\(({_NAME}(?:, {_NAME})*)\) )?FROM stdin;\n")
 
 
 def __virtual__():
@@ -2848,13 +2847,13 @@ class _RowCounter:
         self.tables, self.size = {}, 0
         self.rows = {table: collections.deque(maxlen=ROWS_KEPT) for table in rows_of}
         self._table = self._columns = None
-        self._begins = True
+        self._begins, self._heading = True, b""
 
     def take(self, part):
         begins, self._begins = self._begins, part.endswith(b"\n")
         if self._table is None:
             self.size += len(part) // 2  # a large object, in hexadecimal
-            if begins:
+            if begins or self._heading:
                 self._begin(part)
         elif begins and part == b"\\.\n":
             self._table = None
@@ -2869,8 +2868,14 @@ class _RowCounter:
             values = row[:LONGEST_ROW].decode("utf-8", "replace").removesuffix("\n").split("\t")
             self.rows[self._table].append(dict(zip(self._columns, values)))
 
-    def _begin(self, line):
-        match = COPY_STATEMENT.fullmatch(line.decode("utf-8", "replace"))
+    def _begin(self, part):
+        """Take the statement before the rows, of more than one line where a name in it has line feeds."""
+        self._heading += part
+        match = COPY_STATEMENT.fullmatch(self._heading.decode("utf-8", "replace"))
+        if match or not self._heading.startswith(b"COPY ") or len(self._heading) > LONGEST_LINE:
+            self._heading = b""
+        if match and len(self.tables) >= MOST_TABLES:
+            raise CommandExecutionError(f"It has more than {MOST_TABLES} tables.")
         if match:
             self._table = ".".join(map(_unquoted, IDENTIFIER.findall(match[1])))
             self._columns = [_unquoted(name) for name in IDENTIFIER.findall(match[2] or "")]

@@ -537,3 +537,16 @@ def test_a_name_sends_nothing_to_a_terminal_and_breaks_no_line(owned, host):
     assert error.isprintable()
     assert done.said == f"immich-backup: {error}"
     assert all(line.isprintable() for line in done.stdout.split("\n"))
+
+
+def test_the_names_of_its_columns_do_not_hide_who_has_signed_up(owned, host):
+    columns = ", ".join(f'"{"x" * 55}{number}" int' for number in range(200))
+    owned(f'CREATE TABLE "user" ({columns}, name text); INSERT INTO "user" (name) VALUES (\'Ana\')')
+    assert made(host)["empty"] is False
+
+
+def test_a_row_is_no_heading(owned, host):
+    owned('CREATE TABLE version_history (version text, note text); CREATE TABLE "user" (id int, name text)')
+    owned("INSERT INTO version_history VALUES ('COPY public.\"user\" (id, name) FROM stdin;'), ('3.3.1')")
+    backup = made(host)
+    assert (backup["empty"], backup["version"]) == (True, "v3.3.1")

@@ -230,6 +230,26 @@ def test_rows_of_any_size_take_little_memory(pg, dumped):
     assert peak < 20_000_000
 
 
+def test_a_table_with_as_many_columns_as_there_can_be_is_counted(pg, dumped):
+    columns = ", ".join(f'"{chr(34) * 110}{number:04}" int' for number in range(1500))
+    pg.sql(f"CREATE TABLE public.t ({columns}, v text); CREATE TABLE public.other (id int)", database="t_from")
+    pg.sql("INSERT INTO public.t (v) VALUES ('COPY public.other (id) FROM stdin;'), ('x')", database="t_from")
+    assert pg.call.dump_read(dumped())["tables"] == {"public.t": 2, "public.other": 0}
+
+
+def test_names_of_several_lines_are_names(pg, dumped):
+    pg.sql(
+        """
+        CREATE TABLE public."a (b) FROM stdin;\n\\.\nc" ("d) FROM stdin;\ne" int, "f""g" int);
+        INSERT INTO public."a (b) FROM stdin;\n\\.\nc" VALUES (1, 2), (3, 4);
+        CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1);
+        """,
+        database="t_from",
+    )
+    name = "public.a (b) FROM stdin;\n\\.\nc"
+    read = pg.call.dump_read(dumped(), [name])
+    assert read["tables"] == {name: 2, "public.t": 1} == pg.call.row_counts("t_from")
+    assert read["rows"][name] == [{"d) FROM stdin;\ne": "1", 'f"g': "2"}, {"d) FROM stdin;\ne": "3", 'f"g': "4"}]
 
 
 
