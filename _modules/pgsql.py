@@ -2684,7 +2684,7 @@ def database_created(name, connection=None):
     return _query(connection, statement, database=name)[0]["made"]
 
 
-def analyze(database, connection=None):
+def analyze(database, connection=None, timeout=None):
     """
     Collect the statistics that the planner needs, which a dump does not hold.
 
@@ -2692,8 +2692,10 @@ def analyze(database, connection=None):
         Name of the database.
     connection
         See :ref:`Connection <pgsql-connection>`. Defaults to the superuser on this host's server.
+    timeout
+        Seconds: the expression of an index may never end. Defaults to no limit.
 
-    Raises ``CommandExecutionError`` if the server refuses.
+    Raises ``CommandExecutionError`` if the server refuses, or the time is up.
 
     CLI Example:
 
@@ -2701,7 +2703,9 @@ def analyze(database, connection=None):
 
         salt '*' pgsql.analyze immich
     """
+    _run_alone(connection, _compose("SET statement_timeout = {}", sql.Literal(f"{timeout or 0}s")), database)
     _run_alone(connection, sql.SQL("ANALYZE"), database)
+    _run_alone(connection, sql.SQL("RESET statement_timeout"), database)
 
 
 def _client_program(name, connection, database=None):

@@ -252,6 +252,21 @@ def test_names_of_several_lines_are_names(pg, dumped):
     assert read["rows"][name] == [{"d) FROM stdin;\ne": "1", 'f"g': "2"}, {"d) FROM stdin;\ne": "3", 'f"g': "4"}]
 
 
+def test_an_index_whose_statistics_never_end_is_given_up(pg):
+    quick = "CREATE OR REPLACE FUNCTION public.t_slow(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN %s END'"
+    pg.sql(
+        f"""
+        SET ROLE t_owner; {quick % "RETURN i;"};
+        CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1); CREATE INDEX ON public.t (public.t_slow(id));
+        {quick % "PERFORM pg_sleep(600); RETURN i;"};
+        """,
+        database="t_to",
+    )
+    began = time.monotonic()
+    with pytest.raises(CommandExecutionError, match="statement timeout"):
+        pg.call.analyze("t_to", OWNER, 2)
+    assert time.monotonic() - began < 20
+
 
 def test_a_message_of_the_owner_sends_nothing_to_a_terminal(pg):
     body = "BEGIN RAISE EXCEPTION E'a\\x1b]0;title\\x07b\\nc\\u009b%', repeat('x', 100000); END"
