@@ -25,6 +25,9 @@ LONGEST_LINE = 4096
 REASON_LENGTH = 400
 # Escape sequences of ECMA-48: CSI, OSC, and those of two characters.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
+# Of C0, DEL and C1 (0x9b is CSI in one character), the separators of lines, and what changes the direction of text. At
+# a NUL the journal begins a line of its own.
+CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # What Immich's server logs: ConsoleLogger of NestJS 11, `[Nest] 7  - 11/27/2026, 4:09:25 AM   ERROR [Context] message`,
 # and Immich's server/src/main.ts, `microservices worker error: Error: message, stack: …`.
 NEST_ERROR = re.compile(r"\[[^\]]{1,40}\] \d+ +- .{0,60}? (?:ERROR|FATAL) (?P<text>.+)")
@@ -37,6 +40,20 @@ NOISE = re.compile(
     r"at .+|Node\.js v\S+|\w+ worker exited with code \d+|Killing \w+ process|[\W_]*|/\S+:\d+"
     r"|\w+: (?:'.*'|\d+|undefined),?"
 )
+
+
+def plain(text):
+    """
+    Return a text without escape sequences, with a space for every control character but tabulators.
+
+    text
+        The text, of any origin and length.
+
+    .. code-block:: python
+
+        __utils__["untrusted.plain"](line)
+    """
+    return CONTROLS.sub(" ", ESCAPES.sub("", text))
 
 
 def printable(text, length=LONGEST_LINE):

@@ -1,0 +1,85 @@
+"""What a container can do to the program that follows its log, as far as no container is needed for it."""
+
+import importlib.machinery
+import importlib.util
+import os
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def program(monkeypatch):
+    monkeypatch.syspath_prepend(str(REPO / "_utils"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "yaml", pytest.importorskip("yaml"))
+    loader = importlib.machinery.SourceFileLoader("immich_stack", f"{REPO}/immich/app/files/immich-stack")
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("immich_stack", loader))
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def supervisor(program):
+    return program.Supervisor(SimpleNamespace())
+
+
+def test_a_line_stays_one_under_the_name_of_its_container(supervisor, capsys):
+    """At a NUL the journal begins another line, as if the program itself had written it."""
+    supervisor.pass_on("immich-server", "\tx\0immich-stack: forged\x1b[2J \x1b[32mgreen\x9b1m\x85\u2028\r\n")
+    assert capsys.readouterr().out == "immich-server | \tx immich-stack: forged green 1m\n"
+
+
+def test_a_flood_is_passed_over_and_said_once(supervisor, capsys):
+    for number in range(100_000):
+        supervisor.pass_on("immich-server", f"{number:04000}\n")
+    supervisor.pass_on("immich-machine-learning", "quiet\n")
+    lines = capsys.readouterr().out.splitlines()
+    assert 500 < len(lines) < 1000
+    assert [line for line in lines if "more than the journal takes: see podman logs immich-server" in line] == lines[
+        -2:-1
+    ]
+    assert lines[-1] == "immich-machine-learning | quiet"
+
+
+def test_after_a_pause_lines_are_passed_on_again(program, monkeypatch):
+    now = SimpleNamespace(seconds=0.0)
+    monkeypatch.setattr(program, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    allowance = program.Allowance()
+    short = [allowance.takes("short") for _ in range(5000)]
+    assert short.index(False) == sum(short) == 3057
+    now.seconds += 60
+    assert not allowance.takes("short")
+    now.seconds += 60
+    assert all(allowance.takes("short") for _ in range(1000))
+
+
+def test_the_lock_is_never_anybody_elses(program, monkeypatch, tmp_path):
+    monkeypatch.setattr(program, "LOCK", str(tmp_path / "lock"))
+    modes = []
+    monkeypatch.setattr(program.fcntl, "flock", lambda file, how: modes.append(os.fstat(file).st_mode & 0o777))
+    before = os.umask(0)
+    try:
+        with program.lock():
+            pass
+        (tmp_path / "lock").unlink()
+        (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(OSError, match="symbolic link"), program.lock():
+            pass
+    finally:
+        os.umask(before)
+    assert modes == [0o600]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_systemd_is_told_is_one_field(program, monkeypatch, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        program.notify(STATUS="Error: one\nMAINPID=1", READY=1)
+        assert systemd.recv(1000).split(b"\n") == [b"STATUS=Error: one MAINPID=1", b"READY=1"]
