@@ -55,6 +55,8 @@ for target; do
   case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
 done
 """
+# What it prints at most, in bytes, and how long it may take for each of them, in seconds.
+REACH_ANSWER, REACH_SECONDS = 8192, 5
 
 
 def __virtual__():
@@ -702,7 +704,8 @@ def reach(container, targets):
     targets
         List of ``name:port``.
 
-    Raises CommandExecutionError if there is no such container or it does not run.
+    Raises CommandExecutionError if there is no such container or it does not run, or what runs in it neither ends nor
+    says so: whoever has taken over the container can stop it, and write into its answer.
 
     CLI Example:
 
@@ -710,9 +713,14 @@ def reach(container, targets):
 
         salt-call --local immich_app.reach immich-server '["host.containers.internal:5432"]'
     """
-    printed = _run(["podman", "exec", container, "bash", "-c", REACH, "bash", *targets])
-    lines = (line.partition(" ") for line in printed.splitlines())
-    return {target: reason or None for target, _, reason in lines}
+    command = ["podman", "exec", container, "bash", "-c", REACH, "bash", *targets]
+    try:
+        printed = __utils__["untrusted.output"](command, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
+    except OSError as error:
+        raise CommandExecutionError(str(error)) from error
+    lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
+    missing = "its answer is not there"
+    return {target: __utils__["untrusted.printable"](lines.get(target, missing), 200) or None for target in targets}
 
 
 def refusals_since():

@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import re
+import resource
 import select
 import shutil
 import signal
@@ -74,6 +75,9 @@ LONGEST_WORK = 12 * 3600
 WORK_SECONDS = 2
 # On a host whose load is this many times its CPUs, or more, a check has so many times as long.
 LONGEST_FACTOR = 6
+# What a check's process, and each that it starts, may fill with data, in bytes: what it is answered, others have
+# written.
+LARGEST_CHECK = GIB
 # While one of these is under way, Immich and its database are not as they will be, and nobody should start Immich.
 DISTURBING = ("restore", "update", "removal")
 DISTURBED = (
@@ -221,6 +225,7 @@ def _fork(group, here):
         return {"pid": pid, "reader": reader, "text": b""}
     try:
         os.setsid()  # one signal ends it with all that it started
+        _limit_data()
         os.close(reader)
         for check in group:
             message = _checked(check, here)
@@ -231,6 +236,14 @@ def _fork(group, here):
         os._exit(0)
 
 
+def _limit_data():
+    """For each of them, so that an answer without end fails one check, and not what else runs on this host."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = LARGEST_CHECK + int(_text("/proc/self/statm").split()[5]) * resource.getpagesize()
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def _checked(check, here):
     here = {**here, "told": {}}
     try:
@@ -239,6 +252,9 @@ def _checked(check, here):
         rows = [(WARNING, f"not checked: needs {error}")]
     except (CommandExecutionError, SaltInvocationError, OSError) as error:
         rows = [(FAILED, _one_line(error), _advice(str(error)))]
+    except MemoryError:
+        seen = f"not checked: what it was answered takes more than {LARGEST_CHECK // 1024**2} MiB"
+        rows = [(WARNING, seen, "see who fills what it asks for: a log, a list, an answer")]
     except Exception as error:  # noqa: BLE001 (one check that breaks must not hide the others)
         place = traceback.extract_tb(error.__traceback__)[-1]
         broken = f"this check broke: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}"

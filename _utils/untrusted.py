@@ -76,7 +76,7 @@ def printable(text, length=LONGEST_LINE):
 # -- logs ----------------------------------------
 
 
-def output(command, size=LARGEST_OUTPUT, seconds=10):
+def output(command, size=LARGEST_OUTPUT, seconds=10, check=False):
     """
     Return what a command prints, until it ends, ``size`` bytes are there or the time is up. Then it is killed.
 
@@ -86,23 +86,39 @@ def output(command, size=LARGEST_OUTPUT, seconds=10):
         Bytes at most. Defaults to 1 MiB.
     seconds
         Defaults to 10.
+    check
+        Whether ``OSError``, with what it has printed last, is raised if it had to be killed or fails. Defaults to
+        ``False``.
 
     .. code-block:: python
 
         __utils__["untrusted.output"](["podman", "logs", "immich-server"])
     """
-    deadline, printed = time.monotonic() + seconds, b""
+    deadline, printed, ended = time.monotonic() + seconds, b"", False
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
     ) as process:
-        while len(printed) < size:
-            left = max(0, deadline - time.monotonic())
-            chunk = process.stdout.read(65536) if select.select([process.stdout], [], [], left)[0] else b""
+        while len(printed) < size and select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
+            chunk = process.stdout.read(65536)
             if not chunk:
+                ended = _ends(process)
                 break
             printed += chunk
         process.kill()
-    return printed[:size].decode(errors="replace")
+    text = printed[:size].decode(errors="replace")
+    if check and not (ended and process.returncode == 0):
+        why = printable(text[-REASON_LENGTH:]) if ended else f"it did not end within {seconds} s and {size} bytes"
+        raise OSError(f"{' '.join(command[:2])}: {why}")
+    return text
+
+
+def _ends(process):
+    """Whether a process that has closed its output ends by itself, and soon."""
+    try:
+        process.wait(1)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def tail(path, size=LARGEST_OUTPUT // 4):

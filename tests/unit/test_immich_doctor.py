@@ -345,6 +345,18 @@ def test_a_row_reaches_no_terminal_whoever_has_written_it(doctor):
     assert row == {"part": "database", "result": "failed", "seen": "a view  31m", "do": "drop it"}
 
 
+def test_an_answer_without_end_fails_one_check(doctor, monkeypatch):
+    def endless(_):
+        return [("ok", str(len("x" * doctor.GIB)))]
+
+    monkeypatch.setattr(doctor, "LARGEST_CHECK", doctor.GIB // 4)
+    checks = (doctor.Check("an answer", endless, False), doctor.Check("the next", lambda _: [("ok", "is well")], False))
+    rows, _ = doctor._run_groups((checks,), {}, 20)
+    assert [(row["result"], row["seen"]) for row in rows] == [
+        ("warning", "not checked: what it was answered takes more than 256 MiB"),
+        ("ok", "is well"),
+    ]
+
 
 def test_table():
     table = load("_output", "immich_doctor", __opts__={"color": False})
