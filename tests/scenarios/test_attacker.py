@@ -334,6 +334,44 @@ def test_a_port_of_the_host_opens_by_its_setting(host):
     assert open_to_immich() == [None, None]
 
 
+# -- what the host reads of it -------------------------------------------------------------------------
+
+# It stops the program that the doctor runs in the container, and writes into the answer of that.
+INTO_THE_ANSWER = r"""
+known=
+while :; do
+  for p in /proc/[0-9]*; do
+    case "$known /proc/$$ " in *" $p "*) continue; esac
+    if grep -qa ENOTFOUND $p/cmdline && ! grep -qa known= $p/cmdline; then
+      known="$known $p"; kill -STOP ${p#/proc/}; yes $p >$p/fd/1 &
+    fi
+  done
+done 2>/dev/null
+"""
+# How much memory the question takes.
+MEASURED = """
+import resource, subprocess
+command = ["salt-call", "--local", "immich_app.reach", "immich-server", '["a:1"]']
+said = subprocess.run(command, capture_output=True, text=True).stderr
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, "kB:", said)
+"""
+
+
+def test_what_the_container_says_is_short_and_in_its_own_name(host):
+    host.run(r"""podman exec immich-server sh -c 'printf "x\0immich-stack: forged\n" >/proc/1/fd/1'""")
+    host.wait_for("journalctl -u immich -o cat | grep -q 'immich-server | x immich-stack: forged'")
+    assert host.salt("immich_app.last_words") == ""
+    host.run(f"podman exec --detach immich-server bash -c {shlex.quote(INTO_THE_ANSWER)}")
+    try:
+        host.wait_for("salt-call --local immich_app.reach immich-server '[\"a:1\"]' 2>&1 | grep 'did not end within'")
+        host.write("/run/test/measured.py", MEASURED)
+        peak, said = host.out("python3 /run/test/measured.py").split(" kB: ")
+        assert "did not end within" in said
+        assert int(peak) < 200_000
+    finally:
+        host.run("pkill -9 -f 'known[=]'", check=False)
+
+
 # -- what a superuser would run later ------------------------------------------------------------------
 
 # Every thing by which a function of the database's owner runs in somebody else's statement.
@@ -370,6 +408,7 @@ CREATE MATERIALIZED VIEW kept AS SELECT spring();
 CREATE RULE bait AS ON DELETE TO bait DO ALSO SELECT spring();
 CREATE TABLE "\! touch /tmp/loot
 \! touch /tmp/loot" (x int);
+ALTER DATABASE immich IS_TEMPLATE true CONNECTION LIMIT 0;
 COMMENT ON TABLE bait IS E'
 \! touch /tmp/loot
 $(touch /tmp/loot)';
@@ -421,7 +460,9 @@ def test_what_is_planted_in_the_database_gains_nothing(own_host):
     host.salt("immich.restore", made["name"], "confirm=host")
     assert taken_over(host, postgres=[{"sql": AHEAD}]) == planted
     looked_at(host)
-    host.salt("immich.restore_drill")
+    # It compares, and the owner's view in the place of a table is no table.
+    drill = host.run("salt-call --local immich.restore_drill", check=False).stderr
+    assert "lacks tables of it: public.version_history" in drill
     assert gained(host) == set()
     # The traps are some: a superuser who merely looks falls for one.
     host.run(f"{PSQL} -d immich -c 'select public.spring()'")
