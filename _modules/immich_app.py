@@ -90,7 +90,7 @@ def unit(settings):
         "after": _after(settings),
         "mounts": [unit_path(path) for path in _mounts(settings)],
         "images": [settings[part]["image"] for part in parts],
-        "owner": {part: _owner(settings[part]["user"]) for part in parts},
+        "owner": {part: __salt__["immich_user.numbers"](settings[part]["user"]) for part in parts},
     }
 
 
@@ -137,12 +137,6 @@ def unit_word(text):
         salt-call --local immich_app.unit_word '/opt/my $projects'
     """
     return unit_path(text).replace("$", "$$")
-
-
-def _owner(user):
-    uid, _, gid = str(user or "0:0").partition(":")
-    # Salt's file states take the number 0 for nothing said, and would leave another owner alone.
-    return {"user": int(uid) or "root", "group": int(gid or uid) or "root"}
 
 
 def mount_missing(path):
@@ -283,6 +277,8 @@ def _identity_reasons(settings):
         "project_dir": "the compose project moves from {old} to {new}",
         "role": "PostgreSQL's role {new} takes over from {old}",
         "valkey_database": "the queues move from Valkey's database {old} to {new}",
+        "server_user": "the server's files change their owner from {old} to {new}",
+        "machine_learning_user": "the models change their owner from {old} to {new}",
     }
     changes = __salt__["immich_identity.plan"](settings)["changes"]
     return [sentences[part].format(**change) for part, change in changes.items() if part in sentences]

@@ -20,6 +20,7 @@ __virtualname__ = "immich_compose"
 
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
+IMAGES_OWN_USER = "0:0"
 HASH_LABEL = "io.immich-formula.service-hash"
 
 
@@ -95,7 +96,7 @@ def _common(settings, name, part):
     if __grains__.get("selinux", {}).get("enabled"):
         # The alternative, a `:z` on the mount, relabels every photo.
         service["security_opt"].append("label=disable")
-    if part["user"]:
+    if part["user"] != IMAGES_OWN_USER:
         service["user"] = part["user"]
     if part["read_only"]:
         service |= {"read_only": True, "tmpfs": ["/tmp"]}
@@ -308,6 +309,32 @@ def upload_location(compose_file):
             f"{compose_file} is there, but says nowhere which path is mounted at /data"
         ) from error
     return sources[0].replace("$$", "$") if sources else None
+
+
+def users(compose_file):
+    """
+    Return the ``UID:GID`` of each service of a compose file that the formula wrote, by the service's name.
+
+    A service that somebody else described is left out, and so is a file that is not there or is no compose file.
+
+    compose_file
+        Path of ``docker-compose.yml``.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_compose.users /opt/podman/immich/docker-compose.yml
+    """
+    try:
+        services = salt.utils.yaml.safe_load(Path(compose_file).read_text(encoding="utf8"))["services"]
+        return {
+            name: service.get("user", IMAGES_OWN_USER)
+            for name, service in services.items()
+            if HASH_LABEL in service.get("labels", {})
+        }
+    except (OSError, KeyError, TypeError, AttributeError, salt.utils.yaml.YAMLError):
+        return {}
 
 
 def _mount_source(mount):

@@ -49,6 +49,7 @@ MODULES = {
     "immich_postgres": "verify",
     "immich_valkey": "verify",
     "immich_update": "why_not",
+    "immich_user": "decided",
     "netns": "http_get",
     "podman_network": "diff",
     "pgsql": "version",
@@ -358,7 +359,12 @@ def _here(settings):
         },
         "socket_dir": "/var/run/postgresql",
     }
-    return {**here, **_by_settings(settings)} if settings else here
+    if not settings:
+        return here
+    here.update(_by_settings(settings))
+    if not server:
+        here["users"] = {SERVER: settings["server"]["user"], MACHINE_LEARNING: settings["machine_learning"]["user"]}
+    return here
 
 
 def _by_settings(settings):
@@ -369,7 +375,6 @@ def _by_settings(settings):
         "uploads": settings["upload_location"],
         "cache": learning["cache_location"] if learning["enabled"] else None,
         "libraries": [library["path"] for library in settings["external_libraries"]],
-        "users": {SERVER: settings["server"]["user"], MACHINE_LEARNING: learning["user"]},
         "socket_dir": postgres.get("socket_dir", "/var/run/postgresql"),
         **{
             part: {"units": units[part], "port": settings[part]["port"], "managed": settings[part]["managed"]}

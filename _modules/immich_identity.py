@@ -15,6 +15,7 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -39,6 +40,13 @@ PARTS = {
     "project_dir": "immich:podman:projects_dir",
     "valkey_database": "immich:valkey:database",
     "valkey_user": "immich:valkey:user",
+    "server_user": "immich:server:user",
+    "machine_learning_user": "immich:machine_learning:user",
+}
+# The parts that own a folder, with the section of the settings and the service of each.
+OWNERS = {
+    "server_user": ("server", SERVER),
+    "machine_learning_user": ("machine_learning", "immich-machine-learning"),
 }
 # What clean leaves on the host.
 KEPT = ("server", "database", "role", "library")
@@ -92,7 +100,12 @@ def declared(settings):
         "project_dir": settings["project_dir"],
         "valkey_database": valkey["database"],
         "valkey_user": valkey["user"],
+        **{part: settings[key]["user"] for part, (key, _) in OWNERS.items() if key in _folders(settings)},
     }
+
+
+def _folders(settings):
+    return __salt__["immich_user.folders"](settings)
 
 
 def known(directory=None):
@@ -113,7 +126,10 @@ def known(directory=None):
         salt-call --local immich_identity.known
     """
     record = _record()
-    return record if record is not None else _observed(_directory_of_unit() or directory)
+    if record is None:
+        return _observed(_directory_of_unit() or directory)
+    # Records of earlier releases lack the users.
+    return {**_observed_users(record.get("project_dir")), **record} if OWNERS.keys() - record.keys() else record
 
 
 def recorded():
@@ -182,6 +198,7 @@ def _observed(directory):
     if not path.exists():
         return {}
     parts = {"project_dir": str(directory), "library": __salt__["immich_compose.upload_location"](str(path))}
+    parts.update(_observed_users(directory))
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         project = salt.utils.yaml.safe_load(path.read_text(encoding="utf8"))
         said = {key: str(value).replace("$$", "$") for key, value in project["services"][SERVER]["environment"].items()}
@@ -192,6 +209,12 @@ def _observed(directory):
         parts["valkey_database"] = int(said["REDIS_DBINDEX"])
         parts["network"] = project["networks"]["immich"]["name"]
     return {part: value for part, value in parts.items() if value is not None}
+
+
+def _observed_users(directory):
+    """The containers' users by the compose file in a directory, if it is the formula's."""
+    users = __salt__["immich_compose.users"](f"{directory}/docker-compose.yml") if directory else {}
+    return {part: users[service] for part, (_, service) in OWNERS.items() if service in users}
 
 
 # -- the decision ----------------------------------------
@@ -224,6 +247,7 @@ def compare(there, wanted, facts):
         _library_refusal(there.get("library"), wanted.get("library"), facts),
         _database_refusal(there, wanted, facts),
         _network_refusal(changes.get("network"), facts),
+        *(_mount_refusal(part, path, facts) for part in OWNERS if part in changes for path in facts["mounts"][part]),
     ]
     return {"refusals": [refusal for refusal in refusals if refusal], "changes": changes}
 
@@ -313,6 +337,14 @@ def _network_refusal(change, facts):
     )
 
 
+def _mount_refusal(part, path, facts):
+    user = facts["wanted_users"][part]
+    return (
+        f"{PARTS[part]}: {path} is a mount point, below which the formula changes no owner, and does not belong to "
+        f"{user}. Type: systemctl stop immich; chown -R {user} {shlex.quote(path)}; then apply again"
+    )
+
+
 # -- what the decision needs to know ----------------------------------------
 
 
@@ -333,8 +365,20 @@ def plan(settings):
 
         salt-call --local immich_identity.plan "$SETTINGS"
     """
-    there, wanted = known(settings["project_dir"]), declared(settings)
+    wanted = declared(settings)
+    there = {**_unlike_own(settings, wanted), **known(settings["project_dir"])}
     return compare(there, wanted, facts(settings, there, wanted))
+
+
+def _unlike_own(settings, wanted):
+    """Owners of folders with content, where a new installation declares the formula's own user."""
+    folders = _folders(settings)
+    found = {
+        part: __salt__["immich_user.owner"](folders[key])
+        for part, (key, _) in OWNERS.items()
+        if key in folders and settings[key]["own_user"] in __salt__["immich_user.accounts"](settings)
+    }
+    return {part: owner for part, owner in found.items() if owner not in (None, wanted[part])}
 
 
 def facts(settings, there, wanted):
@@ -362,6 +406,18 @@ def facts(settings, there, wanted):
         "os_user": settings["postgres"]["connection"].get("os_user") if settings["postgres"]["managed"] else None,
         **_database_facts(settings["postgres"], there, wanted),
         "network_users": _overlapping_users(settings, there, wanted),
+        "wanted_users": {part: wanted[part] for part in OWNERS if part in wanted},
+        "mounts": _mounts(settings, there, wanted),
+    }
+
+
+def _mounts(settings, there, wanted):
+    """Mount points below folders that change their owner, as far as they belong to another user."""
+    folders = _folders(settings)
+    return {
+        part: __salt__["immich_user.mounts_of_others"](folders[key], wanted[part])
+        for part, (key, _) in OWNERS.items()
+        if part in wanted and there.get(part, wanted[part]) != wanted[part]
     }
 
 
@@ -534,6 +590,57 @@ def why_role_stays(settings, role):
     if held["superuser"] or held["createrole"] or held["replication"]:
         return "it administers the server"
     return " ".join(__salt__["pgsql.role_dependencies"](role, connection, besides=database)) or None
+
+
+def change_owner(settings, part, old, new):
+    """
+    Change the owner of what a container writes, and record it as that container's user; return a sentence.
+
+    Immich is stopped. The record names both users meanwhile: an interrupted run is completed by the next one, whichever
+    of them that one declares.
+
+    settings
+        The formula's settings.
+
+    part
+        ``server_user`` or ``machine_learning_user``.
+
+    old, new
+        The current and the declared user, as :py:func:`plan` returns them.
+
+    Raises CommandExecutionError or OSError.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_identity.change_owner "$SETTINGS" server_user 0:0 60883:60883
+    """
+    folder = _folders(settings)[OWNERS[part][0]]
+    # A first run has no record before its end.
+    noted = recorded()
+    if noted:
+        note(**{part: f"{old.partition(',')[0]}, partly {new}"})
+    done = __salt__["immich_user.change_owner"](folder, new)
+    if noted:
+        note(**{part: new})
+    return f"{done} files of {folder} changed their owner to {new}"
+
+
+def planned_owner(settings, part, new):
+    """
+    Return what :py:func:`change_owner` would do, as a sentence.
+
+    Arguments are those of :py:func:`change_owner`.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_identity.planned_owner "$SETTINGS" server_user 60883:60883
+    """
+    folder = _folders(settings)[OWNERS[part][0]]
+    return f"{__salt__['immich_user.count'](folder, new)} files of {folder} would change their owner to {new}"
 
 
 def kept_by_clean(settings):

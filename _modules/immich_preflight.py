@@ -62,7 +62,7 @@ def obstacles(settings):
 def _found(settings):
     sockets = __salt__["netns.listening"]()
     sockets = _with_holders(sockets, {settings["port"], settings["postgres"]["port"], *_valkey_ports(settings)})
-    found = [*_addresses(settings), *_port(settings, sockets)]
+    found = [*_addresses(settings), *_port(settings, sockets), *__salt__["immich_user.obstacles"](settings)]
     if settings["postgres"]["managed"]:
         found += _postgres(settings, sockets)
     if settings["valkey"]["managed"]:

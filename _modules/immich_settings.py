@@ -18,6 +18,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import stringprep
 import unicodedata
@@ -45,6 +46,7 @@ _OWN_FILES = {
         "immich_restore",
         "immich_settings",
         "immich_update",
+        "immich_user",
         "immich_valkey",
         "netns",
         "pgsql",
@@ -74,7 +76,7 @@ _OWN_FILES = {
         "valkey_acl",
         "valkey_config",
     ),
-    "utils": ("immich_lock", "immich_progress", "immich_versions", "systemd_looks", "untrusted"),
+    "utils": ("file_tree", "immich_lock", "immich_progress", "immich_versions", "systemd_looks", "untrusted"),
 }
 _FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "timezones.json")
 _MIN_PASSWORD = 12
@@ -299,11 +301,11 @@ def _evaluate(pillar, problems, files):
 
     if problems:
         return {"errors": _report(problems), "warnings": [], "settings": {}}
-    warned = _report(_warnings(settings, networks))
+    derived = _derived(settings, networks, gateway, files["schema"])
     return {
         "errors": [],
-        "warnings": warned,
-        "settings": _derived(settings, networks, gateway, files["schema"]),
+        "warnings": _report([*_warnings(settings, networks), *_open_folders(derived)]),
+        "settings": derived,
     }
 
 
@@ -840,9 +842,15 @@ def _check_ports(settings):
 
 def _check_container_users(settings):
     for part in ("server", "machine_learning"):
-        user = settings[part]["user"]
-        if user and max(map(int, user.split(":"))) > _MAX_ID:
+        user = settings[part]["user"] or ""
+        if ":" in user and max(map(int, user.split(":"))) > _MAX_ID:
             yield (part, "user"), f"holds a number above {_MAX_ID}, the last that Podman takes"
+    for key, value in settings["server"]["own_user"].items():
+        if settings["machine_learning"]["own_user"][key] == value:
+            yield (
+                ("machine_learning", "own_user", key),
+                f"is the same as immich:server:own_user:{key}: each container needs a user of its own",
+            )
 
 
 def _check_environment(settings):
@@ -1111,6 +1119,40 @@ def _former_network():
         return []  # the first state of immich.app says why
 
 
+def _container_users(settings):
+    """Each container's UID:GID on this host, by its part of the settings."""
+    there = {}
+    if "immich_identity.known" in __salt__:
+        try:
+            there = __salt__["immich_identity.known"](_project_dir(settings))
+        except CommandExecutionError:
+            pass  # the first state of immich.app says why
+    folders = {
+        "server": settings["upload_location"],
+        "machine_learning": settings["machine_learning"]["cache_location"],
+    }
+    return {
+        part: __salt__["immich_user.decided"](
+            settings[part]["user"], settings[part]["own_user"]["id"], _normal(folder), there.get(f"{part}_user")
+        )
+        for part, folder in folders.items()
+    }
+
+
+def _open_folders(derived):
+    """Warnings of folders in which root of a container can leave a setuid program for other users of this host."""
+    for part, folder in __salt__["immich_user.folders"](derived).items():
+        if 0 in map(int, derived[part]["user"].split(":")) and __salt__["immich_user.open_to_others"](folder):
+            closed = f"`chmod o-x {shlex.quote(folder)}`"
+            yield (
+                (part, "user"),
+                (
+                    f"is root, and {folder} is open to every user of this host: a program that the container makes "
+                    f"setuid there runs with root's rights. Set it to own, or type {closed}"
+                ),
+            )
+
+
 def _gateway_address(settings):
     """The address behind host.containers.internal, and what is wrong with it."""
     if settings["host_gateway"] != "podman":
@@ -1129,6 +1171,7 @@ def _gateway_address(settings):
 def _derived(settings, networks, gateway, schema):
     described = [network for _, network in networks]
     own = next(network for network in described if network["name"] == settings["network"])
+    users = _container_users(settings)
     derived = {
         "upload_location": _normal(settings["upload_location"]),
         "external_libraries": [_library(entry) for entry in settings["external_libraries"]],
@@ -1137,10 +1180,12 @@ def _derived(settings, networks, gateway, schema):
         "network": own,
         "project_dir": _project_dir(settings),
         "server": {
+            "user": users["server"],
             "image": _image(settings["server"]["image"], settings["version"]),
             "environment": _variables(settings["server"]["environment"]),
         },
         "machine_learning": {
+            "user": users["machine_learning"],
             "image": _image(settings["machine_learning"]["image"], settings["version"]),
             "environment": _variables(settings["machine_learning"]["environment"]),
             "cache_location": _normal(settings["machine_learning"]["cache_location"]),

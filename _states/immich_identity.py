@@ -11,7 +11,8 @@ from salt.exceptions import CommandExecutionError
 __virtualname__ = "immich_identity"
 
 # The parts that migrate while Immich is stopped. The others need no more than a new record.
-MIGRATED = ("network", "project_dir", "role", "valkey_database")
+OWNERS = ("server_user", "machine_learning_user")
+MIGRATED = ("network", "project_dir", "role", "valkey_database", *OWNERS)
 # Between `compared` and `recorded` of a run: whether the formula makes the network.
 NETWORK_MADE = "immich_identity.network_made"
 
@@ -128,8 +129,8 @@ def _move_project(_, old, new):
 
 def migrated(name, settings=None):
     """
-    Make sure that nothing of Immich is left in a former project directory, that its role owns all of its database, and
-    that queued jobs are in its database of Valkey.
+    Make sure that nothing of Immich is left in a former project directory, that its role owns all of its database, that
+    queued jobs are in its database of Valkey, and that its containers' users own their files.
 
     name
         What the state is about, for the output.
@@ -142,8 +143,17 @@ def migrated(name, settings=None):
         Immich's project, tables and queues are migrated:
           immich_identity.migrated: []
     """
-    steps = {"project_dir": _move_project, "role": _reassign, "valkey_database": _move_queues}
-    return _stepwise(name, steps, settings, "Project directory, role and queues stay")
+    steps = {
+        "project_dir": _move_project,
+        "role": _reassign,
+        "valkey_database": _move_queues,
+        **{part: _owner_change(part) for part in OWNERS},
+    }
+    return _stepwise(name, steps, settings, "Project directory, role, queues and owners stay")
+
+
+def _owner_change(part):
+    return lambda settings, old, new: __salt__["immich_identity.change_owner"](settings, part, old, new)
 
 
 def _reassign(settings, old, new):
@@ -175,7 +185,7 @@ def _stepwise(name, steps, settings, nothing):
         if not due:
             return ret
         if __opts__["test"]:
-            return {**ret, "changes": due, "result": None, "comment": f"Would be migrated: {_listed(due)}"}
+            return {**ret, "changes": due, "result": None, "comment": _would_migrate(due, settings)}
         said = []
         for part, change in due.items():
             said.append(steps[part](settings, change["old"], change["new"]))
@@ -183,6 +193,13 @@ def _stepwise(name, steps, settings, nothing):
     except (CommandExecutionError, OSError) as error:
         return {**ret, "result": False, "comment": f"{error}\nImmich is stopped. Correct that, then apply again"}
     return {**ret, "comment": ". ".join(said)}
+
+
+def _would_migrate(due, settings):
+    """What a dry run reports, with the number of files that would change their owner."""
+    owners = [part for part in OWNERS if part in due]
+    sentences = [__salt__["immich_identity.planned_owner"](settings, part, due[part]["new"]) for part in owners]
+    return ". ".join([f"Would be migrated: {_listed(due)}", *sentences])
 
 
 def recorded(name, settings=None):

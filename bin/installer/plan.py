@@ -69,13 +69,14 @@ def rows(states, overview, downloads):
         ("Restarts", _restarts(states)),
         ("Starts", _starts(states)),
         ("Ports", _ports(states, overview)),
+        ("Users", _users(states)),
         ("Folders", _folders(states, overview)),
         ("Files", _files(states)),
         ("PostgreSQL", _database(states)),
         ("Valkey", _valkey(states)),
         ("Network", _network(states, overview)),
         ("Also", _others(states)),
-        ("Kept", _kept(states)),
+        ("Kept", _kept(states, overview)),
     ]
     return [(label, sentences) for label, sentences in found if sentences]
 
@@ -155,6 +156,11 @@ def _folders(states, overview):
     return [_some(named)] if named else []
 
 
+def _users(states):
+    names = _names(states, "immich_app.account_present")
+    return [f"{_some(names)}, for Immich's containers"] if names else []
+
+
 def _files(states):
     names = [state["name"] for state in _changed(states, "file.managed", "immich_app.compose_file_managed")]
     if not names:
@@ -195,8 +201,9 @@ SHOWN = {
     "pkg.installed", "immich_app.images_present", "immich_app.stopped_for_changes", "immich_app.running",
     "systemd_unit.running", "systemd_unit.enabled", "immich_backup.scheduled", "immich_gateway.active",
     "immich_app.compose_file_managed", "file.directory", "immich_app.library_present",
-    "immich_backup.directory_present", "file.managed", "pgsql_role.present", "pgsql_database.present",
-    "immich_postgres.extensions_present", "pgsql_hba.present", "immich_postgres.server_configured",
+    "immich_backup.directory_present", "immich_app.account_present", "file.managed", "pgsql_role.present",
+    "pgsql_database.present", "immich_postgres.extensions_present", "pgsql_hba.present",
+    "immich_postgres.server_configured",
     "valkey_config.managed", "immich_valkey.users_managed", "immich_valkey.login_present", "podman_network.present",
 }  # fmt: skip
 
@@ -214,14 +221,15 @@ def _others(states):
     return found if len(found) <= LISTED else [*found[: LISTED - 1], f"and {len(found) - LISTED + 1} more"]
 
 
-def _kept(states):
+def _kept(states, overview):
     packages = wanted_packages(states)
     there = [
         title
         for title, word in (("PostgreSQL", "postgresql"), ("Valkey", "valkey"))
         if not any(name.startswith(word) for name in packages)
     ]
-    found = [] if _changed(states, "immich_app.library_present") else ["the photos"]
+    made = [state["name"] for state in _changed(states, "immich_app.library_present")]
+    found = [] if overview.get("folders", {}).get("photos") in made else ["the photos"]
     found += [f"what {title} holds for others" for title in there]
     return [", ".join(["everything: nothing is deleted", *found])]
 

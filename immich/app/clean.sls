@@ -1,5 +1,6 @@
-# Removes Immich's service, containers, compose project and secrets. The library and the model cache stay, unless
-# immich:clean names their path. Images stay: `podman image prune --all` removes what nothing uses.
+# Removes Immich's service, containers, compose project and secrets. The library and the model cache stay, with the
+# users of the formula's who own them, unless immich:clean names their path. Images stay: `podman image prune --all`
+# removes what nothing uses.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls, []) }}
 {%- if settings %}
@@ -41,7 +42,8 @@ Immich's project directory is absent:
       - Immich is stopped and disabled
       - What stays of the installation is recorded
 
-{%-   for what, path in (("uploads", settings.upload_location), ("model_cache", settings.machine_learning.cache_location)) %}
+{%-   for what, path, own_user in (("uploads", settings.upload_location, settings.server.own_user),
+                              ("model_cache", settings.machine_learning.cache_location, settings.machine_learning.own_user)) %}
 {%-     if settings.clean["delete_" ~ what] == path %}
 
 Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says:
@@ -49,6 +51,13 @@ Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ w
     - name: {{ path | json }}
     - require:
       - Immich is stopped and disabled
+
+Immich's user {{ own_user.name }} is absent:
+  immich_app.account_absent:
+    - name: {{ own_user.name | json }}
+    - number: {{ own_user.id }}
+    - require:
+      - Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says
 {%-     endif %}
 {%-   endfor %}
 {%- endif %}

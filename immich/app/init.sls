@@ -4,7 +4,9 @@
 {{ start(sls, ["immich.identity", "immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
 {%- if settings %}
 
-{%-   set former_network = salt["immich_identity.current"](settings).network %}
+{#- Until they are migrated, folders and network are those of before. #}
+{%-   set current = salt["immich_identity.current"](settings) %}
+{%-   set former_network = current.network %}
 
 # Where this SLS is applied, Immich is stopped before its network is created anew, and what differs from the record is
 # migrated.
@@ -24,25 +26,37 @@ extend:
 {%-   set compose_file = project ~ "/docker-compose.yml" %}
 {%-   set service = salt["immich_app.unit"](settings) %}
 
-Immich's library is present:
+{%-   set accounts = salt["immich_user.accounts"](settings) %}
+{%-   for account in accounts %}
+
+Immich's user {{ account.name }} is present:
+  immich_app.account_present:
+    - name: {{ account.name | json }}
+    - number: {{ account.id }}
+    - require:
+      - sls: immich.identity
+{%-   endfor %}
+
+{%-   for what, part, path in (("library", "server", settings.upload_location),
+                               ("model cache", "machine_learning", settings.machine_learning.cache_location)) %}
+{%-     if part == "server" or settings.machine_learning.enabled %}
+{%-       set owner = salt["immich_user.numbers"](current[part ~ "_user"]) %}
+
+Immich's {{ what }} is present:
   immich_app.library_present:
-    - name: {{ settings.upload_location | json }}
-    - user: {{ service.owner.server.user }}
-    - group: {{ service.owner.server.group }}
+    - name: {{ path | json }}
+    - user: {{ owner.user }}
+    - group: {{ owner.group }}
     - require:
       - sls: immich.identity
-
-{%-   if settings.machine_learning.enabled %}
-
-Immich's model cache is present:
-  file.directory:
-    - name: {{ settings.machine_learning.cache_location | json }}
-    - user: {{ service.owner.machine_learning.user }}
-    - group: {{ service.owner.machine_learning.group }}
-    - makedirs: true
-    - require:
-      - sls: immich.identity
-{%-   endif %}
+{%-       for account in accounts %}
+      - Immich's user {{ account.name }} is present
+{%-       endfor %}
+{%-       if what != "library" %}
+      - Immich's library is present
+{%-       endif %}
+{%-     endif %}
+{%-   endfor %}
 
 Immich's project directory is present:
   file.directory:

@@ -53,7 +53,8 @@ def host(server, tmp_path):
             return {
                 "project_dir": str(tmp_path),
                 "version": version,
-                "server": {"image": image},
+                "server": {"image": image, "user": "0:0"},
+                "machine_learning": {"enabled": False},
                 "postgres": postgres,
                 "valkey": {"database": 0, "user": "immich"},
                 "upload_location": "/srv/immich/upload",

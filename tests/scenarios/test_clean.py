@@ -71,6 +71,9 @@ def test_clean_deletes_data_only_when_told_by_name(own_host):
     host.apply("immich.clean")
     assert host.run(f"test -e {doomed[0]} || test -e {doomed[1]}", check=False).returncode != 0
     assert host.run("test -d /srv/immich/model-cache", check=False).returncode == 0
+    # Users go with what they own.
+    assert host.out("getent passwd immich-server immich-ml | cut -d : -f 1", check=False) == "immich-ml"
+    assert host.run("getent group immich-server", check=False).stdout == ""
     assert host.out(f"{PSQL} \"select count(*) from pg_database where datname = 'immich'\"") == "0"
 
 

@@ -111,7 +111,6 @@ FAULTS = {
         "uploads",
         f"chown -R 1000:1000 {UPLOAD}; systemctl restart --no-block immich",
         "1000:1000",
-        undo=f"chown -R 0:0 {UPLOAD}",
     ),
     "disk full": fault(
         "disk space",
@@ -120,7 +119,7 @@ FAULTS = {
         undo="umount /var/log",
         mends=False,
     ),
-    "model cache of another owner": fault("model cache", "chown 4242:4242 /srv/immich/model-cache", "0:0"),
+    "model cache of another owner": fault("model cache", "chown 4242:4242 /srv/immich/model-cache", "60884:60884"),
     # Podman
     "network removed": fault("network", "systemctl stop immich; podman network rm immich", "no network immich"),
     "network made by hand": fault(

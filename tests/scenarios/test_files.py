@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 EXPECTED = (
     # What holds a secret, or may.
     ("/opt/podman/immich/secrets", "d700 root:root"),
-    ("/opt/podman/immich/secrets/(db|redis)_password", "f400 2000:2000"),
+    ("/opt/podman/immich/secrets/(db|redis)_password", "f400 immich-server:immich-server"),
     ("/etc/immich-formula/valkey.password", "f600 root:root"),
     ("/etc/immich-formula/backup-on-failure", "f700 root:root"),
     ("/etc/valkey/(users.acl|valkey.conf)", "f640 valkey:valkey"),
@@ -22,11 +22,15 @@ EXPECTED = (
     ("/var/backups/immich", "d700 postgres:root"),
     ("/var/backups/immich/[^/]+", "f600 postgres:postgres"),
     # Photos.
-    ("/srv/immich", "d750 2000:2000"),
-    ("/srv/immich/upload", "d750 2000:2000"),
-    ("/srv/immich/upload/[a-z-]+", "d755 2000:2000"),
-    ("/srv/immich/upload/[a-z-]+/.immich", "f644 2000:2000"),
-    ("/srv/immich/model-cache", "d755 2000:2000"),
+    ("/srv/immich", "d755 root:root"),
+    ("/srv/immich/upload", "d750 immich-server:immich-server"),
+    ("/srv/immich/upload/[a-z-]+", "d755 immich-server:immich-server"),
+    ("/srv/immich/upload/[a-z-]+/.immich", "f644 immich-server:immich-server"),
+    ("/srv/immich/model-cache", "d750 immich-ml:immich-ml"),
+    # The users of the containers, and what useradd keeps of before.
+    ("/etc/(passwd|group)-?", "f644 root:root"),
+    ("/etc/g?shadow-?", "f640 root:shadow"),
+    ("/etc/.pwd.lock", "f600 root:root"),
     # What anybody may read and root alone may write.
     ("/etc/(immich-formula|systemd/system/(nftables|postgresql@17-main|valkey-server).service.d)", "d755 root:root"),
     ("/etc/systemd/system/[^/]+.service.d/immich-gateway.conf", "f644 root:root"),
@@ -79,9 +83,8 @@ def expectation(path):
 
 def test_owner_and_mode_of_every_file(ready_host):
     host = ready_host
-    user = {"user": "2000:2000"}
     hook = {"on_failure": f"exec logger {SECRETS['in a hook']}", "restore_drill": "Sat 04:00"}
-    host.pillar(pillar_with(server=user, machine_learning=user, backup=hook))
+    host.pillar(pillar_with(backup=hook))
     before = listing(host)
     host.apply()
     host.salt("immich.backup")
@@ -96,7 +99,7 @@ def test_owner_and_mode_of_every_file(ready_host):
     assert own == {path: expectation(path) for path in own}
     # Each line of the expectation was met, or it expects nothing.
     seen = {pattern for pattern, _ in EXPECTED for path in own if re.fullmatch(pattern.replace(".", r"\."), path)}
-    assert {pattern for pattern, _ in EXPECTED} - seen <= {"/etc/containers/networks/netavark.lock"}
+    assert {pattern for pattern, _ in EXPECTED} - seen <= {"/etc/containers/networks/netavark.lock", "/etc/.pwd.lock"}
 
     readable = [path for path, rights in written.items() if rights[0] == "f" and int(rights.split()[0][-1]) & 4]
     assert len(readable) > 50

@@ -47,7 +47,7 @@ def deployable(pillar):
         pillar[service] = {key: value for key, value in pillar.get(service, {}).items() if key in kept}
     for part in ("server", "machine_learning"):
         # Limits want cgroup controllers, which a test host may not have: test_changes.py has them.
-        left_out = ("image", "user", "memory_limit", "pids_limit")
+        left_out = ("image", "user", "own_user", "memory_limit", "pids_limit")
         pillar[part] = {key: value for key, value in pillar.get(part, {}).items() if key not in left_out}
     others = [each for each in pillar.get("podman", {}).get("external_networks", []) if each["name"] != "immich"]
     pillar["podman"] = {"external_networks": [each for each in others if each["subnet"] != "172.20.0.0/16"]}

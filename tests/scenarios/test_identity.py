@@ -113,6 +113,20 @@ def test_each_part_is_migrated_or_refused_with_the_way_to_do_it(own_host):
     assert valkey(host, "-n 3 GET immich_bull:queued") == "job"
     assert valkey(host, "-n 0 --scan --pattern 'immich_bull:*'") == ""
 
+    # Files change their owner, those that a container has planted too.
+    given = {
+        "Run the containers as root": "0",
+        "Run the containers as users of their own": "60883",
+    }
+    folder = "/srv/immich/upload"
+    for section, owner in given.items():
+        host.run(f"ln -sf /etc/passwd {folder}/link; cp /bin/true {folder}/setuid && chmod 4755 {folder}/setuid")
+        pillar, done = followed(host, pillar, section)
+        assert set(done["Immich's project, tables and queues are migrated"]) == {"server_user", "machine_learning_user"}
+        assert host.out(f"find {folder} -printf '%U\n' | sort -u") == owner
+        assert host.out(f"stat -c '%u %a' /etc/passwd {folder}/setuid") == f"0 644\n{owner} 755"
+        assert host.out("podman exec immich-server id -u") == owner
+
     # What clean leaves is recognized, also under another name.
     before = photos(host)
     host.apply("immich.clean")

@@ -93,8 +93,8 @@ def test_secret_files_belong_to_the_containers_user(deployed_host):
     modes = deployed_host.out("stat -c '%a %u %n' /opt/podman/immich/secrets /opt/podman/immich/secrets/*")
     assert modes.splitlines() == [
         "700 0 /opt/podman/immich/secrets",
-        "400 0 /opt/podman/immich/secrets/db_password",
-        "400 0 /opt/podman/immich/secrets/redis_password",
+        "400 60883 /opt/podman/immich/secrets/db_password",
+        "400 60883 /opt/podman/immich/secrets/redis_password",
     ]
     assert deployed_host.out("stat -c '%a %U' /etc/immich-formula/valkey.password") == "600 root"
 
@@ -106,6 +106,7 @@ def test_containers_have_no_capability_and_no_new_privileges(deployed_host):
         assert int(lines["CapEff"], 16) == 0
         assert int(lines["CapBnd"], 16) == 0
         assert lines["NoNewPrivs"] == "1"
+        assert lines["Uid"].split() == [{"immich-server": "60883"}.get(container, "60884")] * 4
 
 
 def test_a_second_tenant_is_out_of_reach(host):

@@ -8,11 +8,6 @@ from pathlib import Path
 import pytest
 
 
-def test_without_a_user_root_owns_them_by_name(modules, settings):
-    """Salt's file states take `user: 0` for nothing said: a file of another owner stayed unreadable."""
-    assert modules.immich_app.unit(settings)["owner"]["server"] == {"user": "root", "group": "root"}
-
-
 def test_mounts_of_the_unit_are_quoted(modules, settings):
     unit = modules.immich_app.unit({**settings, "upload_location": "/srv/my photos 100%"})
     assert unit["mounts"] == ['"/srv/my photos 100%%"']

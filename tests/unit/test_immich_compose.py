@@ -106,6 +106,19 @@ def test_a_numeric_user_owns_the_secrets(project, modules, settings):
     assert modules.immich_app.unit({**settings, "server": part})["owner"]["server"] == {"user": 2000, "group": 3000}
 
 
+def test_the_images_own_user_is_not_named(project, modules, settings, tmp_path):
+    """So that the container of an installation of before stays as it is."""
+    part = {**settings["server"], "user": "0:0"}
+    assert "user" not in project(server=part)["services"]["immich-server"]
+    path = tmp_path / "docker-compose.yml"
+    path.write_text(modules.immich_compose.project_yaml({**settings, "server": part}, "pgvector"), encoding="utf8")
+    expected = {"immich-server": "0:0", "immich-machine-learning": "60884:60884"}
+    assert modules.immich_compose.users(str(path)) == expected
+    path.write_text(path.read_text(encoding="utf8").replace("io.immich-formula.service-hash", "other"), encoding="utf8")
+    assert modules.immich_compose.users(str(path)) == {}
+    assert modules.immich_compose.users(str(tmp_path / "gone")) == {}
+
+
 def test_a_compose_file_as_written_deviates_in_nothing(modules, settings):
     text = modules.immich_compose.project_yaml(settings, "pgvector")
     assert modules.immich_compose.deviations(settings, text) == {"by_hand": [], "differences": []}

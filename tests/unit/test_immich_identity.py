@@ -16,7 +16,11 @@ THERE = {
     "project_dir": "/opt/podman/immich",
     "valkey_database": 0,
     "valkey_user": "immich",
+    "server_user": "0:0",
+    "machine_learning_user": "60884:60884",
 }
+OWN = {"server_user": "60883:60883"}
+MOUNTED = {"mounts": {"server_user": ["/srv/immich/upload/my thumbs"]}, "wanted_users": OWN}
 FACTS = {
     "library_is_there": True,
     "library_moved_from": None,
@@ -27,6 +31,8 @@ FACTS = {
     "former_is_there": True,
     "unasked": None,
     "network_users": [],
+    "mounts": {"server_user": [], "machine_learning_user": []},
+    "wanted_users": {},
 }
 ELSEWHERE = {"server": "db.example:5432"}
 PHOTOS = {"database": "photos"}
@@ -66,6 +72,12 @@ DECISIONS = {
     "role": ({"role": "photographer"}, {}, None),
     "Valkey's number": ({"valkey_database": 3}, {}, None),
     "Valkey's user": ({"valkey_user": "photographer"}, {}, None),
+    "the server's user": (OWN, {}, None),
+    "the server's user, with a mount below": (
+        OWN,
+        MOUNTED,
+        "chown -R 60883:60883 '/srv/immich/upload/my thumbs'; then apply again",
+    ),
 }
 
 
@@ -170,6 +182,45 @@ def test_a_former_directory_keeps_what_is_not_the_formulas(identity, tmp_path):
     assert identity.move_project(str(old), str(new)) == []
     assert not old.exists()
     assert (new / "update.json").read_text(encoding="utf8") == "update.json"
+
+
+def test_owners_are_on_record_while_they_change(identity, deployed, tmp_path, monkeypatch):
+    """Whichever user the next run wants, it knows that files of both are there."""
+    folder = tmp_path / "photos"
+    (folder / "upload").mkdir(parents=True)
+    deployed["upload_location"] = str(folder)
+    parts = {**identity.declared(deployed), "server_user": "0:0"}
+    identity.note(**parts)
+
+    def killed(*_):
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(identity.__salt__["immich_user.change_owner"].func.__globals__, "_change", killed)
+        with pytest.raises(OSError, match="killed"):
+            identity.change_owner(deployed, "server_user", "0:0", "60883:60883")
+    assert identity.known()["server_user"] == "0:0, partly 60883:60883"
+    for user in ("0:0", "60883:60883"):
+        deployed["server"]["user"] = user
+        assert identity.plan(deployed)["changes"]["server_user"]["new"] == user
+    assert identity.planned_owner(deployed, "server_user", "60883:60883") == (
+        f"2 files of {folder} would change their owner to 60883:60883"
+    )
+    assert "2 files" in identity.change_owner(deployed, "server_user", "0:0", "60883:60883")
+    assert identity.plan(deployed)["changes"] == {}
+    assert folder.stat().st_uid == 60883
+
+
+def test_photos_of_before_are_given_to_the_formulas_own_user_where_the_pillar_says_so(identity, deployed, tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "upload").mkdir(parents=True)
+    (tmp_path / "immich.service").unlink()
+    deployed.update(upload_location=str(folder), project_dir="/nonexistent")
+    assert identity.plan(deployed)["changes"] == {"server_user": {"old": "0:0", "new": "60883:60883"}}
+    # The record is made at the end of the first run.
+    identity.change_owner(deployed, "server_user", "0:0", "60883:60883")
+    assert not identity.recorded()
+    assert identity.plan(deployed)["changes"] == {}
 
 
 CLEANED = {

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from salt.exceptions import CommandExecutionError
 
+from _modules import immich_user
 from tests import pillars
 
 REPO = Path(__file__).resolve().parents[2]
@@ -41,6 +42,7 @@ class Settings:
         self.module.__salt__ = {
             "cp.cache_files": lambda sources: [str(REPO / source[7:]) for source in sources],
             "netns.listening": list,
+            **{f"immich_user.{name}": getattr(immich_user, name) for name in ("decided", "folders", "open_to_others")},
         }
         self.module.__grains__ = grains
         self.module.__context__ = {}
@@ -539,7 +541,7 @@ def test_a_network_without_isolation_is_as_podman_makes_it(default, warned, monk
     subject.module.__salt__ |= {
         "podman_network.default_isolation": lambda: default,
         "podman_network.conflicts": lambda subnet, ignore: [],
-        "immich_identity.known": dict,
+        "immich_identity.known": lambda directory=None: {},
         "podman_network.gateway": lambda name: "10.88.0.1",
     }
     networks = [{"name": "photos", "subnet": "10.9.0.0/24"}]
@@ -628,6 +630,9 @@ WRONG = (
     ("version", 3.0, "must be text, not a number: a version such as v3.3.1"),
     ("server", "image", "must be a mapping, not text"),
     ("server:user", "2147483648:1", "the last that Podman takes"),
+    ("server:user", "immich", "or own or root"),
+    ("machine_learning:own_user:id", 60883, "is the same as immich:server:own_user:id"),
+    ("machine_learning:own_user:name", "immich-server", "is the same as immich:server:own_user:name"),
     ("server:user", 120020, 'numbers of user and group in quotes, such as "2000:2000"'),
     ("external_libraries", "/mnt/photos", "must be a list, not text"),
     ("external_libraries:0", [7], "must be text or a mapping"),
@@ -636,7 +641,11 @@ WRONG = (
     # unknown keys
     ("prot", 2283, "is no setting: did you mean port?"),
     ("postgres:passwort", "x", "is no setting: did you mean password?"),
-    ("server:zzz", 1, "is no setting; there are image, user, read_only, memory_limit, pids_limit, environment"),
+    (
+        "server:zzz",
+        1,
+        "is no setting; there are image, user, read_only, memory_limit, pids_limit, environment, own_user",
+    ),
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is no setting: did you mean service?"),
     # versions and images

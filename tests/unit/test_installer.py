@@ -54,7 +54,8 @@ def test_a_first_plan_fits_on_a_screen(first, width):
     assert len(lines) <= 25
     assert max(map(len, lines)) <= width
     assert [label for label, _ in rows] == [
-        "Packages", "Download", "Starts", "Ports", "Folders", "Files", "PostgreSQL", "Valkey", "Network", "Kept",
+        "Packages", "Download", "Starts", "Ports", "Users", "Folders", "Files", "PostgreSQL", "Valkey", "Network",
+        "Kept",
     ]  # fmt: skip
 
 
@@ -67,6 +68,7 @@ def test_a_first_plan_names_what_is_brought(first):
     assert "valkey-server" in rows["Starts"][0]
     assert "http://192.168.1.20:2283" in rows["Ports"][0]
     assert "5432 (PostgreSQL) and 6379 (Valkey) at 10.88.0.1" in rows["Ports"][1]
+    assert rows["Users"] == ["immich-server, immich-ml, for Immich's containers"]
     assert "/srv/immich/upload (photos)" in rows["Folders"][0]
     assert not plan.nothing_to_do(first)
     assert plan.failures(first) == []
