@@ -20,9 +20,11 @@ import os
 import re
 import resource
 import select
+import shlex
 import shutil
 import signal
 import socket
+import stat
 import time
 import traceback
 from collections import namedtuple
@@ -68,6 +70,13 @@ SECRETS = {"db_password": "immich:postgres:password", "redis_password": "immich:
 FOLDERS = ("encoded-video", "library", "upload", "profile", "thumbs", "backups")
 # x86-64-v2, by the names in /proc/cpuinfo: x86-64 psABI, table "Micro-Architecture Levels".
 CPU_FLAGS = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
+# What a container can leave for other users of the host. The remedies contain no name that it chose.
+PLANTED = {
+    "setuid": ("setuid or setgid", "-type f -perm /6000 -exec chmod ug-s {} +"),
+    "device": ("a device", r"\( -type b -o -type c \) -delete"),
+}
+# Paths in a row.
+MOST_PLANTED = 3
 NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lustre|davfs|fuse\..*")
 GIB = 1024**3
 BACKUP_HOURS = 48
@@ -147,7 +156,8 @@ def doctor(timeout=5):
     seconds = timeout * max(1, min(os.getloadavg()[0] / os.cpu_count(), LONGEST_FACTOR))
     rows, told = _run_groups((FORMULA,), {}, seconds)
     working = _working()
-    rest, _ = _run_groups(GROUPS, {**_here(told.get("settings")), "working": working}, seconds)
+    here = {**_here(told.get("settings")), "working": working, "seconds": seconds}
+    rest, _ = _run_groups(GROUPS, here, seconds)
     rows += [_meanwhile(row, working) for row in rest]
     if any(row["result"] == FAILED for row in rows):
         __context__["retcode"] = 1
@@ -620,6 +630,46 @@ def _cache(here):
         seen = f"{path} is not machine learning's to write, which runs as {uid}:{gid}"
         return [(FAILED, seen, f"chown -R {uid}:{gid} {path}")]
     return [(OK, path)]
+
+
+def _planted(here):
+    """Setuid and setgid files, and devices, in the folders that containers write. Immich itself creates none."""
+    folders = [path for path in (here["uploads"], here["cache"]) if path and os.path.isdir(path)]
+    if not folders:
+        raise _NotCheckedError("mounts")
+    if "file_tree.below" not in __utils__:
+        raise _NotCheckedError("the formula's library file_tree")
+    # Large folders take longer than a check may.
+    until, seen, rows = time.monotonic() + here["seconds"] / 2, 0, []
+    for folder in folders:
+        found = {kind: [] for kind in PLANTED}
+        for _, _, path, held in __utils__["file_tree.below"](folder):
+            seen += 1
+            kind = _kind_of_planted(held)
+            if kind:
+                found[kind].append(path)
+            if time.monotonic() > until or any(len(paths) > MOST_PLANTED for paths in found.values()):
+                break
+        rows += [_planted_row(kind, paths, folder) for kind, paths in found.items() if paths]
+    if rows or time.monotonic() < until:
+        return rows or [(OK, f"none among {seen} files")]
+    return [
+        (OK, f"none among {seen} files; the rest was not checked for lack of time: salt-call immich.doctor timeout=600")
+    ]
+
+
+def _kind_of_planted(held):
+    if stat.S_ISREG(held.st_mode) and held.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return "setuid"
+    return "device" if stat.S_ISBLK(held.st_mode) or stat.S_ISCHR(held.st_mode) else None
+
+
+def _planted_row(kind, paths, folder):
+    what, remedy = PLANTED[kind]
+    more = " and more" if len(paths) > MOST_PLANTED else ""
+    named = ", ".join(_one_line(path)[-120:] for path in paths[:MOST_PLANTED])
+    seen = f"{named}{more}: {what}, which Immich never creates. Find out where it comes from"
+    return FAILED, seen, f"find {shlex.quote(folder)} -xdev {remedy}"
 
 
 def _may_use(paths, user, setting):
@@ -1264,6 +1314,7 @@ GROUPS = (
     (Check("mounts", _mounted, False),),
     (Check("disk space", _space, False),),
     (Check("uploads", _uploads, False), Check("model cache", _cache, False)),
+    (Check("planted files", _planted, False),),
     (
         Check("Podman", _podman, True),
         Check("network", _network, True),

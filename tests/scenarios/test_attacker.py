@@ -467,3 +467,40 @@ def test_what_is_planted_in_the_database_gains_nothing(own_host):
     # The traps are some: a superuser who merely looks falls for one.
     host.run(f"{PSQL} -d immich -c 'select public.spring()'")
     assert gained(host) >= {"immich", "loot", "/tmp/loot"}
+
+
+# -- what is left in the folders for others on the host ------------------------------------------------------
+
+
+def test_root_of_a_container_makes_no_root_of_a_local_user_unseen(host):
+    """`chmod 4755` on a program in /data: where its folder is open, and the container's user is root."""
+    planted = "/srv/immich/upload/id"
+    plant = "podman exec immich-server sh -c 'cp $(command -v id) /data/id && chmod 4755 /data/id'"
+    as_a_local_user = f"cd / && runuser -u nobody -- {planted} -u"
+
+    def warned():
+        states = {state["id"]: state for state in host.apply()}
+        return "immich:server:user: is root, and" in json.dumps(states["The pillar is valid"].get("warnings", []))
+
+    # As the server runs by default nobody gets there, and who does becomes the server's user.
+    host.run(plant)
+    assert host.run(as_a_local_user, check=False).returncode != 0
+    host.run("chmod o+x /srv/immich/upload")
+    assert host.out(as_a_local_user) == "60883"
+    assert not warned()
+
+    # Root it is where the pillar says root. That is said, the doctor finds it, and its remedy ends it.
+    host.pillar(pillar_with(server={"user": "root"}))
+    assert warned()
+    assert host.run(as_a_local_user).stdout != "0\n"
+    host.run(plant)
+    assert host.out(as_a_local_user) == "0"
+    (row,) = [row for row in host.salt("immich.doctor", "timeout=40") if row["part"] == "planted files"]
+    assert (row["result"], planted in row["seen"]) == ("failed", True)
+    host.run(row["do"])
+    assert host.out(as_a_local_user) == host.out("id -u nobody")
+    host.run("chmod o-x /srv/immich/upload")
+    assert not warned()
+    host.run(f"rm {planted}")
+    host.pillar(pillar_with(server={"user": "own"}))
+    host.apply()

@@ -382,3 +382,56 @@ def test_the_docs_name_every_check(doctor):
     for each in (doctor.FORMULA, *doctor.GROUPS):
         for check in each:
             assert f"| {check.part} |" in text, check.part
+
+
+@pytest.fixture
+def below():
+    return load("_utils", "file_tree").below
+
+
+def test_what_a_container_has_left_for_others_is_named(doctor, below, tmp_path):
+    uploads, cache = tmp_path / "my uploads", tmp_path / "cache"
+    for folder in (uploads / "upload", cache):
+        folder.mkdir(parents=True)
+    here = {"uploads": str(uploads), "cache": str(cache), "seconds": 20}
+    with pytest.raises(doctor._NotCheckedError, match="file_tree"):
+        doctor._planted(here)
+    doctor.__utils__ = {"file_tree.below": below}
+    assert doctor._planted(here) == [("ok", "none among 1 files")]
+
+    planted = uploads / "upload" / "sh\x1b[2J; reboot"
+    planted.write_text("shell")
+    (uploads / "link").symlink_to("/usr/bin/passwd")
+    planted.parent.chmod(0o2755)
+    assert doctor._planted(here)[0][0] == "ok"
+    planted.chmod(0o4755)
+    os.mknod(cache / "disk", 0o60666, os.makedev(7, 0))
+    (setuid, device) = doctor._planted(here)
+    assert (setuid[0], device[0]) == ("failed", "failed")
+    assert f"{uploads}/upload/sh; reboot: setuid or setgid" in setuid[1]
+    assert f"{cache}/disk: a device" in device[1]
+    for _, _, remedy in (setuid, device):
+        assert "reboot" not in remedy
+        subprocess.run(remedy, shell=True, check=True)
+    assert doctor._planted(here)[0][0] == "ok"
+    assert planted.exists()
+
+    for number in range(5):
+        (cache / f"s{number}").write_text("")
+        (cache / f"s{number}").chmod(0o2755)
+    assert doctor._planted(here)[0][1].count(str(cache)) == doctor.MOST_PLANTED
+    assert "and more" in doctor._planted(here)[0][1]
+
+
+def test_a_large_library_is_looked_through_as_long_as_there_is_time(doctor, below, tmp_path):
+    for number in range(100):
+        (tmp_path / str(number)).mkdir()
+        for name in range(100):
+            os.mknod(tmp_path / str(number) / str(name))
+    doctor.__utils__ = {"file_tree.below": below}
+    here = {"uploads": str(tmp_path), "cache": None}
+    began = time.monotonic()
+    assert doctor._planted({**here, "seconds": 60}) == [("ok", "none among 10100 files")]
+    assert time.monotonic() - began < 3
+    ((result, seen),) = doctor._planted({**here, "seconds": 0.001})
+    assert (result, "the rest was not checked" in seen) == ("ok", True)
