@@ -119,6 +119,19 @@ class UnreachableError(CommandExecutionError):
     unreachable = True
 
 
+class BusyError(CommandExecutionError):
+    """The server runs a script that does not end, and answers nothing else until ``remedy`` is called."""
+
+    def __init__(self, where, reply):
+        # The reply names what ends it: "BUSY … You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+        self.remedy = "FUNCTION KILL" if "FUNCTION KILL" in reply else "SCRIPT KILL"
+        super().__init__(
+            f"{where} is busy with a script and answers nobody else. End it as its administrator: {self.remedy}. Where"
+            " that replies UNKILLABLE, the script has written, and only SHUTDOWN NOSAVE or a restart of the service"
+            " ends it."
+        )
+
+
 class _RefusedError(CommandExecutionError):
     """The server answers and does not accept the credentials."""
 
@@ -672,7 +685,7 @@ def _pipeline(session, commands):
     for command in commands:
         pipe.execute_command(*command)
     try:
-        return pipe.execute(raise_on_error=False)
+        replies = pipe.execute(raise_on_error=False)
     except redis.exceptions.AuthenticationError as err:
         raise _RefusedError(f"{session['where']} does not accept the credentials.") from err
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as err:
@@ -680,6 +693,10 @@ def _pipeline(session, commands):
         raise UnreachableError(f"{session['where']} cannot be reached: {err}") from err
     except redis.exceptions.ResponseError as err:
         raise _RefusedError(f"{session['where']} refuses the connection: {err}") from err
+    busy = next((str(reply) for reply in replies if _is_busy(reply)), None)
+    if busy:
+        raise BusyError(session["where"], busy)
+    return replies
 
 
 def _transaction(session, commands):
@@ -703,6 +720,10 @@ def _delete_own(session, name):
     if _is_local(session) and name in _file_lines(session, path)["users"]:
         raise CommandExecutionError(f"The ACL user {name} is deleted, but the server did not save that in {path}.")
     return True
+
+
+def _is_busy(reply):
+    return isinstance(reply, redis.exceptions.ResponseError) and str(reply).startswith("BUSY ")
 
 
 def _raise(reply, sentence):
