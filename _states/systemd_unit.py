@@ -1,5 +1,5 @@
 """
-Keep units of systemd running, or enabled.
+Keep units of systemd running, enabled, or as their files say.
 
 For units that need no more than that; Salt's ``service`` states know more, and start five times as many processes.
 
@@ -54,6 +54,52 @@ def enabled(name):
             - name: fstrim.timer
     """
     return _managed(name, "enabled", ("enabled",))
+
+
+def loaded(name):
+    """
+    Make sure that systemd goes by the unit's files as they are on the disk; nothing is restarted.
+
+    name
+        Name of the unit, with its kind.
+
+    Let it ``watch`` the states that write these files: then a dry run says so too, before a file has changed.
+
+    .. code-block:: yaml
+
+        systemd goes by the files of Valkey's unit:
+          systemd_unit.loaded:
+            - name: valkey-server.service
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"systemd goes by the files of {name}"}
+    try:
+        if __utils__["systemd_looks.statuses"](globals(), name)[name]["outdated"]:
+            return _reloaded(ret)
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "comment": str(error)}
+    return ret
+
+
+def mod_watch(name, **_):
+    """
+    Read the unit's files again after a watched file has changed, or would in a dry run.
+
+    .. note::
+        Not to be called directly: Salt does, where ``loaded`` itself found nothing to do.
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": ""}
+    try:
+        return _reloaded(ret)
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "comment": str(error)}
+
+
+def _reloaded(ret):
+    ret["changes"] = {"files": {"old": "outdated", "new": "loaded"}}
+    if __opts__["test"]:
+        return {**ret, "result": None, "comment": f"systemd would read the files of {ret['name']} again"}
+    __salt__["systemd_unit.call"]("daemon-reload")
+    return {**ret, "comment": f"systemd has read the files of {ret['name']} again"}
 
 
 def _managed(name, word, wanted):

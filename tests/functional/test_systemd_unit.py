@@ -155,3 +155,30 @@ def test_another_run_looks_again(states, modules, unit):
     assert applied(modules, {"first": ("systemd_unit.running", name)})["first"]["changes"] == {}
     systemctl("stop", name)
     assert applied(modules, {"second": ("systemd_unit.running", name)})["second"]["changes"]
+
+
+def test_loaded_reads_a_drop_in_and_restarts_nothing(states, loaders, unit, testmode):
+    unit()
+    systemctl("start", NAME)
+    run = systemctl("show", "--property=MainPID", NAME)
+    drop_in = Path(f"{UNIT}.d/stop.conf")
+    drop_in.parent.mkdir()
+    # systemd 252 does not look into a directory that is newer than its last reload: then `watch` brings the reload.
+    systemctl("daemon-reload")
+    try:
+        assert states.systemd_unit.loaded(NAME, test=testmode).changes == {}
+        # A dry run knows of a file that is not written yet by `watch` alone.
+        watched = loaders.quick[testmode]["systemd_unit.mod_watch"](NAME, sfun="loaded")
+        assert (watched["result"], bool(watched["changes"])) == (None if testmode else True, True)
+        drop_in.write_text("[Service]\nTimeoutStopSec=77\n")
+        ret = states.systemd_unit.loaded(NAME, test=testmode)
+        assert ret.result is (None if testmode else True)
+        assert ret.changes == {"files": {"old": "outdated", "new": "loaded"}}
+        timeout = systemctl("show", "--property=TimeoutStopUSec", "--value", NAME)
+        assert (timeout == "1min 17s") is not testmode
+        assert states.systemd_unit.loaded(NAME).result is True
+        assert states.systemd_unit.loaded(NAME).changes == {}
+        assert systemctl("show", "--property=MainPID", NAME) == run
+    finally:
+        drop_in.unlink()
+        drop_in.parent.rmdir()
