@@ -99,10 +99,15 @@ def _common(settings, name, part):
     if part["user"] != IMAGES_OWN_USER:
         service["user"] = part["user"]
     if part["read_only"]:
-        service |= {"read_only": True, "tmpfs": ["/tmp"]}
+        service |= {"read_only": True, "tmpfs": _tmpfs(part["tmp_size"])}
     # podman-compose 1.3 knows no limit of processes: immich-stack hands that one on to Podman.
     limits = {"mem_limit": part["memory_limit"], "pids_limit": part["pids_limit"]}
     return {**service, **{key: limit for key, limit in limits.items() if limit}}
+
+
+def _tmpfs(size):
+    """What can be written, with sizes: Podman mounts /run and /var/tmp anyhow, each with half of the host's memory."""
+    return [f"/tmp:size={size},mode=1777", "/run:size=16m,mode=0755", "/var/tmp:size=64m,mode=1777"]
 
 
 def _server(settings, vector_extension):

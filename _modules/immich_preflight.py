@@ -233,6 +233,7 @@ def _valkey(settings, sockets):
             return
     if port in serving:
         yield from _valkey_refusal(settings)
+        yield from _valkey_memory(settings)
 
 
 def _valkey_refusal(settings):
@@ -250,6 +251,17 @@ def _valkey_refusal(settings):
                     "write that one as `immich:valkey:admin_password: …`, and change it once the formula is applied"
                 ),
             )
+
+
+def _valkey_memory(settings):
+    maxmemory = settings["valkey"]["maxmemory"]
+    if maxmemory in (None, "0") or "immich_valkey.memory_refusal" not in __salt__:
+        return
+    # A server that cannot be asked, or asks for another password: see above.
+    with contextlib.suppress(CommandExecutionError):
+        refusal = __salt__["immich_valkey.memory_refusal"](maxmemory, __salt__["immich_valkey.logins"](settings))
+        if refusal:
+            yield "valkey:maxmemory", refusal
 
 
 # Who listens

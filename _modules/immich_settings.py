@@ -80,6 +80,8 @@ _OWN_FILES = {
 }
 _FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "timezones.json")
 _MIN_PASSWORD = 12
+# An empty Valkey takes two; a few ten thousand jobs more than that.
+_MIN_MAXMEMORY = 64
 # Before Podman is there, what it will have: default_subnet of containers.conf(5).
 _PODMAN_GATEWAY = "10.88.0.1"
 _HOST_NAME = "host.containers.internal"
@@ -625,10 +627,16 @@ def _check_postgres(settings):
     yield from _check_certificate(("postgres", "admin"), admin, "sslcert", "sslkey")
 
 
+def _mebibytes(size):
+    return int(size[:-1]) * {"m": 1, "g": 1024}[size[-1]]
+
+
 def _check_valkey(settings):
     valkey, admin = settings["valkey"], settings["valkey"]["admin"]
     if valkey["user"] in ("default", _FORMULA_USER):
         yield ("valkey", "user"), f"must not be {valkey['user']}, which has another use"
+    if valkey["maxmemory"] not in (None, "0") and _mebibytes(valkey["maxmemory"]) < _MIN_MAXMEMORY:
+        yield ("valkey", "maxmemory"), f"must be at least {_MIN_MAXMEMORY}m: Immich's queues would soon fill less"
     yield from _check_managed(settings, "valkey")
     if not valkey["managed"] and admin["password"] is None:
         yield ("valkey", "admin", "password"), "is required where immich:valkey:managed is false"

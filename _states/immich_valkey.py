@@ -5,6 +5,7 @@ Everything that is not about Immich is in :py:mod:`valkey_acl <_states.valkey_ac
 """
 
 import contextlib
+import json
 import os
 import secrets
 
@@ -45,7 +46,7 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
     missing = not os.path.exists(password_file)
     try:
         if missing and not __opts__["test"]:
-            _write_password(password_file)
+            _write_private(password_file, secrets.token_urlsafe(32) + "\n")
         if missing:
             ret["changes"][password_file] = {"old": None, "new": "generated"}
         user = __salt__["immich_valkey.login_user"](password_file)
@@ -108,6 +109,117 @@ def login_absent(name, password_file="/etc/immich-formula/valkey.password", conn
         return {**ret, "comment": "The formula's Valkey login was removed."}
     except (OSError, CommandExecutionError, SaltInvocationError) as err:
         return {**ret, "result": False, "changes": {}, "comment": str(err)}
+
+
+def memory_bounded(
+    name, config_file, maxmemory=None, record_file="/var/lib/immich-formula/valkey.json", connection=None
+):
+    """
+    Ensure that the server's memory is bounded, and that it refuses writes rather than evict keys where it is full.
+
+    name
+        Anything; a sentence about it.
+    config_file
+        Path of the server's configuration file.
+    maxmemory
+        The limit, as of ``immich_valkey.memory_settings``; ``0`` puts back what the server had before the formula.
+        Defaults to a limit for a server that has none.
+    record_file
+        Path of the file that keeps what the server had before. Defaults to ``/var/lib/immich-formula/valkey.json``.
+    connection
+        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
+        ``valkey``.
+
+    Fails, and changes nothing, where the server's data takes more than the limit.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        Valkey's memory is bounded:
+          immich_valkey.memory_bounded:
+            - config_file: /etc/valkey/valkey.conf
+            - maxmemory: 1g
+    """
+    if maxmemory == "0":
+        return memory_as_before(name, config_file, record_file, connection)
+    ret = {"name": name, "result": True, "changes": {}, "comment": "The server keeps the memory limit that it has."}
+    try:
+        settings = __salt__["immich_valkey.memory_settings"](maxmemory, connection)
+        if not settings:
+            return ret
+        if not __opts__["test"]:
+            _note_memory(record_file, settings, connection)
+    except (OSError, CommandExecutionError, SaltInvocationError) as err:
+        if __opts__["test"] and getattr(err, "unreachable", False):
+            changes = {"maxmemory": {"old": None, "new": maxmemory or "a part of this host's memory"}}
+            return {**ret, "result": None, "changes": changes, "comment": f"{err} If this run starts it, it gets one."}
+        return {**ret, "result": False, "comment": str(err)}
+    return __states__["valkey_config.managed"](name, config_file, settings=settings, connection=connection)
+
+
+def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/valkey.json", connection=None):
+    """
+    Ensure that the server has the memory limit that it had before the formula bounded it.
+
+    name
+        Anything; a sentence about it.
+    config_file
+        Path of the server's configuration file.
+    record_file
+        Path of the file that ``memory_bounded`` wrote. Defaults to ``/var/lib/immich-formula/valkey.json``.
+    connection
+        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
+        ``valkey``.
+
+    A limit that somebody has changed since stays.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        Valkey's memory limit is as before:
+          immich_valkey.memory_as_before:
+            - config_file: /etc/valkey/valkey.conf
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": "The formula has not bounded the server's memory."}
+    try:
+        record = _memory_record(record_file)
+        if not record:
+            return ret
+        found = __salt__["valkey_config.compare"](config_file, settings=record["set"], connection=connection)
+        if found["changes"]:
+            ret["comment"] = "The memory limit was changed since the formula set it, and stays."
+        else:
+            ret = __states__["valkey_config.managed"](
+                name, config_file, settings=record["before"], connection=connection
+            )
+        if ret["result"] and not __opts__["test"]:
+            os.unlink(record_file)
+        return ret
+    except (OSError, CommandExecutionError, SaltInvocationError) as err:
+        return {**ret, "result": False, "changes": {}, "comment": str(err)}
+
+
+def _memory_record(path):
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as stream:
+        try:
+            record = json.load(stream)
+        except ValueError as err:
+            raise CommandExecutionError(f"{path} is not what the formula wrote: {err}. Remove it.") from err
+    return record
+
+
+def _note_memory(path, settings, connection):
+    """Keep what the server had before the formula's first limit, and what the formula sets."""
+    held = __salt__["immich_valkey.limits"](connection)
+    # The limit first: the former policy, at work under the formula's limit, might evict keys.
+    before = {"maxmemory": str(held["limit"]), "maxmemory-policy": held["policy"]}
+    record = {"before": (_memory_record(path) or {}).get("before", before), "set": settings}
+    if record != _memory_record(path):
+        _write_private(path, json.dumps(record) + "\n")
 
 
 def nobody_locked_out(name, secure_default=False, connection=None):
@@ -247,14 +359,14 @@ def _advice(comment):
     )
 
 
-def _write_password(path):
-    """The file and its folder, for root alone; complete or not at all."""
+def _write_private(path, text):
+    """A file and its folder, for root alone; complete or not at all."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     temporary = f"{path}.new"
     with salt.utils.files.set_umask(0o077):
         with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(secrets.token_urlsafe(32) + "\n")
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
     os.replace(temporary, path)

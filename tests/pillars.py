@@ -105,6 +105,9 @@ KNOWN = {
     "machine_learning:user": st.none() | sample("0:0", "2000:3000", "own"),
     "machine_learning:own_user:name": sample("immich-ml", "learning"),
     "machine_learning:own_user:id": st.integers(50100, 50199),
+    # Python and Podman write into it.
+    "server:tmp_size": sample("64m", "2g"),
+    "machine_learning:tmp_size": sample("64m", "1g"),
     "machine_learning:cache_location": path("immich", "cache"),
     "podman:projects_dir": path("projects") | st.just("/opt/podman"),
     "lookup:podman:compose_command": sample(["podman", "compose"], ["/usr/bin/podman-compose"]),
@@ -115,6 +118,7 @@ KNOWN = {
     "postgres:admin:host": sample("db.example", "192.0.2.5", "/var/run/postgresql"),
     "valkey:port": st.integers(6001, 7000),
     "valkey:host": sample(None, "host.containers.internal", "cache.example"),
+    "valkey:maxmemory": sample(None, "0", "256m", "1g"),
     "valkey:acl_users": _users(),
     "backup:directory": path("backups"),
     "backup:schedule": sample("daily", "*-*-* 02:30:00", "Mon..Fri 04:00", "*-*-1/7 03:00:00 Europe/Paris"),

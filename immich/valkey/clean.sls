@@ -1,5 +1,5 @@
-# Takes Immich's ACL user, the gateway's address and last the formula's own login out of Valkey. The server, other users,
-# the ACL file and the password of `default` stay: nothing opens again. Includes immich.app.clean.
+# Takes Immich's ACL user, the gateway's address, the formula's limits and last its own login out of Valkey. The server,
+# other users, the ACL file and the password of `default` stay: nothing opens again. Includes immich.app.clean.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls, ["immich.app.clean"]) }}
 {%- if settings %}
@@ -22,10 +22,22 @@ Valkey does not listen at the gateway's address:
     - require:
       - valkey_acl: Immich has no Valkey user
 
+Valkey's memory limit is as before:
+  immich_valkey.memory_as_before:
+    - config_file: {{ settings.lookup.valkey.config_file | json }}
+    - connection: {{ connection | json }}
+    - require:
+      - valkey_config: Valkey does not listen at the gateway's address
+
+Valkey has its package's stop timeout:
+  immich_app.units_absent:
+    - files:
+      - {{ ("/etc/systemd/system/" ~ settings.lookup.valkey.service ~ ".service.d/immich-stop.conf") | json }}
+
 The formula has no Valkey login:
   immich_valkey.login_absent:
     - connection: {{ connection | json }}
     - require:
-      - valkey_config: Valkey does not listen at the gateway's address
+      - immich_valkey: Valkey's memory limit is as before
 {%- endif %}
 {%- endif %}

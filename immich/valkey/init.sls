@@ -1,5 +1,6 @@
 # Valkey with Immich's ACL user and those of the pillar: passwords only as SHA-256, users in an ACL file, listening at the
-# gateway's address besides what it had. Of a server that is managed elsewhere, only the users. Depends on immich.gateway.
+# gateway's address besides what it had, bounded in memory and in the time that it takes to stop. Of a server that is
+# managed elsewhere, only the users. Depends on immich.gateway.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {%- set managed = settings and settings.valkey.managed %}
 {{ start(sls, ["immich.identity", "immich.gateway"] if managed else ["immich.identity"]) }}
@@ -14,6 +15,25 @@ Valkey is installed:
     - require:
       - sls: immich.identity
 
+# Before anything waits for the server: from here on a restart of one that a script keeps busy comes to an end.
+Valkey has a stop timeout:
+  file.managed:
+    - name: {{ ("/etc/systemd/system/" ~ valkey.service ~ ".service.d/immich-stop.conf") | json }}
+    - source: salt://immich/valkey/files/stop.conf.jinja
+    - template: jinja
+    - context: {seconds: {{ settings.valkey.stop_timeout }}}
+    - mode: "0644"
+    - makedirs: true
+    - require:
+      - pkg: Valkey is installed
+      - sls: immich.gateway
+
+systemd knows Valkey's stop timeout:
+  systemd_unit.loaded:
+    - name: {{ (valkey.service ~ ".service") | json }}
+    - watch:
+      - file: Valkey has a stop timeout
+
 # A Valkey that serves at another port is never moved: immich.bootstrap.preflight. One that was just installed is.
 Valkey's configuration has the declared port:
   file.replace:
@@ -23,8 +43,7 @@ Valkey's configuration has the declared port:
     - backup: false
     - ignore_if_missing: {{ opts["test"] | json }}
     - require:
-      - pkg: Valkey is installed
-      - sls: immich.gateway
+      - systemd_unit: systemd knows Valkey's stop timeout
 
 Valkey listens at the declared port:
   cmd.run:
@@ -65,6 +84,14 @@ The formula has a Valkey login of its own:
     - connection: {{ connection | json }}
     - require:
       - valkey_config: Valkey listens at the gateway's address and keeps its users in an ACL file
+
+Valkey's memory is bounded:
+  immich_valkey.memory_bounded:
+    - config_file: {{ valkey.config_file | json }}
+    - maxmemory: {{ settings.valkey.maxmemory | json }}
+    - connection: {{ connection | json }}
+    - require:
+      - immich_valkey: The formula has a Valkey login of its own
 {%- endif %}
 
 The Valkey users are as listed:

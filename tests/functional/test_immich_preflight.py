@@ -4,6 +4,7 @@ import socket
 import subprocess
 
 import pytest
+import redis
 
 PASSWORDS = {
     "postgres": {"password": "postgres-secret-1"},
@@ -79,3 +80,16 @@ def test_an_address_that_is_not_there(obstacles):
         assert obstacles(port=22830, bind_address=["127.0.0.1", "10.8.0.1"]) == {}
     finally:
         subprocess.run(["ip", "address", "delete", "10.8.0.1/32", "dev", "lo"], check=True)
+
+
+def test_a_memory_limit_below_what_valkey_holds(obstacles):
+    valkey = {**PASSWORDS["valkey"], "maxmemory": "64m"}
+    assert obstacles(port=22830, valkey=valkey) == {}
+    with redis.Redis() as client:
+        client.set("large", "x" * (70 << 20))
+        try:
+            found = obstacles(port=22830, valkey=valkey)
+        finally:
+            client.delete("large")
+    assert list(found) == ["immich:valkey:maxmemory"]
+    assert "is 64m, and this Valkey holds" in found["immich:valkey:maxmemory"]

@@ -1,12 +1,16 @@
 """Immich's users in Valkey, against the host's own server under systemd and one that is managed elsewhere."""
 
+import contextlib
 import gc
 import os
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import redis
+from salt.exceptions import CommandExecutionError
 
 from tests.functional.valkey_servers import EACH, Server
 
@@ -449,3 +453,164 @@ def test_denials_of_others_and_of_passwords_are_not_immichs(apply, modules, sett
     with pytest.raises(redis.exceptions.AuthenticationError):
         server.client("immich", "wrong").execute_command("PING")
     assert modules.immich_valkey.refusals(settings)["found"] == []
+
+
+# -- limits ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bound(states, server, tmp_path):
+    """The state that bounds the server's memory, and with ``function`` the one that takes that back."""
+
+    def run(function="memory_bounded", **arguments):
+        gc.collect()
+        return getattr(states.immich_valkey, function)(
+            "memory",
+            config_file=str(server.config_file),
+            record_file=str(tmp_path / "formula" / "valkey.json"),
+            **{"connection": server.connection, **arguments},
+        )
+
+    return run
+
+
+def limit(server):
+    """What the running server has, and its file says."""
+    running = [server.run("CONFIG", "GET", name)[1] for name in ("maxmemory", "maxmemory-policy")]
+    lines = server.config_file.read_text().splitlines()
+    return (*running, *(line for line in lines if line.startswith("maxmemory ")))
+
+
+def test_a_server_without_a_limit_gets_one_and_clean_takes_it_back(bound, server, loaders, testmode):
+    server.run("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    ret = bound(test=testmode)
+    assert ret.result is (None if testmode else True), ret.comment
+    assert set(ret.changes) == {"maxmemory", "maxmemory-policy"}
+    if testmode:
+        assert limit(server) == ("0", "allkeys-lru")
+        return
+    found = limit(server)
+    assert int(found[0]) == max(512, loaders.opts["grains"]["mem_total"] // 8) << 20
+    assert found[1:] == ("noeviction", f"maxmemory {int(found[0]) >> 20}mb")
+    for test in (False, True):
+        assert bound(test=test).changes == {}
+    server.restart()
+    assert limit(server) == found
+    assert bound("memory_as_before", test=True).result is None
+    assert limit(server) == found
+    assert set(bound("memory_as_before").changes) == {"maxmemory", "maxmemory-policy"}
+    assert limit(server) == ("0", "allkeys-lru", "maxmemory 0")
+    assert bound("memory_as_before").changes == {}
+    assert bound().result is True  # and again
+    assert limit(server) == found
+
+
+def test_a_limit_that_the_server_has_stays_unless_the_pillar_has_one(bound, server):
+    server.run("CONFIG", "SET", "maxmemory", "300mb")
+    server.run("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+    found = limit(server)
+    ret = bound()
+    assert (ret.result, ret.changes, limit(server)) == (True, {}, found)
+    assert bound(maxmemory="128m").changes["maxmemory"] == {"old": str(300 << 20), "new": "128mb"}
+    assert limit(server)[:2] == (str(128 << 20), "noeviction")
+    assert bound(maxmemory="1g").result is True
+    assert bound(maxmemory="1g").changes == {}
+    # What the server had before the first of them.
+    assert bound(maxmemory="0").result is True
+    assert limit(server)[:2] == found[:2]
+
+
+def test_a_limit_that_somebody_has_changed_since_is_not_taken_back(bound, server, tmp_path):
+    bound()
+    server.run("CONFIG", "SET", "maxmemory", "700mb")
+    ret = bound("memory_as_before")
+    assert (ret.result, ret.changes) == (True, {})
+    assert "stays" in ret.comment
+    assert limit(server)[0] == str(700 << 20)
+    assert not (tmp_path / "formula" / "valkey.json").exists()
+
+
+def test_a_limit_below_what_is_in_use_is_refused_before_anything_changes(bound, server, tmp_path, testmode):
+    server.run("SET", "a", "x" * (70 << 20))
+    ret = bound(maxmemory="64m", test=testmode)
+    assert (ret.result, ret.changes) == (False, {})
+    assert "immich:valkey:maxmemory is 64m, and this Valkey holds" in ret.comment
+    assert limit(server) == ("0", "noeviction")
+    assert not (tmp_path / "formula").exists()
+
+
+def test_a_server_that_this_run_would_install_gets_a_limit(bound, server, testmode):
+    server.stop()
+    ret = bound(test=testmode)
+    assert ret.result is (None if testmode else False)
+    assert bool(ret.changes) is testmode
+
+
+def test_a_record_that_is_no_json_is_named(bound, server, tmp_path):
+    bound()
+    (tmp_path / "formula" / "valkey.json").write_text("{")
+    ret = bound("memory_as_before")
+    assert (ret.result, ret.changes) == (False, {})
+    assert "valkey.json is not what the formula wrote" in ret.comment
+
+
+def test_a_full_server_refuses_immich_and_answers_the_formula(apply, bound, modules, settings, server):
+    """By keys: what a script keeps in its own variables no maxmemory counts."""
+    apply()
+    logins = modules.immich_valkey.logins(settings)
+    server.client(*administrator()).execute_command("CONFIG", "SET", "maxmemory", "64mb")
+    with server.client("immich", PASSWORD) as immich:
+        fill = "for i = 1, 1000 do redis.call('set', 'immich_bull:' .. i, string.rep('x', 1000000)) end"
+        with contextlib.suppress(redis.exceptions.ResponseError):
+            immich.execute_command("EVAL", fill, "0")
+        with pytest.raises(redis.exceptions.OutOfMemoryError):
+            immich.execute_command("SET", "immich_bull:x", "x" * 1000000)
+    gc.collect()
+    held = modules.immich_valkey.limits(connection=logins)
+    assert held["used"] >= held["limit"] == 64 << 20
+    assert modules.immich_valkey.verify(settings) == []
+
+
+@contextlib.contextmanager
+def endless(server, script="while true do end"):
+    """Immich's user keeps the server busy."""
+    server.client(*administrator()).execute_command("CONFIG", "SET", "busy-reply-threshold", "100")
+
+    def run():
+        with contextlib.suppress(redis.exceptions.RedisError), server.client("immich", PASSWORD) as immich:
+            immich.execute_command("EVAL", script, "1", "immich_bull:x")
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(1)
+    yield
+    with contextlib.suppress(redis.exceptions.RedisError):
+        server.client(*administrator()).execute_command("SCRIPT", "KILL")
+    server.process.kill()
+    thread.join()
+
+
+def test_a_busy_server_is_named_with_what_ends_it(apply, bound, modules, settings, server, password_file):
+    apply()
+    gc.collect()
+    logins = modules.immich_valkey.logins(settings)
+    with endless(server):
+        modules.valkey_acl.disconnect()
+        with pytest.raises(CommandExecutionError, match=r"is busy with a script .* SCRIPT KILL") as caught:
+            modules.immich_valkey.limits(connection=logins)
+        assert caught.value.remedy == "SCRIPT KILL"
+        for ret in (*apply(), bound(connection=logins)):
+            assert (ret.result, ret.changes) == (False, {})
+            assert "busy with a script" in ret.comment
+        # The formula's own user may end it, as the doctor advises.
+        login = server.client("immich-formula", password_file.read_text().strip())
+        assert login.execute_command("SCRIPT", "KILL") == "OK"
+        assert modules.immich_valkey.limits(connection=logins)["busy_reply_threshold"] == 100
+
+
+def test_a_script_that_has_written_is_not_ended_by_script_kill(apply, server, password_file):
+    apply()
+    with endless(server, "redis.call('set', KEYS[1], '1') while true do end"):
+        login = server.client("immich-formula", password_file.read_text().strip())
+        with pytest.raises(redis.exceptions.ResponseError, match="already executed write"):
+            login.execute_command("SCRIPT", "KILL")

@@ -31,6 +31,8 @@ def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
         "test -e /etc/immich-formula/backup.json",
         "test -e /opt/podman/immich",
         "test -e /etc/immich-formula/valkey.password",
+        "ls /etc/systemd/system/valkey-server.service.d/immich-stop.conf",
+        "systemctl show --property=TimeoutStopUSec valkey-server | grep -v infinity",
         "podman network exists immich",
         "nft list table inet immich",
         "ip address show dev lo | grep 10.88.0.1",
@@ -45,6 +47,7 @@ def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
     login = 'REDISCLI_AUTH="$(cat /run/test/password; printf x)"; export REDISCLI_AUTH="${REDISCLI_AUTH%x}"'
     assert host.out(f"{login}; valkey-cli ping") == "PONG"
     assert "10.88.0.1" not in host.out(f"{login}; valkey-cli config get bind")
+    assert host.out(f"{login}; valkey-cli config get maxmemory").split() == ["maxmemory", "0"]
     assert host.out(f"{PSQL} \"select count(*) from pg_database where datname = 'immich'\"") == "1"
     host.run("systemctl restart valkey-server postgresql@17-main")
     assert "NOAUTH" in host.out("valkey-cli ping")

@@ -33,7 +33,7 @@ EXPECTED = (
     ("/etc/.pwd.lock", "f600 root:root"),
     # What anybody may read and root alone may write.
     ("/etc/(immich-formula|systemd/system/(nftables|postgresql@17-main|valkey-server).service.d)", "d755 root:root"),
-    ("/etc/systemd/system/[^/]+.service.d/immich-gateway.conf", "f644 root:root"),
+    ("/etc/systemd/system/[^/]+.service.d/immich-(gateway|stop).conf", "f644 root:root"),
     ("/etc/systemd/system/immich[a-z-]*.(service|timer)", "f644 root:root"),
     ("/etc/systemd/system/[a-z-]+.target.wants/immich[a-z-]*.(service|timer)", "l777 root:root"),
     ("/etc/(immich-formula/backup.json|immich-gateway.nft|tmpfiles.d/immich-formula.conf)", "f644 root:root"),

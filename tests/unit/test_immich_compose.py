@@ -37,8 +37,11 @@ def test_both_services_are_confined_and_checked(project):
 @pytest.mark.parametrize("part", ("server", "machine_learning"))
 def test_the_root_is_read_only_unless_an_image_does_not_bear_it(project, settings, part):
     name = f"immich-{part.replace('_', '-')}"
-    service = project()["services"][name]
-    assert (service["read_only"], service["tmpfs"]) == (True, ["/tmp"])
+    service = project(**{part: {**settings[part], "tmp_size": "77m"}})["services"][name]
+    assert service["read_only"] is True
+    assert service["tmpfs"][0] == "/tmp:size=77m,mode=1777"
+    # All that Podman would give half of the host's memory: addReadWriteTmpfsMounts in its pkg/specgen/generate.
+    assert [mount.split(":size=")[0] for mount in service["tmpfs"]] == ["/tmp", "/run", "/var/tmp"]
     assert not {"mem_limit", "pids_limit"} & set(service)
     other = project(**{part: {**settings[part], "read_only": False}})["services"][name]
     assert not {"read_only", "tmpfs"} & set(other)

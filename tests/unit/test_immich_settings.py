@@ -644,7 +644,7 @@ WRONG = (
     (
         "server:zzz",
         1,
-        "is no setting; there are image, user, read_only, memory_limit, pids_limit, environment, own_user",
+        "is no setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, own_user",
     ),
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is no setting: did you mean service?"),
@@ -811,6 +811,11 @@ WRONG = (
     ("valkey:user", "default", "which has another use"),
     ("valkey:database", 16, "must be from 0 to 15"),
     ("valkey:host", "cache.example", "immich:valkey:managed false"),
+    ("valkey:maxmemory", "63m", "must be at least 64m"),
+    ("valkey:maxmemory", "1000000k", "a size such as 512m or 2g"),
+    ("valkey:maxmemory", 0, "must be text"),
+    ("valkey:stop_timeout", 0, "must be from 10 to 86400"),
+    ("server:tmp_size", "half", "a size such as 4g or 512m"),
     ("valkey:admin:tls_ca", "/etc/ssl/ca.pem", "immich:valkey:admin:tls is false"),
     # ACL users
     ("valkey:acl_users:0", [{**ACL, "name": "default"}], "another use"),
