@@ -78,7 +78,13 @@ PLANTED = {
 # Paths in a row.
 MOST_PLANTED = 3
 NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lustre|davfs|fuse\..*")
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
+# Milliseconds for which a script may keep Valkey from answering at all; its default is 5000.
+LONGEST_SCRIPT = 60000
+# So much of a log's end is read.
+LOG_BYTES = 65536
+# Of maxmemory; and in MiB, what is not advised to be its half.
+NEARLY_FULL, LEAST_MEMORY = 0.8, 64
 BACKUP_HOURS = 48
 # Work that takes longer than that, in seconds, is looked at for so many seconds: does it go on?
 LONGEST_WORK = 12 * 3600
@@ -408,6 +414,16 @@ def _compose_of(here):
 def _text(path):
     try:
         return Path(path).read_text(encoding="utf8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _end_of(path):
+    """The last lines of a log, of whatever size; nothing where there is none."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - LOG_BYTES))
+            return stream.read(LOG_BYTES).decode(errors="replace")
     except OSError:
         return ""
 
@@ -794,7 +810,8 @@ def _valkey_answers(here):
         return [(OK, _call("valkey_acl.server", _valkey(here))["version"])]
     port = here["valkey"]["port"]
     answer = _ask((socket.AF_INET, ("127.0.0.1", port)), b"PING\r\n")
-    if not answer.startswith((b"+PONG", b"-NOAUTH", b"-DENIED")):
+    # A server that a script keeps busy is reported by the next check.
+    if not answer.startswith((b"+PONG", b"-NOAUTH", b"-DENIED", b"-BUSY")):
         words = answer.decode(errors="replace").strip() or "nothing"
         return [(FAILED, f"Valkey says {_one_line(words)}", f"journalctl -n 20 -u {here['valkey']['units'][-1]}")]
     return [(OK, f"answers at port {port}")]
@@ -988,6 +1005,78 @@ def _refusals(module, connection):
 
 def _valkey(here):
     return [{**login, "timeout": 2} for login in _call("immich_valkey.logins", _settings_of(here))]
+
+
+def _scripts(here):
+    try:
+        held = _call("immich_valkey.limits", _valkey(here))
+    except CommandExecutionError as error:
+        if not getattr(error, "remedy", None):
+            raise _NotCheckedError("Valkey user") from error
+        return [_busy_row(here, error.remedy, _end_of(_valkey_log(here)))]
+    return _scripts_rows(held["busy_reply_threshold"])
+
+
+def _busy_row(here, remedy, log):
+    """The server says so, and SCRIPT KILL ends a script that has written nothing; a restart ends the others."""
+    begun = re.findall(r"(\d+ \w{3} \d{4} \d\d:\d\d:\d\d)\S* \S Slow script detected", log)
+    seen = "Valkey is busy with a script that does not end, and answers nobody"
+    if begun:
+        seen = f"{seen}: since {begun[-1]}"
+    if not here["valkey"]["managed"]:
+        return FAILED, seen, f"on that server: valkey-cli {remedy}; if it replies UNKILLABLE: SHUTDOWN NOSAVE"
+    return FAILED, seen, f"{_valkey_cli(here)} {remedy} || systemctl restart {here['valkey']['units'][-1]}"
+
+
+def _valkey_log(here):
+    """The log file that the server's configuration names, by the last such directive."""
+    if not here["valkey"]["managed"]:
+        return ""
+    config = _text(_settings_of(here)["lookup"]["valkey"]["config_file"])
+    named = re.findall(r"^logfile\s+\"?([^\"\n]+)", config, re.MULTILINE)
+    return named[-1] if named else ""
+
+
+def _valkey_cli(here):
+    """The client as the formula's own user, which fails where the server replies an error."""
+    connection = _settings_of(here)["valkey"]["connection"]
+    program = "redis-cli" if here["valkey"]["units"][-1].startswith("redis") else "valkey-cli"
+    password = f"REDISCLI_AUTH=$(cat {connection['password_file']})"
+    return f"{password} {program} -e -p {connection['port']} --user {connection['username']}"
+
+
+def _scripts_rows(threshold):
+    """From which time on the server takes SCRIPT KILL, in milliseconds: with 0 or less, never."""
+    if 0 < threshold <= LONGEST_SCRIPT:
+        return [(OK, f"none is at work for long; SCRIPT KILL ends one after {threshold} ms")]
+    seen = f"busy-reply-threshold is {threshold}: a script that does not end cannot be ended with SCRIPT KILL"
+    return [(WARNING, seen, "set busy-reply-threshold to 5000 in Valkey's configuration and with CONFIG SET")]
+
+
+def _memory(here):
+    held = _call("immich_valkey.limits", _valkey(here))
+    valkey = _settings_of(here)["valkey"]
+    return [_memory_row(held, valkey["managed"], valkey["maxmemory"])]
+
+
+def _memory_row(held, managed, setting):
+    """A full server refuses writes, BullMQ's own among them: nothing gets out of the queues by itself then."""
+    used, limit = held["used"] / MIB, held["limit"] / MIB
+    if not limit and managed and setting != "0":
+        return WARNING, "has no limit: Immich can take all of the host's", "salt-call state.apply immich.valkey"
+    if not limit:
+        return OK, f"{used:.0f} MiB are used, without a limit"
+    larger = f"immich:valkey:maxmemory: {2 * max(limit, used, LEAST_MEMORY):.0f}m"
+    advice = larger if managed else "raise maxmemory on that server"
+    seen = f"{used:.0f} of {limit:.0f} MiB (maxmemory) are used"
+    if used >= limit:
+        return FAILED, f"{seen}: Valkey refuses every write, and Immich's queues stand still", advice
+    if held["policy"] != "noeviction":
+        advice = f"immich:valkey:maxmemory: {limit:.0f}m" if managed else "set maxmemory-policy to noeviction there"
+        return WARNING, f"maxmemory-policy is {held['policy']}: where Valkey is full, it evicts Immich's jobs", advice
+    if used >= limit * NEARLY_FULL:
+        return WARNING, f"{seen}: where it is full, Valkey refuses every write", advice
+    return OK, seen
 
 
 def _acl(here):
@@ -1332,6 +1421,8 @@ GROUPS = (
     (
         Check("Valkey service", _service("valkey"), True),
         Check("Valkey", _answering(_valkey_answers, "valkey"), True),
+        Check("Valkey scripts", _scripts, True),
+        Check("Valkey memory", _memory, False),
         Check("Valkey user", _acl, False),
         Check("refused by Valkey", _refusals("immich_valkey", _valkey), False),
         Check("Valkey's address", _listens("valkey", "immich.valkey"), False),

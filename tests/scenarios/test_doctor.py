@@ -17,6 +17,13 @@ UPLOAD = "/srv/immich/upload"
 BACKUP_UNIT = "/etc/systemd/system/immich-backup.service.d"
 EXTENSIONS = "/usr/share/postgresql/17/extension"
 LIBRARIES = "/usr/lib/postgresql/17/lib"
+AS_IMMICH = (
+    'REDISCLI_AUTH="$(cat /opt/podman/immich/secrets/redis_password; printf x)"; export'
+    ' REDISCLI_AUTH="${REDISCLI_AUTH%x}"; setsid valkey-cli --user immich'
+)
+# Until its busy-reply-threshold Valkey answers nothing at all.
+ENDLESS = "EVAL 'while true do end' 0 >/dev/null 2>&1 & sleep 7"
+ENDLESS_WRITER = "EVAL 'redis.call(\"set\", KEYS[1], 1) while true do end' 1 immich_bull:x >/dev/null 2>&1 & sleep 7"
 FIREWALL = (
     "nft add table inet foreign;"
     " nft add chain inet foreign input '{{ type filter hook input priority -20; policy accept; }}';"
@@ -165,6 +172,21 @@ FAULTS = {
         "Valkey user", f"{VALKEY} ACL SETUSER immich resetpass '>another-one'", "password of the ACL user"
     ),
     "Valkey rules without channels": fault("Valkey user", f"{VALKEY} ACL SETUSER immich resetchannels", "SUBSCRIBE"),
+    "Valkey busy with a script": fault(
+        "Valkey scripts", f"{AS_IMMICH} {ENDLESS}", "busy with a script that does not end"
+    ),
+    "Valkey busy with a script that has written": fault(
+        "Valkey scripts",
+        f"salt-call --local state.apply immich.valkey >/dev/null; {AS_IMMICH} {ENDLESS_WRITER}",
+        "since ",
+        pillar={"valkey": {"stop_timeout": 10}},
+    ),
+    "Valkey full": fault(
+        "Valkey memory",
+        f"{VALKEY} CONFIG SET maxmemory 1mb",
+        "refuses every write",
+        undo=f"{VALKEY} CONFIG SET maxmemory 0",
+    ),
     "Valkey's ACL file gone": fault(
         "Valkey service", "rm /etc/valkey/users.acl; systemctl restart valkey-server || true", "users.acl is gone"
     ),

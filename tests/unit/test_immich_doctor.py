@@ -435,3 +435,41 @@ def test_a_large_library_is_looked_through_as_long_as_there_is_time(doctor, belo
     assert time.monotonic() - began < 3
     ((result, seen),) = doctor._planted({**here, "seconds": 0.001})
     assert (result, "the rest was not checked" in seen) == ("ok", True)
+
+
+def held(used, limit, policy="noeviction"):
+    return {"used": used << 20, "limit": limit << 20, "policy": policy}
+
+
+@pytest.mark.parametrize(
+    ("server", "managed", "setting", "result", "words", "advice"),
+    (
+        (held(100, 512), True, None, "ok", "100 of 512 MiB", ""),
+        (held(420, 512), True, None, "warning", "420 of 512 MiB", "immich:valkey:maxmemory: 1024m"),
+        (held(420, 512), False, None, "warning", "420 of 512 MiB", "raise maxmemory on that server"),
+        (held(600, 512), True, "512m", "failed", "stand still", "immich:valkey:maxmemory: 1200m"),
+        (held(10, 512, "allkeys-lru"), True, None, "warning", "allkeys-lru", "immich:valkey:maxmemory: 512m"),
+        (held(10, 0), True, None, "warning", "no limit", "salt-call state.apply immich.valkey"),
+        (held(10, 0, "allkeys-lru"), True, "0", "ok", "without a limit", ""),
+        (held(10, 0), False, None, "ok", "without a limit", ""),
+    ),
+)
+def test_valkeys_memory(doctor, server, managed, setting, result, words, advice):
+    found, seen, *do = doctor._memory_row(server, managed, setting)
+    assert (found, do or [""]) == (result, [advice])
+    assert words in seen
+
+
+@pytest.mark.parametrize(("threshold", "result"), ((5000, "ok"), (0, "warning"), (-1, "warning"), (3600000, "warning")))
+def test_a_threshold_without_which_no_script_can_be_ended(doctor, threshold, result):
+    ((found, seen, *_),) = doctor._scripts_rows(threshold)
+    assert found == result
+    assert str(threshold) in seen
+
+
+def test_a_log_of_any_size_is_read_at_its_end(doctor, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("x" * 10**6 + "the end")
+    assert doctor._end_of(log)[-8:] == "xthe end"
+    assert len(doctor._end_of(log)) < 10**5
+    assert doctor._end_of(tmp_path / "none") == ""
