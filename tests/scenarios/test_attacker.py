@@ -7,6 +7,7 @@ The list for readers, with what remains possible, is docs/isolation.md.
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,10 @@ VALKEY = [
 VALKEY = [command.split() if isinstance(command, str) else command for command in VALKEY]
 REFUSED_BY_VALKEY = re.compile("NOPERM|ACL failure|WRONGPASS|not allowed|a nil value")
 
+# The first writes, so that nothing but the end of the server ends it.
+ENDLESS = ["eval", "redis.call('set', KEYS[1], 1) while true do end", "1", "immich_bull:x"]
+FILLING = ["eval", "for i = 1, 300 do redis.call('append', KEYS[1], string.rep('x', 1e6)) end", "1", "immich_bull:y"]
+
 # -- files ------------------------------------------------------------------------------------------
 
 UNREADABLE = ["/proc/kcore", "/proc/kmsg", "/dev/mem", "/dev/kmsg", "/dev/sda"]
@@ -253,14 +258,59 @@ def test_the_container_has_no_way_to_the_host_by_a_file(outcomes, path):
     assert re.search("EACCES|EPERM|ENOENT|EROFS", outcomes[json.dumps(path)].get("error", "it worked"))
 
 
+@pytest.mark.parametrize("container", ("immich-server", "immich-machine-learning"))
+def test_what_is_written_to_memory_has_a_size(host, container):
+    mounts = [line.split() for line in host.out(f"podman exec {container} cat /proc/mounts").splitlines()]
+    written = {
+        point: options for _, point, kind, options, *_ in mounts if kind == "tmpfs" and "rw" in options.split(",")
+    }
+    assert {"/tmp", "/run", "/var/tmp"} <= set(written)
+    assert [point for point, options in written.items() if "size=" not in options] == []
+
+
 def test_the_tenant_has_noticed_nothing(host, outcomes):
     assert len(outcomes) > 200
     assert host.out(f"{PSQL} -d tenant -c 'select x from t'") == "42"
-    assert host.out("valkey-cli --no-auth-warning --user tenant --pass tenant-password get tenant:a") == "42"
+    assert tenants_value(host) == "42"
     assert host.out("systemctl is-active tenant-at-work") == "active"
     assert host.out(f"{PSQL} -c \"select rolname from pg_roles where rolsuper or rolname = 'evil'\"") == "postgres"
     assert host.run("find / /tmp -xdev -name 'loot*'").stdout == ""
     assert post(host, "/standin/jobs")["errors"] == []
+
+
+def tenants_value(host):
+    return host.out("valkey-cli --no-auth-warning --user tenant --pass tenant-password get tenant:a")
+
+
+def test_what_a_script_writes_is_bounded(host):
+    valkey(host, "CONFIG SET maxmemory 64mb")
+    # Lua looks at the limit as the script begins.
+    first, second = taken_over(host, valkey=[FILLING, FILLING])["valkey"]
+    assert "OOM command not allowed" in second["error"], first
+    rows = host.salt("immich.doctor", "timeout=40")
+    assert next(row for row in rows if row["result"] == "failed")["part"] == "Valkey memory", rows
+    assert tenants_value(host) == "42"
+    taken_over(host, valkey=[["del", "immich_bull:y"]])
+    host.apply("immich.valkey")
+
+
+def test_an_endless_script_does_not_keep_valkey_from_its_restart(host):
+    host.pillar(pillar_with(valkey={"stop_timeout": 10}))
+    host.apply("immich.valkey")
+    valkey(host, "ACL SAVE")
+    host.run("valkey-cli --no-auth-warning --user tenant --pass tenant-password save")
+    taken_over(host, valkey=[ENDLESS])
+    began = time.monotonic()
+    host.run("systemctl restart valkey-server", timeout=120)
+    assert 9 < time.monotonic() - began < 60
+    assert tenants_value(host) == "42"
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 120)
+
+
+@pytest.mark.parametrize("unit", ("immich-backup", "immich-gateway"))
+def test_units_that_read_what_immich_writes_have_a_memory_limit(host, unit):
+    """Whether the kernel heeds it, a test host cannot show: its cgroups have no controllers."""
+    assert host.out(f"systemctl show --property=MemoryMax --value {unit}") not in ("", "infinity")
 
 
 @pytest.mark.parametrize(("unit", "most"), (("immich-backup", 1), ("immich-gateway", 2), ("immich", 8.5)))
