@@ -46,7 +46,8 @@ def live(pg, tmp_path, monkeypatch):
     inside = public.func.__globals__
     settings = {
         "project_dir": str(tmp_path),
-        "server": {"image": "ghcr.io/immich-app/immich-server:v3.3.1"},
+        "server": {"image": "ghcr.io/immich-app/immich-server:v3.3.1", "user": None},
+        "machine_learning": {"enabled": False},
         "postgres": {
             "managed": False,
             "host": "127.0.0.1",

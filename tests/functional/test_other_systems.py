@@ -199,14 +199,15 @@ def test_units_wait_for_the_services_of_this_system(rendered):
 
 
 def test_every_component_waits_for_the_comparison_with_the_record(rendered):
-    """By `require` alone: of several `require_in` that extend one state Salt keeps the last."""
+    """By `require` and `watch` alone: of several `require_in` that extend one state Salt keeps the last."""
     states = rendered[0].states
     of_sls = {sls: {name for name, state in states.items() if state["sls"] == sls} for sls in rendered[0].sls}
     held, before = {"The installation is the one on record"}, None
     while held != before:
         before = set(held)
         for name, state in states.items():
-            needs = [each if isinstance(each, str) else next(iter(each.values())) for each in state.get("require", [])]
+            wanted = state.get("require", []) + state.get("watch", [])
+            needs = [each if isinstance(each, str) else next(iter(each.values())) for each in wanted]
             if any(need in held or of_sls.get(need, set()) & held for need in needs):
                 held.add(name)
     free = {name for name, state in states.items() if name not in held and not state["sls"].startswith(BEFORE)}

@@ -209,23 +209,27 @@ def test_directories_without_end_are_refused_and_not_followed(user, tmp_path):
 
 
 def test_a_folder_is_open_where_everybody_gets_to_it_and_its_programs_run(user, tmp_path):
+    """On a file system of its own: /tmp may be mounted with nosuid."""
     top = tmp_path / "disk"
-    (top / "photos").mkdir(parents=True)
-    path = str(top / "photos")
-    for each in (top, *top.parents):
+    top.mkdir()
+    for each in top.parents:
         each.chmod(each.stat().st_mode | 0o001)
-    assert user.open_to_others(path)
-    top.chmod(0o750)
-    assert not user.open_to_others(path)
-    top.chmod(0o755)
-    (top / "photos").chmod(0o750)
-    assert not user.open_to_others(path)
-    assert not user.open_to_others(f"{path}/gone")
-    assert os.system(f"mount -t tmpfs -o nosuid,mode=0755 tmpfs {path}") == 0
+    assert os.system(f"mount -t tmpfs -o mode=0755 tmpfs {top}") == 0
     try:
+        (top / "photos").mkdir()
+        path = str(top / "photos")
+        assert user.open_to_others(path)
+        top.chmod(0o750)
+        assert not user.open_to_others(path)
+        top.chmod(0o755)
+        (top / "photos").chmod(0o750)
+        assert not user.open_to_others(path)
+        (top / "photos").chmod(0o755)
+        assert not user.open_to_others(f"{path}/gone")
+        assert os.system(f"mount -o remount,nosuid {top}") == 0
         assert not user.open_to_others(path)
     finally:
-        os.system(f"umount {path}")
+        os.system(f"umount {top}")
 
 
 def test_an_empty_folder_of_roots_is_given_to_the_containers_user(states, tmp_path, testmode):
