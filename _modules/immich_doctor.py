@@ -1169,12 +1169,20 @@ def _unit(here):
         else:
             yield OK, text
         return
-    reason = _one_line(text if "exited" in text else _call("immich_app.last_words") or text)
-    seen, cure = _explained(reason)
+    reason = _why_down(status)
+    seen, cure = _explained(reason) if reason else ("", None)
     refused = _start_refused(here)
     if refused:
         seen, cure = refused["why"], refused["remedy"]
-    yield FAILED, f"is {status['active']}: {seen}", cure or "systemctl start immich"
+    yield FAILED, ": ".join(filter(None, (f"is {status['active']}", seen))), cure or "systemctl start immich"
+
+
+def _why_down(status):
+    """Why the unit does not run. What systemd keeps of one that was stopped is what it reported before that."""
+    stopped = status["active"] == "inactive"
+    if "exited" in status["text"] and not stopped:
+        return _one_line(status["text"])
+    return _one_line(_call("immich_app.last_words") or ("" if stopped else status["text"]))
 
 
 def _start_refused(here):

@@ -290,7 +290,6 @@ TOGETHER = (
     "role with too much",
     "vector extension moved",
     "Valkey rules without channels",
-    "Valkey denies a command that Immich needs",
     "password file not readable",
     "restore killed",
     "database kept",

@@ -262,6 +262,17 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     assert "valkey-server" not in str(rows)
 
 
+def test_what_a_unit_reported_before_it_was_stopped_is_no_reason(doctor):
+    """systemd keeps the text: "network removed" after "uploads of another owner" has shown it, within a minute."""
+    text = "Serving: http://127.0.0.1:2283 immich-server exited 2 time(s) in a row, last with code 1: Failed to read"
+    doctor.__salt__["immich_app.last_words"] = str
+    assert "exited 2" in doctor._why_down({"active": "failed", "text": text})
+    assert "exited 2" in doctor._why_down({"active": "activating", "text": text})
+    assert doctor._why_down({"active": "inactive", "text": text}) == ""
+    doctor.__salt__["immich_app.last_words"] = lambda: "immich-stack: no such image"
+    assert doctor._why_down({"active": "inactive", "text": text}) == "immich-stack: no such image"
+
+
 def test_the_firewall_is_told_the_interface_of_the_network(doctor, monkeypatch):
     """ufw and firewalld would take over the test host's own rules."""
     monkeypatch.setattr(doctor.shutil, "which", lambda program: program == "ufw")
