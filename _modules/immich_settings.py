@@ -413,59 +413,7 @@ def _projected_mapping(value, schema, path, problems):
     return plain
 
 
-# The keywords by which jsonschema judges, as far as the schema uses them, and those by which nothing is judged.
-_JUDGES = {
-    "enum": lambda value, allowed: any(value == each and _kind(value) == _kind(each) for each in allowed),
-    "maximum": lambda value, bound: _kind(value) not in _NUMBERS or value <= bound,
-    "minimum": lambda value, bound: _kind(value) not in _NUMBERS or value >= bound,
-    "minItems": lambda value, length: not isinstance(value, list) or len(value) >= length,
-    "minLength": lambda value, length: not isinstance(value, str) or len(value) >= length,
-    "pattern": lambda value, pattern: not isinstance(value, str) or re.search(pattern, value) is not None,
-    "required": lambda value, keys: not isinstance(value, dict) or all(key in value for key in keys),
-    "type": lambda value, kinds: _is_a(value, [kinds] if isinstance(kinds, str) else kinds),
-}
-_NUMBERS = ("integer", "number")
-_WALKED = ("properties", "additionalProperties", "items")
-_REMARKS = ("$schema", "title", "description", "writeOnly", "x-expects")
-
-
-def _plainly_valid(value, schema):
-    """
-    Whether a value fits the schema beyond doubt. What may not is left to jsonschema, which can say why.
-
-    To import jsonschema takes longer than all the rest, in every run, and nearly every pillar is right.
-    """
-    if schema is True or schema is False:
-        return schema
-    for keyword, argument in schema.items():
-        judge = _JUDGES.get(keyword)
-        if judge is None and keyword not in _WALKED + _REMARKS:
-            return False
-        if judge and not judge(value, argument):
-            return False
-    if isinstance(value, list):
-        return all(_plainly_valid(each, schema.get("items", True)) for each in value)
-    if isinstance(value, dict):
-        known, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-        return all(_plainly_valid(each, known.get(key, others)) for key, each in value.items())
-    return True
-
-
-def _is_a(value, kinds):
-    return _kind(value) in kinds or (_kind(value) == "integer" and "number" in kinds)
-
-
-def _kind(value):
-    """The kind of a plain value in the words of JSON Schema, or None."""
-    if isinstance(value, bool):
-        return "boolean"
-    kinds = {str: "string", int: "integer", float: "number", dict: "object", list: "array", type(None): "null"}
-    return kinds.get(type(value))
-
-
 def _schema_problems(schema, pillar):
-    if _plainly_valid(pillar, schema):
-        return ()
     from jsonschema import Draft202012Validator
 
     problems = {}

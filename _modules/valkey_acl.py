@@ -46,16 +46,11 @@ import os
 import re
 import secrets
 import socket
-import sys
 import time
 
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-# redis-py can tell opentelemetry what it does. It is there because Salt brings it; to import it, for nothing, takes as
-# long as all of redis-py. None in sys.modules stands for what is not installed.
-_WITHOUT = {"opentelemetry": None} if "opentelemetry" not in sys.modules else {}
-sys.modules.update(_WITHOUT)
 try:
     import redis
     from redis.backoff import NoBackoff
@@ -64,9 +59,6 @@ try:
     REDIS_VERSION = tuple(int(part) for part in re.findall(r"\d+", redis.__version__)[:2])
 except ImportError:
     REDIS_VERSION = None
-finally:
-    for _name in _WITHOUT:
-        del sys.modules[_name]
 
 __virtualname__ = "valkey_acl"
 __func_alias__ = {"list_": "list", "set_": "set"}

@@ -1005,37 +1005,6 @@ def assert_settings_or_errors(module, pillar):
 
 
 @pytest.mark.once
-@fuzzed(pillars.ANY, 150)
-def test_plain_validity_is_what_jsonschema_says(loaded, pillar):
-    """Who is waved through without jsonschema would have passed it, and who would have passed is waved through."""
-    schema = loaded.module._files()["schema"]
-    plain = loaded.module._projected(pillar, schema, (), [])
-    assert loaded.module._plainly_valid(plain, schema) == Draft202012Validator(schema).is_valid(plain)
-
-
-@pytest.mark.parametrize(
-    ("value", "schema"),
-    (
-        (True, {"type": "integer"}),
-        (1, {"enum": [True, "strict"]}),
-        (4, {"type": "integer", "minimum": 5}),
-        (6, {"type": ["integer", "null"], "maximum": 5}),
-        ("", {"type": "string", "minLength": 1}),
-        ("ab", {"type": "string", "pattern": "^[a-z]$"}),
-        ({}, {"type": "object", "required": ["subnet"]}),
-        ({"a": 1}, {"type": "object", "additionalProperties": False}),
-        ({"a": 1}, {"type": "object", "additionalProperties": {"type": "string"}}),
-        ({"a": 1}, {"type": "object", "properties": {"a": {"type": "string"}}}),
-        ([1], {"type": "array", "items": {"type": "string"}}),
-        ([], {"type": "array", "minItems": 1}),
-        (1, {"multipleOf": 1}),  # a keyword that only jsonschema knows
-    ),
-)
-def test_what_does_not_fit_is_left_to_jsonschema(loaded, value, schema):
-    assert not loaded.module._plainly_valid(value, schema)
-
-
-@pytest.mark.once
 @fuzzed(pillars.ANY, 100)
 def test_any_pillar_gives_settings_or_errors(loaded, pillar):
     assert_settings_or_errors(loaded.module, pillar)
