@@ -8,7 +8,6 @@ returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --o
 
 import json
 import os
-import runpy
 import threading
 import time
 from pathlib import Path
@@ -17,13 +16,13 @@ import salt.utils.path
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
+from immich_core import progress, project, untrusted
+
 __virtualname__ = "immich_app"
 
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
-# What the program reads logs and answers with: _utils/untrusted.py.
-LIBRARY = "/usr/local/lib/immich-formula/untrusted.py"
 PING = {"res": "pong"}
 # While the downtime is measured: seconds between two questions, and for an answer. Short, as the address of a container
 # that has just died may never refuse.
@@ -70,7 +69,7 @@ def unit(settings):
     """
     Return what the unit file and the states of the application need, decided once.
 
-    ``{"directory": …, "program": …, "library": …, "after": [units], "mounts": [paths], "images": [references],
+    ``{"directory": …, "program": …, "after": [units], "mounts": [paths], "images": [references],
     "owner": {part: {"user": uid, "group": gid}}}``
 
     settings
@@ -86,7 +85,6 @@ def unit(settings):
     return {
         "directory": unit_word(settings["project_dir"]),
         "program": PROGRAM,
-        "library": LIBRARY,
         "after": _after(settings),
         "mounts": [unit_path(path) for path in _mounts(settings)],
         "images": [settings[part]["image"] for part in parts],
@@ -187,16 +185,24 @@ def plan(settings, compose):
 
         salt-call --local immich_app.plan "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
     """
-    # The program that keeps the containers running decides; asked in this process, it starts none of its own.
-    program = runpy.run_path(PROGRAM)
     try:
-        stack = program["Stack"](settings["project_dir"], compose)
-        there = stack.containers()
-        __context__[SERVER_PID] = there.get(SERVER, {}).get("Pid")
-        names, printed = __context__.pop(INSPECTED, (None, None))
-        return stack.compared(there, stack.image_ids(printed if names == stack.image_names() else None))
-    except program["StackError"] as error:
+        declared = project.Project(settings["project_dir"], compose, _podman)
+    except project.ProjectError as error:
         raise CommandExecutionError(str(error)) from error
+    current = declared.containers()
+    __context__[SERVER_PID] = current.get(SERVER, {}).get("Pid")
+    names, printed = __context__.pop(INSPECTED, (None, None))
+    if names != declared.image_names():
+        command = ["image", "inspect", "--format", project.IMAGE_FORMAT, *declared.image_names()]
+        printed = _podman(*command, check=False)
+    return declared.compared(current, project.image_ids(printed))
+
+
+def _podman(*arguments, check=True):
+    """What `podman ARGUMENTS` prints, on failure too if that is not checked."""
+    if check:
+        return _run(["podman", *arguments])
+    return __salt__["cmd.run_stdout"](["podman", *arguments], python_shell=False, ignore_retcode=True)
 
 
 def _run(command, **kwargs):
@@ -227,7 +233,7 @@ def last_words(unit="immich.service"):
         return ""
     command = ["journalctl", f"_SYSTEMD_INVOCATION_ID={shown}", "--output=cat", "--lines=1", "--grep=^immich-stack: "]
     done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True)
-    return __utils__["untrusted.printable"](done["stdout"]) if done["retcode"] == 0 else ""
+    return untrusted.printable(done["stdout"]) if done["retcode"] == 0 else ""
 
 
 def reasons_to_stop(settings):
@@ -337,8 +343,7 @@ def serves(settings):
 
         salt-call --local immich_app.serves "$SETTINGS"
     """
-    ask = __utils__["untrusted.getter"]()
-    return stopped_by_this_run() or any(_answers(url, FIRST_PING_TIMEOUT, ask) for url in _ping_urls(settings))
+    return stopped_by_this_run() or any(_answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
 
 
 # A reload recreates what differs; the rest serves on. A unit between two states is at work with what was before.
@@ -371,10 +376,9 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("daemon-reload")
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
-    tell = __utils__["immich_progress.now_and_then"]("immich-apply")
+    tell = progress.now_and_then("immich-apply")
     served = serves(settings)
-    ask = __utils__["untrusted.getter"]()
-    pings = _Pings(_ping_urls(settings), ask, __context__.pop(STOPPED, None), served, tell)
+    pings = _Pings(_ping_urls(settings), __context__.pop(STOPPED, None), served, tell)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -387,11 +391,10 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, urls, ask, stopped, served, tell):
+    def __init__(self, urls, stopped, served, tell):
         """``stopped``: when this run has stopped it, or None. ``served``: whether it answered before."""
         super().__init__(daemon=True)
         self.urls = urls
-        self.ask = ask
         self.tell = tell
         self.served = served
         self.last_good = stopped or (time.monotonic() if served else None)
@@ -403,7 +406,7 @@ class _Pings(threading.Thread):
     def run(self):
         began = time.monotonic()
         while not self.done.is_set():
-            good = any(_answers(url, PING_TIMEOUT, self.ask) for url in self.urls)
+            good = any(_answers(url, PING_TIMEOUT) for url in self.urls)
             now = time.monotonic()
             if good and self.failed and self.last_good is not None:
                 self.downtime += now - self.last_good
@@ -436,10 +439,9 @@ def _ping_urls(settings):
     return list(dict.fromkeys(filter(None, found))) or [_ping_url(settings)]
 
 
-def _answers(url, timeout, ask):
-    """``ask`` is ``untrusted.get_json``, which a thread does not find by itself."""
+def _answers(url, timeout):
     try:
-        return ask(url, timeout) == PING
+        return untrusted.get_json(url, timeout) == PING
     except (OSError, ValueError):
         return False
 
@@ -459,8 +461,7 @@ def containers(directory):
     """
     if not salt.utils.path.which("podman"):
         return []
-    label = f"label=com.docker.compose.project.working_dir={directory}"
-    return _run(["podman", "ps", "--all", "--format", "{{.Names}}", "--filter", label]).split()
+    return [each["Names"][0] for each in project.containers(directory, _podman).values()]
 
 
 def remove_containers(directory):
@@ -502,7 +503,7 @@ def get_json(url, timeout=10):
         salt-call --local immich_app.get_json http://127.0.0.1:2283/api/server/ping
     """
     try:
-        return __utils__["untrusted.get_json"](url, timeout)
+        return untrusted.get_json(url, timeout)
     except OSError as error:
         raise CommandExecutionError(f"{url} does not answer: {error}") from error
     except ValueError as error:
@@ -558,7 +559,7 @@ def _signed_up(postgres):
             postgres["user"], postgres["database"], ADMINISTRATOR, postgres["connection"]
         )
     except CommandExecutionError as error:
-        return {"initialized": None, "unknown": __utils__["untrusted.printable"](str(error), 300)}
+        return {"initialized": None, "unknown": untrusted.printable(str(error), 300)}
     return {"initialized": row["found"]}
 
 
@@ -711,12 +712,12 @@ def reach(container, targets):
     """
     command = ["podman", "exec", container, "bash", "-c", REACH, "bash", *targets]
     try:
-        printed = __utils__["untrusted.output"](command, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
+        printed = untrusted.output(command, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
     except OSError as error:
         raise CommandExecutionError(str(error)) from error
     lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
     missing = "its answer is not there"
-    return {target: __utils__["untrusted.printable"](lines.get(target, missing), 200) or None for target in targets}
+    return {target: untrusted.printable(lines.get(target, missing), 200) or None for target in targets}
 
 
 def refusals_since():

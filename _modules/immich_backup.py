@@ -17,13 +17,13 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import lock
+
 __virtualname__ = "immich"
 
 UNIT = "immich-backup.service"
 FILES = {
     "program": "/usr/local/lib/immich-formula/immich-backup",
-    "lock": "/usr/local/lib/immich-formula/immich_lock.py",
-    "versions": "/usr/local/lib/immich-formula/immich_versions.py",
     "config": "/etc/immich-formula/backup.json",
     "passfile": "/etc/immich-formula/backup.pgpass",
     "hook": "/etc/immich-formula/backup-on-failure",
@@ -75,11 +75,11 @@ def backup():
 
         salt '*' immich.backup
     """
-    holder = __utils__["immich_lock.under_way"]()
+    holder = lock.under_way()
     if holder and holder.get("what") == "restore drill":
         return _run_unit()  # to which a rehearsal lends its lock, however long it takes
     try:
-        with __utils__["immich_lock.held"]("backup", lend=True):
+        with lock.held("backup", lend=True):
             return _run_unit()
     except BlockingIOError as error:
         raise CommandExecutionError(str(error)) from error

@@ -34,6 +34,8 @@ import salt.utils.data
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import file_tree, lock
+
 __virtualname__ = "immich"
 __outputter__ = {"doctor": "immich_doctor"}
 
@@ -213,7 +215,7 @@ def _silence(group, seconds):
 
 def _working():
     """Who holds the lock of backup, restore, update and removal, or an empty dictionary."""
-    return ("immich_lock.under_way" in __utils__ and __utils__["immich_lock.under_way"]()) or {}
+    return lock.under_way() or {}
 
 
 def _meanwhile(row, working):
@@ -653,13 +655,11 @@ def _planted(here):
     folders = [path for path in (here["uploads"], here["cache"]) if path and os.path.isdir(path)]
     if not folders:
         raise _NotCheckedError("mounts")
-    if "file_tree.below" not in __utils__:
-        raise _NotCheckedError("the formula's library file_tree")
     # Large folders take longer than a check may.
     until, seen, rows = time.monotonic() + here["seconds"] / 2, 0, []
     for folder in folders:
         found = {kind: [] for kind in PLANTED}
-        for _, _, path, held in __utils__["file_tree.below"](folder):
+        for _, _, path, held in file_tree.below(folder):
             seen += 1
             kind = _kind_of_planted(held)
             if kind:

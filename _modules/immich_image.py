@@ -18,12 +18,12 @@ import time
 import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
+from immich_core import progress, project
+
 __virtualname__ = "immich_image"
 
 # What Podman has told of the images, for whoever compares them with the containers next: it takes it, and it is gone.
 INSPECTED = "immich_image.inspected"
-# As immich-stack has Podman print images.
-IMAGE_FORMAT = "{{.Id}} {{json .RepoTags}} {{json .RepoDigests}}"
 # Podman's progress bar of a layer; see the function `pulled`.
 PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
 UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
@@ -52,7 +52,9 @@ def missing(images):
     if not salt.utils.path.which("podman"):
         return list(images)
     done = __salt__["cmd.run_all"](
-        ["podman", "image", "inspect", "--format", IMAGE_FORMAT, *images], python_shell=False, ignore_retcode=True
+        ["podman", "image", "inspect", "--format", project.IMAGE_FORMAT, *images],
+        python_shell=False,
+        ignore_retcode=True,
     )
     if done["retcode"] == 0:
         __context__[INSPECTED] = (sorted(set(images)), done["stdout"])
@@ -79,7 +81,7 @@ def pull(image):
 
         salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.3.1
     """
-    begin, tell = time.monotonic(), __utils__["immich_progress.now_and_then"](TAG)
+    begin, tell = time.monotonic(), progress.now_and_then(TAG)
     _say(f"Pulling {image}")
     terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
@@ -141,4 +143,4 @@ def _pull_line(blobs):
 
 
 def _say(text):
-    __utils__["immich_progress.say"](text, TAG)
+    progress.say(text, TAG)

@@ -16,6 +16,8 @@ from pathlib import Path
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import untrusted
+
 # Immich's name of a vector extension (DB_VECTOR_EXTENSION) and PostgreSQL's.
 VECTOR_EXTENSIONS = {"vectorchord": "vchord", "pgvector": "vector"}
 # From the first version (included) to the last (excluded).
@@ -359,7 +361,7 @@ def refusals(settings, connection=None):
         zone = zoneinfo.ZoneInfo(said["log_timezone"])
         since = datetime.datetime.fromtimestamp(__salt__["immich_app.refusals_since"](), zone)
         refused = [match for match in refused if match["time"] >= f"{since:%Y-%m-%d %H:%M:%S}"]
-    texts = [__utils__["untrusted.printable"](match["text"], 200) for match in reversed(refused)]
+    texts = [untrusted.printable(match["text"], 200) for match in reversed(refused)]
     latest = list(dict.fromkeys(texts))[:SHOWN]
     return {"found": [_refusal(text, postgres["user"]) for text in latest], "unknown": ""}
 
@@ -395,16 +397,16 @@ def _log(said, unit):
     """The last lines of the server's log: a file of its own, the one that is its standard error, or the journal."""
     directory = Path(said["data_directory"])
     if said["logging_collector"] == "on":
-        kinds = dict(line.split(" ", 1) for line in __utils__["untrusted.tail"](directory / "current_logfiles") if line)
+        kinds = dict(line.split(" ", 1) for line in untrusted.tail(directory / "current_logfiles") if line)
         if "stderr" not in kinds:
             raise OSError(f"its formats are {', '.join(kinds)}, and not stderr")
-        return __utils__["untrusted.tail"](directory / kinds["stderr"])
-    process = __utils__["untrusted.tail"](directory / "postmaster.pid")[0]
+        return untrusted.tail(directory / kinds["stderr"])
+    process = untrusted.tail(directory / "postmaster.pid")[0]
     target = os.readlink(f"/proc/{int(process)}/fd/2")
     if target.startswith("/"):
-        return __utils__["untrusted.tail"](target)
+        return untrusted.tail(target)
     command = ["journalctl", "--unit", unit, "--output=cat", "--since=-1day", "--lines=5000", "--no-pager"]
-    return __utils__["untrusted.output"](command).split("\n")
+    return untrusted.output(command).split("\n")
 
 
 def _vector_extensions(database, connection):

@@ -38,6 +38,8 @@ import salt.utils.data
 import salt.utils.hashutils
 from salt.exceptions import CommandExecutionError
 
+from immich_core import lock, progress, untrusted, versions
+
 __virtualname__ = "immich"
 
 UNIT = "immich.service"
@@ -341,9 +343,9 @@ def _migrations(contents):
 def _noted(contents, path):
     """The versions that a backup says, in it and by its name; and the one of its name, unless that cannot be true."""
     found = NAME.fullmatch(os.path.basename(path))
-    named = [found["version"]] if found and __utils__["immich_versions.parse"](found["version"]) else []
+    named = [found["version"]] if found and versions.parse(found["version"]) else []
     noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + named
-    if named and __utils__["immich_versions.contradiction"](named, _migrations(contents)):
+    if named and versions.contradiction(named, _migrations(contents)):
         return noted, []
     return noted, named
 
@@ -353,11 +355,11 @@ def _dumped_version(contents, path, version=None):
     if version is not None:
         return _parsed(version)
     noted, named = _noted(contents, path)
-    return __utils__["immich_versions.of_data"](noted, _migrations(contents), *named)
+    return versions.of_data(noted, _migrations(contents), *named)
 
 
 def _parsed(version):
-    parsed = __utils__["immich_versions.parse"](version)
+    parsed = versions.parse(version)
     if parsed is None:
         _refuse([f"version={version} is no full version, such as v3.3.1."])
     return parsed
@@ -366,10 +368,10 @@ def _parsed(version):
 def _doubts(settings, contents, path, version):
     """What a backup says of its version although all else contradicts it, as sentences. A person's word counts more."""
     noted, named = _noted(contents, path)
-    against = __utils__["immich_versions.contradiction"](noted, _migrations(contents), named)
+    against = versions.contradiction(noted, _migrations(contents), named)
     if version is not None or not against:
         return []
-    newest = __utils__["immich_versions.text"](max(filter(None, map(__utils__["immich_versions.parse"], noted))))
+    newest = versions.text(max(filter(None, map(versions.parse, noted))))
     claim = f"The backup says that it is of Immich {newest}, and nothing else does: {against}."
     override = _override(settings, path, newest, _dumped_version(contents, path))
     return [f"{claim} Immich's role can write there what it likes. {override}"]
@@ -377,24 +379,24 @@ def _doubts(settings, contents, path, version):
 
 def _override(settings, path, claimed, version):
     """What a person types who knows better than the backup."""
-    image = __utils__["immich_versions.tag"](settings["server"]["image"])
-    version = __utils__["immich_versions.text"](version) if version else image
+    image = versions.tag(settings["server"]["image"])
+    version = versions.text(version) if version else image
     command = f"salt-call immich.restore {shlex.quote(path)} version={version} confirm={__opts__['id']}"
     return f"If {claimed} never served it, type: {command}"
 
 
 def _version_problems(settings, contents, path, version):
     dumped, image = _dumped_version(contents, path, version), settings["server"]["image"]
-    highest = __utils__["immich_versions.highest"](image)
-    obstacle = __utils__["immich_versions.obstacle"](dumped, highest)
+    highest = versions.highest(image)
+    obstacle = versions.obstacle(dumped, highest)
     if obstacle is None:
         return []
-    text, tag = (__utils__["immich_versions.text"](dumped), __utils__["immich_versions.tag"](image))
+    text, tag = (versions.text(dumped), versions.tag(image))
     if obstacle != "older":
         return [f"The backup is of Immich {text}: set immich:version to {obstacle}, apply, restore, then update."]
     problem = f"The backup is of Immich {text}, and {tag} cannot go back: set immich:version to {text}, apply."
-    least = __utils__["immich_versions.since"](_migrations(contents))
-    if __utils__["immich_versions.obstacle"](least, highest):
+    least = versions.since(_migrations(contents))
+    if versions.obstacle(least, highest):
         return [problem]
     return [f"{problem} Its migrations do not need that. {_override(settings, path, text, least)}"]
 
@@ -527,7 +529,7 @@ def _differences(held, migrations, live):
 
 
 def _named(names):
-    names = [__utils__["untrusted.printable"](name, 100) for name in names]
+    names = [untrusted.printable(name, 100) for name in names]
     return ", ".join([*names[:5], *(["…"] if len(names) > 5 else [])])
 
 
@@ -831,7 +833,7 @@ def _let_in(settings, database, user):
 @contextlib.contextmanager
 def _locked(what, test=False):
     try:
-        with __utils__["immich_lock.held"](what, lend=not test):
+        with lock.held(what, lend=not test):
             yield
     except BlockingIOError as error:
         _refuse([str(error)])
@@ -842,26 +844,26 @@ def _systemctl(verb, *options):
 
 
 def _say(text):
-    __utils__["immich_progress.say"](text, TAG)
+    progress.say(text, TAG)
 
 
 def _progress(verb, path):
     """A function that tells now and then how far something is, given the bytes done."""
-    tell, size, begin = __utils__["immich_progress.now_and_then"](TAG), os.path.getsize(path), time.monotonic()
+    tell, size, begin = progress.now_and_then(TAG), os.path.getsize(path), time.monotonic()
 
-    def progress(done):
+    def report(done):
         seconds = round(time.monotonic() - begin)
         tell(f"{verb}: {_megabytes(done)} of {_megabytes(size)}, {done * 100 // size} %, {seconds} s")
 
-    return progress
+    return report
 
 
 @contextlib.contextmanager
 def _doing():
     """A function to tell what pg_restore does. Of indexes, which come last, it says the one that takes long."""
     # Called in another thread, in which Salt's dunders are empty.
-    say = functools.partial(__utils__["immich_progress.say"], tag=TAG)
-    now_and_then, built, complete = __utils__["immich_progress.now_and_then"](TAG), {}, threading.Event()
+    say = functools.partial(progress.say, tag=TAG)
+    now_and_then, built, complete = progress.now_and_then(TAG), {}, threading.Event()
 
     def take(what):
         if not what.startswith("creating INDEX"):

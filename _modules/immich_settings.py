@@ -76,7 +76,16 @@ _OWN_FILES = {
         "valkey_acl",
         "valkey_config",
     ),
-    "utils": ("file_tree", "immich_lock", "immich_progress", "immich_versions", "systemd_looks", "untrusted"),
+    "utils": (
+        "immich_core/__init__",
+        "immich_core/file_tree",
+        "immich_core/lock",
+        "immich_core/progress",
+        "immich_core/project",
+        "immich_core/untrusted",
+        "immich_core/versions",
+        "systemd_looks",
+    ),
 }
 _FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "timezones.json")
 _MIN_PASSWORD = 12

@@ -20,6 +20,8 @@ from pathlib import Path
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
+from immich_core import lock, versions
+
 __virtualname__ = "immich_update"
 
 SERVER = "immich-server"
@@ -57,7 +59,7 @@ def version(text):
 
         salt-call --local immich_update.version ghcr.io/immich-app/immich-server:v3.3.1
     """
-    found = __utils__["immich_versions.parse"](text)
+    found = versions.parse(text)
     return list(found) if found else None
 
 
@@ -80,7 +82,7 @@ def why_not(found, wanted, path="immich:version", known="which is installed"):
 
         salt-call --local immich_update.why_not '[1, 131, 3]' '[3, 0, 3]'
     """
-    obstacle = __utils__["immich_versions.obstacle"](found, wanted)
+    obstacle = versions.obstacle(found, wanted)
     if obstacle == "older":
         return (
             f"{path}: {_text(wanted)} is older than {_text(found)}, {known}. Immich cannot go back, not "
@@ -95,7 +97,7 @@ def why_not(found, wanted, path="immich:version", known="which is installed"):
 
 
 def _text(numbers):
-    return __utils__["immich_versions.text"](numbers)
+    return versions.text(numbers)
 
 
 # -- what is there ----------------------------------------
@@ -163,11 +165,11 @@ def database(settings):
         statement = " UNION ALL ".join(parts)
         role = __salt__["immich_identity.current"](settings)["role"]
         rows = __salt__["pgsql.query_as"](role, postgres["database"], statement, postgres["connection"])
-    versions = [version(row["value"]) for row in rows if row["noted"] == VERSIONS]
+    found = [version(row["value"]) for row in rows if row["noted"] == VERSIONS]
     return {
         "tables": len(tables),
         "migrations": sorted(row["value"] for row in rows if row["noted"] != VERSIONS),
-        "version": max(filter(None, versions), default=None),
+        "version": max(filter(None, found), default=None),
     }
 
 
@@ -196,18 +198,18 @@ def plan(settings):
     """
     image, record = settings["server"]["image"], unfinished(settings)
     before = installed_image(settings)
-    stays = before is not None and __utils__["immich_versions.same"](before, image)
+    stays = before is not None and versions.same(before, image)
     if stays and not record:
         return {}
     noted = database(settings)
     changed = _changed_by(record, noted)
     told, doubt = _told(noted, [before], record, settings["update"].get("database_version"))
     found, known = _found(told, before, record)
-    wanted, highest = version(image), __utils__["immich_versions.highest"](image)
+    wanted, highest = version(image), versions.highest(image)
     refusal, remedy = why_not(found, highest, _pillar_path(settings), known), None
     if refusal and changed:
         refusal = f"{refusal}. {_restore_advice(record)}"
-    if not refusal and doubt and __utils__["immich_versions.obstacle"](noted["version"], highest) == "older":
+    if not refusal and doubt and versions.obstacle(noted["version"], highest) == "older":
         remedy = f"immich:update:database_version: {_text(found or wanted)}"
         refusal = _doubted(_pillar_path(settings), highest, noted["version"], doubt, remedy)
     if not refusal and (stays or (changed and changed["image"] == image)):
@@ -231,7 +233,7 @@ def _from_to(found, wanted, before, image):
     """How an update is called: by versions, or by tags where they are the same version or none."""
     if found and wanted and found != wanted:
         return _text(found), _text(wanted)
-    tag = __utils__["immich_versions.tag"]
+    tag = versions.tag
     return _text(found) if found and not wanted else tag(before) if before else "unknown", tag(image) or image
 
 
@@ -243,7 +245,7 @@ def _found(noted, image, record):
         What the compose file names. While an update is under way its record is the better witness: a compose file may
         have been written for a version that never saw the database.
     """
-    changed, since = _changed_by(record, noted), __utils__["immich_versions.since"](noted["migrations"])
+    changed, since = _changed_by(record, noted), versions.since(noted["migrations"])
     named = None if record else version(image or "")
     told = (
         (noted["version"], "which is installed"),
@@ -265,8 +267,8 @@ def _told(noted, images, record, word):
         Those that may have run on the database, as far as the record of an update does not name them. None is unknown.
     """
     images = [image for image in (*images, *((record["from"], record["image"]) if record else ())) if image]
-    versions = [_text(noted["version"])] if noted["version"] else []
-    doubt = __utils__["immich_versions.contradiction"](versions, noted["migrations"], images)
+    told = [_text(noted["version"])] if noted["version"] else []
+    doubt = versions.contradiction(told, noted["migrations"], images)
     if not doubt:
         return noted, None
     return {**noted, "version": version(word) if word else None}, None if word else doubt
@@ -312,9 +314,9 @@ def start_refusal(settings):
         return None
     record, noted = unfinished(settings), database(settings)
     found, known = _found(_told(noted, [image], record, None)[0], None, record)
-    if __utils__["immich_versions.obstacle"](found, __utils__["immich_versions.highest"](image)) != "older":
+    if versions.obstacle(found, versions.highest(image)) != "older":
         return None
-    tag = __utils__["immich_versions.tag"](image)
+    tag = versions.tag(image)
     why = f"the compose file has {tag}, and the database needs {_text(found)}, {known}: do not start {tag} on it"
     if _changed_by(record, noted) and record["backup"]:
         return {"why": why, "remedy": _restore_command(record)}
@@ -426,7 +428,7 @@ def begin(what="update"):
     """
     if LOCK not in __context__:
         held = contextlib.ExitStack()
-        held.enter_context(__utils__["immich_lock.held"](what))
+        held.enter_context(lock.held(what))
         __context__[LOCK] = held
 
 
@@ -442,8 +444,8 @@ def restore_under_way():
 
         salt-call --local immich_update.restore_under_way
     """
-    holder = __utils__["immich_lock.under_way"]()
-    return __utils__["immich_lock.sentence"](holder) if holder and holder["what"] == "restore" else None
+    holder = lock.under_way()
+    return lock.sentence(holder) if holder and holder["what"] == "restore" else None
 
 
 def _end():

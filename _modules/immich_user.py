@@ -15,6 +15,8 @@ import os
 import pwd
 import stat
 
+from immich_core import file_tree, progress
+
 __virtualname__ = "immich_user"
 
 ROOT = "0:0"
@@ -230,7 +232,7 @@ def count(folder, user):
     if not os.path.isdir(folder):
         return 0
     ids = _ids(user)
-    below = (held for *_, held in __utils__["file_tree.below"](folder))
+    below = (held for *_, held in file_tree.below(folder))
     return sum(_differs(held, ids) for held in (os.stat(folder), *below))
 
 
@@ -259,8 +261,8 @@ def change_owner(folder, user):
     total, done, ids = count(folder, user), 0, _ids(user)
     if not total:
         return 0
-    tell = __utils__["immich_progress.now_and_then"]("immich-apply")
-    for directory, name, _, held in __utils__["file_tree.below"](folder):
+    tell = progress.now_and_then("immich-apply")
+    for directory, name, _, held in file_tree.below(folder):
         if _differs(held, ids):
             _change(directory, name, held, ids)
             done += 1
@@ -313,7 +315,7 @@ def mounts_of_others(folder, user):
 
         salt-call --local immich_user.mounts_of_others /srv/immich/upload 60883:60883
     """
-    points = __utils__["file_tree.mounts_below"](folder)
+    points = file_tree.mounts_below(folder)
     return [point for point in points if _differs(os.stat(point), _ids(user))]
 
 

@@ -12,6 +12,8 @@ import time
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import untrusted
+
 __virtualname__ = "immich_valkey"
 
 LOGIN = "immich-formula"
@@ -542,7 +544,7 @@ def _refused_names(kind, denied, user):
     entries = [entry for entry in denied if entry["reason"] == kind]
     if not entries:
         return None
-    names = list(dict.fromkeys(__utils__["untrusted.printable"](entry["object"], 60) for entry in entries))
+    names = list(dict.fromkeys(untrusted.printable(entry["object"], 60) for entry in entries))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return {
         "seen": f"Valkey denied the {kind} {', '.join(map(json.dumps, names[:SHOWN]))}{more} to the user {user}",

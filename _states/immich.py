@@ -5,7 +5,11 @@ Applying the formula: a run whose modules have only just been synced, and a pill
 Used by ``immich/settings.jinja`` and ``immich/bootstrap``. Nothing else has a use for it.
 """
 
+import importlib
+import sys
+
 __virtualname__ = "immich"
+CORE = "immich_core"
 
 
 def __virtual__():
@@ -38,6 +42,7 @@ def applied(name):
     if "immich" in __pillar__:
         # The outer run may have been given its pillar on the command line.
         arguments["pillar"] = {"immich": __pillar__["immich"]}
+    _forget_core()
     answer = __salt__["state.sls"](name, **arguments)
     if not isinstance(answer, dict):
         ret.update(result=False, comment="\n".join(map(str, answer)))
@@ -51,6 +56,13 @@ def applied(name):
     if any(state["result"] is False for _, state in states):
         ret.update(result=False, comment=f"{name} was applied with the modules just synced, and failed; see below")
     return ret
+
+
+def _forget_core():
+    """Python keeps an imported package for the life of the process, whatever is synced meanwhile."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == CORE]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def _sub_state(tag, state):

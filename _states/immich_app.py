@@ -9,6 +9,8 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import lock
+
 __virtualname__ = "immich_app"
 
 SERVER = "immich-server"
@@ -171,9 +173,9 @@ def alone(name):
             return ret
     except BlockingIOError as error:
         return {**ret, "result": False, "comment": f"{error} Nothing was changed"}
-    holder = __utils__["immich_lock.under_way"]()
+    holder = lock.under_way()
     if holder:
-        return {**ret, "result": False, "comment": f"{__utils__['immich_lock.sentence'](holder)} Nothing was changed"}
+        return {**ret, "result": False, "comment": f"{lock.sentence(holder)} Nothing was changed"}
     return ret
 
 

@@ -2,4 +2,4 @@
 # unless immich:clean says otherwise; `test=True` lists what would go.
 {%- from "immich/settings.jinja" import start with context %}
 {{ start(sls, ["immich.backup.clean", "immich.app.clean", "immich.valkey.clean", "immich.postgres.clean",
-               "immich.gateway.clean", "immich.podman.clean"]) }}
+               "immich.gateway.clean", "immich.podman.clean", "immich.programs.clean"]) }}

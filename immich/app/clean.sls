@@ -29,12 +29,6 @@ The program that runs Immich's containers is absent:
     - require:
       - Immich is stopped and disabled
 
-The program's library is absent:
-  file.absent:
-    - name: {{ service.library }}
-    - require:
-      - Immich is stopped and disabled
-
 Immich's project directory is absent:
   file.absent:
     - name: {{ project | json }}

@@ -1,7 +1,7 @@
 # Immich itself: compose project, secrets, images, and the service that runs them. Requires its network, PostgreSQL and
 # Valkey; where those are managed elsewhere, only that they answer.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity", "immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
+{{ start(sls, ["immich.identity", "immich.programs", "immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
 {%- if settings %}
 
 {#- Until they are migrated, folders and network are those of before. #}
@@ -148,16 +148,7 @@ The program that runs Immich's containers is present:
     - mode: "0755"
     - makedirs: true
     - require:
-      - sls: immich.identity
-
-The program's library is present:
-  file.managed:
-    - name: {{ service.library }}
-    - source: salt://_utils/untrusted.py
-    - mode: "0644"
-    - makedirs: true
-    - require:
-      - sls: immich.identity
+      - sls: immich.programs
 
 Immich's unit is present:
   file.managed:
@@ -176,7 +167,6 @@ Immich is running:
       - sls: immich.valkey
       - Immich's compose file is managed
       - The program that runs Immich's containers is present
-      - The program's library is present
       - Immich's unit is present
       - Immich's secret db_password is present
       - Immich's secret redis_password is present

@@ -27,7 +27,7 @@ The backup's units are absent:
     - require:
       - No backup runs or is scheduled
 
-{%-   for file in ("program", "lock", "versions", "config", "passfile", "hook", "tmpfiles") %}
+{%-   for file in ("program", "config", "passfile", "hook", "tmpfiles") %}
 
 The backup's {{ file }} is absent:
   file.absent:

@@ -1,6 +1,6 @@
 # Backups of the database: the program that makes them, its service, and the timer. Requires the database.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity", "immich.postgres"]) }}
+{{ start(sls, ["immich.identity", "immich.programs", "immich.postgres"]) }}
 {%- if settings %}
 {%-   set backup = salt["immich.backup_plan"](settings) %}
 {%-   if not settings.postgres.managed %}
@@ -67,15 +67,6 @@ The lock of backup, restore and update is made at boot:
     - require:
       - sls: immich.identity
 
-The program's rules about versions are present:
-  file.managed:
-    - name: {{ backup.files.versions }}
-    - source: salt://_utils/immich_versions.py
-    - mode: "0644"
-    - makedirs: true
-    - require:
-      - sls: immich.identity
-
 The program that makes backups is present:
   file.managed:
     - name: {{ backup.files.program }}
@@ -83,16 +74,7 @@ The program that makes backups is present:
     - mode: "0755"
     - makedirs: true
     - require:
-      - sls: immich.identity
-
-The program's lock is present:
-  file.managed:
-    - name: {{ backup.files.lock }}
-    - source: salt://_utils/immich_lock.py
-    - mode: "0644"
-    - makedirs: true
-    - require:
-      - sls: immich.identity
+      - sls: immich.programs
 
 The backup's unit is present:
   file.managed:

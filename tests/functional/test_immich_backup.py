@@ -44,12 +44,12 @@ sys.path.insert(0, "/srv/formula/_utils")
 loader = importlib.machinery.SourceFileLoader("program", "/srv/formula/immich/backup/files/immich-backup")
 program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
 loader.exec_module(program)
-import immich_lock
+from immich_core import lock
 work = os.environ["WORK"]
 program.LOCK_SECONDS = float(os.environ.get("LOCK_SECONDS", program.LOCK_SECONDS))
 program.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", program.WAIT_SECONDS))
 program.CONFIG, program.STATUS = f"{work}/backup.json", f"{work}/status.json"
-program.held = lambda what, **options: immich_lock.held(what, path=f"{work}/lock", **options)
+program.held = lambda what, **options: lock.held(what, path=f"{work}/lock", **options)
 steps = 0
 def hook(event, arguments):
     global steps

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from _utils import immich_lock
+from immich_core import lock
 
 HOLD = """
 import sys
 sys.path.insert(0, "/srv/formula/_utils")
-import immich_lock
+from immich_core import lock
 options = dict.fromkeys(sys.argv[3:], True)
-with immich_lock.held(sys.argv[2], path=sys.argv[1], **options):
+with lock.held(sys.argv[2], path=sys.argv[1], **options):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -89,10 +89,9 @@ def test_a_borrower_keeps_the_lock_when_the_lender_dies(process, path):
     assert process("restore").said == "held"
 
 
-def test_who_holds_it_may_take_it_again(loaders, path):
-    held = loaders.utils["immich_lock.held"]
-    with held("update", path=path):
-        with held("backup", lend=True, path=path):
+def test_who_holds_it_may_take_it_again(path):
+    with lock.held("update", path=path):
+        with lock.held("backup", lend=True, path=path):
             assert json.loads(Path(path).read_text(encoding="utf8"))["lent"] is True
         record = json.loads(Path(path).read_text(encoding="utf8"))
         assert (record["what"], record["lent"]) == ("update", False)
@@ -102,21 +101,21 @@ def test_who_holds_it_may_take_it_again(loaders, path):
 LOOK = """
 import sys
 sys.path.insert(0, "/srv/formula/_utils")
-import immich_lock
+from immich_core import lock
 print("looking", flush=True)
 while True:
-    immich_lock.under_way(sys.argv[1])
+    lock.under_way(sys.argv[1])
 """
 
 
 def test_whoever_only_looks_keeps_nobody_out(path):
-    with immich_lock.held("backup", path=path):
+    with lock.held("backup", path=path):
         pass
     looking = subprocess.Popen([sys.executable, "-B", "-c", LOOK, path], stdout=subprocess.PIPE, text=True)
     try:
         looking.stdout.readline()
         for _ in range(3000):
-            with immich_lock.held("backup", path=path):
+            with lock.held("backup", path=path):
                 pass
     finally:
         looking.kill()

@@ -30,9 +30,9 @@ import salt.config, salt.loader
 opts = salt.config.minion_config("/etc/salt/minion")
 opts["file_client"] = "local"
 opts["grains"] = salt.loader.grains(opts)
-utils = salt.loader.utils(opts)
-modules = salt.loader.minion_mods(opts, utils=utils)
-with utils["immich_lock.held"]("update"):
+modules = salt.loader.minion_mods(opts)
+from immich_core import lock
+with lock.held("update"):
     print(modules["immich.backup"]()["name"], flush=True)
     while not os.path.exists("/root/go"):
         time.sleep(0.1)

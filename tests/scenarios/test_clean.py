@@ -83,8 +83,8 @@ def test_clean_deletes_data_only_when_told_by_name(own_host):
 HOLDING = """
 import sys, time
 sys.path.insert(0, "/srv/formula/_utils")
-import immich_lock
-with immich_lock.held("restore"):
+from immich_core import lock
+with lock.held("restore"):
     time.sleep(86400)
 """
 
@@ -112,7 +112,10 @@ def test_nothing_is_removed_beneath_a_restore(host):
     assert get(host, "/api/server/ping") == {"res": "pong"}
 
 
-COMPONENTS = ("immich.", *(f"immich.{name}." for name in ("backup", "app", "valkey", "postgres", "gateway", "podman")))
+COMPONENTS = (
+    "immich.",
+    *(f"immich.{name}." for name in ("backup", "app", "valkey", "postgres", "gateway", "podman", "programs")),
+)
 
 
 @pytest.mark.long

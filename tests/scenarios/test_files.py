@@ -45,7 +45,7 @@ EXPECTED = (
     ("/opt/podman/immich/docker-compose.yml", "f644 root:root"),
     ("/usr/local/lib/immich-formula", "d755 root:root"),
     ("/usr/local/lib/immich-formula/immich-(stack|backup)", "f755 root:root"),
-    ("/usr/local/lib/immich-formula/(immich_lock|immich_versions|untrusted).py", "f644 root:root"),
+    ("/usr/local/lib/immich-formula/immich_core/[a-z_]+.py", "f644 root:root"),
     ("/var/lib/immich-formula", "d700 root:root"),
     ("/var/lib/immich-formula/installation.json", "f600 root:root"),
     # What is gone with the next boot.

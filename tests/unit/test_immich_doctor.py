@@ -24,7 +24,7 @@ def load(folder, name, **dunders):
 
 @pytest.fixture
 def doctor():
-    return load("_modules", "immich_doctor", __salt__={}, __pillar__={}, __context__={}, __utils__={})
+    return load("_modules", "immich_doctor", __salt__={}, __pillar__={}, __context__={})
 
 
 # /proc/cpuinfo of an AMD Phenom II, of 2008, whose users Immich's machine learning left behind.
@@ -395,19 +395,11 @@ def test_the_docs_name_every_check(doctor):
             assert f"| {check.part} |" in text, check.part
 
 
-@pytest.fixture
-def below():
-    return load("_utils", "file_tree").below
-
-
-def test_what_a_container_has_left_for_others_is_named(doctor, below, tmp_path):
+def test_what_a_container_has_left_for_others_is_named(doctor, tmp_path):
     uploads, cache = tmp_path / "my uploads", tmp_path / "cache"
     for folder in (uploads / "upload", cache):
         folder.mkdir(parents=True)
     here = {"uploads": str(uploads), "cache": str(cache), "seconds": 20}
-    with pytest.raises(doctor._NotCheckedError, match="file_tree"):
-        doctor._planted(here)
-    doctor.__utils__ = {"file_tree.below": below}
     assert doctor._planted(here) == [("ok", "none among 1 files")]
 
     planted = uploads / "upload" / "sh\x1b[2J; reboot"
@@ -434,12 +426,11 @@ def test_what_a_container_has_left_for_others_is_named(doctor, below, tmp_path):
     assert "and more" in doctor._planted(here)[0][1]
 
 
-def test_a_large_library_is_looked_through_as_long_as_there_is_time(doctor, below, tmp_path):
+def test_a_large_library_is_looked_through_as_long_as_there_is_time(doctor, tmp_path):
     for number in range(100):
         (tmp_path / str(number)).mkdir()
         for name in range(100):
             os.mknod(tmp_path / str(number) / str(name))
-    doctor.__utils__ = {"file_tree.below": below}
     here = {"uploads": str(tmp_path), "cache": None}
     began = time.monotonic()
     assert doctor._planted({**here, "seconds": 60}) == [("ok", "none among 10100 files")]

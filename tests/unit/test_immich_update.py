@@ -9,6 +9,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import immich_update
+from immich_core import versions
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "standin/server/migrations.json"
 DIGEST = "@sha256:" + "0" * 64
@@ -115,24 +116,14 @@ CONTRADICTIONS = (
 )
 
 
-@pytest.fixture
-def versions(loaders):
-    """The functions of the module, by their names."""
-
-    def call(name, *arguments):
-        return loaders.utils[f"immich_versions.{name}"](*arguments)
-
-    return call
-
-
 @pytest.mark.parametrize("text", VERSIONS)
 def test_version_of_a_tag_or_image(modules, text):
     assert modules.immich_update.version(text) == VERSIONS[text]
 
 
 @pytest.mark.parametrize(("found", "wanted", "refusal"), WAYS)
-def test_ways_from_version_to_version(modules, versions, found, wanted, refusal):
-    found, wanted = modules.immich_update.version(found), versions("highest", wanted)
+def test_ways_from_version_to_version(modules, found, wanted, refusal):
+    found, wanted = modules.immich_update.version(found), versions.highest(wanted)
     said = modules.immich_update.why_not(found, wanted, "immich:server:image")
     if refusal is None:
         assert said is None
@@ -142,24 +133,24 @@ def test_ways_from_version_to_version(modules, versions, found, wanted, refusal)
 
 
 @pytest.mark.parametrize(("one", "other", "same"), SAME)
-def test_images_of_one_version(versions, one, other, same):
-    assert versions("same", one, other) is same
-    assert versions("same", other, one) is same
+def test_images_of_one_version(one, other, same):
+    assert versions.same(one, other) is same
+    assert versions.same(other, one) is same
 
 
 @pytest.mark.parametrize(("noted", "migrations", "image", "version"), DATA)
-def test_the_version_that_a_database_belongs_to(versions, noted, migrations, image, version):
-    found = versions("of_data", noted, migrations, image)
+def test_the_version_that_a_database_belongs_to(noted, migrations, image, version):
+    found = versions.of_data(noted, migrations, image)
     assert (found and list(found)) == version
 
 
 @pytest.mark.parametrize(("noted", "migrations", "images", "why"), CONTRADICTIONS)
-def test_a_version_that_cannot_be_true_is_contradicted(versions, noted, migrations, images, why):
-    found = versions("contradiction", noted, migrations, images)
+def test_a_version_that_cannot_be_true_is_contradicted(noted, migrations, images, why):
+    found = versions.contradiction(noted, migrations, images)
     assert why in found if why else found is None, found
 
 
-def test_each_migration_that_is_known_belongs_to_its_release(versions):
+def test_each_migration_that_is_known_belongs_to_its_release():
     """As a database has them: all that came before, in whatever order."""
     before = []
     for release, names in json.loads(MIGRATIONS.read_text(encoding="utf8")).items():
@@ -167,8 +158,8 @@ def test_each_migration_that_is_known_belongs_to_its_release(versions):
             before.insert(0, name)
             # Of a release that is made up it is known that it is newer than any that is known.
             expected = "v3.3.2" if release == "3.4.0" else f"v{release}"
-            assert versions("text", versions("since", before)) == expected, name
-        assert versions("contradiction", [release], before) is None
+            assert versions.text(versions.since(before)) == expected, name
+        assert versions.contradiction([release], before) is None
     assert len([name for name in before if name <= LAST_OF_2_7_5]) == 68  # counted in a database of v2.7.5
 
 

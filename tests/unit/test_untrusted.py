@@ -1,6 +1,5 @@
 """What Immich's container can write, read with limits: logs as the real server writes them, answers, hostile ones."""
 
-import importlib.util
 import json
 import os
 import socket
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from immich_core import untrusted
+
 REPO = Path(__file__).resolve().parents[2]
-SPEC = importlib.util.spec_from_file_location("untrusted", REPO / "_utils/untrusted.py")
-untrusted = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(untrusted)
 
 # As in the threads immich-app/immich 18270 (v1.132), arsfeld/nixos 8 (v2.1), immich-app/immich 26003 (v2.5.5), and with
 # the colors of Nest's ConsoleLogger.

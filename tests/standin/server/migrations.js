@@ -4,7 +4,7 @@
  * Immich's migrations by release, and what the stand-in does for them: only what it needs itself.
  *
  * The names are those of server/src/schema/migrations/ORDER of v3.2.0-rc.0 (commit a6ad970) and, after that, of copies of the
- * main branch. Which release had one first is known for most, see _utils/immich_versions.py; v3.4.0 is made up.
+ * main branch. Which release had one first is known for most, see _utils/immich_core/versions.py; v3.4.0 is made up.
  */
 
 const names = require("./migrations.json");

@@ -41,7 +41,7 @@ def held(what, lend=False, borrow=False, path=PATH):
 
     .. code-block:: python
 
-        with __utils__["immich_lock.held"]("restore"):
+        with lock.held("restore"):
             ...
     """
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
@@ -72,7 +72,7 @@ def under_way(path=PATH):
 
     .. code-block:: python
 
-        if __utils__["immich_lock.under_way"]():
+        if lock.under_way():
             ...
     """
     try:

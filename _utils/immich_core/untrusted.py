@@ -51,7 +51,7 @@ def plain(text):
 
     .. code-block:: python
 
-        __utils__["untrusted.plain"](line)
+        untrusted.plain(line)
     """
     return CONTROLS.sub(" ", ESCAPES.sub("", text))
 
@@ -67,7 +67,7 @@ def printable(text, length=LONGEST_LINE):
 
     .. code-block:: python
 
-        __utils__["untrusted.printable"](name, 60)
+        untrusted.printable(name, 60)
     """
     plain = ESCAPES.sub("", text[:LONGEST_LINE])
     return " ".join("".join(char if char.isprintable() else " " for char in plain).split())[:length]
@@ -92,7 +92,7 @@ def output(command, size=LARGEST_OUTPUT, seconds=10, check=False):
 
     .. code-block:: python
 
-        __utils__["untrusted.output"](["podman", "logs", "immich-server"])
+        untrusted.output(["podman", "logs", "immich-server"])
     """
     deadline, printed, ended = time.monotonic() + seconds, b"", False
     with subprocess.Popen(
@@ -134,7 +134,7 @@ def tail(path, size=LARGEST_OUTPUT // 4):
 
     .. code-block:: python
 
-        __utils__["untrusted.tail"]("/var/log/postgresql/postgresql-17-main.log")
+        untrusted.tail("/var/log/postgresql/postgresql-17-main.log")
     """
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         held = os.fstat(file.fileno())
@@ -160,7 +160,7 @@ def reason(log, latest=False):
 
     .. code-block:: python
 
-        __utils__["untrusted.reason"](log)
+        untrusted.reason(log)
     """
     lines = [line for line in log.split("\n") if line.strip()]
     for find in (_clear_error, _loud_line):
@@ -232,7 +232,7 @@ def get_json(url, timeout=10):
 
     .. code-block:: python
 
-        __utils__["untrusted.get_json"]("http://127.0.0.1:2283/api/server/ping")
+        untrusted.get_json("http://127.0.0.1:2283/api/server/ping")
     """
     response = http.client.HTTPResponse(_Received(_exchange(urllib.parse.urlsplit(url), timeout)))
     try:
@@ -244,17 +244,6 @@ def get_json(url, timeout=10):
         raise
     except (http.client.HTTPException, ValueError, RecursionError) as error:
         raise ValueError(f"the answer is not HTTP with JSON ({type(error).__name__})") from error
-
-
-def getter():
-    """
-    Return :py:func:`get_json` itself, for another thread, in which Salt's dunders are empty.
-
-    .. code-block:: python
-
-        threading.Thread(target=__utils__["untrusted.getter"](), args=(url,))
-    """
-    return get_json
 
 
 def _exchange(url, timeout):

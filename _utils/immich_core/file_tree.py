@@ -33,7 +33,7 @@ def below(top):
 
     .. code-block:: python
 
-        for directory, name, path, status in __utils__["file_tree.below"]("/srv/immich/upload"):
+        for directory, name, path, status in file_tree.below("/srv/immich/upload"):
             print(path)
     """
     top = os.path.realpath(top)
@@ -98,7 +98,7 @@ def mounts_below(top):
 
     .. code-block:: python
 
-        __utils__["file_tree.mounts_below"]("/srv/immich/upload")
+        file_tree.mounts_below("/srv/immich/upload")
     """
     prefix = os.path.realpath(top).rstrip("/") + "/"
     with open(MOUNTINFO, encoding="utf8", errors="surrogateescape") as file:

@@ -53,7 +53,7 @@ def tag(image):
 
     .. code-block:: python
 
-        __utils__["immich_versions.tag"]("ghcr.io/immich-app/immich-server:v3.3.1")
+        versions.tag("ghcr.io/immich-app/immich-server:v3.3.1")
     """
     return str(image).partition("@")[0].rpartition("/")[2].rpartition(":")[2]
 
@@ -69,7 +69,7 @@ def parse(image):
 
     .. code-block:: python
 
-        __utils__["immich_versions.parse"]("ghcr.io/immich-app/immich-server:v3.3.1-cuda")
+        versions.parse("ghcr.io/immich-app/immich-server:v3.3.1-cuda")
     """
     found = _VERSION.fullmatch(tag(image))
     return tuple(map(int, found.groups())) if found else None
@@ -84,7 +84,7 @@ def highest(image):
 
     .. code-block:: python
 
-        __utils__["immich_versions.highest"]("ghcr.io/immich-app/immich-server:v3")
+        versions.highest("ghcr.io/immich-app/immich-server:v3")
     """
     series = _SERIES.fullmatch(tag(image))
     if not series:
@@ -104,7 +104,7 @@ def same(one, other):
 
     .. code-block:: python
 
-        __utils__["immich_versions.same"]("ghcr.io/immich-app/immich-server:v3.3.1", "registry.test/server:v3.3.1")
+        versions.same("ghcr.io/immich-app/immich-server:v3.3.1", "registry.test/server:v3.3.1")
     """
     return _identity(one) == _identity(other)
 
@@ -123,7 +123,7 @@ def text(version):
 
     .. code-block:: python
 
-        __utils__["immich_versions.text"]((3, 3, 1))
+        versions.text((3, 3, 1))
     """
     return "v" + ".".join(str(number) for number in version if number != _ANY)
 
@@ -138,7 +138,7 @@ def obstacle(found, wanted):
 
     .. code-block:: python
 
-        __utils__["immich_versions.obstacle"]((1, 131, 3), (3, 3, 1))
+        versions.obstacle((1, 131, 3), (3, 3, 1))
     """
     if found is None or wanted is None:
         return None
@@ -159,7 +159,7 @@ def since(migrations):
 
     .. code-block:: python
 
-        __utils__["immich_versions.since"](["1775165531374-AddPersonNameTrigramIndex"])
+        versions.since(["1775165531374-AddPersonNameTrigramIndex"])
     """
     return _least(_newest_migration(migrations))
 
@@ -183,7 +183,7 @@ def contradiction(noted, migrations, images=()):
 
     .. code-block:: python
 
-        __utils__["immich_versions.contradiction"](["999.0.0"], ["1775165531374-AddPersonNameTrigramIndex"])
+        versions.contradiction(["999.0.0"], ["1775165531374-AddPersonNameTrigramIndex"])
     """
     newest = max(filter(None, map(parse, noted)), default=None)
     return newest and _contradiction(newest, _newest_migration(migrations), _newest_image(images))
@@ -205,7 +205,7 @@ def of_data(noted, migrations, image=None):
 
     .. code-block:: python
 
-        __utils__["immich_versions.of_data"](["3.3.1"], ["1790693088454-AddPersonUserTable"])
+        versions.of_data(["3.3.1"], ["1790693088454-AddPersonUserTable"])
     """
     migration, ran = _newest_migration(migrations), _newest_image([image] if image else [])
     versions = sorted(set(filter(None, map(parse, noted))), reverse=True)

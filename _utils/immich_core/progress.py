@@ -23,7 +23,7 @@ def say(text, tag):
 
     .. code-block:: python
 
-        __utils__["immich_progress.say"]("Stopping immich.service", "immich-restore")
+        progress.say("Stopping immich.service", "immich-restore")
     """
     text = "".join(char if char.isprintable() else " " for char in text)
     syslog.openlog(tag, 0, syslog.LOG_USER)
@@ -43,7 +43,7 @@ def now_and_then(tag):
 
     .. code-block:: python
 
-        tell = __utils__["immich_progress.now_and_then"]("immich-apply")
+        tell = progress.now_and_then("immich-apply")
         while not done():
             tell(f"Waiting: {how_far()}")
     """

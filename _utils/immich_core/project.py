@@ -1,0 +1,119 @@
+"""
+A compose project: the containers that its file declares, compared with the current ones
+=========================================================================================
+
+The program that keeps the containers running acts on this comparison, and a plan of Salt shows it.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+import yaml  # PyYAML: a dependency of Salt and of podman-compose
+
+HASH_LABEL = "io.immich-formula.service-hash"
+DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
+SERVICE_LABEL = "com.docker.compose.service"
+IMAGE_FORMAT = "{{.Id}} {{json .RepoTags}} {{json .RepoDigests}}"
+
+
+class ProjectError(Exception):
+    """The compose file is not one of this formula."""
+
+
+def containers(directory, podman):
+    """
+    Return the containers of the compose project in a directory, by service, as `podman ps` lists them.
+
+    directory
+        Path of the project.
+
+    podman
+        Function that runs ``podman`` with its arguments and returns the output. With ``check=False`` a failure counts
+        as output, too.
+    """
+    listed = podman("ps", "--all", "--format", "json", "--filter", f"label={DIRECTORY_LABEL}={directory}")
+    return {each["Labels"].get(SERVICE_LABEL, ""): each for each in json.loads(listed or "[]")}
+
+
+def image_ids(printed):
+    """
+    Return the local id of each image, by its names.
+
+    printed
+        What ``podman image inspect --format`` with ``IMAGE_FORMAT`` has printed. A missing image is not in it.
+    """
+    ids = {}
+    for line in printed.splitlines():
+        identity, tags, digests = line.split(" ", 2)
+        for name in (json.loads(tags) or []) + (json.loads(digests) or []):
+            ids[name] = identity
+    return ids
+
+
+class Project:
+    """
+    A compose file and the containers that were created from it.
+
+    directory
+        Path of the project; secrets are read below it.
+
+    text
+        The compose file.
+
+    podman
+        As for :py:func:`containers`.
+
+    Raises ``ProjectError`` if the file is not one of this formula.
+    """
+
+    def __init__(self, directory, text, podman):
+        self.directory, self.podman = Path(directory), podman
+        try:
+            # The parser in C, where PyYAML has it, takes a tenth of the time.
+            self.compose = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            self.own, self.services = self.compose["x-immich-stack"], self.compose["services"]
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            message = f"docker-compose.yml in {directory} is not the one that Salt wrote: {error}"
+            raise ProjectError(message) from error
+
+    def containers(self):
+        return containers(self.directory, self.podman)
+
+    def image_names(self):
+        return sorted({service["image"] for service in self.services.values()})
+
+    def plan(self):
+        """Return ``{"recreate": {service: reason}, "remove": [container name]}``; both are empty if nothing differs."""
+        printed = self.podman("image", "inspect", "--format", IMAGE_FORMAT, *self.image_names(), check=False)
+        return self.compared(self.containers(), image_ids(printed))
+
+    def compared(self, current, images):
+        """Return the plan, from what :py:meth:`containers` and :py:func:`image_ids` have returned."""
+        recreate = {name: self._difference(name, current.get(name), images) for name in self.services}
+        remove = [each["Names"][0] for name, each in current.items() if name not in self.services]
+        return {"recreate": {name: reason for name, reason in recreate.items() if reason}, "remove": remove}
+
+    def _difference(self, name, container, images):
+        service = self.services[name]
+        if not container:
+            return "it does not exist"
+        if container["State"] != "running":
+            return f"it is {container['State']}"
+        if container["Labels"].get(HASH_LABEL) != service.get("labels", {}).get(HASH_LABEL):
+            return "its definition changed"
+        if images.get(service["image"], container["ImageID"]) != container["ImageID"]:
+            return "its image changed"
+        return "a secret changed" if self._secret_is_newer(service, container) else None
+
+    def _secret_is_newer(self, service, container):
+        names = [each["source"] if isinstance(each, dict) else each for each in service.get("secrets", [])]
+        written = [0]
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                written.append((self.directory / self.compose["secrets"][name]["file"]).stat().st_mtime_ns)
+        # `podman ps` gives only the second in which a container was created.
+        if max(written) // 10**9 != container["Created"]:
+            return max(written) // 10**9 > container["Created"]
+        created = self.podman("container", "inspect", "--format", "{{.Created.UnixNano}}", container["Id"])
+        return max(written) > int(created)

@@ -1,0 +1,16 @@
+# What the programs on the host import: the decisions that they share with Salt's modules. Depends on immich.identity.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.identity"]) }}
+{%- if settings %}
+
+The library of the host's programs is present:
+  file.recurse:
+    - name: /usr/local/lib/immich-formula/immich_core
+    - source: salt://_utils/immich_core
+    - clean: true
+    - dir_mode: "0755"
+    - file_mode: "0644"
+    - exclude_pat: E@(^|/)__pycache__(/|$)
+    - require:
+      - sls: immich.identity
+{%- endif %}
