@@ -135,8 +135,6 @@ Backups are scheduled:
       - The backup's configuration is managed
       - The lock of backup, restore and update is made at boot
       - The program that makes backups is present
-      - The program's lock is present
-      - The program's rules about versions are present
       - The backup's unit is present
       - The backup's timer is present
       - {{ "The unit of a failed backup is present" if settings.backup.on_failure else "No hook of a failed backup is present" }}

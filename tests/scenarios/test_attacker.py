@@ -174,7 +174,7 @@ REFUSED_BY_VALKEY = re.compile("NOPERM|ACL failure|WRONGPASS|not allowed|a nil v
 
 # The first writes, so that nothing but the end of the server ends it.
 ENDLESS = ["eval", "redis.call('set', KEYS[1], 1) while true do end", "1", "immich_bull:x"]
-FILLING = ["eval", "for i = 1, 300 do redis.call('append', KEYS[1], string.rep('x', 1e6)) end", "1", "immich_bull:y"]
+FILLING = ["eval", "for i = 1, 80 do redis.call('append', KEYS[1], string.rep('x', 1e6)) end", "1", "immich_bull:y"]
 
 # -- files ------------------------------------------------------------------------------------------
 
