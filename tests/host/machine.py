@@ -136,7 +136,7 @@ class Host:
             # A service that fails and is started again and again keeps the system "starting" for good.
             if self.pid and self.run("systemctl is-active multi-user.target", check=False).returncode == 0:
                 return
-            time.sleep(0.1)
+            time.sleep(0.3)
         raise HostError(f"{self.name} did not finish booting in {BOOT_SECONDS} s: {self.console()[-2000:]}")
 
     @property
@@ -251,12 +251,13 @@ class Host:
         return states
 
     def wait_for(self, script, seconds=30):
-        """Wait until a shell script succeeds; return what it printed."""
+        """Wait until a shell script succeeds; return what it printed. A script that takes long is run less often."""
         deadline = time.monotonic() + seconds
         while True:
+            began = time.monotonic()
             done = self.run(script, check=False)
             if done.returncode == 0:
                 return done.stdout.strip()
             if time.monotonic() > deadline:
                 raise HostError(f"{self.name}: not within {seconds} s: {script}\n{done.stdout}\n{done.stderr}")
-            time.sleep(0.2)
+            time.sleep(min(1, max(0.2, 4 * (time.monotonic() - began))))
