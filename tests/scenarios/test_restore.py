@@ -51,7 +51,7 @@ def backup(host):
 def restore(host, name, **options):
     """What the restore answers: a dictionary, or the text of its error. The old database is dropped by default."""
     words = [f"{key}={value}" for key, value in {"confirm": "host", "keep_old": False, **options}.items()]
-    done = host.run(f"salt-call --local --out=json immich.restore {name} {' '.join(words)}", check=False, timeout=300)
+    done = host.salt_call("--local", "--out=json", "immich.restore", name, *words, check=False)
     return json.loads(done.stdout)["local"] if done.returncode == 0 else done.stdout + done.stderr
 
 
