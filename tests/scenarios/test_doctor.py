@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -301,8 +302,12 @@ def follow(host, advice):
             change = {key: change}
         host.pillar(merged(PILLAR, change))
         host.apply()
-    else:
-        host.run(advice, timeout=300)
+        return
+    for command in advice.split(" && "):
+        if command.startswith("salt-call "):
+            host.salt_call(*shlex.split(command)[1:])
+        else:
+            host.run(command, timeout=300)
 
 
 def left(rows):
