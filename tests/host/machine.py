@@ -2,8 +2,12 @@
 
 import json
 import os
+import select
+import shlex
 import signal
+import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +21,20 @@ NETWORK_FILE = "[Match]\nName=host0\n[Network]\nAddress={address}/24\nGateway={g
 
 class HostError(RuntimeError):
     """A command on a test host failed; the text is what it printed."""
+
+
+def copy_containers(source, target):
+    """Copy a /var/lib/containers without containers; the files of its images become hard links.
+
+    Podman mounts the layers of images below those of containers, and never writes to their files.
+    """
+    containers = source / "storage/overlay-containers/containers.json"
+    if containers.exists() and json.loads(containers.read_text(encoding="utf8")):
+        raise ValueError(f"{source} has containers, whose layers are written to")
+    run("cp", "-al", source, target)
+    # All files but those: Podman does write to them.
+    others = "find . -path './storage/overlay/*/diff' -prune -o -type f -print0"
+    run("sh", "-c", f'{others} | xargs -0 cp -a --parents --remove-destination -t "$0"', target, cwd=source)
 
 
 class Host:
@@ -59,11 +77,12 @@ class Host:
             self.root,
         )
         if containers:
-            run("cp", "-a", "--reflink=auto", containers, self.containers)
+            copy_containers(Path(containers), self.containers)
         else:
             self.containers.mkdir()
         self._write_identity()
         self._process = None
+        self._calls = self._served = None
         self.boot()
 
     def _write_identity(self):
@@ -122,7 +141,7 @@ class Host:
             # A service that fails and is started again and again keeps the system "starting" for good.
             if self.pid and self.run("systemctl is-active multi-user.target", check=False).returncode == 0:
                 return
-            time.sleep(0.1)
+            time.sleep(0.3)
         raise HostError(f"{self.name} did not finish booting in {BOOT_SECONDS} s: {self.console()[-2000:]}")
 
     @property
@@ -158,6 +177,7 @@ class Host:
 
     def close(self):
         self.crash()
+        self._end_calls()
         run("umount", self.root)
         if self._own_lan:
             self._own_lan.close()
@@ -211,15 +231,77 @@ class Host:
 
     def salt(self, *arguments, check=True, timeout=600):
         """`salt-call --local ARGUMENTS` as parsed JSON of the local minion's return."""
-        quoted = " ".join("'" + str(argument).replace("'", "'\\''") + "'" for argument in arguments)
-        done = self.run(f"salt-call --local --out=json --log-level=error {quoted}", check=False, timeout=timeout)
+        done = self.salt_call("--local", "--out=json", "--log-level=error", *arguments, check=False, timeout=timeout)
         try:
             answer = json.loads(done.stdout)["local"]
         except ValueError:
-            raise HostError(f"salt-call {quoted}: exit {done.returncode}\n{done.stdout}\n{done.stderr}") from None
+            raise HostError(f"{shlex.join(done.args)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}") from None
         if check and not isinstance(answer, (dict, str, list, bool, int)):
-            raise HostError(f"salt-call {quoted}: {answer!r}")
+            raise HostError(f"{shlex.join(done.args)}: {answer!r}")
         return answer
+
+    def salt_call(self, *arguments, check=True, timeout=600):
+        """`salt-call ARGUMENTS` as a completed process, with text in stdout and stderr.
+
+        A Salt that was imported before makes the call, if the host's salt-call is one of a Python environment: see
+        ``tests/host/salt_calls.py``. Where the program itself is the subject, run it: ``host.run("salt-call …")``.
+        """
+        words = ["salt-call", *map(str, arguments)]
+        calls = self._salt_calls()
+        if not calls:
+            return self.run(shlex.join(words), check=check, timeout=timeout)
+        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+            read, write = os.pipe()
+            with open(read, "rb", buffering=0) as result:
+                try:
+                    files = [output.fileno(), errors.fileno(), write]
+                    socket.send_fds(calls, [json.dumps(words[1:]).encode()], files)
+                except OSError:  # somebody has killed it
+                    self._end_calls()
+                    return self.salt_call(*arguments, check=check, timeout=timeout)
+                finally:
+                    os.close(write)
+                if not select.select([result], [], [], timeout)[0]:
+                    raise subprocess.TimeoutExpired(words, timeout)
+                code = int(result.read() or -signal.SIGKILL)
+            for file in (output, errors):
+                file.seek(0)
+            done = subprocess.CompletedProcess(words, code, output.read().decode(), errors.read().decode())
+        if check and code:
+            raise HostError(
+                f"{self.name}: {shlex.join(words)}: exit {code}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+            )
+        return done
+
+    def _salt_calls(self):
+        """The socket of `salt_calls.py`, which runs since the first call; None where salt-call is another program.
+
+        It is started anew after a reboot, and for another Salt: one with other libraries is another one.
+        """
+        program = "/usr/local/bin/salt-call"
+        try:
+            python = Path(os.readlink(f"/proc/{self.pid}/root{program}")).with_name("python3")
+            (libraries,) = Path(f"/proc/{self.pid}/root{python.parents[1]}/lib").glob("python3*/site-packages")
+        except (OSError, ValueError):
+            return None
+        served = (self.pid, python, libraries.stat().st_mtime_ns)
+        if self._served != served:
+            self._end_calls()
+            self._served = served
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            room = f"ROOM_FOR_A_TITLE={'x' * 2000}"
+            program = f"{python} -P /srv/formula/tests/host/salt_calls.py {theirs.fileno()} {program}"
+            # A process of the host's PID 1, which ends with the host as others do.
+            command = self.command(f"{room} setsid {program} </dev/null >/dev/null 2>&1 &")
+            with theirs:
+                subprocess.run(command, pass_fds=[theirs.fileno()], check=True)
+            self._calls = ours
+        return self._calls
+
+    def _end_calls(self):
+        if self._calls:
+            self._calls.close()
+            self._calls = self._served = None
 
     def apply(self, sls="immich", test=False, check=True, timeout=900):
         """`state.apply SLS` as a list of state returns in the order in which they ran, failing if a state failed."""
@@ -237,12 +319,13 @@ class Host:
         return states
 
     def wait_for(self, script, seconds=30):
-        """Wait until a shell script succeeds; return what it printed."""
+        """Wait until a shell script succeeds; return what it printed. A script that takes long is run less often."""
         deadline = time.monotonic() + seconds
         while True:
+            began = time.monotonic()
             done = self.run(script, check=False)
             if done.returncode == 0:
                 return done.stdout.strip()
             if time.monotonic() > deadline:
                 raise HostError(f"{self.name}: not within {seconds} s: {script}\n{done.stdout}\n{done.stderr}")
-            time.sleep(0.2)
+            time.sleep(min(1, max(0.2, 4 * (time.monotonic() - began))))

@@ -12,7 +12,7 @@ PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
 HBA = "/etc/postgresql/17/main/pg_hba.conf"
 # What the journal tells, or what can be seen otherwise, at the moment at which everything dies. Before the first of
 # them nothing has changed.
-TOLD = "journalctl -t immich-restore -o cat --since @{since} | grep -q '{line}'"
+TOLD = "grep -q '{line}' /tmp/told"
 POINTS = {
     "being backed up": TOLD.replace("{line}", "^Backing up"),
     "database being made": TOLD.replace("{line}", "^Creating the database"),
@@ -20,11 +20,13 @@ POINTS = {
     "index being built": "pgrep -f '[p]ostgres:.*immich_restore_.* CREATE INDEX' >/dev/null",
     "names being swapped": TOLD.replace("{line}", "takes the place"),
     "Immich starting": TOLD.replace("{line}", "^Starting"),
-    "old database being dropped": f"{PSQL} -c 'select datname from pg_database' | grep -q immich_drop_",
+    "old database being dropped": f"{TOLD.replace('{line}', '^Starting')}"
+    f" && {PSQL} -c 'select datname from pg_database' | grep -q immich_drop_",
 }
 # With `only` the program is killed, and not what it has started.
 AT = """
-since=$(date +%s.%N)
+journalctl -t immich-restore -o cat --since @$(date +%s.%N) --follow --no-tail >/tmp/told 2>/dev/null &
+trap "kill $!" EXIT
 setsid salt-call --local {command} >/tmp/restore.out 2>&1 &
 pid=$!
 for i in $(seq 6000); do
@@ -51,7 +53,7 @@ def backup(host):
 def restore(host, name, **options):
     """What the restore answers: a dictionary, or the text of its error. The old database is dropped by default."""
     words = [f"{key}={value}" for key, value in {"confirm": "host", "keep_old": False, **options}.items()]
-    done = host.run(f"salt-call --local --out=json immich.restore {name} {' '.join(words)}", check=False, timeout=300)
+    done = host.salt_call("--local", "--out=json", "immich.restore", name, *words, check=False)
     return json.loads(done.stdout)["local"] if done.returncode == 0 else done.stdout + done.stderr
 
 
@@ -63,8 +65,7 @@ def restored(host, name):
 
 def at(host, point, command, then="pkill -9 -g $pid; echo killed"):
     """Run a command; do something at a point of it, by default kill it and all that it has started."""
-    condition = POINTS[point].replace("{since}", "$since")
-    return host.out(AT.format(command=command, condition=condition, then=then), timeout=300)
+    return host.out(AT.format(command=command, condition=POINTS[point], then=then), timeout=300)
 
 
 def upload(host, number):
@@ -397,7 +398,7 @@ def test_two_at_once_are_one(host):
     grown(host)
     name = backup(host)
     both = f"salt-call --local immich.restore {name} confirm=host; salt-call --local immich.restore_drill"
-    told = at(host, "index being built", f"immich.restore {name} confirm=host", f"({both}) 2>&1; wait")
+    told = at(host, "index being built", f"immich.restore {name} confirm=host", f"({both}) 2>&1; wait $pid")
     assert told.count("under way since") == 2
     host.wait_for("grep -q rows: /tmp/restore.out", 120)
     assert get(host, "/api/server/ping") == {"res": "pong"}
@@ -431,7 +432,7 @@ def test_postgresql_killed_in_the_middle(own_host):
     name = backup(host)
     before = rows(host)
     for victim in ("pkill -9 -f '[p]ostgres:.*immich_restore_'", "systemctl kill -s KILL postgresql@17-main"):
-        then = f"{victim}; wait; cat /tmp/restore.out"
+        then = f"{victim}; wait $pid; cat /tmp/restore.out"
         told = at(host, "index being built", f"immich.restore {name} confirm=host", then)
         assert "as it was" in told
         host.run("systemctl start postgresql@17-main")
