@@ -21,7 +21,10 @@ RELEASE = (
     "where mode = 'AccessExclusiveLock' and relation = 'asset'::regclass\""
 )
 TIMER = "systemctl is-enabled immich-backup.timer; systemctl is-active immich-backup.timer"
-WAITING = f"""{PSQL} -c "select 1 from pg_stat_activity where application_name ~ '^immich-backup-' and wait_event_type = 'Lock'" """
+WAITING = (
+    f'{PSQL} -c "select 1 from pg_stat_activity'
+    " where application_name ~ '^immich-backup-' and wait_event_type = 'Lock'\" "
+)
 CALLER = """
 import os, time
 import salt.config, salt.loader
