@@ -17,7 +17,7 @@ from tests.host.cache import built
 from tests.host.cache import run as execute
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = ["libstdc++6", "python3", "ca-certificates", "tzdata"]
+PACKAGES = ["nodejs", "python3", "ca-certificates", "tzdata"]
 PARTS = ("server", "machine-learning")
 REPOSITORY = "immich-app/immich-{part}"
 
@@ -42,21 +42,21 @@ REMOVED = [
     "var/lib/apt/*",
     "var/cache/*",
     "var/log/*",
+    "usr/share/nodejs/corepack",
     "usr/share/perl5",
     "usr/share/bash-completion",
 ]
 
 
-def npm_ci(folder, *options):
-    """Install what a folder's ``package.json`` names, exactly as locked, with the npm of this machine."""
-    # No package gets to run a script of its own.
-    execute("npm", "ci", "--omit=dev", "--ignore-scripts", "--no-audit", *options, cwd=folder)
+def npm_ci(folder):
+    """Install the server's libraries, exactly as locked, with the npm of this machine."""
+    # Optional packages are prebuilt binaries for speed, and no package gets to run a script of its own.
+    execute("npm", "ci", "--omit=dev", "--omit=optional", "--ignore-scripts", "--no-audit", cwd=folder)
 
 
 def context():
     """The cached folder that ``build`` needs."""
     ingredients = [
-        HERE / "node",
         HERE / "server",
         HERE / "machine_learning",
         HERE / "images.py",
@@ -71,21 +71,19 @@ def make_context(folder, npm_ci=npm_ci):
     folder
         An empty folder.
     npm_ci
-        Function that is called with a folder holding ``package.json`` and ``package-lock.json``, and options of
-        `npm ci`, and installs what they name into its ``node_modules``. By default this machine's npm does it.
+        Function that is called with a folder holding ``package.json`` and ``package-lock.json`` and installs
+        what they name into its ``node_modules``. By default this machine's npm does it.
 
     ``MIRROR`` in the environment names the Debian mirror. A failing command raises ``RuntimeError`` with what
     it printed.
     """
     folder = Path(folder)
-    for program in ("node", "server", "machine_learning"):
+    for program in ("server", "machine_learning"):
         made_elsewhere = shutil.ignore_patterns("node_modules", "__pycache__")
         shutil.copytree(HERE / program, folder / program, ignore=made_elsewhere)
     for containerfile in HERE.glob("Containerfile.*"):
         shutil.copy(containerfile, folder)
-    # Which Node, its own "os" and "cpu" say. The server's optional packages are prebuilt binaries for speed.
-    npm_ci(folder / "node")
-    npm_ci(folder / "server", "--omit=optional")
+    npm_ci(folder / "server")
     _root_file_system(folder / "base.tar")
 
 
