@@ -278,8 +278,9 @@ class Host:
 
         It is started anew after a reboot, and for another Salt: one with other libraries is another one.
         """
-        program = "/usr/local/bin/salt-call"
+        program, calls = "/usr/local/bin/salt-call", "/srv/formula/tests/host/salt_calls.py"
         try:
+            os.stat(f"/proc/{self.pid}/root{calls}")  # a test may hide the tree
             python = Path(os.readlink(f"/proc/{self.pid}/root{program}")).with_name("python3")
             (libraries,) = Path(f"/proc/{self.pid}/root{python.parents[1]}/lib").glob("python3*/site-packages")
         except (OSError, ValueError):
@@ -290,7 +291,7 @@ class Host:
             self._served = served
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             room = f"ROOM_FOR_A_TITLE={'x' * 2000}"
-            program = f"{python} -P /srv/formula/tests/host/salt_calls.py {theirs.fileno()} {program}"
+            program = f"{python} -P {calls} {theirs.fileno()} {program}"
             # A process of the host's PID 1, which ends with the host as others do.
             command = self.command(f"{room} setsid {program} </dev/null >/dev/null 2>&1 &")
             with theirs:

@@ -54,6 +54,12 @@ def read_time_zone():
     time.tzset()
 
 
+def be_called(title):
+    """Have this title among the processes."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module("setproctitle").setproctitle(title)
+
+
 def call(program, arguments, output, errors):
     """Become this call, in a process of its own, whose title is the command line that it would have."""
     with open(os.devnull, encoding="ascii") as nothing:
@@ -63,8 +69,7 @@ def call(program, arguments, output, errors):
         os.close(file)
     os.environ.pop(ROOM, None)
     read_time_zone()
-    with contextlib.suppress(ImportError):
-        importlib.import_module("setproctitle").setproctitle(" ".join([sys.executable, program, *arguments]))
+    be_called(" ".join([sys.executable, program, *arguments]))
     sys.argv = [program, *arguments]
     runpy.run_path(program, run_name="__main__")
 
@@ -87,6 +92,7 @@ def main():
     for name in MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    be_called("imported-salt")  # no test that looks for calls finds this
     gc.freeze()
     while True:
         message, files, _, _ = socket.recv_fds(calls, 1 << 20, 3)
