@@ -461,7 +461,7 @@ def containers(directory):
     """
     if not salt.utils.path.which("podman"):
         return []
-    return [each["Names"][0] for each in project.containers(directory, _podman).values()]
+    return [each["Names"][0] for each in project.containers(directory, _podman)]
 
 
 def remove_containers(directory):

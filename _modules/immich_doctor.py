@@ -72,7 +72,8 @@ SECRETS = {"db_password": "immich:postgres:password", "redis_password": "immich:
 FOLDERS = ("encoded-video", "library", "upload", "profile", "thumbs", "backups")
 # x86-64-v2, by the names in /proc/cpuinfo: x86-64 psABI, table "Micro-Architecture Levels".
 CPU_FLAGS = {"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}
-# What a container can leave for other users of the host. The remedies contain no name that it chose.
+# What a container can leave for other users of the host. The remedies contain no name that it chose, and stop it, since
+# chmod follows a link that has taken a file's place.
 PLANTED = {
     "setuid": ("setuid or setgid", "-type f -perm /6000 -exec chmod ug-s {} +"),
     "device": ("a device", r"\( -type b -o -type c \) -delete"),
@@ -685,7 +686,7 @@ def _planted_row(kind, paths, folder):
     more = " and more" if len(paths) > MOST_PLANTED else ""
     named = ", ".join(_one_line(path)[-120:] for path in paths[:MOST_PLANTED])
     seen = f"{named}{more}: {what}, which Immich never creates. Find out where it comes from"
-    return FAILED, seen, f"find {shlex.quote(folder)} -xdev {remedy}"
+    return FAILED, seen, f"systemctl stop immich; find {shlex.quote(folder)} -xdev {remedy}"
 
 
 def _may_use(paths, user, setting):

@@ -134,7 +134,7 @@ def known(directory=None):
 
 def recorded():
     """
-    Tell whether this host has a record.
+    Return what this host's record says, or nothing where there is none.
 
     CLI Example:
 
@@ -142,7 +142,7 @@ def recorded():
 
         salt-call --local immich_identity.recorded
     """
-    return RECORD.exists()
+    return _record() or {}
 
 
 def current(settings):

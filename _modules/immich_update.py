@@ -8,7 +8,7 @@ compose file as long as an update or a change of settings is under way, and roll
 ``settings`` is what ``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
 ``salt-call --local --out=json immich_settings.get``.
 
-Which version may follow which, and to which one a database belongs, is what ``_utils/immich_versions.py`` decides.
+Which version may follow which, and to which one a database belongs, is what ``_utils/immich_core/versions.py`` decides.
 Sources of what is read here: Immich's tables of migrations and versions as of v3.0.3 (server/src/schema).
 """
 
@@ -210,7 +210,8 @@ def plan(settings):
     if refusal and changed:
         refusal = f"{refusal}. {_restore_advice(record)}"
     if not refusal and doubt and versions.obstacle(noted["version"], highest) == "older":
-        remedy = f"immich:update:database_version: {_text(found or wanted)}"
+        newest = found or wanted
+        remedy = f"immich:update:database_version: {_text(newest) if newest else 'vX.Y.Z'}"
         refusal = _doubted(_pillar_path(settings), highest, noted["version"], doubt, remedy)
     if not refusal and (stays or (changed and changed["image"] == image)):
         return {}
@@ -533,6 +534,8 @@ def roll_back(unit, settings, why):
         salt-call --local immich_update.roll_back immich.service "$SETTINGS" 'it did not answer'
     """
     try:
+        if __salt__["immich_identity.migrated_by_this_run"]():
+            return None  # the former compose file names what is gone
         record = _record(settings)
         if record and record.get("what") == SETTINGS:
             return _settings_rolled_back(unit, settings, record["compose"], why)

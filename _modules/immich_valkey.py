@@ -452,12 +452,13 @@ def memory_refusal(maxmemory, connection=None):
 
         salt-call immich_valkey.memory_refusal 64m
     """
-    used = limits(connection)["used"]
-    if int(maxmemory[:-1]) * UNITS[maxmemory[-1]] > used:
+    held, wanted = limits(connection), int(maxmemory[:-1]) * UNITS[maxmemory[-1]]
+    # A server that has no larger limit now is full already: Immich's doing must not keep an apply from running.
+    if wanted > held["used"] or 0 < held["limit"] <= wanted:
         return ""
     return (
-        f"is {maxmemory}, and this Valkey holds {used / UNITS['m']:.0f}m already: it would refuse every write. Set a"
-        " larger limit, or remove data from it."
+        f"is {maxmemory}, and this Valkey holds {held['used'] / UNITS['m']:.0f}m already: it would refuse every write."
+        " Set a larger limit, or remove data from it."
     )
 
 

@@ -54,6 +54,9 @@ def compared(name, migrates=False, settings=None):
         if refusals:
             return {**ret, "result": False, "comment": "\n".join([*refusals, "Nothing was changed"])}
         there = __salt__["immich_identity.known"](settings["project_dir"])
+        for part in (part for part in OWNERS if part in migrated):
+            # What keeps the owners from being changed is found while Immich still serves.
+            __salt__["immich_identity.planned_owner"](settings, part, migrated[part]["new"])
         if plan["changes"]:
             ret["comment"] = f"The pillar changes the installation: {_listed(plan['changes'])}"
         if not there:
@@ -225,12 +228,15 @@ def recorded(name, settings=None):
     settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The installation is as recorded"}
     try:
-        there = __salt__["immich_identity.known"](settings["project_dir"])
+        there, noted = (
+            __salt__["immich_identity.known"](settings["project_dir"]),
+            __salt__["immich_identity.recorded"](),
+        )
         wanted = __salt__["immich_identity.declared"](settings)
         own = [part for part in wanted if part not in MIGRATED and there.get(part) != wanted[part]]
         changed = {part: {"old": there.get(part), "new": wanted[part]} for part in own}
         # A dry run on a host that has an installation, and no record, has told of it in `compared`.
-        first = not __salt__["immich_identity.recorded"]() and not (__opts__["test"] and there)
+        first = not noted and not (__opts__["test"] and there)
         ret["changes"] = {"record": {"old": None, "new": "written"}} if first else dict(changed)
         role = _former_role(there, wanted)
         stays = role and __salt__["immich_identity.why_role_stays"](settings, role)
@@ -239,7 +245,7 @@ def recorded(name, settings=None):
         if __opts__["test"]:
             return {**ret, "result": None, "comment": _would(ret["changes"])} if ret["changes"] else ret
         _remove_former(settings, changed, None if stays else role)
-        if ret["changes"] or role or any(there.get(part) != value for part, value in wanted.items()):
+        if ret["changes"] or role or any(noted.get(part) != value for part, value in wanted.items()):
             made = {"network_made": __context__.pop(NETWORK_MADE, None)} if first else {}
             __salt__["immich_identity.note"](**wanted, **made, former_role=None)
     except (CommandExecutionError, OSError) as error:

@@ -23,7 +23,9 @@ class ProjectError(Exception):
 
 def containers(directory, podman):
     """
-    Return the containers of the compose project in a directory, by service, as `podman ps` lists them.
+    Return all containers of the compose project in a directory, as `podman ps` lists them.
+
+    A service has more than one where somebody has run another by hand, as with ``podman-compose run``.
 
     directory
         Path of the project.
@@ -33,7 +35,7 @@ def containers(directory, podman):
         as output, too.
     """
     listed = podman("ps", "--all", "--format", "json", "--filter", f"label={DIRECTORY_LABEL}={directory}")
-    return {each["Labels"].get(SERVICE_LABEL, ""): each for each in json.loads(listed or "[]")}
+    return json.loads(listed or "[]")
 
 
 def image_ids(printed):
@@ -78,7 +80,8 @@ class Project:
             raise ProjectError(message) from error
 
     def containers(self):
-        return containers(self.directory, self.podman)
+        """Return the project's containers by service."""
+        return {each["Labels"].get(SERVICE_LABEL, ""): each for each in containers(self.directory, self.podman)}
 
     def image_names(self):
         return sorted({service["image"] for service in self.services.values()})

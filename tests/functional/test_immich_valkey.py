@@ -539,6 +539,16 @@ def test_a_limit_below_what_is_in_use_is_refused_before_anything_changes(bound, 
     assert not (tmp_path / "formula").exists()
 
 
+def test_a_server_that_is_full_by_that_limit_already_refuses_no_apply(bound, server):
+    bound(maxmemory="200m")
+    server.run("SET", "a", "x" * (70 << 20))
+    server.run("CONFIG", "SET", "maxmemory", str(64 << 20))
+    for limit_of_the_pillar in ("64m", "65m"):
+        ret = bound(maxmemory=limit_of_the_pillar)
+        assert ret.result is True, ret.comment
+    assert limit(server)[0] == str(65 << 20)
+
+
 def test_a_server_that_this_run_would_install_gets_a_limit(bound, server, testmode):
     server.stop()
     ret = bound(test=testmode)

@@ -285,7 +285,6 @@ TOGETHER = (
     "time zone never set",
     "a marker gone",
     "disk full",
-    "model cache of another owner",
     "gateway's firewall gone",
     "extension that needs a superuser",
     "role with too much",

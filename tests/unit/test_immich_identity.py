@@ -6,6 +6,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import immich_identity
+from _states import immich_identity as states_immich_identity
 
 THERE = {
     "server": "host.containers.internal:5432",
@@ -238,3 +239,24 @@ def test_clean_leaves_on_record_what_it_leaves_on_the_host(identity, settings, c
     settings["clean"].update(clean)
     identity.note(**THERE)
     assert set(identity.kept_by_clean(settings)) == kept
+
+
+def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch, testmode):
+    """A container can make directories without end: its doing must not be found once it is stopped."""
+
+    def too_deep(*_):
+        raise OSError(40, "nested more than 100 directories deep", "/srv/immich/upload/a")
+
+    plan = {"refusals": [], "changes": {"server_user": {"old": "0:0", "new": "60883:60883"}}}
+    functions = {
+        "immich_identity.plan": lambda _: plan,
+        "immich_identity.known": lambda _: THERE,
+        "immich_identity.planned_owner": too_deep,
+        "immich_update.plan": lambda _: {},
+    }
+    monkeypatch.setattr(states_immich_identity, "__salt__", functions, raising=False)
+    monkeypatch.setattr(states_immich_identity, "__opts__", {"test": testmode}, raising=False)
+    ret = states_immich_identity.compared("x", migrates=True, settings={"project_dir": "/opt/podman/immich"})
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert "nested more than 100" in ret["comment"]
+    assert ret["comment"].endswith("Nothing was changed")

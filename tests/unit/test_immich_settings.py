@@ -816,6 +816,7 @@ WRONG = (
     ("valkey:maxmemory", 0, "must be text"),
     ("valkey:stop_timeout", 0, "must be from 10 to 86400"),
     ("server:tmp_size", "half", "a size such as 4g or 512m"),
+    ("server:tmp_size", "1073741824b", "a size such as 4g or 512m"),
     ("valkey:admin:tls_ca", "/etc/ssl/ca.pem", "immich:valkey:admin:tls is false"),
     # ACL users
     ("valkey:acl_users:0", [{**ACL, "name": "default"}], "another use"),

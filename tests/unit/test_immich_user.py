@@ -48,6 +48,18 @@ def test_the_user_is_who_it_was_or_who_owns_the_folder_or_the_formulas_own(user,
     assert user.decided(said, OWN, path, former) == expected
 
 
+def test_whose_a_folder_is_root_need_not_be_let_in_to_know(user, tmp_path, monkeypatch):
+    """As on a network share with root_squash, which no test host has: everywhere else root may list every folder."""
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    path = folder(tmp_path / "photos", 1000, ("upload",))
+    monkeypatch.setattr(os, "listdir", refused)
+    assert user.owner(path) == "1000:1000"
+    assert user.decided(None, OWN, path, None) == "1000:1000"
+
+
 def test_the_settings_say_the_user_of_the_record(modules, settings, loaders, monkeypatch):
     assert (settings["server"]["user"], settings["machine_learning"]["user"]) == (PAIR, "60884:60884")
     loaders.context.clear()
