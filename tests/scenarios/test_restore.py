@@ -398,7 +398,9 @@ def test_two_at_once_are_one(host):
     grown(host)
     name = backup(host)
     both = f"salt-call --local immich.restore {name} confirm=host; salt-call --local immich.restore_drill"
-    told = at(host, "index being built", f"immich.restore {name} confirm=host", f"({both}) 2>&1; wait $pid")
+    hold = "held=$(pgrep -f '[p]ostgres:.*immich_restore_'); kill -STOP $held"
+    then = f"{hold}; ({both}) 2>&1; kill -CONT $held; wait $pid"
+    told = at(host, "index being built", f"immich.restore {name} confirm=host", then)
     assert told.count("under way since") == 2
     host.wait_for("grep -q rows: /tmp/restore.out", 120)
     assert get(host, "/api/server/ping") == {"res": "pong"}
