@@ -432,7 +432,8 @@ def test_while_a_restore_is_under_way_nothing_is_to_be_started(host):
 
 
 def test_it_changes_nothing(host):
-    state = "ip address | sed s/tentative//; nft list ruleset | sed s/counter.*//; podman ps --no-trunc --format '{{.ID}} {{.Image}}'"
+    kept = "ip address | sed 's/tentative //'; nft list ruleset | sed s/counter.*//"
+    state = f"{kept}; podman ps --no-trunc --format '{{{{.ID}}}} {{{{.Image}}}}'"
     written = "find /etc /opt /srv/immich /usr/local -newer /run/test/before -type f"
     host.write("/run/test/before", "")
     before = host.out(state)
