@@ -162,7 +162,8 @@ def _users(states):
 
 
 def _files(states):
-    names = [state["name"] for state in _changed(states, "file.managed", "immich_app.compose_file_managed")]
+    written = ("file.managed", "file.recurse", "immich_app.compose_file_managed")
+    names = [state["name"] for state in _changed(states, *written)]
     if not names:
         return []
     if len(names) <= 3:
@@ -184,7 +185,8 @@ def _database(states):
 
 
 def _valkey(states):
-    found = ["settings"] if _changed(states, "valkey_config.managed") else []
+    words = {"valkey_config.managed": "settings", "immich_valkey.memory_bounded": "a limit of its memory"}
+    found = [words[state["function"]] for state in _changed(states, *words)]
     users = _names(states, "immich_valkey.users_managed", "immich_valkey.login_present")
     users = [name for name in users if not name.startswith("/")]  # the file that a login's password stands in
     found += [f"ACL users {_some(users)}"] if users else []
@@ -201,7 +203,8 @@ SHOWN = {
     "pkg.installed", "immich_app.images_present", "immich_app.stopped_for_changes", "immich_app.running",
     "systemd_unit.running", "systemd_unit.enabled", "immich_backup.scheduled", "immich_gateway.active",
     "immich_app.compose_file_managed", "file.directory", "immich_app.library_present",
-    "immich_backup.directory_present", "immich_app.account_present", "file.managed", "pgsql_role.present",
+    "immich_backup.directory_present", "immich_app.account_present", "file.managed", "file.recurse",
+    "systemd_unit.loaded", "immich_valkey.memory_bounded", "pgsql_role.present",
     "pgsql_database.present", "immich_postgres.extensions_present", "pgsql_hba.present",
     "immich_postgres.server_configured",
     "valkey_config.managed", "immich_valkey.users_managed", "immich_valkey.login_present", "podman_network.present",
