@@ -228,10 +228,8 @@ def recorded(name, settings=None):
     settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The installation is as recorded"}
     try:
-        there, noted = (
-            __salt__["immich_identity.known"](settings["project_dir"]),
-            __salt__["immich_identity.recorded"](),
-        )
+        there = __salt__["immich_identity.known"](settings["project_dir"])
+        noted = __salt__["immich_identity.recorded"]()
         wanted = __salt__["immich_identity.declared"](settings)
         own = [part for part in wanted if part not in MIGRATED and there.get(part) != wanted[part]]
         changed = {part: {"old": there.get(part), "new": wanted[part]} for part in own}

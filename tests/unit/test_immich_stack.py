@@ -15,9 +15,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def program(monkeypatch):
-    monkeypatch.syspath_prepend(str(REPO / "_utils"))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setitem(sys.modules, "yaml", pytest.importorskip("yaml"))
     loader = importlib.machinery.SourceFileLoader("immich_stack", f"{REPO}/immich/app/files/immich-stack")
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader("immich_stack", loader))
     loader.exec_module(module)
