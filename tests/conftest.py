@@ -1,6 +1,7 @@
 """Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
 
 import collections
+import gc
 import logging
 import multiprocessing
 import os
@@ -80,7 +81,11 @@ def session_loaders(minion_opts, tmp_path_factory):
     """Making loaders takes longer than most tests, so all share them."""
     from tests.loaders import Run
 
-    return Run(dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path_factory.mktemp("cache"))))
+    run = Run(dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path_factory.mktemp("cache"))))
+    # What is there now stays: tests that collect garbage need not look through all of Salt each time.
+    gc.collect()
+    gc.freeze()
+    return run
 
 
 @pytest.fixture
