@@ -12,6 +12,7 @@ import pytest
 import redis
 from salt.exceptions import CommandExecutionError
 
+from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import EACH, Server
 
 pytestmark = pytest.mark.once
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.once
 ROLE_RULES = (
     "~immich_bull* ~immich_channel* &* -@dangerous +@read +@write +@pubsub +select +auth +ping +info +eval +evalsha"
 )
+# For what no server decides: files of the formula, texts, arguments.
+any_server = pytest.mark.parametrize("server", (OWN_SERVER,), indirect=True)
 PASSWORD = "".join(chr(code) for code in range(32, 127))
 
 
@@ -132,6 +135,7 @@ def test_first_run_in_test_mode_changes_nothing(apply, server, password_file):
     assert not password_file.parent.exists()
 
 
+@any_server
 def test_server_that_this_run_would_install(apply, server, password_file, testmode):
     server.stop()
     for each in apply(test=testmode):
@@ -139,6 +143,7 @@ def test_server_that_this_run_would_install(apply, server, password_file, testmo
         assert "cannot be reached" in each.comment or testmode
 
 
+@any_server
 def test_password_file_is_roots_alone(apply, password_file):
     apply()
     assert password_file.stat().st_mode & 0o777 == 0o600
@@ -152,6 +157,7 @@ def test_login_has_no_access_to_keys(apply, server, password_file):
         assert refused(server, command.split(" "), username="immich-formula")
 
 
+@any_server
 def test_run_that_was_killed_after_the_password_file(apply, password_file):
     password_file.parent.mkdir(mode=0o700)
     password_file.write_text("the password of a run that was killed\n")
@@ -161,6 +167,7 @@ def test_run_that_was_killed_after_the_password_file(apply, password_file):
     assert password_file.read_text() == "the password of a run that was killed\n"
 
 
+@any_server
 def test_lost_password_file_is_made_anew(apply, modules, password_file):
     apply()
     password_file.unlink()
@@ -321,6 +328,7 @@ def test_own_entry_that_keeps_the_promises_is_merged(apply, modules, server):
     assert not refused(server, ["CLIENT", "INFO"])
 
 
+@any_server
 def test_entry_for_the_formulas_own_user_is_refused(modules, settings):
     settings["valkey"]["acl_users"] = [{"name": "immich-formula", "rules": "+@all"}]
     with pytest.raises(Exception, match="formula's own user"):
@@ -379,6 +387,7 @@ def test_server_that_is_managed_elsewhere(modules, states, settings, server):
     assert modules.immich_valkey.verify(settings) == []
 
 
+@any_server
 def test_secrets_stay_out_of_the_process_list_and_readable_files(apply, tmp_path, password_file):
     apply()
     secret = password_file.read_text().strip()
@@ -432,6 +441,7 @@ def test_what_harms_others_is_named_and_never_to_be_granted(apply, modules, sett
     assert "KEYS must be denied to immich" in users.comment
 
 
+@any_server
 def test_names_that_the_container_decides_are_shown_short_and_printable(apply, modules, settings, server):
     apply()
     ask(
