@@ -56,6 +56,10 @@ SPECIAL = {
 }
 
 
+# Where Podman keeps them, one in each file.
+NETWORKS = Path("/etc/containers/networks")
+
+
 def has(feature):
     return only(feature not in PODMAN_LACKS)
 
@@ -74,14 +78,13 @@ def network(name):
 @pytest.fixture(autouse=True)
 def _no_networks_left():
     yield
-    podman("rm", "--all", "--force", "--time=0")
-    for each in json.loads(podman("network", "ls", "--format", "json")):
-        if each["name"].startswith("t-"):
-            podman("network", "rm", each["name"])
+    left = [path.stem for path in NETWORKS.glob("t-*.json")]
+    if left:
+        podman("network", "rm", *left)
 
 
 @pytest.fixture
-def container():
+def container(_no_networks_left):
     """A function that makes a container, running or not, on a network."""
 
     def make(on, name, running=False):
@@ -89,7 +92,8 @@ def container():
         if running:
             podman("start", name)
 
-    return make
+    yield make
+    podman("rm", "--all", "--force", "--time=0")
 
 
 @pytest.fixture
