@@ -57,17 +57,22 @@ def database(pg):
     assert ret["result"] is True
 
 
+def restored(pg):
+    """No setting is left of those that tests made, nor one that a restart would take over."""
+    pg.new_run()
+    pg.sql("ALTER SYSTEM RESET ALL")
+    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    if pg.value("SELECT count(*) FROM pg_settings WHERE pending_restart"):
+        subprocess.run(["systemctl", "restart", UNIT], check=True)
+
+
 @pytest.fixture
 def host(pg):
     """The server's own files as they were, afterwards."""
     before = HBA.read_text()
     yield
     HBA.write_text(before)
-    pg.new_run()
-    pg.sql("ALTER SYSTEM RESET ALL")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
-    if pg.value("SELECT count(*) FROM pg_settings WHERE pending_restart"):
-        subprocess.run(["systemctl", "restart", UNIT], check=True)
+    restored(pg)
 
 
 @pytest.fixture
@@ -302,13 +307,23 @@ def test_server_that_is_not_there(pg, testmode):
 # Promises
 
 
+@pytest.fixture(scope="module")
+def _listening(pg_server):
+    """The server as `immich.postgres` sets it up, with its restart, for all that is about promises."""
+    assert server_configured(pg_server)["result"] is True
+    yield
+    restored(pg_server)
+
+
 @pytest.fixture
-def promised(pg, host, database):
-    assert server_configured(pg)["result"] is True
+def promised(_listening, pg, database):
+    before = HBA.read_text()
     record = immich(pg).hba_record(SETTINGS)
     assert pg.state("pgsql_hba.present", "t_immich", **record)["result"] is True
     assert extensions_present(pg)["result"] is True
-    return pg
+    yield pg
+    HBA.write_text(before)
+    pg.sql("SELECT pg_reload_conf()")
 
 
 def test_everything_is_as_promised(promised):
