@@ -99,10 +99,15 @@ class Pg:
     def sweep(self):
         self.new_run()
         self.pillar.clear()
-        for name in [name for name in self.databases() if name.startswith("t_")]:
-            self.sql(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-        for name in [name for name in self.roles() if name.startswith("t_")]:
-            self.sql(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+        with self.superuser() as session, session.cursor() as cursor:
+            for named, drop in (
+                ("datname FROM pg_database", "DROP DATABASE {} WITH (FORCE)"),
+                ("rolname FROM pg_roles", "DROP OWNED BY {0}; DROP ROLE {0}"),
+            ):
+                cursor.execute(f"SELECT {named}")
+                for (name,) in cursor.fetchall():
+                    if name.startswith("t_"):
+                        cursor.execute(sql.SQL(drop).format(sql.Identifier(name)))
 
 
 def systemctl(*arguments):
