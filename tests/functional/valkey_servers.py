@@ -18,7 +18,7 @@ from tests.functional.release import OWN_SERVER, SERVERS
 NEWEST = "valkey 9.1"
 PROGRAMS = {name: f"/usr/bin/{name}-server" for name in SERVERS} | {NEWEST: str(get_binary_path())}
 # For tests that run on each of them.
-EACH = [pytest.param(name, marks=pytest.mark.long if name == NEWEST else ()) for name in PROGRAMS]
+EACH = [pytest.param(name, marks=(pytest.mark.long, pytest.mark.once) if name == NEWEST else ()) for name in PROGRAMS]
 
 # Below the range from which the kernel takes the near end of every outgoing connection: what was free a moment ago, or
 # belongs to a server that restarts, is not taken meanwhile.
@@ -35,7 +35,7 @@ def as_shipped(folder):
     """The host's own server, afterwards as it was before and without ACL file; the folder keeps that meanwhile."""
     kept = Path(folder) / "as-shipped.conf"
     shutil.copy2(CONFIG, kept)
-    _systemctl("restart", SERVICE)
+    _systemctl("start", SERVICE)
     yield
     with CONFIG.open("wb") as stream:
         stream.write(kept.read_bytes())
