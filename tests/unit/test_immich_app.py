@@ -46,10 +46,6 @@ def test_a_managed_service_on_every_address_is_told(modules, settings):
     assert everywhere(elsewhere, sockets(("::", 6379))) == []
 
 
-def test_settings_given_as_json_on_the_command_line_work(modules, settings):
-    assert modules.immich_app.unit(json.loads(json.dumps(settings))) == modules.immich_app.unit(settings)
-
-
 @pytest.fixture
 def server(settings):
     """Answers by path, as status and body: a restore in Immich's own pages, a failure, a release that is to come."""
