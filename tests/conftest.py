@@ -1,6 +1,7 @@
 """Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
 
 import collections
+import contextlib
 import gc
 import logging
 import multiprocessing
@@ -26,17 +27,45 @@ def _core_seconds():
     return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
+def _core_seconds_of_host():
+    """Seconds of a core that all processes of this host have taken, with those that have ended: its services too."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile, and is counted by its parent
+            ticks += sum(map(int, path.read_bytes().rpartition(b")")[2].split()[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _since_last(now):
+    global _core_seconds_before
+    taken, _core_seconds_before = now - _core_seconds_before, now
+    return taken
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """A skip under CI is a failure: nobody looks at skips."""
-    global _core_seconds_before  # noqa: PLW0603 (of one process, which runs one test after the other)
     report = yield
     if report.skipped and os.environ.get("CI") == "true":
         report.outcome = "failed"
         report.longrepr = f"skipped under CI: {report.longrepr}"
-    report.core_seconds = _core_seconds() - _core_seconds_before
-    _core_seconds_before += report.core_seconds
+    report.core_seconds = 0 if INSIDE_HOST else _since_last(_core_seconds())
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item, nextitem):
+    """Inside a host its processes are looked at once a file: that takes milliseconds."""
+    ran = yield
+    if INSIDE_HOST and (nextitem is None or nextitem.location[0] != item.location[0]):
+        CORE_SECONDS[item.location[0]] += _since_last(_core_seconds_of_host())
+    return ran
+
+
+def pytest_collection_finish():
+    """What booting the host and collecting took is no file's."""
+    if INSIDE_HOST:
+        _since_last(_core_seconds_of_host())
 
 
 def pytest_runtest_logreport(report):
@@ -47,7 +76,7 @@ def pytest_runtest_logreport(report):
 def pytest_terminal_summary(terminalreporter):
     """What each file costs, for the table in CONTRIBUTING.md: `.ci/run` has a limit.
 
-    Seconds of a core do not depend on what else the machine does. Inside a host they are without its services.
+    Seconds of a core do not depend on what else the machine does. Inside a host they are with its services.
     """
     slow = [(path, seconds) for path, seconds in SECONDS.most_common() if seconds >= 1]
     if slow:
