@@ -527,7 +527,7 @@ REFUSALS = ("podman network create: Error: ", SPECIAL["isolate: strict"][1])
 
 
 # Derandomised: what fails here fails at every run.
-@settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(said=ANY_NETWORK)
 def test_any_network_is_created_and_then_unchanged_or_refused(quick_states, loaders, said):
     """A dry run foresees what the formula itself refuses; what Podman refuses is told in Podman's words."""

@@ -284,6 +284,7 @@ def test_databases_are_refused_by_name_where_the_server_knows_none(states, serve
 DATABASE_RULES = "~app:* db=2,0 +@read +select (db=3 ~other:* +get +select)"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("shared", (NEWEST,), indirect=True)
 def test_databases_where_the_server_knows_them(states, server, testmode):
     declared = {"password": "secret", "connection": server.connection}
@@ -308,6 +309,7 @@ def test_databases_where_the_server_knows_them(states, server, testmode):
     assert listed.changes == {}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("shared", (NEWEST,), indirect=True)
 @pytest.mark.parametrize(
     "drift", (("db=0,1,2",), ("alldbs",), ("resetdbs",), ("clearselectors", "(db=4 ~other:* +get)"))
@@ -599,6 +601,7 @@ def test_replacement_is_atomic_for_connected_clients(states, server):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("shared", (OWN_SERVER,), indirect=True)
 def test_thousand_users_converged_take_no_command_each(states, server):
     users = [{"name": f"u{number}", "password": f"p{number}", "rules": RULES} for number in range(1000)]
     states.valkey_acl.managed("users", users=users, connection=server.connection)
@@ -609,6 +612,7 @@ def test_thousand_users_converged_take_no_command_each(states, server):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize("shared", (OWN_SERVER,), indirect=True)
 def test_what_one_user_takes_does_not_grow_with_the_number_of_others(modules, states, server):
     def sent_for_alice():
         """Bytes for one user more in a run that goes on; its first one looks for scratch users among all."""
@@ -920,7 +924,7 @@ def _known(server, rules):
     password=_PASSWORDS,
     enabled=st.booleans(),
 )
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_rules_are_set_as_the_server_reads_them_and_then_unchanged(modules, server, name, rules, password, enabled):
     """Set by us and set by the server itself are the same thing, one by one or in a list, and a second run agrees."""
     if name == "default" or name.startswith("salt-scratch-"):
@@ -953,7 +957,7 @@ def _verdict(server, name, words):
 
 
 @given(rules=_RULES, other=_RULES)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_users_are_told_apart_exactly_where_the_server_tells_them_apart(modules, server, rules, other):
     """Equal in meaning: the server allows the same commands to both. Different: there is one that it does not."""
     rules, other = _known(server, rules), _known(server, other)
@@ -985,7 +989,7 @@ _USERS = st.fixed_dictionaries(
 
 
 @given(users=st.lists(_USERS, min_size=1, max_size=4, unique_by=lambda user: user["name"]), again=_USERS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_users_are_as_managed_or_nothing_has_changed(quick_states, server, users, again):
     """`managed` for all of them, `present` for each: a dry run foresees the result, a second run has nothing to do."""
     call = {"connection": server.connection}

@@ -1012,7 +1012,7 @@ def test_any_pillar_gives_settings_or_errors(loaded, pillar):
 
 
 @pytest.mark.long
-@fuzzed(pillars.ANY, 500)
+@fuzzed(pillars.ANY, 200)
 def test_hundreds_of_pillars_give_settings_or_errors(loaded, pillar):
     assert_settings_or_errors(loaded.module, pillar)
 
