@@ -186,8 +186,7 @@ def changed_by_apply(host):
 
 
 @pytest.mark.long
-def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(own_host):
-    host = own_host
+def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(host):
     hook = 'echo "$IMMICH_BACKUP_ERROR" >/srv/told'
     host.pillar(pillar_with(backup={"restore_drill": "monthly", "on_failure": hook}))
     host.apply()
@@ -261,8 +260,7 @@ def test_a_damaged_backup_is_refused_before_anything_changes(host, damage):
 
 
 @pytest.mark.long
-def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(own_host):
-    host = own_host
+def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(host):
     sql(host, "INSERT INTO version_history (version) VALUES ('999.0.0')")
     claiming = backup(host)
     sql(host, "DELETE FROM version_history WHERE version = '999.0.0'")
