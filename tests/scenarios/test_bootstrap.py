@@ -43,8 +43,7 @@ def test_libraries_of_a_distributions_salt_are_packages(distribution_host):
     assert [state["id"] for state in host.apply("immich.bootstrap")] == ["The pillar is valid"]
 
 
-def test_an_updated_formula_syncs_its_modules_in_the_same_run(own_host):
-    host = own_host
+def test_an_updated_formula_syncs_its_modules_in_the_same_run(host):
     host.run(
         "mkdir -p /srv/salt/_modules && cp /srv/formula/_modules/immich_app.py /srv/salt/_modules/ && "
         "echo '# a newer version' >>/srv/salt/_modules/immich_app.py"
@@ -52,12 +51,13 @@ def test_an_updated_formula_syncs_its_modules_in_the_same_run(own_host):
     assert "saltutil.sync_all" in "\n".join(state["comment"] for state in host.apply(test=True))
     assert list(changed(host.apply())) == ["The formula's modules are synced"]
     assert changed(host.apply()) == {}
+    host.run("rm -r /srv/salt/_modules")
+    host.salt("saltutil.sync_all")
 
 
 @pytest.mark.long
-def test_a_gpg_encrypted_pillar_is_the_same_pillar(own_host):
+def test_a_gpg_encrypted_pillar_is_the_same_pillar(host):
     """The host is deployed from plain pillar, so an apply that changes nothing has decrypted every character."""
-    host = own_host
     home = "/etc/salt/gpgkeys"
     host.run(f"apt-get -qq install --no-install-recommends gnupg >/dev/null; install -d -m 700 {home}")
     host.run(f"gpg --homedir {home} --batch --generate-key", stdin=KEY)

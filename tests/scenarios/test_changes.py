@@ -37,8 +37,7 @@ def test_a_new_version_pulls_first_and_recreates_both(own_host):
     assert get(host, "/api/server/version")["patch"] == 2
 
 
-def test_an_unknown_version_or_a_dead_registry_stops_nothing(own_host):
-    host = own_host
+def test_an_unknown_version_or_a_dead_registry_stops_nothing(host):
     before = ids(host)
     host.pillar(pillar_with(version="v3.3.77"))
     failed = [state for state in host.apply(check=False) if state["result"] is False]
@@ -46,7 +45,10 @@ def test_an_unknown_version_or_a_dead_registry_stops_nothing(own_host):
     assert "Nothing was stopped" in failed[0]["comment"]
     host.lan.registry.stop()
     host.pillar(pillar_with(version="v3.3.2"))
-    failed = [state for state in host.apply(check=False) if state["result"] is False]
+    try:
+        failed = [state for state in host.apply(check=False) if state["result"] is False]
+    finally:
+        host.lan.registry.start()
     assert failed[0]["id"] == "Immich's images are present"
     assert ids(host) == before
     assert get(host, "/api/server/ping") == {"res": "pong"}
@@ -252,8 +254,7 @@ def test_settings_with_which_the_server_does_not_serve_are_rolled_back(host):
 
 
 @pytest.mark.long
-def test_a_change_of_settings_that_was_killed_is_rolled_back_by_the_next_run(own_host):
-    host = own_host
+def test_a_change_of_settings_that_was_killed_is_rolled_back_by_the_next_run(host):
     broken = {"server": {"environment": {"STANDIN_START_DELAY": "86400"}}, "service": {"start_timeout": 30}}
     host.pillar(pillar_with(**broken))
     waiting = "podman exec immich-server printenv STANDIN_START_DELAY"

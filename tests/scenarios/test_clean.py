@@ -10,8 +10,7 @@ from tests.scenarios.test_backup import listed
 PSQL = "runuser -u postgres -- psql -Atc"
 
 
-def test_clean_keeps_library_and_database_and_closes_nothing_open(own_host):
-    host = own_host
+def test_clean_keeps_library_and_database_and_closes_nothing_open(host):
     post(host, "/standin/assets")
     # The server notes its version some seconds after it serves.
     host.wait_for("runuser -u postgres -- psql -At immich -c 'SELECT 1 FROM version_history' | grep -q 1", 60)

@@ -60,8 +60,33 @@ def told(states):
 
 
 @pytest.mark.long
-def test_right_pillars_end_in_a_deployment(own_host):
-    host, ends = own_host, {"serves": 0, "refused": 0}
+def test_wrong_pillars_change_nothing(deployed_host):
+    host, ends = deployed_host, {"refused": 0, "right": 0}
+    before = host.out(SNAPSHOT)
+
+    @fuzz(WRONG.filter(renderable), 12)
+    def applied(pillar):
+        host.pillar(pillar)
+        if host.salt("immich_settings.errors") == []:
+            ends["right"] += 1
+            return
+        states = host.apply(check=False)
+        failed = [state for state in states if state["result"] is False]
+        assert "immich:" in told(failed) or "immich " in told(failed)
+        assert "Traceback" not in told(states)
+        assert MARK not in json.dumps(states)
+        assert changed(states) == {}
+        ends["refused"] += 1
+
+    applied()
+    assert host.out(SNAPSHOT) == before
+    assert ends["refused"] > ends["right"], ends
+
+
+@pytest.mark.long
+def test_right_pillars_end_in_a_deployment(deployed_host):
+    """On the host that the wrong ones have left as it was."""
+    host, ends = deployed_host, {"serves": 0, "refused": 0}
 
     @fuzz(RIGHT.map(deployable), 5)
     def applied(pillar):
@@ -83,30 +108,6 @@ def test_right_pillars_end_in_a_deployment(own_host):
 
     applied()
     assert ends["serves"] > ends["refused"], ends
-
-
-@pytest.mark.long
-def test_wrong_pillars_change_nothing(own_host):
-    host, ends = own_host, {"refused": 0, "right": 0}
-    before = host.out(SNAPSHOT)
-
-    @fuzz(WRONG.filter(renderable), 12)
-    def applied(pillar):
-        host.pillar(pillar)
-        if host.salt("immich_settings.errors") == []:
-            ends["right"] += 1
-            return
-        states = host.apply(check=False)
-        failed = [state for state in states if state["result"] is False]
-        assert "immich:" in told(failed) or "immich " in told(failed)
-        assert "Traceback" not in told(states)
-        assert MARK not in json.dumps(states)
-        assert changed(states) == {}
-        ends["refused"] += 1
-
-    applied()
-    assert host.out(SNAPSHOT) == before
-    assert ends["refused"] > ends["right"], ends
 
 
 def renderable(pillar):

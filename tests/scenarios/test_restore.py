@@ -426,8 +426,7 @@ def test_a_full_disk_leaves_everything_as_it_was(own_host):
 
 
 @pytest.mark.long
-def test_postgresql_killed_in_the_middle(own_host):
-    host = own_host
+def test_postgresql_killed_in_the_middle(host):
     grown(host)
     name = backup(host)
     before = rows(host)

@@ -224,8 +224,7 @@ def test_a_version_that_migrates_and_exits_says_how_to_restore(own_host):
 
 
 @pytest.mark.long
-def test_a_version_that_migrates_and_does_not_serve_is_taken_back_with_its_backup_if_told(own_host):
-    host = own_host
+def test_a_version_that_migrates_and_does_not_serve_is_taken_back_with_its_backup_if_told(host):
     before = fill(host)
     # A version that never was: it is refused, overridden, and not in the way of the restore, which nobody watches.
     sql(host, "INSERT INTO version_history (version, \"createdAt\") VALUES ('999.0.0', '2020-01-01')")
