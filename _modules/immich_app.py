@@ -45,11 +45,13 @@ MAINTENANCE = "Immich is in maintenance mode and serves nobody"
 END_MAINTENANCE = (
     "podman exec immich-server immich-admin disable-maintenance-mode, unless somebody restores a backup in Immich now"
 )
-# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them.
+# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them. A question to
+# the DNS that was lost is asked again after one second, not after five: resolv.conf(5).
 REACH = """
+export RES_OPTIONS="timeout:1 attempts:3"
 for target; do
   host=${target%:*} port=${target##*:}
-  if ! timeout 2 getent ahosts "$host" >/dev/null; then echo "$target getaddrinfo ENOTFOUND $host"; continue; fi
+  if ! timeout 4 getent ahosts "$host" >/dev/null; then echo "$target getaddrinfo ENOTFOUND $host"; continue; fi
   said=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>&1)
   case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
 done
