@@ -43,19 +43,21 @@ NOT_HERE = (
     "SELinux that enforces, a CPU too old, a database on a network share: by what the kernel shows, in tests/unit",
 )
 
-# The files that take longest, and first among them those that wait for no first run: no worker is idle while that is
-# told, or left with one of these at the end.
+# The files that take longest. First among them one that waits for the first run, one that waits for the layers of
+# Debian 12, and one that waits for neither, so that no worker is idle; the next that needs these layers finds them.
 FIRST = (
     "test_doctor.py",
     "test_bookworm.py",
-    "test_master.py",
     "test_standin.py",
-    "test_benchmarks.py",
-    "test_interrupted.py",
-    "test_documents.py",
     "test_restore.py",
     "test_update.py",
-    "test_fuzzed_pillar.py",
+    "test_master.py",
+    "test_documents.py",
+    "test_changes.py",
+    "test_clean.py",
+    "test_deploy.py",
+    "test_attacker.py",
+    "test_benchmarks.py",
 )
 
 
