@@ -180,11 +180,14 @@ def test_placeholders_of_the_example_are_refused(subject):
 
 
 def code():
-    """All that may read a setting. Of the settings module what makes something of them, not what checks them."""
+    """All that may read a setting. Of the settings' own code what makes something of them, not what checks them."""
+    core = REPO / "_utils/immich_core/settings"
+    yield (core / "derivation.py").read_text()
+    yield (core / "networks.py").read_text().partition("def check_")[0]
     for folder, pattern in (("immich", "**/*.sls"), ("immich", "**/*.j*"), ("_modules", "*.py"), ("_states", "*.py")):
         for path in sorted((REPO / folder).glob(pattern)):
             if path.name == "immich_settings.py":
-                yield path.read_text().partition("# What the host says")[2]
+                yield path.read_text().partition("# What is asked of the host")[2]
             elif path.suffix != ".json":
                 yield path.read_text()
 
