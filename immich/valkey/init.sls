@@ -34,7 +34,7 @@ systemd knows Valkey's stop timeout:
     - watch:
       - file: Valkey has a stop timeout
 
-# A Valkey that serves at another port is never moved: immich.bootstrap.preflight. One that was just installed is.
+# A Valkey that serves at another port is never moved: immich.bootstrap.host. One that was just installed is.
 Valkey's configuration has the declared port:
   file.replace:
     - name: {{ valkey.config_file | json }}

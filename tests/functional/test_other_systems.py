@@ -202,7 +202,7 @@ def test_valkey(rendered):
 
 def test_podman(rendered, settings):
     states, expected = rendered
-    network = states["Podman network immich is present"]
+    network = states["Podman network immich is present"]["network"]
     assert {key: network[key] for key in ("interface_name", "isolate") if key in network} == expected["network"]
     assert settings["lookup"]["podman"]["compose_command"] == expected["compose"]
     # A Podman without the subcommand does not know its settings either.
