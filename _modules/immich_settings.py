@@ -2,9 +2,9 @@
 Settings of the formula: defaults, pillar, validation and what follows from them
 =================================================================================
 
-The one place that knows defaults. Reads ``defaults.yaml``, ``osfamilymap.yaml``, ``schema.json`` and
-``timezones.json`` from ``salt://immich``, lays the pillar key ``immich`` over them, and says all at once what
-is wrong with it. No text that it returns holds a password.
+The one place that knows defaults. Reads ``defaults.yaml``, ``osfamilymap.yaml``, ``components.yaml``,
+``schema.json`` and ``timezones.json`` from ``salt://immich``, lays the pillar key ``immich`` over them, and says all at
+once what is wrong with it. No text that it returns holds a password.
 
 What is right, and what follows, is decided in ``immich_core.settings``; this module asks the host what that needs.
 
@@ -27,7 +27,7 @@ from immich_core.settings import checks, derivation, networks, problems, schema
 
 __virtualname__ = "immich_settings"
 
-_FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "timezones.json")
+_FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "components.yaml", "timezones.json")
 # Before Podman is there, what it will have: default_subnet of containers.conf(5).
 _PODMAN_GATEWAY = "10.88.0.1"
 
@@ -166,7 +166,9 @@ def _evaluate(pillar, found, files):
 
     if found:
         return {"errors": problems.report(found), "warnings": [], "settings": {}}
-    derived = derivation.derived(settings, external, gateway, _container_users(settings), files["schema"])
+    derived = derivation.derived(
+        settings, external, gateway, _container_users(settings), files["components"], files["schema"]
+    )
     warned = [
         *checks.warnings(settings, external, _isolation(derived["network"])),
         *checks.open_folder_warnings(_open_folders(derived)),
@@ -179,12 +181,13 @@ def _files():
         # In one call: each of its own would make another client of the file server, 40 ms every time.
         sources = [f"salt://immich/{name}" for name in _FILES]
         cached = __salt__["cp.cache_files"](sources)
-        described, defaults, osfamilymap, timezones = map(_content, cached, sources)
+        described, defaults, osfamilymap, components, timezones = map(_content, cached, sources)
         described = json.loads(described)
         __context__["immich_settings.files"] = {
             "schema": schema.inlined(described, described.pop("$defs")),
             "defaults": salt.utils.yaml.safe_load(defaults),
             "osfamilymap": salt.utils.yaml.safe_load(osfamilymap),
+            "components": salt.utils.yaml.safe_load(components),
             "timezones": json.loads(timezones),
         }
     return __context__["immich_settings.files"]

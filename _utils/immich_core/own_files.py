@@ -55,6 +55,7 @@ OWN_FILES = {
     ],
     "utils": [
         "immich_core/__init__",
+        "immich_core/components",
         "immich_core/file_tree",
         "immich_core/lock",
         "immich_core/own_files",
@@ -66,6 +67,7 @@ OWN_FILES = {
         "immich_core/settings/environment",
         "immich_core/settings/networks",
         "immich_core/settings/problems",
+        "immich_core/settings/roles",
         "immich_core/settings/schema",
         "immich_core/untrusted",
         "immich_core/versions",

@@ -1,8 +1,7 @@
 # Immich itself: compose project, secrets, and the service that runs them. Requires the checks before any change, its
 # network, PostgreSQL and Valkey; where those are managed elsewhere, only that they answer.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity", "immich.programs", "immich.preflight.stopped", "immich.podman", "immich.gateway",
-               "immich.postgres", "immich.valkey"]) }}
+{{ start(sls) }}
 {%- if settings %}
 
 {%-   set project = settings.project_dir %}

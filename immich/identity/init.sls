@@ -2,7 +2,7 @@
 # with immich.app migrates what differs; a database or library that Immich would find empty is refused. Depends on
 # immich.bootstrap.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, []) }}
+{{ start(sls) }}
 {%- if settings %}
 
 The installation is the one on record:

@@ -1,6 +1,6 @@
 # Podman, and the networks that outlive its compose projects. Depends on immich.identity.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.podman.installed"]) }}
+{{ start(sls) }}
 {%- if settings %}
 {%-   set former = salt["immich_identity.current"](settings).network %}
 

@@ -2,7 +2,7 @@
 # and so do database and role, unless immich:clean:delete_database names the database. Includes immich.app.clean and
 # immich.backup.clean.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.app.clean", "immich.backup.clean"]) }}
+{{ start(sls) }}
 {%- if settings %}
 {%- set postgres = settings.postgres %}
 {%- if postgres.managed %}

@@ -3,7 +3,7 @@
 # had stops nothing and touches no password. Applied alone it downloads and backs up, and Immich goes on serving. Depends
 # on immich.identity and immich.podman.installed.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity", "immich.podman.installed"]) }}
+{{ start(sls) }}
 {%- if settings %}
 
 {#- Until they are migrated, folders are those of before. #}

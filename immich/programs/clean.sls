@@ -1,6 +1,6 @@
 # Removes what the programs on the host import, after the programs.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.backup.clean", "immich.app.clean"]) }}
+{{ start(sls) }}
 {%- if settings %}
 
 The library of the host's programs is absent:

@@ -434,6 +434,20 @@ def test_admin_password_is_not_asked_of_a_server_managed_elsewhere(subject):
     assert subject.errors(pillar) == {}
 
 
+def test_a_host_with_postgresql_alone(subject):
+    subject.module.__pillar__ = {"immich": {"roles": ["postgres"], "postgres": REQUIRED["postgres"]}}
+    assert subject.module.errors() == []
+    settings = subject.module.get()
+    assert list(settings["components"]) == ["identity", "programs", "postgres", "backup"]
+    assert settings["includes"]["immich.postgres"] == ["immich.identity"]
+
+
+def test_a_host_without_the_role_has_no_machine_learning(subject):
+    roles = ["postgres", "valkey", "server", "microservices"]
+    assert subject.get({})["machine_learning"]["enabled"] is True
+    assert subject.get({"roles": roles})["machine_learning"]["enabled"] is False
+
+
 def test_both_forms_of_acl_users(subject):
     users = [
         {"name": "paperless", "password": "paperless-7777", "rules": "~paperless:* +@read"},

@@ -15,6 +15,7 @@ from immich_core.settings.derivation import FORMULA_USER, HOST_NAME, library_of,
 from immich_core.settings.environment import check_environment
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text
+from immich_core.settings.roles import check_roles, passwords
 from immich_core.settings.schema import entries
 
 _MIN_PASSWORD = 12
@@ -44,10 +45,7 @@ _PASSWORD_RULES = ("nopass", "resetpass", "reset")
 
 
 def _check_passwords(settings):
-    required = [("postgres", "password"), ("valkey", "password")]
-    if settings["valkey"]["managed"]:
-        required.append(("valkey", "admin_password"))
-    for path in required:
+    for path in passwords(settings):
         password = settings[path[0]][path[1]]
         if password is None:
             yield path, f"is required: a password of at least {_MIN_PASSWORD} characters"
@@ -325,6 +323,7 @@ def check_lookup(lookup, schema, grains):
 
 
 _CHECKS = (
+    check_roles,
     _check_passwords,
     _check_postgres,
     _check_valkey,

@@ -6,8 +6,10 @@ What follows from settings: the defaults of this system, and of valid settings a
 import os
 import re
 
+from immich_core import components
 from immich_core.settings.networks import bind_addresses, ip_address
 from immich_core.settings.problems import PILLAR_KEY
+from immich_core.settings.roles import managed
 from immich_core.settings.schema import public
 
 HOST_NAME = "host.containers.internal"
@@ -30,7 +32,7 @@ def merged(lower, upper):
     return {**lower, **{key: merged(lower.get(key), value) for key, value in upper.items()}}
 
 
-def derived(settings, networks, gateway, users, schema):
+def derived(settings, networks, gateway, users, registry, schema):
     """
     Settings with what follows from them, and without secrets.
 
@@ -40,7 +42,10 @@ def derived(settings, networks, gateway, users, schema):
         Address of this host for containers.
     users
         Each container's UID:GID on this host, by its part of the settings.
+    registry
+        What ``components.yaml`` holds.
     """
+    host = components.of_roles(registry, settings["roles"])
     external = [network for _, network in networks]
     own = next(network for network in external if network["name"] == settings["network"])
     following = {
@@ -50,12 +55,15 @@ def derived(settings, networks, gateway, users, schema):
         "gateway_address": gateway,
         "network": own,
         "project_dir": project_dir(settings),
+        "components": components.observed(registry, host),
+        "includes": components.includes(registry, host, managed(settings)),
         "server": {
             "user": users["server"],
             "image": _image(settings["server"]["image"], settings["version"]),
             "environment": _variables(settings["server"]["environment"]),
         },
         "machine_learning": {
+            "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],
             "user": users["machine_learning"],
             "image": _image(settings["machine_learning"]["image"], settings["version"]),
             "environment": _variables(settings["machine_learning"]["environment"]),
