@@ -73,7 +73,7 @@ SYSTEMS = {
 class Minion:
     """Salt with other grains, and caches of its own."""
 
-    def __init__(self, folder, grains, **options):
+    def __init__(self, folder, grains, pillar=PILLAR, **options):
         config = {
             "id": "elsewhere",
             "file_client": "local",
@@ -85,7 +85,7 @@ class Minion:
         }
         (folder / "pillar").mkdir()
         (folder / "pillar/top.sls").write_text("base: {'*': [immich]}")
-        (folder / "pillar/immich.sls").write_text(yaml.safe_dump({"immich": PILLAR}))
+        (folder / "pillar/immich.sls").write_text(yaml.safe_dump({"immich": pillar}))
         (folder / "minion").write_text(yaml.safe_dump(config))
         self.folder = folder
 
