@@ -27,7 +27,10 @@ from immich_core.settings import checks, derivation, networks, problems, schema
 
 __virtualname__ = "immich_settings"
 
-_FILES = ("schema.json", "defaults.yaml", "osfamilymap.yaml", "components.yaml", "timezones.json")
+_SOURCES = [
+    f"salt://immich/{name}"
+    for name in ("schema.json", "defaults.yaml", "osfamilymap.yaml", "components.yaml", "timezones.json")
+]
 # Before Podman is there, what it will have: default_subnet of containers.conf(5).
 _PODMAN_GATEWAY = "10.88.0.1"
 
@@ -114,8 +117,9 @@ def up_to_date():
     if __context__.get("immich_settings.up_to_date"):
         return True
     names = [(kind, name) for kind, names in OWN_FILES.items() for name in names]
-    # In one call: each of its own would make another client of the file server, 40 ms every time.
-    offered = __salt__["cp.cache_files"]([f"salt://_{kind}/{name}.py" for kind, name in names])
+    # With those that the settings are made of, in one call: each makes another client of the file server, in 40 ms.
+    offered = __salt__["cp.cache_files"]([*(f"salt://_{kind}/{name}.py" for kind, name in names), *_SOURCES])
+    __context__["immich_settings.cached"] = offered[len(names) :]
     held = [os.path.join(__opts__["extension_modules"], kind, f"{name}.py") for kind, name in names]
     __context__["immich_settings.up_to_date"] = all(map(_same_content, offered, held))
     return __context__["immich_settings.up_to_date"]
@@ -178,10 +182,8 @@ def _evaluate(pillar, found, files):
 
 def _files():
     if "immich_settings.files" not in __context__:
-        # In one call: each of its own would make another client of the file server, 40 ms every time.
-        sources = [f"salt://immich/{name}" for name in _FILES]
-        cached = __salt__["cp.cache_files"](sources)
-        described, defaults, osfamilymap, components, timezones = map(_content, cached, sources)
+        cached = __context__.get("immich_settings.cached") or __salt__["cp.cache_files"](_SOURCES)
+        described, defaults, osfamilymap, components, timezones = map(_content, cached, _SOURCES)
         described = json.loads(described)
         __context__["immich_settings.files"] = {
             "schema": schema.inlined(described, described.pop("$defs")),
