@@ -35,9 +35,11 @@ def includes(registry, host, managed):
     }
     for name, entry in registry.items():
         required = [*entry.get("requires", []), *(entry.get("requires_managed", []) if name in managed else [])]
-        here = [each for each in required if name not in host or _component(each) in host]
-        found[f"immich.{name}"] = [f"immich.{each}" for each in here]
         before = [other for other in removed if other != name and name in _requirements(registry[other])]
+        if name in host:
+            required = [each for each in required if _component(each) in host]
+            before = [other for other in before if other in host]
+        found[f"immich.{name}"] = [f"immich.{each}" for each in required]
         found[f"immich.{name}.clean"] = [f"immich.{other}.clean" for other in before]
     return found
 

@@ -113,13 +113,19 @@ def test_it_is_documented(formula):
 def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     pillar = {"roles": ["postgres"], "postgres": {"password": "postgres-secret-1"}}
     minion = Minion(tmp_path, GRAINS, pillar=pillar, file_roots={"base": [str(formula)]})
-    (low,) = minion.calls(["saltutil.sync_all"], ["state.show_sls", "immich"])
-    assert {body["__sls__"] for name, body in low.items() if not name.startswith("__")} == {
+    applied, removed = minion.calls(
+        ["saltutil.sync_all"], ["state.show_low_sls", "immich"], ["state.show_low_sls", "immich.clean"]
+    )
+    components = {"identity", "programs", "postgres", "backup"}
+    assert {chunk["__sls__"] for chunk in applied} == {
         "immich.bootstrap",
         "immich.bootstrap.host",
-        "immich.identity",
-        "immich.programs",
-        "immich.postgres",
-        "immich.backup",
+        *(f"immich.{name}" for name in components),
     }
-    assert "Podman and its compose provider are installed" not in low
+    assert {chunk["__sls__"] for chunk in removed} == {
+        "immich.bootstrap",
+        "immich.bootstrap.alone",
+        *(f"immich.{name}.clean" for name in components - {"identity"}),
+    }
+    packages = [chunk["pkgs"] for chunk in applied if chunk["state"] == "pkg"]
+    assert packages == [["postgresql-17", "postgresql-17-pgvector"]]

@@ -33,6 +33,7 @@ def test_a_host_includes_what_it_has_and_no_more():
     includes = components.includes(REGISTRY, host, ["postgres"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     assert includes["immich.postgres"] == ["immich.identity"]
+    assert includes["immich.postgres.clean"] == ["immich.backup.clean"]
     # What is applied by its name, though no role of this host asks for it, has all that it requires.
     assert "immich.podman" in includes["immich.gateway"]
 
