@@ -218,7 +218,7 @@ def _refused_schedules(backup, defaults):
 
 
 def _systemd_understands(schedule):
-    """Whether systemd finds a calendar event in a text. Where it is not, nothing can be said against it."""
+    """Whether systemd reads a calendar event in a text. Where it is not installed, any text passes."""
     if not shutil.which("systemd-analyze"):
         return True
     command = ["systemd-analyze", "calendar", "--", schedule]

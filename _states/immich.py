@@ -81,7 +81,7 @@ def _sub_state(tag, state):
 
 def pillar_valid(name, errors, warnings=()):
     """
-    Say what is wrong with the pillar, all of it at once.
+    Report everything that is wrong with the pillar at once.
 
     name
         What the state is about, for the output.
@@ -90,8 +90,8 @@ def pillar_valid(name, errors, warnings=()):
         List of ``{"path": …, "message": …}``, as from ``immich_settings.errors``. An empty list is success.
 
     warnings
-        What deserves a look and stops nothing: a list of the same form, as from ``immich_settings.warnings``. Default:
-        none.
+        What is allowed but worth a second thought: a list of the same form, as from ``immich_settings.warnings``.
+        Default: none.
 
     .. code-block:: yaml
 
@@ -104,13 +104,13 @@ def pillar_valid(name, errors, warnings=()):
         ret["warnings"] = list(map(_line, warnings))
     if errors:
         ret["result"] = False
-        ret["comment"] = f"The pillar is wrong; nothing was changed. Mend these and apply again:\n{_lines(errors)}"
+        ret["comment"] = f"The pillar is wrong; nothing was changed. Fix these and apply again:\n{_lines(errors)}"
     return ret
 
 
 def host_ready(name, obstacles):
     """
-    Say what stands in Immich's way on this host, all of it at once.
+    Report all obstacles of this host at once.
 
     name
         What the state is about, for the output.

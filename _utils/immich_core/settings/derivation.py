@@ -103,11 +103,11 @@ def _valkey_connection(valkey):
 
 
 def _admin_connection(service, settings):
-    """What is said about an administrator's connection. Its password stays in the pillar."""
-    said = {key: value for key, value in settings["admin"].items() if value is not None and key != "password"}
+    """An administrator's connection as it is declared. Its password stays in the pillar."""
+    declared = {key: value for key, value in settings["admin"].items() if value is not None and key != "password"}
     if settings["admin"]["password"] is not None:
-        said["password_pillar"] = f"{PILLAR_KEY}:{service}:admin:password"
-    return {"port": settings["port"], **said}
+        declared["password_pillar"] = f"{PILLAR_KEY}:{service}:admin:password"
+    return {"port": settings["port"], **declared}
 
 
 def _acl_user(index, user):

@@ -27,7 +27,7 @@ def report(problems):
 
 
 def likely(word, known, prefix=": "):
-    """Which of the known words somebody may have meant, as the end of a sentence."""
+    """The known word that was probably meant, as the end of a sentence."""
     close = difflib.get_close_matches(word[:100], known, n=1) if isinstance(word, str) else []
     if close:
         return f"{prefix}did you mean {close[0]}?"
