@@ -6,10 +6,10 @@ Used by ``immich/settings.jinja`` and ``immich/bootstrap``. Nothing else has a u
 """
 
 import importlib
+import os
 import sys
 
 __virtualname__ = "immich"
-CORE = "immich_core"
 
 
 def __virtual__():
@@ -42,7 +42,7 @@ def applied(name):
     if "immich" in __pillar__:
         # The outer run may have been given its pillar on the command line.
         arguments["pillar"] = {"immich": __pillar__["immich"]}
-    _forget_core()
+    _forget_packages()
     answer = __salt__["state.sls"](name, **arguments)
     if not isinstance(answer, dict):
         ret.update(result=False, comment="\n".join(map(str, answer)))
@@ -58,9 +58,10 @@ def applied(name):
     return ret
 
 
-def _forget_core():
+def _forget_packages():
     """Python keeps an imported package for the life of the process, whatever is synced meanwhile."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == CORE]:
+    packages = os.listdir(os.path.join(__opts__["extension_modules"], "utils"))
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
         del sys.modules[name]
     importlib.invalidate_caches()
 
@@ -80,7 +81,7 @@ def _sub_state(tag, state):
 
 def pillar_valid(name, errors, warnings=()):
     """
-    Say what is wrong with the pillar, all of it at once.
+    Report everything that is wrong with the pillar at once.
 
     name
         What the state is about, for the output.
@@ -89,8 +90,8 @@ def pillar_valid(name, errors, warnings=()):
         List of ``{"path": …, "message": …}``, as from ``immich_settings.errors``. An empty list is success.
 
     warnings
-        What deserves a look and stops nothing: a list of the same form, as from ``immich_settings.warnings``. Default:
-        none.
+        What is allowed but worth a second thought: a list of the same form, as from ``immich_settings.warnings``.
+        Default: none.
 
     .. code-block:: yaml
 
@@ -103,13 +104,13 @@ def pillar_valid(name, errors, warnings=()):
         ret["warnings"] = list(map(_line, warnings))
     if errors:
         ret["result"] = False
-        ret["comment"] = f"The pillar is wrong; nothing was changed. Mend these and apply again:\n{_lines(errors)}"
+        ret["comment"] = f"The pillar is wrong; nothing was changed. Fix these and apply again:\n{_lines(errors)}"
     return ret
 
 
 def host_ready(name, obstacles):
     """
-    Say what stands in Immich's way on this host, all of it at once.
+    Report all obstacles of this host at once.
 
     name
         What the state is about, for the output.

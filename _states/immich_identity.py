@@ -3,7 +3,8 @@ The installation on this host and the one that the pillar describes
 ===================================================================
 
 ``compared`` comes first and changes nothing. What it lets pass, ``network_replaced`` and ``migrated`` migrate while
-Immich is stopped; ``recorded`` closes, once Immich serves. ``settings`` is what ``immich_settings.get`` returns.
+Immich is stopped, and ``network_present`` creates the new network; ``recorded`` closes, once Immich serves.
+``settings`` is what ``immich_settings.get`` returns.
 """
 
 from salt.exceptions import CommandExecutionError
@@ -23,19 +24,16 @@ def __virtual__():
     return __virtualname__
 
 
-def compared(name, migrates=False, settings=None):
+def compared(name, settings=None):
     """
     Make sure that the pillar describes the installation that is on this host, or one that it can become.
 
-    Fails with all reasons at once where Immich would start on an empty database or library. An installation without a
-    record gets one, from its unit and its compose file.
+    Fails with all reasons at once where Immich would start on an empty database or library, and where a part has to be
+    migrated in a run without the states that do so, those of ``immich.app``. An installation without a record gets one,
+    from its unit and its compose file.
 
     name
         What the state is about, for the output.
-
-    migrates
-        Whether this run has the states that migrate what differs, those of ``immich.app``. Default: ``False``, and then
-        a part that has to be migrated makes the state fail.
 
     settings
         The formula's settings. Defaults to those of this minion's pillar.
@@ -50,7 +48,8 @@ def compared(name, migrates=False, settings=None):
     try:
         plan = __salt__["immich_identity.plan"](settings)
         migrated = {part: change for part, change in plan["changes"].items() if part in MIGRATED}
-        refusals = plan["refusals"] + (_at_once(migrated, settings) if migrates else _unmigrated(migrated))
+        refused = _at_once(migrated, settings) if _in_this_run("migrated") else _unmigrated(migrated)
+        refusals = plan["refusals"] + refused
         if refusals:
             return {**ret, "result": False, "comment": "\n".join([*refusals, "Nothing was changed"])}
         there = __salt__["immich_identity.known"](settings["project_dir"])
@@ -70,6 +69,11 @@ def compared(name, migrates=False, settings=None):
     except (CommandExecutionError, OSError) as error:
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\nNothing was changed"}
     return ret
+
+
+def _in_this_run(function):
+    """Whether a state of this module is in the run."""
+    return any((low["state"], low["fun"]) == (__virtualname__, function) for low in __lowstate__)
 
 
 def _unmigrated(changes):
@@ -112,6 +116,39 @@ def network_replaced(name, settings=None):
           immich_identity.network_replaced: []
     """
     return _stepwise(name, {"network": _replace_network}, settings, "The network stays")
+
+
+def network_present(name, network, containers=(), former=None):
+    """
+    Make sure that Immich's network is there, as
+    :py:func:`podman_network.present <_states.podman_network.present>` does.
+
+    In a run that stops Immich and replaces its network first, a dry run does not count what those states would remove.
+
+    name
+        Name of the network.
+
+    network
+        Its arguments for ``podman_network.present``.
+
+    containers
+        Names of Immich's containers. Default: none.
+
+    former
+        Name of the network that Immich has until it is replaced. Default: none.
+
+    .. code-block:: yaml
+
+        Podman network immich is present:
+          immich_identity.network_present:
+            - name: immich
+            - network: {name: immich, subnet: 172.20.0.0/16}
+            - containers: [immich-server]
+    """
+    removed = {}
+    if _in_this_run("network_replaced"):
+        removed = {"gone_before": containers, "replaces": None if former == name else former}
+    return __states__["podman_network.present"](**{**network, "name": name}, **removed)
 
 
 def _replace_network(settings, old, new):

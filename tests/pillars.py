@@ -91,6 +91,11 @@ def _libraries():
 NETWORK_NAMES = sample("immich", "paperless", "null", "true", "123", "1e3", "0x10", "2026-01-01", "a.b-c_d", "Z")
 # Setting -> values that it may have, where the schema alone does not say which they are.
 KNOWN = {
+    # Those of a host on which Immich runs.
+    "roles": sample(
+        ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"],
+        ["machine_learning", "microservices", "server", "valkey", "postgres"],
+    ),
     "timezone": sample("Etc/UTC", "Europe/Paris", "America/Argentina/Buenos_Aires", "Asia/Kolkata"),
     "upload_location": path("immich", "upload"),
     "upload_location_moved_from": st.none() | path("former"),

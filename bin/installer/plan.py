@@ -195,7 +195,7 @@ def _valkey(states):
 
 def _network(states, overview):
     own = overview.get("network", {})
-    names = _names(states, "podman_network.present")
+    names = _names(states, "podman_network.present", "immich_identity.network_present")
     return [_some([f"{name}, {own['subnet']}" if name == own.get("name") else name for name in names])] if names else []
 
 
@@ -208,6 +208,7 @@ SHOWN = {
     "pgsql_database.present", "immich_postgres.extensions_present", "pgsql_hba.present",
     "immich_postgres.server_configured",
     "valkey_config.managed", "immich_valkey.users_managed", "immich_valkey.login_present", "podman_network.present",
+    "immich_identity.network_present",
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 # users of the formula's who own them, unless immich:clean names their path. Images stay: `podman image prune --all`
 # removes what nothing uses.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, []) }}
+{{ start(sls) }}
 {%- if settings %}
 {%-   set service = salt["immich_app.unit"](settings) %}
 {%-   set project = salt["immich_identity.current"](settings).project_dir %}

@@ -1,62 +1,12 @@
-# Immich itself: compose project, secrets, images, and the service that runs them. Requires its network, PostgreSQL and
-# Valkey; where those are managed elsewhere, only that they answer.
+# Immich itself: compose project, secrets, and the service that runs them. Requires the checks before any change, its
+# network, PostgreSQL and Valkey; where those are managed elsewhere, only that they answer.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity", "immich.programs", "immich.podman", "immich.gateway", "immich.postgres", "immich.valkey"]) }}
+{{ start(sls) }}
 {%- if settings %}
 
-{#- Until they are migrated, folders and network are those of before. #}
-{%-   set current = salt["immich_identity.current"](settings) %}
-{%-   set former_network = current.network %}
-
-# Where this SLS is applied, Immich is stopped before its network is created anew, and what differs from the record is
-# migrated.
-extend:
-  The installation is the one on record:
-    immich_identity:
-      - migrates: true
-  Podman network {{ settings.network.name }} is present:
-    podman_network:
-      - gone_before: [immich-server, immich-machine-learning]
-{%-   if former_network != settings.network.name %}
-      - replaces: {{ former_network | json }}
-{%-   endif %}
-      - require:
-        - Immich's former network is absent
 {%-   set project = settings.project_dir %}
 {%-   set compose_file = project ~ "/docker-compose.yml" %}
 {%-   set service = salt["immich_app.unit"](settings) %}
-
-{%-   set accounts = salt["immich_user.accounts"](settings) %}
-{%-   for account in accounts %}
-
-Immich's user {{ account.name }} is present:
-  immich_app.account_present:
-    - name: {{ account.name | json }}
-    - number: {{ account.id }}
-    - require:
-      - sls: immich.identity
-{%-   endfor %}
-
-{%-   for what, part, path in (("library", "server", settings.upload_location),
-                               ("model cache", "machine_learning", settings.machine_learning.cache_location)) %}
-{%-     if part == "server" or settings.machine_learning.enabled %}
-{%-       set owner = salt["immich_user.numbers"](current[part ~ "_user"]) %}
-
-Immich's {{ what }} is present:
-  immich_app.library_present:
-    - name: {{ path | json }}
-    - user: {{ owner.user }}
-    - group: {{ owner.group }}
-    - require:
-      - sls: immich.identity
-{%-       for account in accounts %}
-      - Immich's user {{ account.name }} is present
-{%-       endfor %}
-{%-       if what != "library" %}
-      - Immich's library is present
-{%-       endif %}
-{%-     endif %}
-{%-   endfor %}
 
 Immich's project directory is present:
   file.directory:
@@ -92,40 +42,6 @@ Immich's secret {{ secret }} is present:
       # A container that starts with it is let in.
       - sls: immich.{{ service_of }}
 {%-   endfor %}
-
-# Before anything else changes: a wrong library, a version that Immich cannot go to, or an image that cannot be had stops
-# nothing and touches no password.
-Immich can go to the version that is asked for:
-  immich_update.possible:
-    - require:
-      - Immich's library is present
-
-Immich's images are present:
-  immich_app.images_present:
-    - images: {{ service.images | json }}
-    - require:
-      - Immich can go to the version that is asked for
-      - pkg: Podman and its compose provider are installed
-
-Immich's update is prepared:
-  immich_update.prepared:
-    - require:
-      - Immich's images are present
-
-Immich is stopped for what cannot change while it runs:
-  immich_app.stopped_for_changes:
-    - name: immich.service
-    - require:
-      - Immich's update is prepared
-    - require_in:
-      - sls: immich.postgres
-      - sls: immich.valkey
-
-# Before the network of the pillar is present, which may have the subnet of the former one.
-Immich's former network is absent:
-  immich_identity.network_replaced:
-    - require:
-      - Immich is stopped for what cannot change while it runs
 
 Immich's project, tables and queues are migrated:
   immich_identity.migrated:

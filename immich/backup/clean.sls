@@ -1,7 +1,7 @@
 # Removes the timer, the service and the program that make backups. The backups stay, unless immich:clean:delete_backups
 # names their directory.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, []) }}
+{{ start(sls) }}
 {%- if settings %}
 {%-   set backup = salt["immich.backup_plan"](settings) %}
 

@@ -1,6 +1,6 @@
 # Backups of the database: the program that makes them, its service, and the timer. Requires the database.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity", "immich.programs", "immich.postgres"]) }}
+{{ start(sls) }}
 {%- if settings %}
 {%-   set backup = salt["immich.backup_plan"](settings) %}
 {%-   if not settings.postgres.managed %}

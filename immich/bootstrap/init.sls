@@ -2,6 +2,7 @@
 # whether the pillar is valid. Once all is there, only the last remains. Depends on nothing.
 {%- from "immich/settings.jinja" import ready with context %}
 {%- import_yaml "immich/osfamilymap.yaml" as osfamilymap %}
+{%- import_yaml "immich/components.yaml" as components %}
 {%- set python = grains["pythonexecutable"] %}
 {%- set of_distribution = python.startswith("/usr/bin/") %}
 {%- set wheels = ["redis", "psycopg2-binary", "jsonschema"] %}
@@ -25,7 +26,7 @@ The rest of the plan needs the formula's modules:
           salt-call {{ "--local " if opts["file_client"] == "local" }}saltutil.sync_all
         and repeat test=True. What can be told without them stands below.
 
-{%-   for service in ("podman", "postgres", "valkey") %}
+{%-   for service in components.values() | map(attribute="packages") | select("defined") %}
 {%-     set found = namespace(packages=[]) %}
 {%-     for family in (grains["os_family"], grains["os"], grains["osfinger"]) %}
 {%-       set found.packages = osfamilymap.get(family, {}).get(service, {}).get("packages", found.packages) %}

@@ -1,7 +1,7 @@
 # Takes the gateway's address and firewall away, after the services that listen there: that of PostgreSQL and Valkey is
 # included.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.valkey.clean", "immich.postgres.clean"]) }}
+{{ start(sls) }}
 {%- if settings %}
 
 The gateway is stopped and stays so:

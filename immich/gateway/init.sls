@@ -1,7 +1,7 @@
 # The address at which PostgreSQL and Valkey answer containers (host.containers.internal), there from boot on, and the
 # firewall table around them and around Immich's containers. Depends on immich.podman.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.podman"]) }}
+{{ start(sls) }}
 {%- if settings %}
 {%- set gateway = salt["immich_gateway.wanted"](settings) %}
 {%- set context = {"address": gateway.address, "network": gateway.network, "ports": gateway.ports,

@@ -1,8 +1,8 @@
-# Before anything changes: the pillar describes the installation that is on this host, or one that it can become. Where
-# immich.app is applied it migrates what differs; a database or library that Immich would find empty is refused. Depends
-# on immich.bootstrap.
+# Before anything changes: the pillar describes the installation that is on this host, or one that it can become. A run
+# with immich.app migrates what differs; a database or library that Immich would find empty is refused. Depends on
+# immich.bootstrap.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, []) }}
+{{ start(sls) }}
 {%- if settings %}
 
 The installation is the one on record:

@@ -1,7 +1,7 @@
 # Removes Immich's network, where nothing else uses it, and the choice of a compose provider. Podman itself, other
 # networks and the directory of compose projects stay.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.app.clean", "immich.gateway.clean"]) }}
+{{ start(sls) }}
 {%- if settings %}
 {%-   set current = salt["immich_identity.current"](settings) %}
 

@@ -1,47 +1,25 @@
-# Podman, the one program behind `podman compose`, the directory of compose projects, and the networks that outlive them.
-# Depends on immich.identity.
+# Podman, and the networks that outlive its compose projects. Depends on immich.identity.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity"]) }}
+{{ start(sls) }}
 {%- if settings %}
-
-Podman and its compose provider are installed:
-  pkg.installed:
-    - pkgs: {{ settings.lookup.podman.packages | json }}
-    - require:
-      - sls: immich.identity
-{%- if settings.lookup.podman.compose_command[0] == "podman" %}
-
-podman compose has one provider:
-  file.managed:
-    - name: /etc/containers/containers.conf.d/50-immich.conf
-    - source: salt://immich/podman/files/50-immich.conf.j2
-    - template: jinja
-    - context:
-        compose_provider: {{ settings.lookup.podman.compose_provider | json }}
-    - mode: '0644'
-    - makedirs: true
-    - require:
-      - pkg: Podman and its compose provider are installed
-{%- endif %}
-
-The directory of compose projects is present:
-  file.directory:
-    - name: {{ settings.podman.projects_dir | json }}
-    - user: root
-    - group: root
-    - mode: '0755'
-    - makedirs: true
-    - require:
-      - sls: immich.identity
+{%-   set former = salt["immich_identity.current"](settings).network %}
 
 {%- for network in settings.podman.external_networks %}
 
 Podman network {{ network.name }} is present:
+{%-   if network.name == settings.network.name %}
+  immich_identity.network_present:
+    - name: {{ network.name | json }}
+    - network: {{ network | json }}
+    - containers: [immich-server, immich-machine-learning]
+    - former: {{ former | json }}
+{%-   else %}
   podman_network.present:
-{%-   for key, value in network.items() if value is not none %}
+{%-     for key, value in network.items() if value is not none %}
     - {{ key }}: {{ value | json }}
-{%-   endfor %}
+{%-     endfor %}
+{%-   endif %}
     - require:
-      - pkg: Podman and its compose provider are installed
+      - sls: immich.podman.installed
 {%- endfor %}
 {%- endif %}

@@ -1,8 +1,8 @@
 # Takes Immich's record out of pg_hba.conf and the gateway's address out of what PostgreSQL listens at. The server stays,
 # and so do database and role, unless immich:clean:delete_database names the database. Includes immich.app.clean and
 # immich.backup.clean.
-{%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.app.clean", "immich.backup.clean"]) }}
+{%- from "immich/settings.jinja" import included, settings, start with context %}
+{{ start(sls) }}
 {%- if settings %}
 {%- set postgres = settings.postgres %}
 {%- if postgres.managed %}
@@ -11,8 +11,7 @@ Immich may not log in from its network:
   pgsql_hba.absent:
     - name: {{ postgres.database | json }}
     - connection: {{ postgres.connection | json }}
-    - require:
-      - sls: immich.app.clean
+    - require: {{ included(sls) }}
 
 PostgreSQL does not listen at the gateway's address:
   pgsql_config.absent:
@@ -30,9 +29,7 @@ Immich has no database:
     - name: {{ postgres.database | json }}
     - force: true
     - connection: {{ postgres.connection | json }}
-    - require:
-      - sls: immich.app.clean
-      - sls: immich.backup.clean
+    - require: {{ included(sls) }}
 
 Immich has no role in PostgreSQL:
   pgsql_role.absent:

@@ -1,10 +1,10 @@
 # PostgreSQL with Immich's role, its database and the extensions in it, listening at the gateway's address besides what it
 # had. Of a server that is managed elsewhere, only role, database and extensions. Depends on immich.gateway.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{%- set managed = settings and settings.postgres.managed %}
-{{ start(sls, ["immich.identity", "immich.gateway"] if managed else ["immich.identity"]) }}
+{{ start(sls) }}
 {%- if settings %}
 {%- set postgres = settings.postgres %}
+{%- set managed = postgres.managed %}
 {%- set host = settings.lookup.postgres %}
 {%- if managed %}
 
@@ -30,7 +30,9 @@ PostgreSQL is running:
     - names: {{ [host.service ~ ".service", host.unit ~ ".service"] | unique | list | json }}
     - require:
       - pkg: PostgreSQL is installed
+{%- if "immich.gateway" in settings.includes[sls] %}
       - sls: immich.gateway
+{%- endif %}
 
 PostgreSQL is set up for Immich:
   immich_postgres.server_configured:

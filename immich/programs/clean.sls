@@ -1,12 +1,10 @@
 # Removes what the programs on the host import, after the programs.
-{%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.backup.clean", "immich.app.clean"]) }}
+{%- from "immich/settings.jinja" import included, settings, start with context %}
+{{ start(sls) }}
 {%- if settings %}
 
 The library of the host's programs is absent:
   file.absent:
     - name: /usr/local/lib/immich-formula
-    - require:
-      - sls: immich.backup.clean
-      - sls: immich.app.clean
+    - require: {{ included(sls) }}
 {%- endif %}

@@ -1,6 +1,6 @@
 # What the programs on the host import: the decisions that they share with Salt's modules. Depends on immich.identity.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.identity"]) }}
+{{ start(sls) }}
 {%- if settings %}
 
 The library of the host's programs is present:

@@ -1,7 +1,7 @@
 # Takes Immich's ACL user, the gateway's address, the formula's limits and last its own login out of Valkey. The server,
 # other users, the ACL file and the password of `default` stay: nothing opens again. Includes immich.app.clean.
-{%- from "immich/settings.jinja" import settings, start with context %}
-{{ start(sls, ["immich.app.clean"]) }}
+{%- from "immich/settings.jinja" import included, settings, start with context %}
+{{ start(sls) }}
 {%- if settings %}
 {%- set connection = salt["immich_valkey.logins"](settings) %}
 
@@ -9,8 +9,7 @@ Immich has no Valkey user:
   valkey_acl.absent:
     - name: {{ settings.valkey.user | json }}
     - connection: {{ connection | json }}
-    - require:
-      - sls: immich.app.clean
+    - require: {{ included(sls) }}
 {%- if settings.valkey.managed %}
 
 Valkey does not listen at the gateway's address:

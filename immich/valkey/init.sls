@@ -2,10 +2,10 @@
 # gateway's address besides what it had, bounded in memory and in the time that it takes to stop. Of a server that is
 # managed elsewhere, only the users. Depends on immich.gateway.
 {%- from "immich/settings.jinja" import settings, start with context %}
-{%- set managed = settings and settings.valkey.managed %}
-{{ start(sls, ["immich.identity", "immich.gateway"] if managed else ["immich.identity"]) }}
+{{ start(sls) }}
 {%- if settings %}
 {%- set valkey = settings.lookup.valkey %}
+{%- set managed = settings.valkey.managed %}
 {%- set connection = salt["immich_valkey.logins"](settings) %}
 {%- if managed %}
 
@@ -26,7 +26,9 @@ Valkey has a stop timeout:
     - makedirs: true
     - require:
       - pkg: Valkey is installed
+{%- if "immich.gateway" in settings.includes[sls] %}
       - sls: immich.gateway
+{%- endif %}
 
 systemd knows Valkey's stop timeout:
   systemd_unit.loaded:
@@ -34,7 +36,7 @@ systemd knows Valkey's stop timeout:
     - watch:
       - file: Valkey has a stop timeout
 
-# A Valkey that serves at another port is never moved: immich.bootstrap.preflight. One that was just installed is.
+# A Valkey that serves at another port is never moved: immich.bootstrap.host. One that was just installed is.
 Valkey's configuration has the declared port:
   file.replace:
     - name: {{ valkey.config_file | json }}

@@ -73,7 +73,7 @@ SYSTEMS = {
 class Minion:
     """Salt with other grains, and caches of its own."""
 
-    def __init__(self, folder, grains, **options):
+    def __init__(self, folder, grains, pillar=PILLAR, **options):
         config = {
             "id": "elsewhere",
             "file_client": "local",
@@ -85,7 +85,7 @@ class Minion:
         }
         (folder / "pillar").mkdir()
         (folder / "pillar/top.sls").write_text("base: {'*': [immich]}")
-        (folder / "pillar/immich.sls").write_text(yaml.safe_dump({"immich": PILLAR}))
+        (folder / "pillar/immich.sls").write_text(yaml.safe_dump({"immich": pillar}))
         (folder / "minion").write_text(yaml.safe_dump(config))
         self.folder = folder
 
@@ -202,7 +202,7 @@ def test_valkey(rendered):
 
 def test_podman(rendered, settings):
     states, expected = rendered
-    network = states["Podman network immich is present"]
+    network = states["Podman network immich is present"]["network"]
     assert {key: network[key] for key in ("interface_name", "isolate") if key in network} == expected["network"]
     assert settings["lookup"]["podman"]["compose_command"] == expected["compose"]
     # A Podman without the subcommand does not know its settings either.

@@ -256,7 +256,9 @@ def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch
     }
     monkeypatch.setattr(states_immich_identity, "__salt__", functions, raising=False)
     monkeypatch.setattr(states_immich_identity, "__opts__", {"test": testmode}, raising=False)
-    ret = states_immich_identity.compared("x", migrates=True, settings={"project_dir": "/opt/podman/immich"})
+    run = [{"state": "immich_identity", "fun": "migrated"}]
+    monkeypatch.setattr(states_immich_identity, "__lowstate__", run, raising=False)
+    ret = states_immich_identity.compared("x", settings={"project_dir": "/opt/podman/immich"})
     assert (ret["result"], ret["changes"]) == (False, {})
     assert "nested more than 100" in ret["comment"]
     assert ret["comment"].endswith("Nothing was changed")

@@ -180,11 +180,14 @@ def test_placeholders_of_the_example_are_refused(subject):
 
 
 def code():
-    """All that may read a setting. Of the settings module what makes something of them, not what checks them."""
+    """All that may read a setting. Of the settings' own code what makes something of them, not what checks them."""
+    core = REPO / "_utils/immich_core/settings"
+    yield (core / "derivation.py").read_text()
+    yield (core / "networks.py").read_text().partition("def check_")[0]
     for folder, pattern in (("immich", "**/*.sls"), ("immich", "**/*.j*"), ("_modules", "*.py"), ("_states", "*.py")):
         for path in sorted((REPO / folder).glob(pattern)):
             if path.name == "immich_settings.py":
-                yield path.read_text().partition("# What the host says")[2]
+                yield path.read_text().partition("# What is asked of the host")[2]
             elif path.suffix != ".json":
                 yield path.read_text()
 
@@ -429,6 +432,20 @@ def test_admin_password_is_not_asked_of_a_server_managed_elsewhere(subject):
     pillar = merged(REQUIRED, {"valkey": {"managed": False, "admin": {"host": "a", "password": "op-secret-666666"}}})
     del pillar["valkey"]["admin_password"]
     assert subject.errors(pillar) == {}
+
+
+def test_a_host_with_postgresql_alone(subject):
+    subject.module.__pillar__ = {"immich": {"roles": ["postgres"], "postgres": REQUIRED["postgres"]}}
+    assert subject.module.errors() == []
+    settings = subject.module.get()
+    assert list(settings["components"]) == ["identity", "programs", "postgres", "backup"]
+    assert settings["includes"]["immich.postgres"] == ["immich.identity"]
+
+
+def test_a_host_without_the_role_has_no_machine_learning(subject):
+    roles = ["postgres", "valkey", "server", "microservices"]
+    assert subject.get({})["machine_learning"]["enabled"] is True
+    assert subject.get({"roles": roles})["machine_learning"]["enabled"] is False
 
 
 def test_both_forms_of_acl_users(subject):

@@ -1,15 +1,15 @@
-"""A run compares the modules that immich_settings names: one missing there is never synced anew."""
+"""A run compares the files that own_files names: one missing there is never synced again."""
 
-import runpy
 from pathlib import Path
 
 import pytest
+
+from immich_core.own_files import OWN_FILES
 
 REPO = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("kind", ("modules", "output", "states", "utils"))
-def test_every_module_of_the_formula_is_compared(kind):
-    named = runpy.run_path(str(REPO / "_modules/immich_settings.py"))["_OWN_FILES"][kind]
+def test_every_file_that_salt_syncs_is_compared(kind):
     folder = REPO / f"_{kind}"
-    assert list(named) == sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.py"))
+    assert OWN_FILES[kind] == sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.py"))

@@ -1,0 +1,52 @@
+"""
+Components: which a host has, and what each SLS includes
+========================================================
+
+``registry`` is what ``immich/components.yaml`` holds.
+"""
+
+# What of an entry is about the running component, for verification and doctor.
+_OBSERVED = {"units": [], "checks": [], "page": None}
+
+
+def of_roles(registry, roles):
+    """Names of the components of a host, in the order in which they are applied."""
+    return [name for name, entry in registry.items() if "roles" not in entry or set(entry["roles"]) & set(roles)]
+
+
+def observed(registry, names):
+    """What of each component is looked at once it is applied: its units, its checks and its page."""
+    return {name: {key: registry[name].get(key, empty) for key, empty in _OBSERVED.items()} for name in names}
+
+
+def includes(registry, host, managed):
+    """
+    What each SLS of the formula includes, by its name: what it requires, and a removal what has to be removed before.
+
+    host
+        Names of the host's components. What another host has is not included here.
+    managed
+        Names of those whose server this pillar manages.
+    """
+    removed = [name for name in reversed(registry) if registry[name].get("clean", True)]
+    found = {
+        "immich": [f"immich.{name}" for name in host],
+        "immich.clean": [f"immich.{name}.clean" for name in removed if name in host],
+    }
+    for name, entry in registry.items():
+        required = [*entry.get("requires", []), *(entry.get("requires_managed", []) if name in managed else [])]
+        before = [other for other in removed if other != name and name in _requirements(registry[other])]
+        if name in host:
+            required = [each for each in required if _component(each) in host]
+            before = [other for other in before if other in host]
+        found[f"immich.{name}"] = [f"immich.{each}" for each in required]
+        found[f"immich.{name}.clean"] = [f"immich.{other}.clean" for other in before]
+    return found
+
+
+def _requirements(entry):
+    return {_component(each) for each in (*entry.get("requires", []), *entry.get("requires_managed", []))}
+
+
+def _component(sls):
+    return sls.partition(".")[0]

@@ -1,0 +1,150 @@
+"""
+What follows from settings: the defaults of this system, and of valid settings all that the formula works with
+===============================================================================================================
+"""
+
+import os
+import re
+
+from immich_core import components
+from immich_core.settings.networks import bind_addresses, ip_address
+from immich_core.settings.problems import PILLAR_KEY
+from immich_core.settings.roles import managed
+from immich_core.settings.schema import public
+
+HOST_NAME = "host.containers.internal"
+FORMULA_USER = "immich-formula"
+_FORMULA_PASSWORD_FILE = "/etc/immich-formula/valkey.password"
+
+
+def lookup_of(osfamilymap, grains, pillar):
+    """What this system calls things, by its grains, under what the pillar says of it."""
+    found = {}
+    for grain in ("os_family", "os", "osfinger"):
+        found = merged(found, osfamilymap.get(grains.get(grain), {}))
+    return merged(found, pillar)
+
+
+def merged(lower, upper):
+    """One tree over another: mappings are merged, everything else is replaced."""
+    if not isinstance(lower, dict) or not isinstance(upper, dict):
+        return upper
+    return {**lower, **{key: merged(lower.get(key), value) for key, value in upper.items()}}
+
+
+def derived(settings, networks, gateway, users, registry, schema):
+    """
+    Settings with what follows from them, and without secrets.
+
+    networks
+        As ``networks.described`` returns them.
+    gateway
+        Address of this host for containers.
+    users
+        Each container's UID:GID on this host, by its part of the settings.
+    registry
+        What ``components.yaml`` holds.
+    """
+    host = components.of_roles(registry, settings["roles"])
+    external = [network for _, network in networks]
+    own = next(network for network in external if network["name"] == settings["network"])
+    following = {
+        "upload_location": normal(settings["upload_location"]),
+        "external_libraries": [library_of(entry) for entry in settings["external_libraries"]],
+        "bind_address": [str(ip_address(text)) for _, text in bind_addresses(settings)],
+        "gateway_address": gateway,
+        "network": own,
+        "project_dir": project_dir(settings),
+        "components": components.observed(registry, host),
+        "includes": components.includes(registry, host, managed(settings)),
+        "server": {
+            "user": users["server"],
+            "image": _image(settings["server"]["image"], settings["version"]),
+            "environment": _variables(settings["server"]["environment"]),
+        },
+        "machine_learning": {
+            "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],
+            "user": users["machine_learning"],
+            "image": _image(settings["machine_learning"]["image"], settings["version"]),
+            "environment": _variables(settings["machine_learning"]["environment"]),
+            "cache_location": normal(settings["machine_learning"]["cache_location"]),
+        },
+        "podman": {"external_networks": external},
+        "backup": {"directory": normal(settings["backup"]["directory"])},
+        "postgres": {
+            "host": settings["postgres"]["host"] or HOST_NAME,
+            "connection": _postgres_connection(settings["postgres"], settings["lookup"]["postgres"]),
+        },
+        "valkey": {
+            "host": settings["valkey"]["host"] or HOST_NAME,
+            "connection": _valkey_connection(settings["valkey"]),
+            "acl_users": [_acl_user(index, user) for index, user in enumerate(settings["valkey"]["acl_users"])],
+        },
+    }
+    return public(merged(settings, following), schema)
+
+
+def _postgres_connection(postgres, lookup):
+    if not postgres["managed"]:
+        return _admin_connection("postgres", postgres)
+    user = lookup["os_user"]
+    return {"host": lookup["socket_dir"], "port": postgres["port"], "user": user, "os_user": user}
+
+
+def _valkey_connection(valkey):
+    if not valkey["managed"]:
+        return _admin_connection("valkey", valkey)
+    return {
+        "host": "127.0.0.1",
+        "port": valkey["port"],
+        "username": FORMULA_USER,
+        "password_file": _FORMULA_PASSWORD_FILE,
+    }
+
+
+def _admin_connection(service, settings):
+    """An administrator's connection as it is declared. Its password stays in the pillar."""
+    declared = {key: value for key, value in settings["admin"].items() if value is not None and key != "password"}
+    if settings["admin"]["password"] is not None:
+        declared["password_pillar"] = f"{PILLAR_KEY}:{service}:admin:password"
+    return {"port": settings["port"], **declared}
+
+
+def _acl_user(index, user):
+    """Either form of an entry as name, rules and the place of its password."""
+    rules = user.get("rules")
+    if rules is None:
+        rules = " ".join([*(f"~{pattern}" for pattern in user["keypattern"].split()), *user["commands"].split()])
+    return {
+        "name": user.get("name", user.get("username")),
+        "rules": rules,
+        "password_pillar": f"{PILLAR_KEY}:valkey:acl_users:{index}:password",
+    }
+
+
+def project_dir(settings):
+    """Directory of Immich's compose project."""
+    return normal(f"{settings['podman']['projects_dir']}/immich")
+
+
+def library_of(entry):
+    """Either form of an external library as a folder of this host and its mount in the container."""
+    if isinstance(entry, str):
+        entry = {"path": entry}
+    path = normal(entry["path"])
+    return {"path": path, "mount": normal(entry.get("mount", path))}
+
+
+def _image(image, version):
+    """An image with its tag. The port of a registry also follows a colon."""
+    tagged = "@" in image or ":" in image.rpartition("/")[2]
+    return image if tagged else f"{image}:{version}"
+
+
+def _variables(environment):
+    return {name: str(value) for name, value in environment.items()}
+
+
+def normal(path):
+    """A path with single slashes and none at the end."""
+    return os.path.normpath(re.sub("/+", "/", path))

@@ -1,0 +1,60 @@
+# What has to be true before a run that deploys Immich changes the host's services: library and version fit, the images
+# are there, and an update has its backup. A wrong library, a version that Immich cannot go to, or an image that cannot be
+# had stops nothing and touches no password. Applied alone it downloads and backs up, and Immich goes on serving. Depends
+# on immich.identity and immich.podman.installed.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls) }}
+{%- if settings %}
+
+{#- Until they are migrated, folders are those of before. #}
+{%-   set current = salt["immich_identity.current"](settings) %}
+{%-   set images = salt["immich_app.unit"](settings).images %}
+{%-   set accounts = salt["immich_user.accounts"](settings) %}
+{%-   for account in accounts %}
+
+Immich's user {{ account.name }} is present:
+  immich_app.account_present:
+    - name: {{ account.name | json }}
+    - number: {{ account.id }}
+    - require:
+      - sls: immich.identity
+{%-   endfor %}
+
+{%-   for what, part, path in (("library", "server", settings.upload_location),
+                               ("model cache", "machine_learning", settings.machine_learning.cache_location)) %}
+{%-     if part == "server" or settings.machine_learning.enabled %}
+{%-       set owner = salt["immich_user.numbers"](current[part ~ "_user"]) %}
+
+Immich's {{ what }} is present:
+  immich_app.library_present:
+    - name: {{ path | json }}
+    - user: {{ owner.user }}
+    - group: {{ owner.group }}
+    - require:
+      - sls: immich.identity
+{%-       for account in accounts %}
+      - Immich's user {{ account.name }} is present
+{%-       endfor %}
+{%-       if what != "library" %}
+      - Immich's library is present
+{%-       endif %}
+{%-     endif %}
+{%-   endfor %}
+
+Immich can go to the version that is asked for:
+  immich_update.possible:
+    - require:
+      - Immich's library is present
+
+Immich's images are present:
+  immich_app.images_present:
+    - images: {{ images | json }}
+    - require:
+      - Immich can go to the version that is asked for
+      - sls: immich.podman.installed
+
+Immich's update is prepared:
+  immich_update.prepared:
+    - require:
+      - Immich's images are present
+{%- endif %}

@@ -1,0 +1,24 @@
+# Immich is stopped for what cannot change while it runs, and its former network is gone; immich.app starts it again.
+# Networks, PostgreSQL and Valkey wait for this where they are in the same run: applied alone they stop nothing. Depends
+# on immich.preflight.
+{%- from "immich/settings.jinja" import settings, start with context %}
+{{ start(sls, ["immich.preflight"]) }}
+{%- if settings %}
+
+Immich is stopped for what cannot change while it runs:
+  immich_app.stopped_for_changes:
+    - name: immich.service
+    - require:
+      - sls: immich.preflight
+
+# Before the network of the pillar is present, which may have the subnet of the former one.
+Immich's former network is absent:
+  immich_identity.network_replaced:
+    - require:
+      - Immich is stopped for what cannot change while it runs
+    # Of these, what is in this run waits.
+    - require_in:
+      - sls: immich.podman
+      - sls: immich.postgres
+      - sls: immich.valkey
+{%- endif %}

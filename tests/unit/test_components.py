@@ -1,0 +1,81 @@
+"""Which components a host has, what each SLS includes, and the registry itself."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from immich_core import components
+
+REPO = Path(__file__).resolve().parents[2]
+REGISTRY = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="utf8"))
+ALL = ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"]
+BOTH = ["postgres", "valkey"]
+KEYS = {"brings", "requires", "requires_managed", "roles", "packages", "units", "checks", "page", "clean"}
+
+
+@pytest.mark.parametrize(
+    ("roles", "expected"),
+    (
+        (ALL, list(REGISTRY)),
+        (["postgres"], ["identity", "programs", "postgres", "backup"]),
+        (["valkey"], ["identity", "valkey"]),
+        (["machine_learning"], ["identity", "preflight", "podman", "gateway"]),
+        (["proxy"], ["identity"]),
+    ),
+)
+def test_components_of_a_host(roles, expected):
+    assert components.of_roles(REGISTRY, roles) == expected
+
+
+def test_a_host_includes_what_it_has_and_no_more():
+    host = components.of_roles(REGISTRY, ["postgres"])
+    includes = components.includes(REGISTRY, host, ["postgres"])
+    assert includes["immich"] == [f"immich.{name}" for name in host]
+    assert includes["immich.postgres"] == ["immich.identity"]
+    assert includes["immich.postgres.clean"] == ["immich.backup.clean"]
+    # What is applied by its name, though no role of this host asks for it, has all that it requires.
+    assert "immich.podman" in includes["immich.gateway"]
+
+
+def test_a_server_that_is_managed_elsewhere_needs_no_gateway():
+    assert components.includes(REGISTRY, list(REGISTRY), BOTH)["immich.valkey"] == ["immich.identity", "immich.gateway"]
+    assert components.includes(REGISTRY, list(REGISTRY), ["postgres"])["immich.valkey"] == ["immich.identity"]
+
+
+def test_what_requires_a_component_is_removed_before_it():
+    includes = components.includes(REGISTRY, list(REGISTRY), BOTH)
+    assert includes["immich.clean"] == [
+        f"immich.{name}.clean" for name in ("backup", "app", "valkey", "postgres", "gateway", "podman", "programs")
+    ]
+    assert includes["immich.postgres.clean"] == ["immich.backup.clean", "immich.app.clean"]
+    assert includes["immich.backup.clean"] == []
+
+
+def test_observed_has_each_key_whatever_an_entry_leaves_out():
+    registry = {"a": {"units": ["a.service"]}, "b": {"checks": ["b.verify"], "page": "howto/b.md"}}
+    assert components.observed(registry, ["a", "b"]) == {
+        "a": {"units": ["a.service"], "checks": [], "page": None},
+        "b": {"units": [], "checks": ["b.verify"], "page": "howto/b.md"},
+    }
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_an_entry_fits_its_folder(name):
+    entry, folder = REGISTRY[name], REPO / "immich" / name
+    assert set(entry) <= KEYS
+    assert set(entry.get("roles", ALL)) <= set(ALL)
+    assert (folder / "init.sls").is_file()
+    assert (folder / "clean.sls").is_file() is entry.get("clean", True)
+    assert "page" not in entry or (REPO / "docs" / entry["page"]).is_file()
+    before = list(REGISTRY)[: list(REGISTRY).index(name)]
+    for each in [*entry.get("requires", []), *entry.get("requires_managed", [])]:
+        component, _, part = each.partition(".")
+        assert (REPO / "immich" / component / f"{part or 'init'}.sls").is_file()
+        # A component is applied after those it requires; a part of another, or of its own, brings what it needs itself.
+        assert part or component in before
+
+
+def test_every_folder_has_an_entry():
+    folders = {path.parent.name for path in (REPO / "immich").glob("*/init.sls")}
+    assert folders - {"bootstrap"} == set(REGISTRY)
