@@ -6,17 +6,15 @@ Everything here is about the application. It is told what it needs: ``settings``
 returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --out=json immich_settings.get``.
 """
 
-import json
-import os
 import threading
 import time
 from pathlib import Path
 
 import salt.utils.path
-import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import progress, project, untrusted
+from host_core import unit_file
+from immich_core import progress, project, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -83,88 +81,17 @@ def unit(settings):
     """
     parts = ["server", "machine_learning"] if settings["machine_learning"]["enabled"] else ["server"]
     return {
-        "directory": unit_word(settings["project_dir"]),
+        "directory": unit_file.command_word(settings["project_dir"]),
         "program": PROGRAM,
-        "after": _after(settings),
-        "mounts": [unit_path(path) for path in _mounts(settings)],
+        "after": units.before_immich(settings),
+        "mounts": list(map(unit_file.quoted, _mounts(settings))),
         "images": [settings[part]["image"] for part in parts],
         "owner": {part: __salt__["immich_user.numbers"](settings[part]["user"]) for part in parts},
     }
 
 
-def _after(settings):
-    units = ["immich-gateway.service"]
-    for part in ("postgres", "valkey"):
-        lookup = settings["lookup"][part]
-        if settings[part]["managed"]:
-            units += [f"{name}.service" for name in sorted({lookup["service"], lookup.get("unit", lookup["service"])})]
-    return units
-
-
 def _mounts(settings):
     return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
-
-
-def unit_path(path):
-    """
-    Return a path as systemd's unit files want it: quoted, with ``%`` doubled.
-
-    path
-        An absolute path.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.unit_path "/srv/my photos"
-    """
-    return json.dumps(path, ensure_ascii=False).replace("%", "%%")
-
-
-def unit_word(text):
-    """
-    Return a word of a command as systemd's unit files want it: as ``unit_path`` does, and with ``$`` doubled.
-
-    text
-        The word.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.unit_word '/opt/my $projects'
-    """
-    return unit_path(text).replace("$", "$$")
-
-
-def mount_missing(path):
-    """
-    Return the mount point above a path that ``/etc/fstab`` names and that is not mounted, or None.
-
-    path
-        An absolute path. It need not exist.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.mount_missing /srv/photos/upload
-    """
-    fstab = Path("/etc/fstab")
-    lines = fstab.read_text(encoding="utf8").splitlines() if fstab.exists() else []
-    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    expected = [field[1].replace("\\040", " ") for field in fields if len(field) > 1 and field[1].startswith("/")]
-    mounted = _mount_points()
-    path = os.path.realpath(path)
-    for point in sorted(expected, key=len, reverse=True):
-        if point not in mounted and (path == point or path.startswith(point.rstrip("/") + "/")) and point != "/":
-            return point
-    return None
-
-
-def _mount_points():
-    text = Path("/proc/self/mounts").read_text(encoding="utf8")
-    return {line.split()[1].replace("\\040", " ") for line in text.splitlines()}
 
 
 def plan(settings, compose):
@@ -212,7 +139,7 @@ def _run(command, **kwargs):
     return done["stdout"]
 
 
-def last_words(unit="immich.service"):
+def last_words(unit=units.IMMICH):
     """
     Return why the unit's program gave up at its last start, or an empty string.
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-UNIT = "immich-gateway.service"
+from immich_core import units
+
+UNIT = units.GATEWAY
 RULES = "/etc/immich-gateway.nft"
 # Marks the address as the unit's own. A label begins with the name of its interface.
 LABEL = "lo:immich"

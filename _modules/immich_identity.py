@@ -22,10 +22,12 @@ from pathlib import Path
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
+from immich_core import units
+
 __virtualname__ = "immich_identity"
 
 RECORD = Path("/var/lib/immich-formula/installation.json")
-UNIT = Path("/etc/systemd/system/immich.service")
+UNIT = Path(units.file(units.IMMICH))
 # Of the record. A newer one is from a newer formula, which knows more.
 FORMAT = 1
 SERVER = "immich-server"

@@ -12,7 +12,6 @@ Which version may follow which, and to which one a database belongs, is what ``_
 Sources of what is read here: Immich's tables of migrations and versions as of v3.0.3 (server/src/schema).
 """
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -28,7 +27,6 @@ SERVER = "immich-server"
 RECORD = "update.json"
 # What the record is of, where it is not of an update.
 SETTINGS = "settings"
-LOCK = "immich_update.lock"
 # Tables in which Immich notes what was done to the database: kysely's and, before 1.133, TypeORM's.
 MIGRATIONS = ("kysely_migrations", "migrations")
 VERSIONS = "version_history"
@@ -411,28 +409,6 @@ def keep_former(settings, compose):
     _write(_record_file(settings), json.dumps({"what": SETTINGS, "compose": former}, indent=1), 0o600)
 
 
-def begin(what="update"):
-    """
-    Take the lock of backup, restore, update and removal, until :py:func:`finish`, :py:func:`roll_back` or the end of
-    the run.
-
-    what
-        What is begun, in a word for whoever comes meanwhile. Default: ``update``.
-
-    Raises BlockingIOError with a sentence that says who has it.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.begin
-    """
-    if LOCK not in __context__:
-        held = contextlib.ExitStack()
-        held.enter_context(lock.held(what))
-        __context__[LOCK] = held
-
-
 def restore_under_way():
     """
     Return a sentence that says which restore is at work on this host, or None.
@@ -447,11 +423,6 @@ def restore_under_way():
     """
     holder = lock.under_way()
     return lock.sentence(holder) if holder and holder["what"] == "restore" else None
-
-
-def _end():
-    if LOCK in __context__:
-        __context__.pop(LOCK).close()
 
 
 def prepare(settings):
@@ -502,7 +473,7 @@ def finish(settings):
         salt-call --local immich_update.finish "$SETTINGS"
     """
     _record_file(settings).unlink(missing_ok=True)
-    _end()
+    lock.release(__context__)
 
 
 def roll_back(unit, settings, why):
@@ -542,7 +513,7 @@ def roll_back(unit, settings, why):
         record = pending(settings)
         return record and _rolled_back(unit, settings, record, why)
     finally:
-        _end()
+        lock.release(__context__)
 
 
 def _settings_rolled_back(unit, settings, former, why):

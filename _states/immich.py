@@ -9,7 +9,7 @@ import importlib
 import sys
 
 __virtualname__ = "immich"
-CORE = "immich_core"
+CORES = ("host_core", "immich_core")
 
 
 def __virtual__():
@@ -59,8 +59,8 @@ def applied(name):
 
 
 def _forget_core():
-    """Python keeps an imported package for the life of the process, whatever is synced meanwhile."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == CORE]:
+    """Python keeps imported packages for the life of the process, whatever is synced meanwhile."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in CORES]:
         del sys.modules[name]
     importlib.invalidate_caches()
 

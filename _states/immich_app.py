@@ -9,7 +9,7 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock
+from host_core import mounts
 
 __virtualname__ = "immich_app"
 
@@ -48,7 +48,7 @@ def library_present(name, user="root", group="root"):
             - name: /srv/immich/upload
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The folder {name} is present"}
-    mount = __salt__["immich_app.mount_missing"](name)
+    mount = mounts.missing(name)
     if mount:
         comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {**ret, "result": False, "comment": comment}
@@ -150,33 +150,6 @@ def _compose(settings):
         # PostgreSQL is not there yet: the plan shows what it will be if the server offers nothing else.
         vector = "vectorchord" if postgres["vector_extension"] == "vectorchord" else "pgvector"
     return __salt__["immich_compose.project_yaml"](settings, vector)
-
-
-def alone(name):
-    """
-    Make sure that no backup, restore or update is at work on this host, and that none begins before this run has ended.
-
-    name
-        What the state is about, for the output.
-
-    .. code-block:: yaml
-
-        No backup, restore or update is under way:
-          immich_app.alone:
-            - order: first
-            - failhard: true
-    """
-    ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing else is under way"}
-    try:
-        if not __opts__["test"]:
-            __salt__["immich_update.begin"]("removal")
-            return ret
-    except BlockingIOError as error:
-        return {**ret, "result": False, "comment": f"{error} Nothing was changed"}
-    holder = lock.under_way()
-    if holder:
-        return {**ret, "result": False, "comment": f"{lock.sentence(holder)} Nothing was changed"}
-    return ret
 
 
 def stopped_for_changes(name, settings=None):
@@ -508,38 +481,6 @@ def _amount(directory):
         files += len(names)
         size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
     return f"{files} files of {size / 1024**2:.1f} MiB"
-
-
-def units_absent(name, files):
-    """
-    Make sure that unit files are gone, from the disk and from systemd's memory.
-
-    name
-        What the state is about, for the output.
-
-    files
-        List of paths: unit files, drop-ins, and what belongs to them.
-
-    .. code-block:: yaml
-
-        Immich's unit is absent:
-          immich_app.units_absent:
-            - files: [/etc/systemd/system/immich.service]
-    """
-    ret = {"name": name, "changes": {}, "result": True, "comment": "The files are absent"}
-    there = [path for path in files if os.path.lexists(path)]
-    if not there:
-        return ret
-    ret["changes"] = {path: {"old": "present", "new": None} for path in there}
-    if __opts__["test"]:
-        return {**ret, "result": None, "comment": f"Would be removed: {', '.join(there)}"}
-    try:
-        for path in there:
-            os.unlink(path)
-        __salt__["systemd_unit.call"]("daemon-reload")
-    except (OSError, CommandExecutionError) as error:
-        return {**ret, "result": False, "comment": str(error)}
-    return {**ret, "comment": f"Removed: {', '.join(there)}"}
 
 
 def verified(name, settings=None):

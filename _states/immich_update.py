@@ -8,6 +8,8 @@ States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. 
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import lock
+
 __virtualname__ = "immich_update"
 
 
@@ -73,7 +75,7 @@ def prepared(name, settings=None):
         plan = __salt__["immich_update.plan"](settings)
         under_way = __salt__["immich_update.pending"](settings)
         if (plan or under_way) and not __opts__["test"]:
-            __salt__["immich_update.begin"]()
+            lock.take(__context__, "update")
         if not plan:
             return {**ret, "comment": _under_way(under_way)} if under_way else ret
         ret["changes"]["version"] = {"old": plan["from"], "new": plan["to"]}

@@ -6,6 +6,8 @@ For units that need no more than that; Salt's ``service`` states know more, and 
 :depends: - ``_utils/systemd_looks.py``
 """
 
+import os
+
 from salt.exceptions import CommandExecutionError
 
 # What systemd calls a unit that is as wanted; one that is static or generated cannot be enabled, nor has it to be.
@@ -78,6 +80,40 @@ def loaded(name):
     except CommandExecutionError as error:
         return {**ret, "result": False, "comment": str(error)}
     return ret
+
+
+def files_absent(name, files):
+    """
+    Make sure that unit files are gone, from the disk and from systemd's memory.
+
+    name
+        What the state is about, for the output.
+
+    files
+        List of paths: unit files, drop-ins, and what belongs to them.
+
+    .. code-block:: yaml
+
+        The files of the backup's units are absent:
+          systemd_unit.files_absent:
+            - files:
+              - /etc/systemd/system/t-backup.service
+              - /etc/systemd/system/t-backup.timer
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The files are absent"}
+    present = [path for path in files if os.path.lexists(path)]
+    if not present:
+        return ret
+    ret["changes"] = {path: {"old": "present", "new": None} for path in present}
+    if __opts__["test"]:
+        return {**ret, "result": None, "comment": f"Would be removed: {', '.join(present)}"}
+    try:
+        for path in present:
+            os.unlink(path)
+        __salt__["systemd_unit.call"]("daemon-reload")
+    except (OSError, CommandExecutionError) as error:
+        return {**ret, "result": False, "comment": str(error)}
+    return {**ret, "comment": f"Removed: {', '.join(present)}"}
 
 
 def mod_watch(name, **_):
