@@ -13,7 +13,7 @@ from pathlib import Path
 import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
-from host_core import unit_file
+from host_core import command, podman, unit_file
 from immich_core import progress, project, units, untrusted
 
 __virtualname__ = "immich_app"
@@ -120,23 +120,17 @@ def plan(settings, compose):
     __context__[SERVER_PID] = current.get(SERVER, {}).get("Pid")
     names, printed = __context__.pop(INSPECTED, (None, None))
     if names != declared.image_names():
-        command = ["image", "inspect", "--format", project.IMAGE_FORMAT, *declared.image_names()]
-        printed = _podman(*command, check=False)
+        words = ["image", "inspect", "--format", project.IMAGE_FORMAT, *declared.image_names()]
+        printed = _podman(*words, check=False)
     return declared.compared(current, project.image_ids(printed))
 
 
 def _podman(*arguments, check=True):
     """What `podman ARGUMENTS` prints, on failure too if that is not checked."""
-    if check:
-        return _run(["podman", *arguments])
-    return __salt__["cmd.run_stdout"](["podman", *arguments], python_shell=False, ignore_retcode=True)
-
-
-def _run(command, **kwargs):
-    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True, **kwargs)
-    if done["retcode"]:
-        raise CommandExecutionError(f"{' '.join(command[:3])}: {(done['stderr'] or done['stdout']).strip()[-1500:]}")
-    return done["stdout"]
+    try:
+        return podman.run(*arguments, check=check)
+    except command.CommandError as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 def last_words(unit=units.IMMICH):
@@ -155,12 +149,14 @@ def last_words(unit=units.IMMICH):
 
         salt-call --local immich_app.last_words
     """
-    shown = _run(["systemctl", "show", "--property=InvocationID", "--value", unit]).strip()
-    if not shown:
+    invocation = __salt__["systemd_unit.call"]("show", "--property=InvocationID", "--value", unit)
+    if not invocation:
         return ""
-    command = ["journalctl", f"_SYSTEMD_INVOCATION_ID={shown}", "--output=cat", "--lines=1", "--grep=^immich-stack: "]
-    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True)
-    return untrusted.printable(done["stdout"]) if done["retcode"] == 0 else ""
+    fields = [f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--lines=1", "--grep=^immich-stack: "]
+    try:
+        return untrusted.printable(command.run(["journalctl", *fields]))
+    except command.CommandError:  # no such line
+        return ""
 
 
 def reasons_to_stop(settings):
@@ -404,7 +400,7 @@ def remove_containers(directory):
 
         salt-call --local immich_app.remove_containers /opt/podman/immich
     """
-    _run(["podman", "rm", "--force", "--time", "30", *containers(directory)])
+    _podman("rm", "--force", "--time", "30", *containers(directory))
 
 
 # -- does it keep its promises ----------------------------------------
@@ -602,7 +598,7 @@ def machine_learning_silent(patience=0):
     known = __context__.pop(SERVER_PID, None)
     while True:
         try:
-            pid = known or _run(["podman", "container", "inspect", "--format", "{{.State.Pid}}", SERVER]).strip()
+            pid = known or _podman("container", "inspect", "--format", "{{.State.Pid}}", SERVER).strip()
             if "pong" in __salt__["netns.http_get"](str(pid), url):
                 return []
             words = "the answer is not that of machine learning"
@@ -637,9 +633,9 @@ def reach(container, targets):
 
         salt-call --local immich_app.reach immich-server '["host.containers.internal:5432"]'
     """
-    command = ["podman", "exec", container, "bash", "-c", REACH, "bash", *targets]
+    words = ["podman", "exec", container, "bash", "-c", REACH, "bash", *targets]
     try:
-        printed = untrusted.output(command, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
+        printed = untrusted.output(words, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
     except OSError as error:
         raise CommandExecutionError(str(error)) from error
     lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
@@ -660,7 +656,7 @@ def refusals_since():
     """
     a_day_ago = time.time() - 86400
     try:
-        printed = _run(["podman", "container", "inspect", "--format", "{{.State.StartedAt.Unix}}", SERVER])
+        printed = _podman("container", "inspect", "--format", "{{.State.StartedAt.Unix}}", SERVER)
         return max(a_day_ago, float(printed))
     except (CommandExecutionError, ValueError):
         return a_day_ago

@@ -161,8 +161,8 @@ def load():
 
         salt '*' immich_gateway.load
     """
-    _run("systemctl", "daemon-reload")
-    _run("systemctl", "reload-or-restart", UNIT)
+    __salt__["systemd_unit.call"]("daemon-reload")
+    __salt__["systemd_unit.call"]("reload-or-restart", UNIT)
     return True
 
 

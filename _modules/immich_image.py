@@ -18,6 +18,7 @@ import time
 import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
+from host_core import command, podman
 from immich_core import progress, project
 
 __virtualname__ = "immich_image"
@@ -51,17 +52,20 @@ def missing(images):
     """
     if not salt.utils.path.which("podman"):
         return list(images)
-    done = __salt__["cmd.run_all"](
-        ["podman", "image", "inspect", "--format", project.IMAGE_FORMAT, *images],
-        python_shell=False,
-        ignore_retcode=True,
-    )
-    if done["retcode"] == 0:
-        __context__[INSPECTED] = (sorted(set(images)), done["stdout"])
-        return []
-    return [
-        image for image in images if __salt__["cmd.retcode"](["podman", "image", "exists", image], ignore_retcode=True)
-    ]
+    try:
+        printed = podman.run("image", "inspect", "--format", project.IMAGE_FORMAT, *images)
+    except command.CommandError:
+        return [image for image in images if not _is_present(image)]
+    __context__[INSPECTED] = (sorted(set(images)), printed)
+    return []
+
+
+def _is_present(image):
+    try:
+        podman.run("image", "exists", image)
+    except command.CommandError:
+        return False
+    return True
 
 
 def pull(image):
@@ -85,8 +89,8 @@ def pull(image):
     _say(f"Pulling {image}")
     terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    command = ["podman", "pull", image]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
+    # The one call of Podman that is not run by host_core.podman, which gives it no terminal.
+    with subprocess.Popen(["podman", "pull", image], stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
         os.close(inner)
         said, blobs = "", {}
         while (chunk := _read(terminal)) is not None:

@@ -79,7 +79,10 @@ _OWN_FILES = {
     ),
     "utils": (
         "host_core/__init__",
+        "host_core/command",
         "host_core/mounts",
+        "host_core/podman",
+        "host_core/systemctl",
         "host_core/unit_file",
         "immich_core/__init__",
         "immich_core/file_tree",
