@@ -14,7 +14,7 @@ import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, podman, unit_file
-from immich_core import progress, project, units, untrusted
+from immich_core import progress, project, run_facts, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -30,10 +30,6 @@ PING_TIMEOUT = 0.3
 FIRST_PING_TIMEOUT = 3
 # Seconds that a server which has just been said to answer may take for one more answer.
 LAST_PING_TIMEOUT = 10
-STOPPED = "immich_app.stopped"
-# What one look at Podman has told beside what it was asked for. The next to ask takes it, and looks anew after that.
-INSPECTED = "immich_image.inspected"
-SERVER_PID = "immich_app.server_pid"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -117,12 +113,12 @@ def plan(settings, compose):
     except project.ProjectError as error:
         raise CommandExecutionError(str(error)) from error
     current = declared.containers()
-    __context__[SERVER_PID] = current.get(SERVER, {}).get("Pid")
-    names, printed = __context__.pop(INSPECTED, (None, None))
+    known = run_facts.of(__context__)
+    known.server_pid = current.get(SERVER, {}).get("Pid")
+    names, ids = known.take("images") or (None, None)
     if names != declared.image_names():
-        words = ["image", "inspect", "--format", project.IMAGE_FORMAT, *declared.image_names()]
-        printed = _podman(*words, check=False)
-    return declared.compared(current, project.image_ids(printed))
+        ids = declared.image_ids()
+    return declared.compared(current, ids)
 
 
 def _podman(*arguments, check=True):
@@ -232,24 +228,11 @@ def stop(unit, settings):
         salt-call --local immich_app.stop immich.service "$SETTINGS"
     """
     if serves(settings):
-        __context__[STOPPED] = time.monotonic()
+        run_facts.of(__context__).served_until = time.monotonic()
     directory = __salt__["immich_identity.current"](settings)["project_dir"]
     __salt__["systemd_unit.call"]("stop", unit)
     if containers(directory):
         remove_containers(directory)
-
-
-def stopped_by_this_run():
-    """
-    Tell whether :py:func:`stop` has stopped a server that answered, in this run, and it was not brought up since.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.stopped_by_this_run
-    """
-    return STOPPED in __context__
 
 
 def serves(settings):
@@ -266,7 +249,8 @@ def serves(settings):
 
         salt-call --local immich_app.serves "$SETTINGS"
     """
-    return stopped_by_this_run() or any(_answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
+    stopped = run_facts.of(__context__).served_until is not None
+    return stopped or any(_answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
 
 
 # A reload recreates what differs; the rest serves on. A unit between two states is at work with what was before.
@@ -301,12 +285,13 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("enable", unit)
     tell = progress.now_and_then("immich-apply")
     served = serves(settings)
-    pings = _Pings(_ping_urls(settings), __context__.pop(STOPPED, None), served, tell)
+    known = run_facts.of(__context__)
+    pings = _Pings(_ping_urls(settings), known.take("served_until"), served, tell)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
         if pings.stop(0) is not None:
-            __context__[STOPPED] = pings.last_good
+            known.served_until = pings.last_good
         raise
     return pings.stop(LAST_PING_TIMEOUT)
 
@@ -595,7 +580,7 @@ def machine_learning_silent(patience=0):
     """
     url = f"http://{MACHINE_LEARNING}:3003/ping"
     until = time.monotonic() + patience
-    known = __context__.pop(SERVER_PID, None)
+    known = run_facts.of(__context__).take("server_pid")
     while True:
         try:
             pid = known or _podman("container", "inspect", "--format", "{{.State.Pid}}", SERVER).strip()

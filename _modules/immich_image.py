@@ -19,12 +19,10 @@ import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, podman
-from immich_core import progress, project
+from immich_core import progress, project, run_facts
 
 __virtualname__ = "immich_image"
 
-# What Podman has told of the images, for whoever compares them with the containers next: it takes it, and it is gone.
-INSPECTED = "immich_image.inspected"
 # Podman's progress bar of a layer; see the function `pulled`.
 PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
 UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
@@ -56,7 +54,7 @@ def missing(images):
         printed = podman.run("image", "inspect", "--format", project.IMAGE_FORMAT, *images)
     except command.CommandError:
         return [image for image in images if not _is_present(image)]
-    __context__[INSPECTED] = (sorted(set(images)), printed)
+    run_facts.of(__context__).images = (sorted(set(images)), project.image_ids(printed))
     return []
 
 

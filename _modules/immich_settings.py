@@ -89,6 +89,7 @@ _OWN_FILES = {
         "immich_core/lock",
         "immich_core/progress",
         "immich_core/project",
+        "immich_core/run_facts",
         "immich_core/units",
         "immich_core/untrusted",
         "immich_core/versions",

@@ -19,7 +19,7 @@ from pathlib import Path
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock, versions
+from immich_core import lock, run_facts, versions
 
 __virtualname__ = "immich_update"
 
@@ -404,7 +404,7 @@ def keep_former(settings, compose):
         return
     if _record(settings) or not __salt__["immich_app.serves"](settings):
         return
-    if __salt__["immich_identity.migrated_by_this_run"]():
+    if run_facts.of(__context__).migrated:
         return  # it names what is gone
     _write(_record_file(settings), json.dumps({"what": SETTINGS, "compose": former}, indent=1), 0o600)
 
@@ -505,7 +505,7 @@ def roll_back(unit, settings, why):
         salt-call --local immich_update.roll_back immich.service "$SETTINGS" 'it did not answer'
     """
     try:
-        if __salt__["immich_identity.migrated_by_this_run"]():
+        if run_facts.of(__context__).migrated:
             return None  # the former compose file names what is gone
         record = _record(settings)
         if record and record.get("what") == SETTINGS:

@@ -10,6 +10,7 @@ import os
 from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
+from immich_core import run_facts
 
 __virtualname__ = "immich_app"
 
@@ -109,7 +110,7 @@ def images_present(name, images):
     return {**ret, "comment": f"Pulled: {', '.join(missing)}"}
 
 
-def compose_file_managed(name, settings=None):
+def compose_file_managed(name, settings):
     """
     Make sure that the compose file says what the settings want.
 
@@ -119,15 +120,15 @@ def compose_file_managed(name, settings=None):
         Path of ``docker-compose.yml``.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's compose file is managed:
           immich_app.compose_file_managed:
             - name: /opt/podman/immich/docker-compose.yml
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     try:
         contents = _compose(settings)
         if not __opts__["test"]:
@@ -152,7 +153,7 @@ def _compose(settings):
     return __salt__["immich_compose.project_yaml"](settings, vector)
 
 
-def stopped_for_changes(name, settings=None):
+def stopped_for_changes(name, settings):
     """
     Make sure that Immich does not run while that changes which it cannot see change: its network, or PostgreSQL's
     password of its role. Where neither does, nothing is stopped.
@@ -163,15 +164,15 @@ def stopped_for_changes(name, settings=None):
         Name of the systemd unit.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich is stopped for what cannot change while it runs:
           immich_app.stopped_for_changes:
             - name: immich.service
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
     try:
         reasons = __salt__["immich_app.reasons_to_stop"](settings)
@@ -221,7 +222,7 @@ def told_if_stopped(name):
     return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
 
 
-def running(name, settings=None):
+def running(name, settings):
     """
     Make sure that the service is enabled, active, and that each container is the one that the compose file describes.
 
@@ -235,15 +236,15 @@ def running(name, settings=None):
         Name of the systemd unit.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich is running:
           immich_app.running:
             - name: immich.service
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is running as specified"}
     try:
         ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
@@ -304,7 +305,7 @@ def _service_changes(status, settings):
         changes["unit file"] = {"old": "as systemd read it before", "new": "reloaded"}
     if status["active"] != "active":
         changes["service"] = {"old": status["active"], "new": "active"}
-        known = status["active"] == FORESEEN or __salt__["immich_app.stopped_by_this_run"]()
+        known = status["active"] == FORESEEN or run_facts.of(__context__).served_until is not None
         return {**changes, **(_downtime() if known else {})}
     plan = __salt__["immich_app.plan"](settings, _compose(settings))
     if SERVER not in plan["recreate"] and _secret_would_change(settings):

@@ -19,7 +19,7 @@ def __virtual__():
     return __virtualname__
 
 
-def possible(name, settings=None):
+def possible(name, settings):
     """
     Say whether Immich can go from the version that is there to the one that the pillar asks for. Changes nothing.
 
@@ -29,14 +29,14 @@ def possible(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich can go to the version that is asked for:
-          immich_update.possible: []
+          immich_update.possible:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     restore = __salt__["immich_update.restore_under_way"]()
     if restore:
@@ -52,7 +52,7 @@ def possible(name, settings=None):
     return {**ret, "comment": f"Immich can go from {plan['from']} to {plan['to']}"}
 
 
-def prepared(name, settings=None):
+def prepared(name, settings):
     """
     Make sure that before an update there are a verified backup of the database and a record of the way back.
 
@@ -62,14 +62,14 @@ def prepared(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's update is prepared:
-          immich_update.prepared: []
+          immich_update.prepared:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     try:
         plan = __salt__["immich_update.plan"](settings)

@@ -97,6 +97,7 @@ Immich's secret {{ secret }} is present:
 # nothing and touches no password.
 Immich can go to the version that is asked for:
   immich_update.possible:
+    - settings: {{ settings | json }}
     - require:
       - Immich's library is present
 
@@ -109,12 +110,14 @@ Immich's images are present:
 
 Immich's update is prepared:
   immich_update.prepared:
+    - settings: {{ settings | json }}
     - require:
       - Immich's images are present
 
 Immich is stopped for what cannot change while it runs:
   immich_app.stopped_for_changes:
     - name: immich.service
+    - settings: {{ settings | json }}
     - require:
       - Immich's update is prepared
     - require_in:
@@ -137,6 +140,7 @@ Immich's project, tables and queues are migrated:
 Immich's compose file is managed:
   immich_app.compose_file_managed:
     - name: {{ compose_file | json }}
+    - settings: {{ settings | json }}
     - require:
       - Immich's project directory is present
       - Immich's project, tables and queues are migrated
@@ -163,6 +167,7 @@ Immich's unit is present:
 Immich is running:
   immich_app.running:
     - name: immich.service
+    - settings: {{ settings | json }}
     - require:
       - sls: immich.valkey
       - Immich's compose file is managed
