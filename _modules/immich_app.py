@@ -2,8 +2,9 @@
 Immich's containers and the service that runs them, and whether it serves
 ==========================================================================
 
-Everything here is about the application. It is told what it needs: ``settings`` is what ``immich_settings.get``
-returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --out=json immich_settings.get``.
+Everything here is about the application. It gets what it needs as arguments: ``settings`` is what
+``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
+``salt-call --local --out=json immich_settings.get``.
 """
 
 import threading
@@ -193,7 +194,7 @@ def _network_reasons(settings):
     users = __salt__["podman_network.containers"](name)
     if not users or set(users) - set(containers(__salt__["immich_identity.current"](settings)["project_dir"])):
         return []
-    return [f"the network {name} is created anew ({', '.join(differs)})"]
+    return [f"the network {name} is recreated ({', '.join(differs)})"]
 
 
 def _identity_reasons(settings):
@@ -237,8 +238,8 @@ def stop(unit, settings):
 
 def serves(settings):
     """
-    Tell whether the server answers, or did until this run stopped it, at the address of the compose file that is there
-    or of the one before it.
+    Return whether the server answers, or did until this run stopped it, at the address of the current compose
+    file or of the one before it.
 
     settings
         The formula's settings.
@@ -283,10 +284,10 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("daemon-reload")
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
-    tell = progress.now_and_then("immich-apply")
+    report = progress.now_and_then("immich-apply")
     served = serves(settings)
     known = run_facts.of(__context__)
-    pings = _Pings(_ping_urls(settings), known.take("served_until"), served, tell)
+    pings = _Pings(_ping_urls(settings), known.take("served_until"), served, report)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
@@ -299,11 +300,11 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, urls, stopped, served, tell):
+    def __init__(self, urls, stopped, served, report):
         """``stopped``: when this run has stopped it, or None. ``served``: whether it answered before."""
         super().__init__(daemon=True)
         self.urls = urls
-        self.tell = tell
+        self.report = report
         self.served = served
         self.last_good = stopped or (time.monotonic() if served else None)
         self.failed = stopped is not None or not served
@@ -321,7 +322,7 @@ class _Pings(threading.Thread):
             self.last_good = now if good else self.last_good
             self.failed = not good
             if self.failed:
-                self.tell(f"Waiting for Immich: {self.urls[0]} does not answer yet, {round(now - began)} s")
+                self.report(f"Waiting for Immich: {self.urls[0]} does not answer yet, {round(now - began)} s")
             self.done.wait(PING_INTERVAL)
 
     def stop(self, patience):
@@ -339,7 +340,7 @@ def _ping_url(settings):
 
 
 def _ping_urls(settings):
-    """Of the compose file that is there, and of the one that served before it: a change may move the address."""
+    """Of the current compose file, and of the one that served before it: a change may move the address."""
     path = Path(__salt__["immich_identity.current"](settings)["project_dir"]) / "docker-compose.yml"
     there = path.read_text(encoding="utf8") if path.exists() else None
     texts = (there, __salt__["immich_update.former_compose"](settings))
@@ -388,7 +389,7 @@ def remove_containers(directory):
     _podman("rm", "--force", "--time", "30", *containers(directory))
 
 
-# -- does it keep its promises ----------------------------------------
+# -- does it serve ----------------------------------------
 
 
 def get_json(url, timeout=10):
@@ -506,7 +507,7 @@ def server_warnings(settings, timeout=10):
 
 def verify(settings, patience=ML_PATIENCE):
     """
-    Return the promises about the application that do not hold, as a list of sentences that say what to do.
+    Return what of the application is not as declared, as a list of sentences with the next step.
 
     settings
         The formula's settings.

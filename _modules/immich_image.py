@@ -2,7 +2,7 @@
 The images that Immich's containers are made of
 ===============================================
 
-What is missing, and how to get it, telling how far that is.
+Which are missing, and how they are pulled, with progress shown.
 """
 
 import fcntl
@@ -73,7 +73,7 @@ def pull(image):
     image
         Full reference.
 
-    How far it is, is told on the terminal and in the journal (``journalctl -t immich-apply``).
+    Its progress is shown on the terminal and in the journal (``journalctl -t immich-apply``).
 
     Raises CommandExecutionError with the registry's answer.
 
@@ -83,9 +83,9 @@ def pull(image):
 
         salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.3.1
     """
-    begin, tell = time.monotonic(), progress.now_and_then(TAG)
+    begin, report = time.monotonic(), progress.now_and_then(TAG)
     _say(f"Pulling {image}")
-    terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
+    terminal, inner = pty.openpty()  # Podman shows its progress on a terminal only
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     # The one call of Podman that is not run by host_core.podman, which gives it no terminal.
     with subprocess.Popen(["podman", "pull", image], stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
@@ -95,7 +95,7 @@ def pull(image):
             said = (said + chunk)[-20000:]
             blobs = pulled(said, blobs)
             seconds = round(time.monotonic() - begin)
-            tell(f"Pulling {image}: {_pull_line(blobs)}, {seconds} s")
+            report(f"Pulling {image}: {_pull_line(blobs)}, {seconds} s")
             if seconds > PULL_TIMEOUT:
                 process.kill()
         os.close(terminal)

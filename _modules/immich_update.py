@@ -322,7 +322,7 @@ def start_refusal(settings):
     return {"why": why, "remedy": f"immich:version: {_text(found)}, then salt-call state.apply immich"}
 
 
-# -- the way back ----------------------------------------
+# -- rollback ----------------------------------------
 
 
 def pending(settings):
@@ -427,7 +427,7 @@ def restore_under_way():
 
 def prepare(settings):
     """
-    Take a verified backup of the database where one is due, keep what the way back needs, and return that record.
+    Take a verified backup of the database where one is due, keep what a rollback needs, and return that record.
 
     settings
         The formula's settings.
@@ -461,7 +461,7 @@ def prepare(settings):
 
 def finish(settings):
     """
-    Forget the way back: Immich serves with the version and the settings that are declared.
+    Remove the record for a rollback: Immich serves with the version and the settings that are declared.
 
     settings
         The formula's settings.
@@ -553,7 +553,7 @@ def _rolled_back(unit, settings, record, why):
             raise CommandExecutionError("PostgreSQL does not run, or Immich's database is gone")
     except CommandExecutionError as error:
         return (
-            f"{said}{error}\nWithout its database no version serves, so {record['to']} stays: mend PostgreSQL, "
+            f"{said}{error}\nWithout its database no version serves, so {record['to']} stays: fix PostgreSQL, "
             f"then apply again"
         )
     if record["compose"] is None:
@@ -576,7 +576,7 @@ def _after_migration(unit, settings, record):
     if settings["update"]["rollback"] != "restore" or not restorable:
         return (
             f"{changed} Immich is stopped, and its compose file is that of {record['from']} again. "
-            f"{_restore_advice(record)} Or mend what keeps {record['to']} from serving and apply again: it goes on "
+            f"{_restore_advice(record)} Or fix what keeps {record['to']} from serving and apply again: it goes on "
             f"with the changed database then"
         )
     try:

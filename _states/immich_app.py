@@ -54,7 +54,7 @@ def library_present(name, user="root", group="root"):
         comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {**ret, "result": False, "comment": comment}
     if os.path.isdir(name):
-        return ret if user == "root" or __salt__["immich_user.owner"](name) else _handed_over(ret, name, user, group)
+        return ret if user == "root" or __salt__["immich_user.owner"](name) else _with_new_owner(ret, name, user, group)
     ret["changes"] = {"directory": {"old": None, "new": name}}
     if __opts__["test"]:
         return {**ret, "result": None, "comment": f"The folder {name} would be created"}
@@ -65,7 +65,7 @@ def library_present(name, user="root", group="root"):
     return {**ret, "comment": f"The folder {name} was created"}
 
 
-def _handed_over(ret, name, user, group):
+def _with_new_owner(ret, name, user, group):
     """Change the owner of an empty folder that root created in advance."""
     ret["changes"] = {"owner": {"old": "root", "new": f"{user}:{group}"}}
     if __opts__["test"]:
@@ -196,9 +196,9 @@ def _is_down(status):
     return status["active"] in ("inactive", "failed")
 
 
-def told_if_stopped(name):
+def still_active(name):
     """
-    Say whether Immich serves, after a run that failed before it could be brought up. Changes nothing.
+    Report whether Immich is active after a run that failed before it could start it. Changes nothing.
 
     Used with ``onfail``.
 
@@ -207,18 +207,18 @@ def told_if_stopped(name):
 
     .. code-block:: yaml
 
-        It is said whether Immich serves after a failed run:
-          immich_app.told_if_stopped:
+        Immich is still active after a failed run:
+          immich_app.still_active:
             - name: immich.service
             - onfail:
               - Immich is running
     """
     ret = {"name": name, "changes": {}, "result": True}
     if __salt__["systemd_unit.status"](name)["active"] == "active":
-        return {**ret, "comment": f"{name} is active, whatever failed above"}
+        return {**ret, "comment": f"{name} is active. What failed above did not stop it"}
     if __opts__["test"] and not any(state["result"] is False for state in __running__.values()):
         return {**ret, "comment": "Nothing has failed"}  # in a dry run Salt takes what would change for failed
-    comment = f"{name} is stopped. Mend what failed above, then apply again: that goes on from there, and starts it"
+    comment = f"{name} is stopped. Fix what failed above, then apply again: that continues from there and starts it"
     return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
 
 
@@ -249,7 +249,7 @@ def running(name, settings):
     try:
         ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
         if not ret["changes"] or __opts__["test"]:
-            return _told(ret, name, settings)
+            return _unchanged(ret, name, settings)
         restore = __salt__["immich_update.restore_under_way"]()
         if restore:  # begun since this run has looked
             return {**ret, "result": False, "changes": {}, "comment": restore}
@@ -280,8 +280,8 @@ def _foreseen_status(name, settings):
     return status
 
 
-def _told(ret, name, settings):
-    """The return of a run in which there is nothing to be brought up, or of a dry one."""
+def _unchanged(ret, name, settings):
+    """The return where nothing is started: nothing differs, or it is a dry run."""
     if ret["changes"]:
         return {**ret, "result": None, "comment": _running_comment(ret["changes"], "would be")}
     if not __opts__["test"]:

@@ -2,7 +2,7 @@
 An update of Immich: what must not be tried, and what has to be there before it
 ===============================================================================
 
-States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. The way back is that of
+States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. The rollback is that of
 ``immich_app.running``, which alone knows whether the new version serves.
 """
 
@@ -21,7 +21,7 @@ def __virtual__():
 
 def possible(name, settings):
     """
-    Say whether Immich can go from the version that is there to the one that the pillar asks for. Changes nothing.
+    Check whether Immich can go from the current version to the one that the pillar declares. Changes nothing.
 
     Fails for an older version, for one that wants a stop at another on the way, and during a restore.
 
@@ -54,7 +54,7 @@ def possible(name, settings):
 
 def prepared(name, settings):
     """
-    Make sure that before an update there are a verified backup of the database and a record of the way back.
+    Make sure that before an update there are a verified backup of the database and a record for the rollback.
 
     The old version goes on serving meanwhile. Where the version stays, nothing is done.
 
@@ -85,7 +85,7 @@ def prepared(name, settings):
             return {**ret, "result": None, "comment": _sentence(plan, "would be")}
         record = __salt__["immich_update.prepare"](settings)
     except (CommandExecutionError, OSError) as error:
-        advice = "Nothing was stopped, and the old version serves. Mend that and apply again"
+        advice = "Nothing was stopped, and the old version serves. Fix that and apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
     if record["backup"]:
         ret["changes"]["backup"]["new"] = record["backup"]

@@ -10,7 +10,7 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
-# What systemd calls a unit that is as wanted; one that is static or generated cannot be enabled, nor has it to be.
+# What systemd calls a unit that is as desired; one that is static or generated cannot be enabled, nor has it to be.
 GOOD = {
     "enabled": {"enabled", "enabled-runtime", "static", "generated", "alias", "indirect"},
     "active": {"active", "reloading"},
@@ -44,7 +44,7 @@ def running(name):
 
 def enabled(name):
     """
-    Make sure that a unit is started at boot; whether it runs now is left alone.
+    Make sure that a unit is started at boot; whether it runs now is ignored.
 
     name
         Name of the unit, with its kind.
@@ -138,7 +138,7 @@ def _reloaded(ret):
     return {**ret, "comment": f"systemd has read the files of {ret['name']} again"}
 
 
-def _managed(name, word, wanted):
+def _managed(name, word, desired):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is {word} as specified"}
     try:
         before = __utils__["systemd_looks.statuses"](globals(), name)[name]
@@ -149,7 +149,7 @@ def _managed(name, word, wanted):
                 "result": False,
                 "comment": f"There is no unit {name} on this host: is its package installed?",
             }
-        ret["changes"] = _changes(before, wanted)
+        ret["changes"] = _changes(before, desired)
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
@@ -158,7 +158,7 @@ def _managed(name, word, wanted):
             __salt__["systemd_unit.call"]("daemon-reload")
         for key in ret["changes"]:
             __salt__["systemd_unit.call"](VERBS[key], name)
-        left = _changes(__salt__["systemd_unit.status"](name), wanted)
+        left = _changes(__salt__["systemd_unit.status"](name), desired)
     except CommandExecutionError as error:
         advice = f"See `systemctl status {name}` and `journalctl -u {name}`, then apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
@@ -167,5 +167,5 @@ def _managed(name, word, wanted):
     return {**ret, "comment": f"{name} is {word} now"}
 
 
-def _changes(status, wanted):
-    return {key: {"old": status[key] or None, "new": key} for key in wanted if status[key] not in GOOD[key]}
+def _changes(status, desired):
+    return {key: {"old": status[key] or None, "new": key} for key in desired if status[key] not in GOOD[key]}

@@ -8,7 +8,7 @@
 {%-   set current = salt["immich_identity.current"](settings) %}
 {%-   set former_network = current.network %}
 
-# Where this SLS is applied, Immich is stopped before its network is created anew, and what differs from the record is
+# Where this SLS is applied, Immich is stopped before its network is recreated, and what differs from the record is
 # migrated.
 extend:
   The installation is the one on record:
@@ -16,7 +16,7 @@ extend:
       - migrates: true
   Podman network {{ settings.network.name }} is present:
     podman_network:
-      - gone_before: [immich-server, immich-machine-learning]
+      - removed_containers: [immich-server, immich-machine-learning]
 {%-   if former_network != settings.network.name %}
       - replaces: {{ former_network | json }}
 {%-   endif %}
@@ -188,8 +188,8 @@ The installation is recorded:
     - require:
       - Immich is running
 
-It is said whether Immich serves after a failed run:
-  immich_app.told_if_stopped:
+Immich is still active after a failed run:
+  immich_app.still_active:
     - name: immich.service
     - onfail:
       - Immich is running
