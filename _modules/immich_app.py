@@ -2,21 +2,20 @@
 Immich's containers and the service that runs them, and whether it serves
 ==========================================================================
 
-Everything here is about the application. It is told what it needs: ``settings`` is what ``immich_settings.get``
-returns. In the examples, ``SETTINGS`` holds the JSON of ``salt-call --local --out=json immich_settings.get``.
+Everything here is about the application. It gets what it needs as arguments: ``settings`` is what
+``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
+``salt-call --local --out=json immich_settings.get``.
 """
 
-import json
-import os
 import threading
 import time
 from pathlib import Path
 
 import salt.utils.path
-import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import progress, project, untrusted
+from host_core import command, podman, unit_file
+from immich_core import progress, project, run_facts, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -32,10 +31,6 @@ PING_TIMEOUT = 0.3
 FIRST_PING_TIMEOUT = 3
 # Seconds that a server which has just been said to answer may take for one more answer.
 LAST_PING_TIMEOUT = 10
-STOPPED = "immich_app.stopped"
-# What one look at Podman has told beside what it was asked for. The next to ask takes it, and looks anew after that.
-INSPECTED = "immich_image.inspected"
-SERVER_PID = "immich_app.server_pid"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
 EVERY_ADDRESS = ("0.0.0.0", "::")
@@ -85,88 +80,17 @@ def unit(settings):
     """
     parts = ["server", "machine_learning"] if settings["machine_learning"]["enabled"] else ["server"]
     return {
-        "directory": unit_word(settings["project_dir"]),
+        "directory": unit_file.command_word(settings["project_dir"]),
         "program": PROGRAM,
-        "after": _after(settings),
-        "mounts": [unit_path(path) for path in _mounts(settings)],
+        "after": units.before_immich(settings),
+        "mounts": list(map(unit_file.quoted, _mounts(settings))),
         "images": [settings[part]["image"] for part in parts],
         "owner": {part: __salt__["immich_user.numbers"](settings[part]["user"]) for part in parts},
     }
 
 
-def _after(settings):
-    units = ["immich-gateway.service"]
-    for part in ("postgres", "valkey"):
-        lookup = settings["lookup"][part]
-        if settings[part]["managed"]:
-            units += [f"{name}.service" for name in sorted({lookup["service"], lookup.get("unit", lookup["service"])})]
-    return units
-
-
 def _mounts(settings):
     return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
-
-
-def unit_path(path):
-    """
-    Return a path as systemd's unit files want it: quoted, with ``%`` doubled.
-
-    path
-        An absolute path.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.unit_path "/srv/my photos"
-    """
-    return json.dumps(path, ensure_ascii=False).replace("%", "%%")
-
-
-def unit_word(text):
-    """
-    Return a word of a command as systemd's unit files want it: as ``unit_path`` does, and with ``$`` doubled.
-
-    text
-        The word.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.unit_word '/opt/my $projects'
-    """
-    return unit_path(text).replace("$", "$$")
-
-
-def mount_missing(path):
-    """
-    Return the mount point above a path that ``/etc/fstab`` names and that is not mounted, or None.
-
-    path
-        An absolute path. It need not exist.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.mount_missing /srv/photos/upload
-    """
-    fstab = Path("/etc/fstab")
-    lines = fstab.read_text(encoding="utf8").splitlines() if fstab.exists() else []
-    fields = [line.split() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    expected = [field[1].replace("\\040", " ") for field in fields if len(field) > 1 and field[1].startswith("/")]
-    mounted = _mount_points()
-    path = os.path.realpath(path)
-    for point in sorted(expected, key=len, reverse=True):
-        if point not in mounted and (path == point or path.startswith(point.rstrip("/") + "/")) and point != "/":
-            return point
-    return None
-
-
-def _mount_points():
-    text = Path("/proc/self/mounts").read_text(encoding="utf8")
-    return {line.split()[1].replace("\\040", " ") for line in text.splitlines()}
 
 
 def plan(settings, compose):
@@ -192,29 +116,23 @@ def plan(settings, compose):
     except project.ProjectError as error:
         raise CommandExecutionError(str(error)) from error
     current = declared.containers()
-    __context__[SERVER_PID] = current.get(SERVER, {}).get("Pid")
-    names, printed = __context__.pop(INSPECTED, (None, None))
+    known = run_facts.of(__context__)
+    known.server_pid = current.get(SERVER, {}).get("Pid")
+    names, ids = known.take("images") or (None, None)
     if names != declared.image_names():
-        command = ["image", "inspect", "--format", project.IMAGE_FORMAT, *declared.image_names()]
-        printed = _podman(*command, check=False)
-    return declared.compared(current, project.image_ids(printed))
+        ids = declared.image_ids()
+    return declared.compared(current, ids)
 
 
 def _podman(*arguments, check=True):
     """What `podman ARGUMENTS` prints, on failure too if that is not checked."""
-    if check:
-        return _run(["podman", *arguments])
-    return __salt__["cmd.run_stdout"](["podman", *arguments], python_shell=False, ignore_retcode=True)
+    try:
+        return podman.run(*arguments, check=check)
+    except command.CommandError as error:
+        raise CommandExecutionError(str(error)) from error
 
 
-def _run(command, **kwargs):
-    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True, **kwargs)
-    if done["retcode"]:
-        raise CommandExecutionError(f"{' '.join(command[:3])}: {(done['stderr'] or done['stdout']).strip()[-1500:]}")
-    return done["stdout"]
-
-
-def last_words(unit="immich.service"):
+def last_words(unit=units.IMMICH):
     """
     Return why the unit's program gave up at its last start, or an empty string.
 
@@ -230,12 +148,14 @@ def last_words(unit="immich.service"):
 
         salt-call --local immich_app.last_words
     """
-    shown = _run(["systemctl", "show", "--property=InvocationID", "--value", unit]).strip()
-    if not shown:
+    invocation = __salt__["systemd_unit.call"]("show", "--property=InvocationID", "--value", unit)
+    if not invocation:
         return ""
-    command = ["journalctl", f"_SYSTEMD_INVOCATION_ID={shown}", "--output=cat", "--lines=1", "--grep=^immich-stack: "]
-    done = __salt__["cmd.run_all"](command, python_shell=False, ignore_retcode=True)
-    return untrusted.printable(done["stdout"]) if done["retcode"] == 0 else ""
+    fields = [f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--lines=1", "--grep=^immich-stack: "]
+    try:
+        return untrusted.printable(command.run(["journalctl", *fields]))
+    except command.CommandError:  # no such line
+        return ""
 
 
 def reasons_to_stop(settings):
@@ -276,7 +196,7 @@ def _network_reasons(settings):
     users = __salt__["podman_network.containers"](name)
     if not users or set(users) - set(containers(__salt__["immich_identity.current"](settings)["project_dir"])):
         return []
-    return [f"the network {name} is created anew ({', '.join(differs)})"]
+    return [f"the network {name} is recreated ({', '.join(differs)})"]
 
 
 def _identity_reasons(settings):
@@ -311,30 +231,17 @@ def stop(unit, settings):
         salt-call --local immich_app.stop immich.service "$SETTINGS"
     """
     if serves(settings):
-        __context__[STOPPED] = time.monotonic()
+        run_facts.of(__context__).served_until = time.monotonic()
     directory = __salt__["immich_identity.current"](settings)["project_dir"]
     __salt__["systemd_unit.call"]("stop", unit)
     if containers(directory):
         remove_containers(directory)
 
 
-def stopped_by_this_run():
-    """
-    Tell whether :py:func:`stop` has stopped a server that answered, in this run, and it was not brought up since.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.stopped_by_this_run
-    """
-    return STOPPED in __context__
-
-
 def serves(settings):
     """
-    Tell whether the server answers, or did until this run stopped it, at the address of the compose file that is there
-    or of the one before it.
+    Return whether the server answers, or did until this run stopped it, at the address of the current compose
+    file or of the one before it.
 
     settings
         The formula's settings.
@@ -345,7 +252,8 @@ def serves(settings):
 
         salt-call --local immich_app.serves "$SETTINGS"
     """
-    return stopped_by_this_run() or any(_answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
+    stopped = run_facts.of(__context__).served_until is not None
+    return stopped or any(_answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
 
 
 # A reload recreates what differs; the rest serves on. A unit between two states is at work with what was before.
@@ -378,14 +286,15 @@ def bring_up(unit, settings):
         __salt__["systemd_unit.call"]("daemon-reload")
     if before["enabled"] != "enabled":
         __salt__["systemd_unit.call"]("enable", unit)
-    tell = progress.now_and_then("immich-apply")
+    report = progress.now_and_then("immich-apply")
     served = serves(settings)
-    pings = _Pings(_ping_urls(settings), __context__.pop(STOPPED, None), served, tell)
+    known = run_facts.of(__context__)
+    pings = _Pings(_ping_urls(settings), known.take("served_until"), served, report)
     try:
         __salt__["systemd_unit.call"](VERBS.get(before["active"], "restart"), unit)
     except CommandExecutionError:
         if pings.stop(0) is not None:
-            __context__[STOPPED] = pings.last_good
+            known.served_until = pings.last_good
         raise
     return pings.stop(LAST_PING_TIMEOUT)
 
@@ -393,11 +302,11 @@ def bring_up(unit, settings):
 class _Pings(threading.Thread):
     """Asks the server again and again whether it answers, from now until it is stopped."""
 
-    def __init__(self, urls, stopped, served, tell):
+    def __init__(self, urls, stopped, served, report):
         """``stopped``: when this run has stopped it, or None. ``served``: whether it answered before."""
         super().__init__(daemon=True)
         self.urls = urls
-        self.tell = tell
+        self.report = report
         self.served = served
         self.last_good = stopped or (time.monotonic() if served else None)
         self.failed = stopped is not None or not served
@@ -415,7 +324,7 @@ class _Pings(threading.Thread):
             self.last_good = now if good else self.last_good
             self.failed = not good
             if self.failed:
-                self.tell(f"Waiting for Immich: {self.urls[0]} does not answer yet, {round(now - began)} s")
+                self.report(f"Waiting for Immich: {self.urls[0]} does not answer yet, {round(now - began)} s")
             self.done.wait(PING_INTERVAL)
 
     def stop(self, patience):
@@ -433,7 +342,7 @@ def _ping_url(settings):
 
 
 def _ping_urls(settings):
-    """Of the compose file that is there, and of the one that served before it: a change may move the address."""
+    """Of the current compose file, and of the one that served before it: a change may move the address."""
     path = Path(__salt__["immich_identity.current"](settings)["project_dir"]) / "docker-compose.yml"
     there = path.read_text(encoding="utf8") if path.exists() else None
     texts = (there, __salt__["immich_update.former_compose"](settings))
@@ -479,10 +388,10 @@ def remove_containers(directory):
 
         salt-call --local immich_app.remove_containers /opt/podman/immich
     """
-    _run(["podman", "rm", "--force", "--time", "30", *containers(directory)])
+    _podman("rm", "--force", "--time", "30", *containers(directory))
 
 
-# -- does it keep its promises ----------------------------------------
+# -- does it serve ----------------------------------------
 
 
 def get_json(url, timeout=10):
@@ -600,7 +509,7 @@ def server_warnings(settings, timeout=10):
 
 def verify(settings, patience=ML_PATIENCE):
     """
-    Return the promises about the application that do not hold, as a list of sentences that say what to do.
+    Return what of the application is not as declared, as a list of sentences with the next step.
 
     settings
         The formula's settings.
@@ -674,10 +583,10 @@ def machine_learning_silent(patience=0):
     """
     url = f"http://{MACHINE_LEARNING}:3003/ping"
     until = time.monotonic() + patience
-    known = __context__.pop(SERVER_PID, None)
+    known = run_facts.of(__context__).take("server_pid")
     while True:
         try:
-            pid = known or _run(["podman", "container", "inspect", "--format", "{{.State.Pid}}", SERVER]).strip()
+            pid = known or _podman("container", "inspect", "--format", "{{.State.Pid}}", SERVER).strip()
             if "pong" in __salt__["netns.http_get"](str(pid), url):
                 return []
             words = "the answer is not that of machine learning"
@@ -712,9 +621,9 @@ def reach(container, targets):
 
         salt-call --local immich_app.reach immich-server '["host.containers.internal:5432"]'
     """
-    command = ["podman", "exec", container, "bash", "-c", REACH, "bash", *targets]
+    words = ["podman", "exec", container, "bash", "-c", REACH, "bash", *targets]
     try:
-        printed = untrusted.output(command, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
+        printed = untrusted.output(words, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
     except OSError as error:
         raise CommandExecutionError(str(error)) from error
     lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
@@ -735,7 +644,7 @@ def refusals_since():
     """
     a_day_ago = time.time() - 86400
     try:
-        printed = _run(["podman", "container", "inspect", "--format", "{{.State.StartedAt.Unix}}", SERVER])
+        printed = _podman("container", "inspect", "--format", "{{.State.StartedAt.Unix}}", SERVER)
         return max(a_day_ago, float(printed))
     except (CommandExecutionError, ValueError):
         return a_day_ago

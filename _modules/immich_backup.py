@@ -17,24 +17,24 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock
+from host_core import unit_file
+from immich_core import lock, units
 
 __virtualname__ = "immich"
 
-UNIT = "immich-backup.service"
 FILES = {
     "program": "/usr/local/lib/immich-formula/immich-backup",
     "config": "/etc/immich-formula/backup.json",
     "passfile": "/etc/immich-formula/backup.pgpass",
     "hook": "/etc/immich-formula/backup-on-failure",
     "tmpfiles": "/etc/tmpfiles.d/immich-formula.conf",
-    "service": "/etc/systemd/system/immich-backup.service",
-    "failed_service": "/etc/systemd/system/immich-backup-failed.service",
-    "timer": "/etc/systemd/system/immich-backup.timer",
+    "service": units.file(units.BACKUP),
+    "failed_service": units.file(units.BACKUP_FAILED),
+    "timer": units.file(units.BACKUP_TIMER),
 }
 STATUS = "/run/immich-backup/status.json"
 # What systemd touches whenever the timer has elapsed, because it is persistent.
-STAMP = "/var/lib/systemd/timers/stamp-immich-backup.timer"
+STAMP = f"/var/lib/systemd/timers/stamp-{units.BACKUP_TIMER}"
 NAME = re.compile(r"immich_([0-9]{8}T[0-9]{6}Z)_([0-9A-Za-z.-]+)(?:_([a-z0-9_-]+)(\.empty)?)?\.dump")
 # A timer that has run without leaving a backup is told from one that has never run by this age, in seconds.
 FIRST_BACKUP_AFTER = 2 * 86400
@@ -88,7 +88,7 @@ def backup():
 def _run_unit():
     began = time.time()
     with subprocess.Popen(
-        ["systemctl", "start", UNIT],
+        ["systemctl", "start", units.BACKUP],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -195,12 +195,11 @@ def backup_plan(settings):
         "compose_file": f"{settings['project_dir']}/docker-compose.yml",
         "extensions": __salt__["immich_postgres.known_extensions"](),
     }
-    unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
     return {
         "user": user,
         "network": not local,
-        "directory": __salt__["immich_app.unit_path"](backup["directory"]),
-        "after": [f"{name}.service" for name in sorted({unit, service})] if postgres["managed"] else [],
+        "directory": unit_file.quoted(backup["directory"]),
+        "after": units.of_server(settings, "postgres"),
         "on_failure": bool(backup["on_failure"]),
         "password_pillar": connection.get("password_pillar"),
         "config": json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),

@@ -36,7 +36,7 @@ def project(settings, vector_extension):
         The formula's settings.
 
     vector_extension
-        What Immich is told to use, ``vectorchord`` or ``pgvector``.
+        The one that Immich is configured to use, ``vectorchord`` or ``pgvector``.
 
     CLI Example:
 
@@ -141,7 +141,7 @@ def _server(settings, vector_extension):
 
 
 def _published(settings):
-    """The addresses that Podman is told: where a network has IPv6, 0.0.0.0 is :: too, and it cannot remove both."""
+    """The addresses to publish at. Where a network has IPv6, 0.0.0.0 is :: too, and Podman cannot remove both."""
     addresses = settings["bind_address"]
     return ["0.0.0.0"] if "0.0.0.0" in addresses else addresses
 
@@ -214,9 +214,9 @@ def deviations(settings, compose):
 
         salt-call --local immich_compose.deviations "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
     """
-    there, wanted = _there_and_wanted(settings, compose)
-    by_hand = [name for name, service in there["services"].items() if not _is_as_written(service)]
-    differences = [f"{what} is {old}, not {new}" for what, old, new in _differences(there, wanted)]
+    current, desired = _current_and_desired(settings, compose)
+    by_hand = [name for name, service in current["services"].items() if not _is_as_written(service)]
+    differences = [f"{what} is {old}, not {new}" for what, old, new in _differences(current, desired)]
     return {"by_hand": by_hand, "differences": differences}
 
 
@@ -239,18 +239,19 @@ def changes(settings, compose):
 
         salt-call --local immich_compose.changes "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
     """
-    there, wanted = _there_and_wanted(settings, compose)
-    found = list(_differences(there["services"], wanted["services"], ("services",))) or _differences(there, wanted)
+    current, desired = _current_and_desired(settings, compose)
+    of_services = list(_differences(current["services"], desired["services"], ("services",)))
+    found = of_services or _differences(current, desired)
     return [f"{what}: {old} becomes {new}" for what, old, new in found]
 
 
-def _there_and_wanted(settings, compose):
+def _current_and_desired(settings, compose):
     try:
-        there = salt.utils.yaml.safe_load(compose)
-        vector = there["services"][SERVER]["environment"]["DB_VECTOR_EXTENSION"]
+        current = salt.utils.yaml.safe_load(compose)
+        vector = current["services"][SERVER]["environment"]["DB_VECTOR_EXTENSION"]
     except (KeyError, TypeError, AttributeError, salt.utils.yaml.YAMLError) as error:
         raise CommandExecutionError("The compose file is not the one that Salt wrote") from error
-    return there, project(settings, vector)
+    return current, project(settings, vector)
 
 
 def ping_url(compose):
@@ -278,14 +279,14 @@ def _is_as_written(service):
     }
 
 
-def _differences(there, wanted, path=()):
-    if there == wanted or path[-1:] == ("labels",):
+def _differences(current, desired, path=()):
+    if current == desired or path[-1:] == ("labels",):
         return
-    if not (isinstance(there, dict) and isinstance(wanted, dict)):
-        yield ":".join(path), json.dumps(there), json.dumps(wanted)
+    if not (isinstance(current, dict) and isinstance(desired, dict)):
+        yield ":".join(path), json.dumps(current), json.dumps(desired)
         return
-    for key in sorted({*there, *wanted}):
-        yield from _differences(there.get(key), wanted.get(key), (*path, key))
+    for key in sorted({*current, *desired}):
+        yield from _differences(current.get(key), desired.get(key), (*path, key))
 
 
 def upload_location(compose_file):

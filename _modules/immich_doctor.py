@@ -34,6 +34,7 @@ import salt.utils.data
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import mounts
 from immich_core import file_tree, lock
 
 __virtualname__ = "immich"
@@ -548,7 +549,7 @@ def _mounted(here):
     if not _paths(here):
         raise _NotCheckedError("a pillar or a deployment, to know the paths")
     for path in _paths(here):
-        point = _call("immich_app.mount_missing", path)
+        point = mounts.missing(path)
         if point:
             yield FAILED, f"{point} stands in /etc/fstab and is not mounted", f"mount {point}"
         elif not os.path.isdir(path):
@@ -1353,7 +1354,7 @@ def _backups(here):
         )
     if not sentences:
         directory = settings["backup"]["directory"] if settings else _deployed_backups()
-        point = _call("immich_app.mount_missing", directory)
+        point = mounts.missing(directory)
         if point:
             yield WARNING, f"not checked: {directory} is below {point}, which is not mounted", f"mount {point}"
             return

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-UNIT = "immich-gateway.service"
+from immich_core import units
+
+UNIT = units.GATEWAY
 RULES = "/etc/immich-gateway.nft"
 # Marks the address as the unit's own. A label begins with the name of its interface.
 LABEL = "lo:immich"
@@ -159,8 +161,8 @@ def load():
 
         salt '*' immich_gateway.load
     """
-    _run("systemctl", "daemon-reload")
-    _run("systemctl", "reload-or-restart", UNIT)
+    __salt__["systemd_unit.call"]("daemon-reload")
+    __salt__["systemd_unit.call"]("reload-or-restart", UNIT)
     return True
 
 

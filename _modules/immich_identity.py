@@ -22,14 +22,15 @@ from pathlib import Path
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
+from immich_core import run_facts, units
+
 __virtualname__ = "immich_identity"
 
 RECORD = Path("/var/lib/immich-formula/installation.json")
-UNIT = Path("/etc/systemd/system/immich.service")
+UNIT = Path(units.file(units.IMMICH))
 # Of the record. A newer one is from a newer formula, which knows more.
 FORMAT = 1
 SERVER = "immich-server"
-MIGRATED = "immich_identity.migrated"
 # Each part of an installation, and where the pillar has it.
 PARTS = {
     "server": "immich:postgres:host",
@@ -476,24 +477,11 @@ def note(**parts):
         salt-call --local immich_identity.note network=immich
     """
     if RECORD.exists():
-        __context__[MIGRATED] = True
+        run_facts.of(__context__).migrated = True
     merged = {**(_record() or {}), **parts}
     record = {"format": FORMAT, "parts": {part: value for part, value in merged.items() if value is not None}}
     RECORD.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _write(RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n", 0o600)
-
-
-def migrated_by_this_run():
-    """
-    Tell whether a part of the installation was migrated in this run: the compose file before does not serve any more.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_identity.migrated_by_this_run
-    """
-    return MIGRATED in __context__
 
 
 def forget():

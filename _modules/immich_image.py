@@ -2,7 +2,7 @@
 The images that Immich's containers are made of
 ===============================================
 
-What is missing, and how to get it, telling how far that is.
+Which are missing, and how they are pulled, with progress shown.
 """
 
 import fcntl
@@ -18,12 +18,11 @@ import time
 import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
-from immich_core import progress, project
+from host_core import command, podman
+from immich_core import progress, project, run_facts
 
 __virtualname__ = "immich_image"
 
-# What Podman has told of the images, for whoever compares them with the containers next: it takes it, and it is gone.
-INSPECTED = "immich_image.inspected"
 # Podman's progress bar of a layer; see the function `pulled`.
 PULL_BAR = re.compile(r"Copying blob (\w+) \[[^\]]*\] ([\d.]+)\s*(\w+) / ([\d.]+)\s*(\w+)")
 UNITS = {"b": 1, "B": 1, **{f"{letter}iB": 1024**power for power, letter in enumerate("KMGT", 1)}}
@@ -51,17 +50,20 @@ def missing(images):
     """
     if not salt.utils.path.which("podman"):
         return list(images)
-    done = __salt__["cmd.run_all"](
-        ["podman", "image", "inspect", "--format", project.IMAGE_FORMAT, *images],
-        python_shell=False,
-        ignore_retcode=True,
-    )
-    if done["retcode"] == 0:
-        __context__[INSPECTED] = (sorted(set(images)), done["stdout"])
-        return []
-    return [
-        image for image in images if __salt__["cmd.retcode"](["podman", "image", "exists", image], ignore_retcode=True)
-    ]
+    try:
+        printed = podman.run("image", "inspect", "--format", project.IMAGE_FORMAT, *images)
+    except command.CommandError:
+        return [image for image in images if not _is_present(image)]
+    run_facts.of(__context__).images = (sorted(set(images)), project.image_ids(printed))
+    return []
+
+
+def _is_present(image):
+    try:
+        podman.run("image", "exists", image)
+    except command.CommandError:
+        return False
+    return True
 
 
 def pull(image):
@@ -71,7 +73,7 @@ def pull(image):
     image
         Full reference.
 
-    How far it is, is told on the terminal and in the journal (``journalctl -t immich-apply``).
+    Its progress is shown on the terminal and in the journal (``journalctl -t immich-apply``).
 
     Raises CommandExecutionError with the registry's answer.
 
@@ -81,19 +83,19 @@ def pull(image):
 
         salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.3.1
     """
-    begin, tell = time.monotonic(), progress.now_and_then(TAG)
+    begin, report = time.monotonic(), progress.now_and_then(TAG)
     _say(f"Pulling {image}")
-    terminal, inner = pty.openpty()  # anything else Podman does not tell how far it is
+    terminal, inner = pty.openpty()  # Podman shows its progress on a terminal only
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    command = ["podman", "pull", image]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
+    # The one call of Podman that is not run by host_core.podman, which gives it no terminal.
+    with subprocess.Popen(["podman", "pull", image], stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
         os.close(inner)
         said, blobs = "", {}
         while (chunk := _read(terminal)) is not None:
             said = (said + chunk)[-20000:]
             blobs = pulled(said, blobs)
             seconds = round(time.monotonic() - begin)
-            tell(f"Pulling {image}: {_pull_line(blobs)}, {seconds} s")
+            report(f"Pulling {image}: {_pull_line(blobs)}, {seconds} s")
             if seconds > PULL_TIMEOUT:
                 process.kill()
         os.close(terminal)

@@ -38,15 +38,16 @@ import salt.utils.data
 import salt.utils.hashutils
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock, progress, untrusted, versions
+from host_core import unit_file
+from immich_core import lock, progress, units, untrusted, versions
 
 __virtualname__ = "immich"
 
-UNIT = "immich.service"
+UNIT = units.IMMICH
 DRILL_FILES = {
-    "service": "/etc/systemd/system/immich-restore-drill.service",
-    "timer": "/etc/systemd/system/immich-restore-drill.timer",
-    "failed_service": "/etc/systemd/system/immich-restore-drill-failed.service",
+    "service": units.file(units.RESTORE_DRILL),
+    "timer": units.file(units.RESTORE_DRILL_TIMER),
+    "failed_service": units.file(units.RESTORE_DRILL_FAILED),
 }
 HBA_NAME = "immich restore"
 # The end of the name of the role that restores, after that of Immich's.
@@ -230,10 +231,9 @@ def restore_drill_plan(settings):
     words = [sys.executable, "-c", "from salt.scripts import salt_call; salt_call()"]
     words += [f"--config-dir={os.path.dirname(__opts__['conf_file'])}", "--log-level=warning"]
     words += ["--local"] if __opts__["file_client"] == "local" else []
-    unit, service = settings["lookup"]["postgres"]["unit"], settings["lookup"]["postgres"]["service"]
     return {
-        "command": " ".join(map(__salt__["immich_app.unit_word"], [*words, "immich.restore_drill"])),
-        "after": [f"{name}.service" for name in sorted({unit, service})] if settings["postgres"]["managed"] else [],
+        "command": " ".join(map(unit_file.command_word, [*words, "immich.restore_drill"])),
+        "after": units.of_server(settings, "postgres"),
         "on_failure": bool(settings["backup"]["on_failure"]),
         "files": DRILL_FILES,
     }

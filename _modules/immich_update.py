@@ -12,7 +12,6 @@ Which version may follow which, and to which one a database belongs, is what ``_
 Sources of what is read here: Immich's tables of migrations and versions as of v3.0.3 (server/src/schema).
 """
 
-import contextlib
 import json
 import os
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock, versions
+from immich_core import lock, run_facts, versions
 
 __virtualname__ = "immich_update"
 
@@ -28,7 +27,6 @@ SERVER = "immich-server"
 RECORD = "update.json"
 # What the record is of, where it is not of an update.
 SETTINGS = "settings"
-LOCK = "immich_update.lock"
 # Tables in which Immich notes what was done to the database: kysely's and, before 1.133, TypeORM's.
 MIGRATIONS = ("kysely_migrations", "migrations")
 VERSIONS = "version_history"
@@ -324,7 +322,7 @@ def start_refusal(settings):
     return {"why": why, "remedy": f"immich:version: {_text(found)}, then salt-call state.apply immich"}
 
 
-# -- the way back ----------------------------------------
+# -- rollback ----------------------------------------
 
 
 def pending(settings):
@@ -406,31 +404,9 @@ def keep_former(settings, compose):
         return
     if _record(settings) or not __salt__["immich_app.serves"](settings):
         return
-    if __salt__["immich_identity.migrated_by_this_run"]():
+    if run_facts.of(__context__).migrated:
         return  # it names what is gone
     _write(_record_file(settings), json.dumps({"what": SETTINGS, "compose": former}, indent=1), 0o600)
-
-
-def begin(what="update"):
-    """
-    Take the lock of backup, restore, update and removal, until :py:func:`finish`, :py:func:`roll_back` or the end of
-    the run.
-
-    what
-        What is begun, in a word for whoever comes meanwhile. Default: ``update``.
-
-    Raises BlockingIOError with a sentence that says who has it.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.begin
-    """
-    if LOCK not in __context__:
-        held = contextlib.ExitStack()
-        held.enter_context(lock.held(what))
-        __context__[LOCK] = held
 
 
 def restore_under_way():
@@ -449,14 +425,9 @@ def restore_under_way():
     return lock.sentence(holder) if holder and holder["what"] == "restore" else None
 
 
-def _end():
-    if LOCK in __context__:
-        __context__.pop(LOCK).close()
-
-
 def prepare(settings):
     """
-    Take a verified backup of the database where one is due, keep what the way back needs, and return that record.
+    Take a verified backup of the database where one is due, keep what a rollback needs, and return that record.
 
     settings
         The formula's settings.
@@ -490,7 +461,7 @@ def prepare(settings):
 
 def finish(settings):
     """
-    Forget the way back: Immich serves with the version and the settings that are declared.
+    Remove the record for a rollback: Immich serves with the version and the settings that are declared.
 
     settings
         The formula's settings.
@@ -502,7 +473,7 @@ def finish(settings):
         salt-call --local immich_update.finish "$SETTINGS"
     """
     _record_file(settings).unlink(missing_ok=True)
-    _end()
+    lock.release(__context__)
 
 
 def roll_back(unit, settings, why):
@@ -534,7 +505,7 @@ def roll_back(unit, settings, why):
         salt-call --local immich_update.roll_back immich.service "$SETTINGS" 'it did not answer'
     """
     try:
-        if __salt__["immich_identity.migrated_by_this_run"]():
+        if run_facts.of(__context__).migrated:
             return None  # the former compose file names what is gone
         record = _record(settings)
         if record and record.get("what") == SETTINGS:
@@ -542,7 +513,7 @@ def roll_back(unit, settings, why):
         record = pending(settings)
         return record and _rolled_back(unit, settings, record, why)
     finally:
-        _end()
+        lock.release(__context__)
 
 
 def _settings_rolled_back(unit, settings, former, why):
@@ -582,7 +553,7 @@ def _rolled_back(unit, settings, record, why):
             raise CommandExecutionError("PostgreSQL does not run, or Immich's database is gone")
     except CommandExecutionError as error:
         return (
-            f"{said}{error}\nWithout its database no version serves, so {record['to']} stays: mend PostgreSQL, "
+            f"{said}{error}\nWithout its database no version serves, so {record['to']} stays: fix PostgreSQL, "
             f"then apply again"
         )
     if record["compose"] is None:
@@ -605,7 +576,7 @@ def _after_migration(unit, settings, record):
     if settings["update"]["rollback"] != "restore" or not restorable:
         return (
             f"{changed} Immich is stopped, and its compose file is that of {record['from']} again. "
-            f"{_restore_advice(record)} Or mend what keeps {record['to']} from serving and apply again: it goes on "
+            f"{_restore_advice(record)} Or fix what keeps {record['to']} from serving and apply again: it goes on "
             f"with the changed database then"
         )
     try:

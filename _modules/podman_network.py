@@ -9,6 +9,8 @@ addresses: ``fd00:0::/64`` is ``fd00::/64``.
 
 Works with Podman 4.3 to 5.x, as root. What a Podman does not have (``interface_name``, ``routes``, ``dns_servers`` and
 ``isolate: strict`` are missing in 4.3) is refused by name.
+
+:depends: - ``_utils/host_core``
 """
 
 import ipaddress
@@ -20,6 +22,8 @@ from pathlib import Path
 import salt.utils.args
 import salt.utils.platform
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from host_core import command, podman
 
 __func_alias__ = {"list_": "list"}
 
@@ -426,14 +430,10 @@ def remove(name):
 def _podman(*arguments):
     if not shutil.which("podman"):
         raise CommandExecutionError("Podman is not installed on this host")
-    # ignore_retcode: the error is raised below, and told by whoever asked.
-    result = __salt__["cmd.run_all"](
-        ["podman", *arguments], python_shell=False, ignore_retcode=True, output_loglevel="debug"
-    )
-    if result["retcode"] == 0:
-        return result["stdout"]
-    reason = result["stderr"] or result["stdout"] or f"exit code {result['retcode']}"
-    raise CommandExecutionError(f"podman {' '.join(arguments[:2])}: {reason.strip()}")
+    try:
+        return podman.run(*arguments)
+    except command.CommandError as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 def _network(name):

@@ -2,11 +2,15 @@
 Look at a unit of systemd, and change what it does.
 
 Salt's own ``service`` module starts five processes to look at one unit; this one starts a single ``systemctl show``.
+
+:depends: - ``_utils/host_core``
 """
 
 import shutil
 
 from salt.exceptions import CommandExecutionError
+
+from host_core import command, systemctl
 
 PROPERTIES = {
     "loaded": "LoadState",
@@ -81,8 +85,7 @@ def call(*arguments):
 
         salt '*' systemd_unit.call daemon-reload
     """
-    # ignore_retcode: the error is raised below, and told by whoever asked.
-    done = __salt__["cmd.run_all"](["systemctl", *arguments], python_shell=False, ignore_retcode=True)
-    if done["retcode"]:
-        raise CommandExecutionError(done["stderr"].strip() or f"systemctl {' '.join(arguments)} failed")
-    return done["stdout"]
+    try:
+        return systemctl.run(*arguments)
+    except command.CommandError as error:
+        raise CommandExecutionError(str(error)) from error

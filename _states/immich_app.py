@@ -9,7 +9,8 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock
+from host_core import mounts
+from immich_core import run_facts
 
 __virtualname__ = "immich_app"
 
@@ -48,12 +49,12 @@ def library_present(name, user="root", group="root"):
             - name: /srv/immich/upload
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The folder {name} is present"}
-    mount = __salt__["immich_app.mount_missing"](name)
+    mount = mounts.missing(name)
     if mount:
         comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {**ret, "result": False, "comment": comment}
     if os.path.isdir(name):
-        return ret if user == "root" or __salt__["immich_user.owner"](name) else _handed_over(ret, name, user, group)
+        return ret if user == "root" or __salt__["immich_user.owner"](name) else _with_new_owner(ret, name, user, group)
     ret["changes"] = {"directory": {"old": None, "new": name}}
     if __opts__["test"]:
         return {**ret, "result": None, "comment": f"The folder {name} would be created"}
@@ -64,7 +65,7 @@ def library_present(name, user="root", group="root"):
     return {**ret, "comment": f"The folder {name} was created"}
 
 
-def _handed_over(ret, name, user, group):
+def _with_new_owner(ret, name, user, group):
     """Change the owner of an empty folder that root created in advance."""
     ret["changes"] = {"owner": {"old": "root", "new": f"{user}:{group}"}}
     if __opts__["test"]:
@@ -109,7 +110,7 @@ def images_present(name, images):
     return {**ret, "comment": f"Pulled: {', '.join(missing)}"}
 
 
-def compose_file_managed(name, settings=None):
+def compose_file_managed(name, settings):
     """
     Make sure that the compose file says what the settings want.
 
@@ -119,15 +120,15 @@ def compose_file_managed(name, settings=None):
         Path of ``docker-compose.yml``.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's compose file is managed:
           immich_app.compose_file_managed:
             - name: /opt/podman/immich/docker-compose.yml
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     try:
         contents = _compose(settings)
         if not __opts__["test"]:
@@ -152,34 +153,7 @@ def _compose(settings):
     return __salt__["immich_compose.project_yaml"](settings, vector)
 
 
-def alone(name):
-    """
-    Make sure that no backup, restore or update is at work on this host, and that none begins before this run has ended.
-
-    name
-        What the state is about, for the output.
-
-    .. code-block:: yaml
-
-        No backup, restore or update is under way:
-          immich_app.alone:
-            - order: first
-            - failhard: true
-    """
-    ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing else is under way"}
-    try:
-        if not __opts__["test"]:
-            __salt__["immich_update.begin"]("removal")
-            return ret
-    except BlockingIOError as error:
-        return {**ret, "result": False, "comment": f"{error} Nothing was changed"}
-    holder = lock.under_way()
-    if holder:
-        return {**ret, "result": False, "comment": f"{lock.sentence(holder)} Nothing was changed"}
-    return ret
-
-
-def stopped_for_changes(name, settings=None):
+def stopped_for_changes(name, settings):
     """
     Make sure that Immich does not run while that changes which it cannot see change: its network, or PostgreSQL's
     password of its role. Where neither does, nothing is stopped.
@@ -190,15 +164,15 @@ def stopped_for_changes(name, settings=None):
         Name of the systemd unit.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich is stopped for what cannot change while it runs:
           immich_app.stopped_for_changes:
             - name: immich.service
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
     try:
         reasons = __salt__["immich_app.reasons_to_stop"](settings)
@@ -222,9 +196,9 @@ def _is_down(status):
     return status["active"] in ("inactive", "failed")
 
 
-def told_if_stopped(name):
+def still_active(name):
     """
-    Say whether Immich serves, after a run that failed before it could be brought up. Changes nothing.
+    Report whether Immich is active after a run that failed before it could start it. Changes nothing.
 
     Used with ``onfail``.
 
@@ -233,22 +207,22 @@ def told_if_stopped(name):
 
     .. code-block:: yaml
 
-        It is said whether Immich serves after a failed run:
-          immich_app.told_if_stopped:
+        Immich is still active after a failed run:
+          immich_app.still_active:
             - name: immich.service
             - onfail:
               - Immich is running
     """
     ret = {"name": name, "changes": {}, "result": True}
     if __salt__["systemd_unit.status"](name)["active"] == "active":
-        return {**ret, "comment": f"{name} is active, whatever failed above"}
+        return {**ret, "comment": f"{name} is active. What failed above did not stop it"}
     if __opts__["test"] and not any(state["result"] is False for state in __running__.values()):
         return {**ret, "comment": "Nothing has failed"}  # in a dry run Salt takes what would change for failed
-    comment = f"{name} is stopped. Mend what failed above, then apply again: that goes on from there, and starts it"
+    comment = f"{name} is stopped. Fix what failed above, then apply again: that continues from there and starts it"
     return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
 
 
-def running(name, settings=None):
+def running(name, settings):
     """
     Make sure that the service is enabled, active, and that each container is the one that the compose file describes.
 
@@ -262,20 +236,20 @@ def running(name, settings=None):
         Name of the systemd unit.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich is running:
           immich_app.running:
             - name: immich.service
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is running as specified"}
     try:
         ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
         if not ret["changes"] or __opts__["test"]:
-            return _told(ret, name, settings)
+            return _unchanged(ret, name, settings)
         restore = __salt__["immich_update.restore_under_way"]()
         if restore:  # begun since this run has looked
             return {**ret, "result": False, "changes": {}, "comment": restore}
@@ -306,8 +280,8 @@ def _foreseen_status(name, settings):
     return status
 
 
-def _told(ret, name, settings):
-    """The return of a run in which there is nothing to be brought up, or of a dry one."""
+def _unchanged(ret, name, settings):
+    """The return where nothing is started: nothing differs, or it is a dry run."""
     if ret["changes"]:
         return {**ret, "result": None, "comment": _running_comment(ret["changes"], "would be")}
     if not __opts__["test"]:
@@ -331,7 +305,7 @@ def _service_changes(status, settings):
         changes["unit file"] = {"old": "as systemd read it before", "new": "reloaded"}
     if status["active"] != "active":
         changes["service"] = {"old": status["active"], "new": "active"}
-        known = status["active"] == FORESEEN or __salt__["immich_app.stopped_by_this_run"]()
+        known = status["active"] == FORESEEN or run_facts.of(__context__).served_until is not None
         return {**changes, **(_downtime() if known else {})}
     plan = __salt__["immich_app.plan"](settings, _compose(settings))
     if SERVER not in plan["recreate"] and _secret_would_change(settings):
@@ -508,38 +482,6 @@ def _amount(directory):
         files += len(names)
         size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
     return f"{files} files of {size / 1024**2:.1f} MiB"
-
-
-def units_absent(name, files):
-    """
-    Make sure that unit files are gone, from the disk and from systemd's memory.
-
-    name
-        What the state is about, for the output.
-
-    files
-        List of paths: unit files, drop-ins, and what belongs to them.
-
-    .. code-block:: yaml
-
-        Immich's unit is absent:
-          immich_app.units_absent:
-            - files: [/etc/systemd/system/immich.service]
-    """
-    ret = {"name": name, "changes": {}, "result": True, "comment": "The files are absent"}
-    there = [path for path in files if os.path.lexists(path)]
-    if not there:
-        return ret
-    ret["changes"] = {path: {"old": "present", "new": None} for path in there}
-    if __opts__["test"]:
-        return {**ret, "result": None, "comment": f"Would be removed: {', '.join(there)}"}
-    try:
-        for path in there:
-            os.unlink(path)
-        __salt__["systemd_unit.call"]("daemon-reload")
-    except (OSError, CommandExecutionError) as error:
-        return {**ret, "result": False, "comment": str(error)}
-    return {**ret, "comment": f"Removed: {', '.join(there)}"}
 
 
 def verified(name, settings=None):

@@ -8,6 +8,8 @@ The states of ``immich.backup``.
 import salt.utils.data
 from salt.exceptions import CommandExecutionError
 
+from host_core import mounts
+
 __virtualname__ = "immich_backup"
 
 
@@ -36,7 +38,7 @@ def directory_present(name, user):
             - name: /var/backups/immich
             - user: postgres
     """
-    mount = __salt__["immich_app.mount_missing"](name)
+    mount = mounts.missing(name)
     if mount:
         comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {"name": name, "changes": {}, "result": False, "comment": comment}

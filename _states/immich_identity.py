@@ -147,7 +147,7 @@ def network_present(name, network, containers=(), former=None):
     """
     removed = {}
     if _in_this_run("network_replaced"):
-        removed = {"gone_before": containers, "replaces": None if former == name else former}
+        removed = {"removed_containers": containers, "replaces": None if former == name else former}
     return __states__["podman_network.present"](**{**network, "name": name}, **removed)
 
 

@@ -2,11 +2,13 @@
 An update of Immich: what must not be tried, and what has to be there before it
 ===============================================================================
 
-States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. The way back is that of
+States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. The rollback is that of
 ``immich_app.running``, which alone knows whether the new version serves.
 """
 
 from salt.exceptions import CommandExecutionError
+
+from immich_core import lock
 
 __virtualname__ = "immich_update"
 
@@ -17,9 +19,9 @@ def __virtual__():
     return __virtualname__
 
 
-def possible(name, settings=None):
+def possible(name, settings):
     """
-    Say whether Immich can go from the version that is there to the one that the pillar asks for. Changes nothing.
+    Check whether Immich can go from the current version to the one that the pillar declares. Changes nothing.
 
     Fails for an older version, for one that wants a stop at another on the way, and during a restore.
 
@@ -27,14 +29,14 @@ def possible(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich can go to the version that is asked for:
-          immich_update.possible: []
+          immich_update.possible:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     restore = __salt__["immich_update.restore_under_way"]()
     if restore:
@@ -50,9 +52,9 @@ def possible(name, settings=None):
     return {**ret, "comment": f"Immich can go from {plan['from']} to {plan['to']}"}
 
 
-def prepared(name, settings=None):
+def prepared(name, settings):
     """
-    Make sure that before an update there are a verified backup of the database and a record of the way back.
+    Make sure that before an update there are a verified backup of the database and a record for the rollback.
 
     The old version goes on serving meanwhile. Where the version stays, nothing is done.
 
@@ -60,20 +62,20 @@ def prepared(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's update is prepared:
-          immich_update.prepared: []
+          immich_update.prepared:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     try:
         plan = __salt__["immich_update.plan"](settings)
         under_way = __salt__["immich_update.pending"](settings)
         if (plan or under_way) and not __opts__["test"]:
-            __salt__["immich_update.begin"]()
+            lock.take(__context__, "update")
         if not plan:
             return {**ret, "comment": _under_way(under_way)} if under_way else ret
         ret["changes"]["version"] = {"old": plan["from"], "new": plan["to"]}
@@ -83,7 +85,7 @@ def prepared(name, settings=None):
             return {**ret, "result": None, "comment": _sentence(plan, "would be")}
         record = __salt__["immich_update.prepare"](settings)
     except (CommandExecutionError, OSError) as error:
-        advice = "Nothing was stopped, and the old version serves. Mend that and apply again"
+        advice = "Nothing was stopped, and the old version serves. Fix that and apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
     if record["backup"]:
         ret["changes"]["backup"]["new"] = record["backup"]

@@ -14,7 +14,7 @@ import shutil
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 # Arguments of the state that say nothing about the network.
-NOT_OF_THE_NETWORK = ("name", "gone_before", "replaces")
+NOT_OF_THE_NETWORK = ("name", "removed_containers", "replaces")
 
 
 def __virtual__():
@@ -41,7 +41,7 @@ def present(
     labels=None,
     routes=None,
     mtu=None,
-    gone_before=(),
+    removed_containers=(),
     replaces=None,
 ):
     """
@@ -117,8 +117,8 @@ def present(
     mtu
         Greatest size of a packet in bytes. Defaults to the driver's.
 
-    gone_before
-        Names of containers that earlier states of the same run remove where this network has to be created anew: a
+    removed_containers
+        Names of containers that earlier states of the same run remove where this network has to be recreated: a
         dry run does not count them. Defaults to none.
 
     replaces
@@ -128,12 +128,12 @@ def present(
     said = {key: value for key, value in locals().items() if value is not None and key not in NOT_OF_THE_NETWORK}
     ret = {"name": name, "result": True, "changes": {}, "comment": f"Network {name} is present as specified"}
     try:
-        return _present(ret, name, said, *((gone_before, replaces) if __opts__["test"] else ((), None)))
+        return _present(ret, name, said, *((removed_containers, replaces) if __opts__["test"] else ((), None)))
     except (CommandExecutionError, SaltInvocationError) as exc:
         return dict(ret, result=False, changes={}, comment=str(exc))
 
 
-def _present(ret, name, said, gone_before, replaces):
+def _present(ret, name, said, removed_containers, replaces):
     changes, note = _diff(name, said)
     ret["comment"] += note
     if not changes:
@@ -142,12 +142,12 @@ def _present(ret, name, said, gone_before, replaces):
     if shutil.which("podman"):
         __salt__["podman_network.check"](name, **said)
     there = __salt__["podman_network.exists"](name)
-    obstacle = _conflict(name, said, replaces) or (there and _use(name, changes, gone_before))
+    obstacle = _conflict(name, said, replaces) or (there and _use(name, changes, removed_containers))
     if obstacle:
         return dict(ret, result=False, comment=obstacle)
 
     ret["changes"] = changes
-    verb = "created anew" if there else "created"
+    verb = "recreated" if there else "created"
     if __opts__["test"]:
         return dict(ret, result=None, comment=f"Network {name} would be {verb}{note}")
 
@@ -163,7 +163,7 @@ def _present(ret, name, said, gone_before, replaces):
     return dict(ret, comment=f"Network {name} has been {verb}{note}")
 
 
-def absent(name, keep_used=False, gone_before=()):
+def absent(name, keep_used=False, removed_containers=()):
     """
     Make sure that a network is not there.
 
@@ -180,22 +180,22 @@ def absent(name, keep_used=False, gone_before=()):
         Whether a network that containers use stays, and the comment names them, instead of making the
         state fail. Defaults to False.
 
-    gone_before
+    removed_containers
         Names of containers that earlier states of the same run remove: a dry run does not count them. Defaults to
         none.
     """
     ret = {"name": name, "result": True, "changes": {}, "comment": f"Network {name} is absent"}
     try:
-        return _absent(ret, name, keep_used, gone_before if __opts__["test"] else ())
+        return _absent(ret, name, keep_used, removed_containers if __opts__["test"] else ())
     except (CommandExecutionError, SaltInvocationError) as exc:
         return dict(ret, result=False, changes={}, comment=str(exc))
 
 
-def _absent(ret, name, keep_used, gone_before):
+def _absent(ret, name, keep_used, removed_containers):
     if not __salt__["podman_network.exists"](name):
         return ret
 
-    users = _users(name, gone_before)
+    users = _users(name, removed_containers)
     if users and keep_used:
         return dict(ret, comment=f"Network {name} stays: {', '.join(users)} use it")
     if users:
@@ -235,12 +235,12 @@ def _conflict(name, said, replaces):
     return ""
 
 
-def _users(name, gone_before):
-    return [user for user in __salt__["podman_network.containers"](name) if user not in gone_before]
+def _users(name, removed_containers):
+    return [user for user in __salt__["podman_network.containers"](name) if user not in removed_containers]
 
 
-def _use(name, changes, gone_before):
-    users = _users(name, gone_before)
+def _use(name, changes, removed_containers):
+    users = _users(name, removed_containers)
     if not users:
         return ""
     return f"Network {name} is not as specified ({', '.join(changes)}), but in use. {_remove_first(users)}"

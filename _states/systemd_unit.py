@@ -6,9 +6,11 @@ For units that need no more than that; Salt's ``service`` states know more, and 
 :depends: - ``_utils/systemd_looks.py``
 """
 
+import os
+
 from salt.exceptions import CommandExecutionError
 
-# What systemd calls a unit that is as wanted; one that is static or generated cannot be enabled, nor has it to be.
+# What systemd calls a unit that is as desired; one that is static or generated cannot be enabled, nor has it to be.
 GOOD = {
     "enabled": {"enabled", "enabled-runtime", "static", "generated", "alias", "indirect"},
     "active": {"active", "reloading"},
@@ -42,7 +44,7 @@ def running(name):
 
 def enabled(name):
     """
-    Make sure that a unit is started at boot; whether it runs now is left alone.
+    Make sure that a unit is started at boot; whether it runs now is ignored.
 
     name
         Name of the unit, with its kind.
@@ -80,6 +82,40 @@ def loaded(name):
     return ret
 
 
+def files_absent(name, files):
+    """
+    Make sure that unit files are gone, from the disk and from systemd's memory.
+
+    name
+        What the state is about, for the output.
+
+    files
+        List of paths: unit files, drop-ins, and what belongs to them.
+
+    .. code-block:: yaml
+
+        The files of the backup's units are absent:
+          systemd_unit.files_absent:
+            - files:
+              - /etc/systemd/system/t-backup.service
+              - /etc/systemd/system/t-backup.timer
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": "The files are absent"}
+    present = [path for path in files if os.path.lexists(path)]
+    if not present:
+        return ret
+    ret["changes"] = {path: {"old": "present", "new": None} for path in present}
+    if __opts__["test"]:
+        return {**ret, "result": None, "comment": f"Would be removed: {', '.join(present)}"}
+    try:
+        for path in present:
+            os.unlink(path)
+        __salt__["systemd_unit.call"]("daemon-reload")
+    except (OSError, CommandExecutionError) as error:
+        return {**ret, "result": False, "comment": str(error)}
+    return {**ret, "comment": f"Removed: {', '.join(present)}"}
+
+
 def mod_watch(name, **_):
     """
     Read the unit's files again after a watched file has changed, or would in a dry run.
@@ -102,7 +138,7 @@ def _reloaded(ret):
     return {**ret, "comment": f"systemd has read the files of {ret['name']} again"}
 
 
-def _managed(name, word, wanted):
+def _managed(name, word, desired):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is {word} as specified"}
     try:
         before = __utils__["systemd_looks.statuses"](globals(), name)[name]
@@ -113,7 +149,7 @@ def _managed(name, word, wanted):
                 "result": False,
                 "comment": f"There is no unit {name} on this host: is its package installed?",
             }
-        ret["changes"] = _changes(before, wanted)
+        ret["changes"] = _changes(before, desired)
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
@@ -122,7 +158,7 @@ def _managed(name, word, wanted):
             __salt__["systemd_unit.call"]("daemon-reload")
         for key in ret["changes"]:
             __salt__["systemd_unit.call"](VERBS[key], name)
-        left = _changes(__salt__["systemd_unit.status"](name), wanted)
+        left = _changes(__salt__["systemd_unit.status"](name), desired)
     except CommandExecutionError as error:
         advice = f"See `systemctl status {name}` and `journalctl -u {name}`, then apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
@@ -131,5 +167,5 @@ def _managed(name, word, wanted):
     return {**ret, "comment": f"{name} is {word} now"}
 
 
-def _changes(status, wanted):
-    return {key: {"old": status[key] or None, "new": key} for key in wanted if status[key] not in GOOD[key]}
+def _changes(status, desired):
+    return {key: {"old": status[key] or None, "new": key} for key in desired if status[key] not in GOOD[key]}

@@ -14,6 +14,8 @@ import threading
 import time
 
 PATH = "/run/immich-formula/lock"
+# Where a run of Salt keeps the lock that its states share.
+OF_RUN = "immich_core.lock"
 # Seconds. Whoever only looks who has the lock, see `under_way`, has it himself for an instant.
 MOMENT = 0.2
 # A holder writes who it is right after it has taken the lock; this long it may take, in seconds.
@@ -61,6 +63,42 @@ def held(what, lend=False, borrow=False, path=PATH):
             yield (holder or own)["what"]
         finally:
             _write(file, holder or {})
+
+
+def take(run, what, path=PATH):
+    """
+    Hold the lock until :py:func:`release` or the end of a run of Salt, whose states share it.
+
+    run
+        The ``__context__`` of the run, which keeps what holds the lock.
+    what, path
+        As for :py:func:`held`.
+
+    Raises ``BlockingIOError`` and ``OSError`` as :py:func:`held` does.
+
+    .. code-block:: python
+
+        lock.take(__context__, "removal")
+    """
+    if OF_RUN not in run:
+        block = contextlib.ExitStack()
+        block.enter_context(held(what, path=path))
+        run[OF_RUN] = block
+
+
+def release(run):
+    """
+    End what :py:func:`take` began, if it has.
+
+    run
+        The ``__context__`` of the run.
+
+    .. code-block:: python
+
+        lock.release(__context__)
+    """
+    if OF_RUN in run:
+        run.pop(OF_RUN).close()
 
 
 def under_way(path=PATH):

@@ -86,10 +86,13 @@ class Project:
     def image_names(self):
         return sorted({service["image"] for service in self.services.values()})
 
+    def image_ids(self):
+        """Return the local ids of the services' images, as :py:func:`image_ids` does; a missing one is not in it."""
+        return image_ids(self.podman("image", "inspect", "--format", IMAGE_FORMAT, *self.image_names(), check=False))
+
     def plan(self):
         """Return ``{"recreate": {service: reason}, "remove": [container name]}``; both are empty if nothing differs."""
-        printed = self.podman("image", "inspect", "--format", IMAGE_FORMAT, *self.image_names(), check=False)
-        return self.compared(self.containers(), image_ids(printed))
+        return self.compared(self.containers(), self.image_ids())
 
     def compared(self, current, images):
         """Return the plan, from what :py:meth:`containers` and :py:func:`image_ids` have returned."""

@@ -4,7 +4,7 @@ Reading what others can write
 
 Immich's containers and its role in PostgreSQL decide what stands in answers, logs and names that this host reads as
 root. So each is read with a limit for its size and a deadline for all of it, and shown without what a terminal would
-act on. Needs nothing but Python: the programs on the host use this file too.
+act on. Needs nothing but Python and ``host_core``: the programs on the host use this file too.
 """
 
 import http.client
@@ -12,12 +12,12 @@ import io
 import json
 import os
 import re
-import select
 import socket
 import stat
-import subprocess
 import time
 import urllib.parse
+
+from host_core import command
 
 LARGEST_ANSWER = 65536
 LARGEST_OUTPUT = 1024**2
@@ -76,12 +76,12 @@ def printable(text, length=LONGEST_LINE):
 # -- logs ----------------------------------------
 
 
-def output(command, size=LARGEST_OUTPUT, seconds=10, check=False):
+def output(words, size=LARGEST_OUTPUT, seconds=10, check=False):
     """
     Return what a command prints, until it ends, ``size`` bytes are there or the time is up. Then it is killed.
 
-    command
-        List of words.
+    words
+        The command, a list of words.
     size
         Bytes at most. Defaults to 1 MiB.
     seconds
@@ -94,31 +94,12 @@ def output(command, size=LARGEST_OUTPUT, seconds=10, check=False):
 
         untrusted.output(["podman", "logs", "immich-server"])
     """
-    deadline, printed, ended = time.monotonic() + seconds, b"", False
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
-    ) as process:
-        while len(printed) < size and select.select([process.stdout], [], [], max(0, deadline - time.monotonic()))[0]:
-            chunk = process.stdout.read(65536)
-            if not chunk:
-                ended = _ends(process)
-                break
-            printed += chunk
-        process.kill()
-    text = printed[:size].decode(errors="replace")
-    if check and not (ended and process.returncode == 0):
-        why = printable(text[-REASON_LENGTH:]) if ended else f"it did not end within {seconds} s and {size} bytes"
-        raise OSError(f"{' '.join(command[:2])}: {why}")
-    return text
-
-
-def _ends(process):
-    """Whether a process that has closed its output ends by itself, and soon."""
-    try:
-        process.wait(1)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
+    ended = command.read(words, seconds, size, merged=True)
+    if check and ended.code != 0:
+        killed = f"it did not end within {seconds} s and {size} bytes"
+        why = killed if ended.code is None else printable(ended.stdout[-REASON_LENGTH:])
+        raise OSError(f"{' '.join(words[:2])}: {why}")
+    return ended.stdout
 
 
 def tail(path, size=LARGEST_OUTPUT // 4):

@@ -18,7 +18,7 @@ What stays of the installation is recorded:
       - Immich is stopped and disabled
 
 Immich's unit is absent:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files: [/etc/systemd/system/immich.service]
     - require:
       - Immich is stopped and disabled

@@ -53,6 +53,7 @@ Immich's project, tables and queues are migrated:
 Immich's compose file is managed:
   immich_app.compose_file_managed:
     - name: {{ compose_file | json }}
+    - settings: {{ settings | json }}
     - require:
       - Immich's project directory is present
       - Immich's project, tables and queues are migrated
@@ -79,6 +80,7 @@ Immich's unit is present:
 Immich is running:
   immich_app.running:
     - name: immich.service
+    - settings: {{ settings | json }}
     - require:
       - sls: immich.valkey
       - Immich's compose file is managed
@@ -99,8 +101,8 @@ The installation is recorded:
     - require:
       - Immich is running
 
-It is said whether Immich serves after a failed run:
-  immich_app.told_if_stopped:
+Immich is still active after a failed run:
+  immich_app.still_active:
     - name: immich.service
     - onfail:
       - Immich is running

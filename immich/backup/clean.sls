@@ -12,7 +12,7 @@ No restore drill runs or is scheduled:
     - name: immich-restore-drill.timer
 
 The restore drill's units are absent:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files: {{ drill.files.values() | list | json }}
     - require:
       - No restore drill runs or is scheduled
@@ -22,7 +22,7 @@ No backup runs or is scheduled:
     - name: immich-backup.timer
 
 The backup's units are absent:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files: {{ [backup.files.timer, backup.files.service, backup.files.failed_service] | json }}
     - require:
       - No backup runs or is scheduled

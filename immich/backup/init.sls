@@ -120,7 +120,7 @@ The unit of a failed backup is present:
 {%-   else %}
 
 No hook of a failed backup is present:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files: {{ [backup.files.failed_service, backup.files.hook] | json }}
     - require:
       - The backup's unit is present
@@ -179,7 +179,7 @@ The unit of a failed restore drill is present:
 {%-     else %}
 
 The unit of a failed restore drill is absent:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files: {{ [drill.files.failed_service] | json }}
     - require:
       - The restore drill's unit is present
@@ -203,7 +203,7 @@ No restore drill is scheduled:
       - sls: immich.identity
 
 The restore drill's units are absent:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files: {{ drill.files.values() | list | json }}
     - require:
       - No restore drill is scheduled

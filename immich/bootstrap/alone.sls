@@ -4,7 +4,7 @@
 {%- if settings %}
 
 No backup, restore or update is under way:
-  immich_app.alone:
+  immich_lock.held:
     - order: first
     - failhard: true
 {%- endif %}

@@ -15,7 +15,7 @@ The gateway is stopped and stays so:
 {%- endif %}
 
 The gateway's files are removed:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files:
       - /etc/systemd/system/immich-gateway.service
       - /etc/systemd/system/nftables.service.d/immich-gateway.conf

@@ -9,7 +9,7 @@ Podman network {{ current.network }} is absent:
   podman_network.absent:
     - name: {{ current.network | json }}
     - keep_used: true
-    - gone_before: {{ salt["immich_app.containers"](current.project_dir) | json }}
+    - removed_containers: {{ salt["immich_app.containers"](current.project_dir) | json }}
     - require:
       - sls: immich.app.clean
       - sls: immich.gateway.clean

@@ -43,6 +43,7 @@ Immich's {{ what }} is present:
 
 Immich can go to the version that is asked for:
   immich_update.possible:
+    - settings: {{ settings | json }}
     - require:
       - Immich's library is present
 
@@ -55,6 +56,7 @@ Immich's images are present:
 
 Immich's update is prepared:
   immich_update.prepared:
+    - settings: {{ settings | json }}
     - require:
       - Immich's images are present
 {%- endif %}

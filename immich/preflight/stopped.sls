@@ -8,6 +8,7 @@
 Immich is stopped for what cannot change while it runs:
   immich_app.stopped_for_changes:
     - name: immich.service
+    - settings: {{ settings | json }}
     - require:
       - sls: immich.preflight
 

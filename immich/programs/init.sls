@@ -5,8 +5,11 @@
 
 The library of the host's programs is present:
   file.recurse:
-    - name: /usr/local/lib/immich-formula/immich_core
-    - source: salt://_utils/immich_core
+    - names:
+      - /usr/local/lib/immich-formula/host_core:
+        - source: salt://_utils/host_core
+      - /usr/local/lib/immich-formula/immich_core:
+        - source: salt://_utils/immich_core
     - clean: true
     - dir_mode: "0755"
     - file_mode: "0644"

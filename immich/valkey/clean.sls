@@ -29,7 +29,7 @@ Valkey's memory limit is as before:
       - valkey_config: Valkey does not listen at the gateway's address
 
 Valkey has its package's stop timeout:
-  immich_app.units_absent:
+  systemd_unit.files_absent:
     - files:
       - {{ ("/etc/systemd/system/" ~ settings.lookup.valkey.service ~ ".service.d/immich-stop.conf") | json }}
 

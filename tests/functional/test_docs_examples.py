@@ -33,9 +33,15 @@ BORROWED = [
     "systemd_unit.running",
     "systemd_unit.enabled",
     "systemd_unit.loaded",
+    "systemd_unit.files_absent",
 ]
 # What they ask for is so already.
-WITHOUT_CHANGES = ("systemd_unit.running", "systemd_unit.enabled", "systemd_unit.loaded")
+WITHOUT_CHANGES = (
+    "systemd_unit.running",
+    "systemd_unit.enabled",
+    "systemd_unit.loaded",
+    "systemd_unit.files_absent",
+)
 
 
 def examples():

@@ -89,6 +89,16 @@ def test_a_borrower_keeps_the_lock_when_the_lender_dies(process, path):
     assert process("restore").said == "held"
 
 
+def test_a_run_keeps_it_until_it_is_released(process, path):
+    run = {}
+    lock.take(run, "update", path)
+    lock.take(run, "removal", path)
+    assert "Update under way" in process("backup").said
+    lock.release(run)
+    lock.release(run)
+    assert process("backup").said == "held"
+
+
 def test_who_holds_it_may_take_it_again(path):
     with lock.held("update", path=path):
         with lock.held("backup", lend=True, path=path):

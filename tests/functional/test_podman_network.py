@@ -257,7 +257,7 @@ def test_present_in_a_dry_run_does_not_count_containers_that_will_be_gone(states
     states.podman_network.present("t-net", subnet="10.201.0.0/24")
     container("t-net", "t-user", True)
     before = network("t-net")
-    wanted = {"subnet": "10.203.0.0/24", "gone_before": ["t-user"]}
+    wanted = {"subnet": "10.203.0.0/24", "removed_containers": ["t-user"]}
     dry = states.podman_network.present("t-net", **wanted, test=True)
     assert (dry.result, set(dry.changes)) == (None, {"subnets"})
     real = states.podman_network.present("t-net", **wanted)

@@ -70,6 +70,17 @@ def test_a_unit_file_that_changed_is_read_again(states, modules, unit):
     assert modules.systemd_unit.status(NAME)["outdated"] is False
 
 
+def test_files_absent(states, modules, unit, testmode):
+    unit()
+    assert modules.systemd_unit.status(NAME)["loaded"] == "loaded"
+    ret = states.systemd_unit.files_absent("the unit", files=[str(UNIT), f"{UNIT}.absent"], test=testmode)
+    assert ret.result is (None if testmode else True)
+    assert ret.changes == {str(UNIT): {"old": "present", "new": None}}
+    assert UNIT.exists() is testmode
+    assert modules.systemd_unit.status(NAME)["loaded"] == ("loaded" if testmode else "not-found")
+    assert not states.systemd_unit.files_absent("the unit", files=[f"{UNIT}.absent"]).changes
+
+
 def test_a_static_unit_need_not_be_enabled(states):
     assert states.systemd_unit.enabled("systemd-journald.service").changes == {}
 

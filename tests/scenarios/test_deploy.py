@@ -94,7 +94,7 @@ def test_deploy_with_a_salt_of_its_own(bare_host):
     assert len(plan.splitlines()) <= 30
     for said in ("postgresql-17", "valkey-server", "MB of images", f"http://{host.address}:2283", "/srv/immich/upload"):
         assert said in plan, plan
-    assert not re.search(r"Mend|\[WARNING|\[ERROR", planned)
+    assert not re.search(r"Mend|Fix what|\[WARNING|\[ERROR", planned)
     (in_full,) = re.findall(r"in full in (\S+)", plan)
     assert host.out(f"stat -c '%a %U' {in_full}") == "600 root"
     assert "immich_app.running" in host.read(in_full)

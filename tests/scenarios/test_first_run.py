@@ -44,7 +44,7 @@ def test_terminal_shows_a_plan_and_a_first_run(first_run, host):
     assert_readable(plan, warnings=0, lines=100)
     assert_readable(states, warnings=1, lines=1600)  # two thirds of them packages that were installed
     assert re.search(r"Failed: +0\b", states)
-    assert "Mend what failed" not in plan + states
+    assert "Fix what failed" not in plan + states
 
 
 def test_terminal_shows_a_converged_run(host):

@@ -3,7 +3,6 @@
 import http.server
 import json
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -11,19 +10,6 @@ import pytest
 def test_mounts_of_the_unit_are_quoted(modules, settings):
     unit = modules.immich_app.unit({**settings, "upload_location": "/srv/my photos 100%"})
     assert unit["mounts"] == ['"/srv/my photos 100%%"']
-
-
-def test_a_mount_of_fstab_that_is_missing_is_found(modules):
-    fstab = Path("/etc/fstab")
-    before = fstab.read_text(encoding="utf8") if fstab.exists() else None
-    fstab.write_text("# /srv/comment none\ntmpfs /srv/my\\040photos tmpfs noauto 0 0\nproc /proc proc defaults 0 0\n")
-    try:
-        assert modules.immich_app.mount_missing("/srv/my photos/upload") == "/srv/my photos"
-        assert modules.immich_app.mount_missing("/srv/my photos") == "/srv/my photos"
-        assert modules.immich_app.mount_missing("/srv/my photos of 2019") is None
-        assert modules.immich_app.mount_missing("/proc/sys") is None
-    finally:
-        fstab.unlink() if before is None else fstab.write_text(before)
 
 
 def sockets(*pairs):

@@ -7,6 +7,7 @@ from salt.exceptions import CommandExecutionError
 
 from _modules import immich_identity
 from _states import immich_identity as states_immich_identity
+from immich_core import run_facts
 
 THERE = {
     "server": "host.containers.internal:5432",
@@ -144,9 +145,9 @@ def test_a_compose_file_of_somebody_else_says_what_it_says(identity, deployed, t
 
 def test_the_record_is_written_whole_and_for_root_alone(identity, tmp_path):
     identity.note(role="immich", former_role="old")
-    assert not identity.migrated_by_this_run()
+    assert not run_facts.of(identity.__context__).migrated
     identity.note(network="photos", former_role=None)
-    assert identity.migrated_by_this_run()
+    assert run_facts.of(identity.__context__).migrated
     record = tmp_path / "lib/installation.json"
     assert json.loads(record.read_text(encoding="utf8")) == {
         "format": 1,

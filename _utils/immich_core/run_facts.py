@@ -1,0 +1,66 @@
+"""
+What the states of one run have seen and done, and later ones need
+===================================================================
+
+A run asks Podman and the server once where that is enough. What it has seen is kept here, and nowhere else in
+``__context__``; each field says who sets it, and who takes it. Where none has set it, the one who needs it looks
+itself, so that no state depends on another one having run.
+"""
+
+import dataclasses
+from typing import Optional
+
+# In Salt's ``__context__``, which states and modules of a run share.
+KEY = "immich_core.run_facts"
+
+
+@dataclasses.dataclass
+class Facts:
+    """
+    The facts of a run.
+
+    A fact that the run's own actions make outdated is taken once: who asks after that looks anew.
+    """
+
+    # The ids of images, as of `project.image_ids`, by the list of names that were asked for. Set when all images were
+    # there (immich_image.missing), taken by the first comparison of containers after that (immich_app.plan).
+    images: Optional[tuple] = None
+    # Process of the server's container. Set by that comparison, taken by the next question to machine learning.
+    server_pid: Optional[int] = None
+    # When the server answered last before this run stopped it, in monotonic seconds. Set by immich_app.stop, taken by
+    # immich_app.bring_up, which measures from there. Until then Immich counts as serving: it did before the run.
+    served_until: Optional[float] = None
+    # Whether this run has moved something of the installation: a former compose file names what is gone
+    # (immich_identity.note, immich_update).
+    migrated: bool = False
+
+    def take(self, name):
+        """
+        Return a fact, and forget it.
+
+        name
+            Name of the field.
+
+        .. code-block:: python
+
+            run_facts.of(__context__).take("server_pid")
+        """
+        value = getattr(self, name)
+        setattr(self, name, None)
+        return value
+
+
+def of(run):
+    """
+    Return the facts of a run.
+
+    run
+        The ``__context__`` of the run.
+
+    .. code-block:: python
+
+        run_facts.of(__context__).served_until
+    """
+    if KEY not in run:
+        run[KEY] = Facts()
+    return run[KEY]
