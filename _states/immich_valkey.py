@@ -31,8 +31,7 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         Path of the file; it is written before the user is, so that an interrupted run can be completed. Defaults
         to ``/etc/immich-formula/valkey.password``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`; ``immich_valkey.logins`` gives the
-        ways in. Defaults to the configuration key ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`; ``immich_valkey.logins`` returns the connections.
 
     SLS Example:
 
@@ -78,8 +77,7 @@ def login_absent(name, password_file="/etc/immich-formula/valkey.password", conn
     password_file
         Path of the file. Defaults to ``/etc/immich-formula/valkey.password``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`; it may be that user itself.
-        Defaults to the configuration key ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`; it may be that user itself.
 
     SLS Example:
 
@@ -127,8 +125,7 @@ def memory_bounded(
     record_file
         Path of the file that keeps what the server had before. Defaults to ``/var/lib/immich-formula/valkey.json``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     Fails, and changes nothing, where the server's data takes more than the limit.
 
@@ -169,8 +166,7 @@ def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/val
     record_file
         Path of the file that ``memory_bounded`` wrote. Defaults to ``/var/lib/immich-formula/valkey.json``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     A limit that somebody has changed since stays.
 
@@ -232,8 +228,7 @@ def nobody_locked_out(name, secure_default=False, connection=None):
         Whether ``default`` may get its password although clients are connected that use it without one. Defaults to
         false: then they are named, and the state fails.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     SLS Example:
 
@@ -255,17 +250,17 @@ def nobody_locked_out(name, secure_default=False, connection=None):
 
 def users_managed(name, users, connection=None):
     """
-    Ensure that the ACL users are as declared, with the right rules named where Immich's do not keep the promises.
+    Ensure that the ACL users are as declared, with the right rules named where those of Immich's user are refused.
 
     name
         Anything; a sentence about the list.
     users
         List of users as of ``immich_valkey.users``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
-    Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do.
+    Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do. That is
+    the server's to judge: a dry run says of new rules that they are not checked.
 
     SLS Example:
 
@@ -280,7 +275,7 @@ def users_managed(name, users, connection=None):
     ret = __states__["valkey_acl.managed"](name, users, connection=connection)
     if ret["result"] is False and " must be " in ret["comment"]:
         ret["comment"] += (
-            " Rules count from left to right; these keep the promises (immich:valkey:acl_users needs no entry for"
+            " Rules count from left to right; these meet the requirements (immich:valkey:acl_users needs no entry for"
             f" Immich): {__salt__['immich_valkey.rules']()}"
         )
     return ret
@@ -297,8 +292,7 @@ def former_passwords_absent(name, user, connection=None):
     user
         Name of Immich's ACL user.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     SLS Example:
 

@@ -5,6 +5,9 @@ What is not declared is left alone: users nobody lists, and of a listed user its
 are given. Users are compared by what they may do, replaced in one command, so that there is no instant in which
 a user has other rights than its old or its new ones, and saved where the server keeps its users.
 
+The server alone judges rules by ``allows`` and ``denies`` (``ACL DRYRUN``), and only those of users that exist. So a
+dry run says of new rules that they are not checked; the run refuses broken ones before it changes anything.
+
 Connections are described in the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 """
 
@@ -53,10 +56,11 @@ def present(
         that the user has.
     allows, denies
         Commands that these rules must allow and must deny, each a string like ``CLIENT KILL`` or a list like
-        ``[GET, "a key"]``; without arguments it is about the command whatever its arguments. Checked with
-        ``ACL DRYRUN`` before the old rules are replaced. Defaults to none.
+        ``[GET, "a key"]``; without arguments it is about the command whatever its arguments. Judged by
+        the server (``ACL DRYRUN``) before the old rules are replaced, and under ``test=True`` only where the rules
+        stay as they are. Defaults to none.
     connection
-        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+        See the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     SLS Example:
 
@@ -93,7 +97,7 @@ def absent(name, connection=None):
     name
         Name of the user.
     connection
-        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+        See the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     Fails for ``default``, which the server keeps, and for the user that the connection is logged in as.
 
@@ -120,7 +124,7 @@ def managed(name, users, remove_unlisted=False, connection=None):
         Whether to remove users that are not in the list, apart from ``default`` and the user that the
         connection is logged in as. Defaults to false.
     connection
-        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+        See the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     SLS Example:
 
@@ -152,7 +156,8 @@ def _ensure(name, comment, connection, **declared):
         if not ret["changes"]:
             return ret
         if test:
-            return {**ret, "result": None, "comment": f"ACL users would be changed: {_names(ret['changes'])}."}
+            comment = f"ACL users would be changed: {_names(ret['changes'])}.{_not_checked(found['unchecked'])}"
+            return {**ret, "result": None, "comment": comment}
         __salt__["valkey_acl.replace"](**declared, connection=connection)
         left = __salt__["valkey_acl.compare"](**declared, scratch=False, connection=connection)
         if _changes(left):
@@ -165,7 +170,8 @@ def _ensure(name, comment, connection, **declared):
         if test and getattr(err, "unreachable", False):
             # The server may be what this very run would install or start.
             ret.update(result=None, changes=_unseen(declared))
-            ret["comment"] = f"{err} If this run starts it, its ACL users would be changed."
+            asserted = [user["name"] for user in declared["users"] if user.get("allows") or user.get("denies")]
+            ret["comment"] = f"{err} If this run starts it, its ACL users would be changed.{_not_checked(asserted)}"
             return ret
         return {**ret, "result": False, "changes": {}, "comment": str(err)}
 
@@ -180,6 +186,15 @@ def _changes(found):
 def _names(changes):
     names = sorted(changes)
     return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:10])} and {len(names) - 10} more"
+
+
+def _not_checked(names):
+    if not names:
+        return ""
+    return (
+        f" Not checked in a dry run: allows and denies of {_names(names)}. The server judges the new rules in the run,"
+        " before it changes anything."
+    )
 
 
 def _unseen(declared):

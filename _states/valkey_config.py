@@ -51,8 +51,7 @@ def managed(
     user, group
         Owner of the ACL file. Default to those of the configuration file.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     Fails before it changes anything if the server is to listen at an address that the host does not have: it would
     not start again.
@@ -84,8 +83,7 @@ def absent(name, config_file, include, connection=None):
     include
         Words that directives do not have, as ``bind: [192.0.2.1]``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     An ACL file stays: without it the users would be lost. Fails if nothing would be left of a directive.
 
