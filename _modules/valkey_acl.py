@@ -40,6 +40,7 @@ One connection per target is opened in a run and shared by all functions.
       password_file: /etc/salt/valkey.password
 """
 
+import itertools
 import os
 import secrets
 import time
@@ -378,8 +379,9 @@ def compare(users, remove=None, remove_unlisted=False, scratch=True, connection=
         See :ref:`valkey-connection`.
 
     Returns a dictionary: ``changes`` by user; ``problems``, sentences that speak against applying it;
-    ``unchecked``, users whose ``allows`` and ``denies`` were not judged; ``unsaved``, whether memory and file differ
-    about them; ``kept``, unlisted users that stay although ``remove_unlisted`` is set.
+    ``broken``, users whose ``allows`` and ``denies`` do not hold; ``unchecked``, those whose were not judged;
+    ``unsaved``, whether memory and file differ about them; ``kept``, unlisted users that stay although
+    ``remove_unlisted`` is set.
     Raises SaltInvocationError for what is not ACL grammar, CommandExecutionError if the server cannot be asked.
 
     CLI Example:
@@ -389,7 +391,7 @@ def compare(users, remove=None, remove_unlisted=False, scratch=True, connection=
         salt-call valkey_acl.compare '[{"name": "alice", "rules": "~app:* +@read"}]'
     """
     plan = _plan(_session(connection), users, remove, remove_unlisted, scratch)
-    return {key: plan[key] for key in ("changes", "problems", "unchecked", "unsaved", "kept")}
+    return {key: plan[key] for key in ("changes", "problems", "broken", "unchecked", "unsaved", "kept")}
 
 
 @_as_salts
@@ -608,15 +610,15 @@ def _plan(session, users, remove, remove_unlisted, scratch):
     removed, kept = acl_users.removed(declared, current, remove, remove_unlisted, session["whoami"])
     changes = {name: acl_users.change(current.get(name), declared[name], commands) for name in changed}
     changes.update({name: {"old": acl_users.shown(current[name]), "new": None} for name in removed})
-    problems, unchecked = _database_problems(session, declared, changed), []
-    if not problems:
+    judged = {"problems": _database_problems(session, declared, changed), "broken": [], "unchecked": []}
+    if not judged["problems"]:
         new_rules = {
             name: declared[name]
             for name in changed
             if not acl_users.same_rules(declared[name], current.get(name), commands)
         }
-        problems, unchecked = _judged(session, users, new_rules, scratch)
-    problems += _lockout_problems(session, declared, current, changed, removed)
+        judged = _judged(session, users, new_rules, scratch)
+    problems = [*judged["problems"], *_lockout_problems(session, declared, current, changed, removed)]
     unsaved = bool(stray) or _unsaved(session, lines, current, ours)
     if (changes or unsaved) and not (session["aclfile"] or session["config_file"]):
         problems.append(
@@ -624,9 +626,9 @@ def _plan(session, users, remove, remove_unlisted, scratch):
             " Start it with one of them."
         )
     return {
+        **judged,
         "changes": changes,
         "problems": problems,
-        "unchecked": unchecked,
         "unsaved": unsaved,
         "kept": kept,
         "stray": stray,
@@ -698,8 +700,8 @@ def _database_problems(session, declared, changed):
 
 def _judged(session, users, new_rules, scratch):
     """
-    Sentences about allows and denies that do not hold, and about rules that the server does not take; and the names of
-    users whose allows and denies were not judged.
+    ``problems``, sentences about allows and denies that do not hold and about rules that the server does not take;
+    ``broken``, users whose allows and denies do not hold; ``unchecked``, users whose allows and denies were not judged.
 
     ``ACL DRYRUN`` takes only a user that exists. For new rules (``new_rules``, by name) that is a scratch user; where
     there may be none, the commands and categories in them are looked up, no more.
@@ -712,15 +714,17 @@ def _judged(session, users, new_rules, scratch):
         for name, pairs in assertions.items()
         if (scratch if name in new_rules else pairs)
     ]
-    problems = []
+    broken = {}
     for subject, denials in zip(subjects, _dry_runs(session, subjects)):
         rest = iter(denials)
         found = [[next(rest) for _ in span] for span in subject["spans"]]
-        problems += acl_assertions.broken(subject["user"], subject["pairs"], found)
-    if scratch:
-        return problems, []
-    problems += _unknown_names(session, new_rules)
-    return problems, [name for name, pairs in assertions.items() if pairs and name in new_rules]
+        broken[subject["user"]] = acl_assertions.broken(subject["user"], subject["pairs"], found)
+    unknown = [] if scratch else _unknown_names(session, new_rules)
+    return {
+        "problems": [*itertools.chain.from_iterable(broken.values()), *unknown],
+        "broken": [name for name, sentences in broken.items() if sentences],
+        "unchecked": [name for name, pairs in assertions.items() if pairs and name in new_rules and not scratch],
+    }
 
 
 def _subject(name, pairs, table, new_rules):

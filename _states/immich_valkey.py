@@ -56,7 +56,8 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         )
         ret["changes"].update(done["changes"])
         if done["result"] is False:
-            return {**ret, "result": False, "changes": {}, "comment": _advice(done["comment"])}
+            comment = _advice(done["comment"], done.get("refused"))
+            return {**ret, "result": False, "changes": {}, "comment": comment}
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
@@ -65,7 +66,7 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         __salt__["valkey_acl.disconnect"]()
         return {**ret, "comment": "The formula has got its Valkey login."}
     except (OSError, CommandExecutionError, SaltInvocationError) as err:
-        return {**ret, "result": False, "comment": _advice(str(err))}
+        return {**ret, "result": False, "comment": _advice(str(err), getattr(err, "refused", False))}
 
 
 def login_absent(name, password_file="/etc/immich-formula/valkey.password", connection=None):
@@ -244,7 +245,7 @@ def nobody_locked_out(name, secure_default=False, connection=None):
     try:
         clients = _anonymous_clients(connection)
     except (CommandExecutionError, SaltInvocationError) as err:
-        return {**ret, "result": False, "comment": _advice(str(err))}
+        return {**ret, "result": False, "comment": _advice(str(err), getattr(err, "refused", False))}
     return {**ret, "result": False, "comment": _refusal(clients)} if clients else ret
 
 
@@ -273,7 +274,7 @@ def users_managed(name, users, connection=None):
     """
     users = __salt__["immich_valkey.fitted"](users, connection)
     ret = __states__["valkey_acl.managed"](name, users, connection=connection)
-    if ret["result"] is False and " must be " in ret["comment"]:
+    if ret.get("broken"):
         ret["comment"] += (
             " Rules count from left to right; these meet the requirements (immich:valkey:acl_users needs no entry for"
             f" Immich): {__salt__['immich_valkey.rules']()}"
@@ -318,7 +319,7 @@ def former_passwords_absent(name, user, connection=None):
     except (CommandExecutionError, SaltInvocationError) as err:
         if __opts__["test"] and getattr(err, "unreachable", False):
             return ret
-        return {**ret, "result": False, "changes": {}, "comment": _advice(str(err))}
+        return {**ret, "result": False, "changes": {}, "comment": _advice(str(err), getattr(err, "refused", False))}
 
 
 def _has_password(user, connection):
@@ -344,8 +345,8 @@ def _refusal(clients):
     )
 
 
-def _advice(comment):
-    if "does not accept" not in comment:
+def _advice(comment, refused):
+    if not refused:
         return comment
     return (
         f"{comment} The formula gets in as its own user, as default with immich:valkey:admin_password, or as default"

@@ -126,6 +126,9 @@ def managed(name, users, remove_unlisted=False, connection=None):
     connection
         See the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
+    Where it fails, the result also has ``broken``, the users whose rules break their ``allows`` or ``denies``, or
+    ``refused``, true if the server accepts none of the connections.
+
     SLS Example:
 
     .. code-block:: yaml
@@ -152,7 +155,8 @@ def _ensure(name, comment, connection, **declared):
         if found["kept"]:
             ret["comment"] += f" Unlisted, but kept: {', '.join(found['kept'])}."
         if found["problems"]:
-            return {**ret, "result": False, "changes": {}, "comment": " ".join(found["problems"])}
+            broken = {"broken": found["broken"]} if found["broken"] else {}
+            return {**ret, **broken, "result": False, "changes": {}, "comment": " ".join(found["problems"])}
         if not ret["changes"]:
             return ret
         if test:
@@ -173,7 +177,8 @@ def _ensure(name, comment, connection, **declared):
             asserted = [user["name"] for user in declared["users"] if user.get("allows") or user.get("denies")]
             ret["comment"] = f"{err} If this run starts it, its ACL users would be changed.{_not_checked(asserted)}"
             return ret
-        return {**ret, "result": False, "changes": {}, "comment": str(err)}
+        refused = {"refused": True} if getattr(err, "refused", False) else {}
+        return {**ret, **refused, "result": False, "changes": {}, "comment": str(err)}
 
 
 def _changes(found):

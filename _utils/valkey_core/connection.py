@@ -4,7 +4,7 @@ Connection arguments: the order of their sources, and what redis-py is given
 """
 
 from valkey_core import passwords
-from valkey_core.errors import InvalidArgumentError, RefusedError
+from valkey_core.errors import InvalidArgumentError, RefusedError, ServerError
 
 HOST = "127.0.0.1"
 PORT = 6379
@@ -88,13 +88,13 @@ def password(arguments, lookup):
     """
     if arguments.get("password"):
         return str(arguments["password"])
-    if arguments.get("password_pillar"):
-        try:
+    try:
+        if arguments.get("password_pillar"):
             return passwords.from_pillar(arguments["password_pillar"], lookup)[0]
-        except InvalidArgumentError as err:
-            raise RefusedError(str(err)) from err
-    if arguments.get("password_file"):
-        return passwords.from_file(arguments["password_file"])
+        if arguments.get("password_file"):
+            return passwords.from_file(arguments["password_file"])
+    except (InvalidArgumentError, ServerError) as err:
+        raise RefusedError(str(err)) from err
     return None
 
 

@@ -6,7 +6,7 @@ Passwords: where they are declared, and the SHA-256 that the server holds of the
 import hashlib
 import re
 
-from valkey_core.errors import InvalidArgumentError, RefusedError
+from valkey_core.errors import InvalidArgumentError, ServerError
 
 SOURCES = ("password", "password_pillar", "password_file")
 
@@ -46,14 +46,14 @@ def from_pillar(path, lookup):
 
 
 def from_file(path):
-    """Return the password in a file. Raises ``RefusedError`` where there is none."""
+    """Return the password in a file. Raises ``ServerError`` where there is none."""
     try:
         with open(path, encoding="utf-8") as stream:
             password = stream.read().rstrip("\n")
     except (OSError, UnicodeDecodeError) as err:
-        raise RefusedError(f"The password file {path} cannot be read.") from err
+        raise ServerError(f"The password file {path} cannot be read.") from err
     if not password:
-        raise RefusedError(f"The password file {path} is empty.")
+        raise ServerError(f"The password file {path} is empty.")
     return password
 
 
