@@ -12,7 +12,7 @@ the server only as SHA-256.
 
 **Connection.** Each function takes ``connection``, a dictionary that is laid over the ``valkey`` key of the
 pillar, and that over the same key of the minion's configuration, or a list of dictionaries, tried in turn until the
-server accepts one's credentials. A layer that says one kind of password or of address takes the place of the other
+server accepts one's credentials. A layer that has one kind of password or of address replaces the other
 kinds below it. Its keys, all optional:
 
 host
@@ -218,7 +218,7 @@ def delete(name, connection=None):
 @_as_salts
 def dry_run(name, command, rules=None, connection=None):
     """
-    Tell whether a user may run a command, without running it.
+    Return whether a user may run a command, without running it.
 
     name
         Name of the user. With rules, any name: they are tried on a disabled scratch user.
@@ -274,7 +274,7 @@ def whoami(connection=None):
 @_as_salts
 def log(count=10, reset=False, connection=None):
     """
-    Return what the server denied lately, the newest first.
+    Return the newest denials that the server has logged, the newest first.
 
     count
         How many entries at most. Defaults to 10.
@@ -362,7 +362,7 @@ def categories(category=None, connection=None):
 @_as_salts
 def compare(users, remove=None, remove_unlisted=False, scratch=True, connection=None):
     """
-    Tell what would have to change for the users to be as declared; changes nothing.
+    Return what would have to change for the users to be as declared; changes nothing.
 
     users
         List of dictionaries with ``name`` and the arguments of :py:func:`set_`.
@@ -461,7 +461,7 @@ def pipeline(commands, connection=None):
 @_as_salts
 def server(connection=None):
     """
-    Return what the server says about itself: product, version, config_file, aclfile, process_id.
+    Return what a server reports about itself: product, version, config_file, aclfile, process_id.
 
     connection
         See :ref:`valkey-connection`.
@@ -481,7 +481,7 @@ def server(connection=None):
 @_as_salts
 def disconnect():
     """
-    Close all connections of this run, so that the next function logs in anew.
+    Close all connections of this run, so that the next function logs in again.
 
     CLI Example:
 
@@ -530,7 +530,7 @@ def _delete_own(session, name):
 
 
 def _list_lines(session):
-    """The server's users as it writes them, a line each. Tells on the way whether a crash left scratch users."""
+    """The server's users as it writes them, a line each. Keeps the names of scratch users that a crash left."""
     (lines,) = sessions.pipeline(session, [["ACL", "LIST"]])
     replies.check(lines, f"The user {session['whoami']} may not list ACL users")
     names = [line.split(" ", 2)[1] for line in lines]
@@ -559,7 +559,7 @@ def _read(session, names):
 
 
 def _stray(session):
-    """Scratch users that a crash left. Nobody ever sees those of a run that lives: one look in a run is enough."""
+    """Scratch users that a crash left. Those of a transaction are never visible: one look in a run is enough."""
     if "stray" not in session:
         _list_lines(session)
     return session["stray"]
@@ -740,7 +740,7 @@ def _subject(name, pairs, table, new_rules):
 
 
 def _scratch(user):
-    """A user with the same rules for ACL DRYRUN, in which nobody can log in whatever they say."""
+    """A disabled user without a password and with the same rules, for ACL DRYRUN."""
     name = acl_users.SCRATCH_PREFIX + secrets.token_hex(8)
     return {"name": name, "set": ["reset", "off", *acl_rules.user_rules(user)]}
 
@@ -786,8 +786,8 @@ def _unknown_names(session, new_rules):
 
 def _unsaved(session, lines, current, names):
     """
-    Whether the file from which the server takes its users at its next start says something else than its memory,
-    about some users or, if names is None, about any; only then the lines of memory are looked at.
+    Whether the file from which the server takes its users at its next start differs from its memory, in
+    some users or, if names is None, in any; only then the lines of memory are looked at.
 
     Only a file on this host can be read; of a server elsewhere nothing is claimed.
     """

@@ -2,7 +2,7 @@
 Change the configuration file of Valkey and Redis, and the running server with it.
 
 Some directives a server takes over while it runs (``CONFIG SET``), others only when it starts. This module writes
-the file, changes what can be changed live, and says whether a restart is left to do. It switches a server over to
+the file, changes what can be changed live, and reports whether a restart is needed. It switches a server over to
 an ACL file without losing a user: users and password that stood in the configuration file move along.
 
 Connections are described in :py:mod:`valkey_acl <_modules.valkey_acl>`.
@@ -62,7 +62,7 @@ def get(*names, connection=None):
 @_as_salts
 def compare(config_file, include=None, exclude=None, settings=None, acl_file=None, connection=None):
     """
-    Tell what would have to change for file and running server to be as declared; changes nothing.
+    Return what would have to change for file and running server to be as declared; changes nothing.
 
     config_file
         Path of the configuration file.
@@ -160,7 +160,7 @@ def restart(service, timeout=60, connection=None):
     """
     sessions.close_all(__context__)
     if not __salt__["service.restart"](service):
-        raise errors.ServerError(f"{service} did not restart: journalctl -u {service} tells why.")
+        raise errors.ServerError(f"{service} did not restart: journalctl -u {service} shows why.")
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -169,7 +169,7 @@ def restart(service, timeout=60, connection=None):
             if time.monotonic() > deadline:
                 raise errors.ServerError(
                     f"{service} was restarted and does not answer after {timeout} seconds: journalctl -u {service}"
-                    " tells why."
+                    " shows why."
                 ) from err
         time.sleep(0.1)
 

@@ -169,7 +169,7 @@ def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/val
     connection
         See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
-    A limit that somebody has changed since stays.
+    A limit that was changed since stays.
 
     SLS Example:
 
@@ -221,7 +221,7 @@ def _note_memory(path, settings, connection):
 
 def nobody_locked_out(name, secure_default=False, connection=None):
     """
-    Say who uses ``default`` without a password, before it gets one and before a restart hides them.
+    Ensure that no client uses ``default`` without a password, before it gets one and before a restart hides them.
 
     name
         Anything; a sentence about it.
@@ -261,7 +261,7 @@ def users_managed(name, users, connection=None):
         See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do. That is
-    the server's to judge: a dry run says of new rules that they are not checked.
+    the server's to judge: a dry run reports new rules as not checked.
 
     SLS Example:
 

@@ -1,7 +1,7 @@
 """
 Keep directives of a Valkey or Redis server as declared, in its configuration file and in the running server.
 
-What is not declared is left alone. The server is restarted only if it runs without something that it takes over
+What is not declared is ignored. The server is restarted only if it runs without something that it takes over
 at its start alone, at most once, and never again for the same thing; also if an earlier run was interrupted
 between writing and restarting.
 """
@@ -142,7 +142,7 @@ def _restart(directives, service, connection):
         raise CommandExecutionError(f"Written, but the server has to be restarted for {', '.join(directives)}.")
     __salt__["valkey_config.restart"](service, connection=connection)
     if "aclfile" in directives:
-        # Shows a folder that the server may not write to while somebody is looking.
+        # A folder that the server may not write to fails this run, not a later one.
         __salt__["valkey_acl.save"](connection=connection)
 
 

@@ -35,7 +35,7 @@ def lines(command, commands):
     """
     Return what to hand to ACL DRYRUN for one command; a command without subcommand means all of them but HELP.
 
-    ``bare`` says that no arguments were given: what follows the command is padding that only serves its arity,
+    ``bare`` means that no arguments were given: what follows the command is padding that only serves its arity,
     and a denial of a key or channel does not count.
 
     command

@@ -2,8 +2,8 @@
 The server's commands, and which of them rules reach
 ====================================================
 
-To tell whether two users mean the same, and whether a user can still manage ACL users, the order of rules is followed
-as the server does. What is allowed to a user, with keys and channels, is for the server alone to judge: ``ACL DRYRUN``.
+To compare users by meaning, and to see whether a user can still manage ACL users, the order of rules is followed as the
+server does. Whether a user may run a command, with its keys and channels, the server alone judges: ``ACL DRYRUN``.
 """
 
 

@@ -13,7 +13,7 @@ from valkey_core.errors import InvalidArgumentError
 
 # What the server takes for a blank (isspace() of C), which other spaces of Unicode are not.
 BLANKS = re.compile(r"\s+", re.ASCII)
-# What ACL GETUSER says in the words of rules, of a user and of each of its selectors.
+# What ACL GETUSER describes in the words of rules, of a user and of each of its selectors.
 REPLY_RULES = ("keys", "channels", "databases", "commands")
 
 

@@ -146,7 +146,7 @@ def change(old, new, commands):
 
 
 def manages_users(user, commands):
-    """Return whether somebody logged in as this user could manage ACL users. Here ``commands`` is the table itself."""
+    """Return whether a connection logged in as this user could manage ACL users; ``commands`` is the table itself."""
     reached = frozenset().union(*(acl_commands.reached(selector, commands) for selector in user["selectors"]))
     return user["enabled"] and reached >= INDISPENSABLE
 

@@ -56,7 +56,7 @@ def opened(context, connection, layers, lookup):
 
 
 def close_all(context):
-    """Close all sessions of a run, so that the next use logs in anew."""
+    """Close all sessions of a run, so that the next use logs in again."""
     for key in [key for key in context if str(key).startswith(KEY)]:
         context.pop(key)["client"].close()
 
