@@ -12,7 +12,7 @@ the server only as SHA-256.
 
 **Connection.** Each function takes ``connection``, a dictionary that is laid over the ``valkey`` key of the
 pillar, and that over the same key of the minion's configuration, or a list of dictionaries, tried in turn until the
-server accepts one's credentials. A layer that says one kind of password or of address takes the place of the other
+server accepts one's credentials. A layer that has one kind of password or of address replaces the other
 kinds below it. Its keys, all optional:
 
 host
@@ -40,105 +40,45 @@ One connection per target is opened in a run and shared by all functions.
       password_file: /etc/salt/valkey.password
 """
 
-import fnmatch
-import hashlib
+import itertools
 import os
-import re
 import secrets
-import socket
 import time
 
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-try:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    REDIS_VERSION = tuple(int(part) for part in re.findall(r"\d+", redis.__version__)[:2])
-except ImportError:
-    REDIS_VERSION = None
+from valkey_core import (
+    acl_assertions,
+    acl_commands,
+    acl_file,
+    acl_rules,
+    acl_users,
+    addresses,
+    errors,
+    passwords,
+    replies,
+)
+from valkey_core import connection as arguments_of
+from valkey_core import session as sessions
 
 __virtualname__ = "valkey_acl"
 __func_alias__ = {"list_": "list", "set_": "set"}
 
-SCRATCH_PREFIX = "salt-scratch-"
-# What the server takes for a blank (isspace() of C), which other spaces of Unicode are not.
-BLANKS = re.compile(r"\s+", re.ASCII)
 # After this time no file system gives a changed file the time stamp that it had before.
 FILE_STAMP_SECONDS = 2
-MINIMUM = {"Valkey": (7, 2), "Redis": (7, 0)}
-# db=, alldbs and resetdbs: https://github.com/valkey-io/valkey/pull/2309. Redis has nothing like it.
-DATABASE_RULES = (9, 1)
-PASSWORD_SOURCES = ("password", "password_pillar", "password_file")
-ADDRESSES = ("host", "unix_socket")
-CONNECTION_KEYS = {
-    *ADDRESSES,
-    "port",
-    "username",
-    *PASSWORD_SOURCES,
-    "tls",
-    "tls_ca",
-    "tls_cert",
-    "tls_key",
-    "timeout",
-}
-USER_KEYS = {
-    "name",
-    "enabled",
-    "password",
-    "password_pillar",
-    "password_file",
-    "password_hash",
-    "nopass",
-    "keep_passwords",
-    "rules",
-    "allows",
-    "denies",
-}
 # More users than these are not read one by one, but from the list of all.
 SINGLE_LOOKS = 20
-# What ACL GETUSER says in the words of rules, of a user and of each of its selectors.
-REPLY_RULES = ("keys", "channels", "databases", "commands")
-# What a user needs who manages ACL users: taken from the login that a connection uses, it locks us out.
-INDISPENSABLE = {"acl|getuser", "acl|list", "acl|setuser", "acl|whoami"}
 
-
-class UnreachableError(CommandExecutionError):
-    """Nothing answers where the server should be. States tell it apart under ``test=True``."""
-
-    unreachable = True
-
-
-class BusyError(CommandExecutionError):
-    """The server runs a script that does not end, and answers nothing else until ``remedy`` is called."""
-
-    def __init__(self, where, reply):
-        # The reply names what ends it: "BUSY … You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
-        self.remedy = "FUNCTION KILL" if "FUNCTION KILL" in reply else "SCRIPT KILL"
-        super().__init__(
-            f"{where} is busy with a script and answers nobody else. End it as its administrator: {self.remedy}. Where"
-            " that replies UNKILLABLE, the script has written, and only SHUTDOWN NOSAVE or a restart of the service"
-            " ends it."
-        )
-
-
-class _RefusedError(CommandExecutionError):
-    """The server answers and does not accept the credentials."""
+_as_salts = errors.raised_as(CommandExecutionError, SaltInvocationError)
 
 
 def __virtual__():
-    if REDIS_VERSION is None:
-        return False, "The Python library redis is missing."
-    if REDIS_VERSION < (5, 0):
-        return False, "The Python library redis is older than 5.0."
-    return __virtualname__
+    missing = sessions.missing_library()
+    return (False, missing) if missing else __virtualname__
 
 
-# --- Execution functions ---------------------------------------------------------------------------------
-
-
+@_as_salts
 def get(name, connection=None):
     """
     Return one ACL user, or None if there is no such user.
@@ -159,9 +99,10 @@ def get(name, connection=None):
     """
     session = _session(connection)
     user = _read(session, [name]).get(name)
-    return user and _described(user)
+    return user and acl_users.described(user)
 
 
+@_as_salts
 def list_(connection=None):
     """
     Return all ACL users by name, each as :py:func:`get` describes it.
@@ -178,9 +119,10 @@ def list_(connection=None):
         salt-call valkey_acl.list
     """
     users = _read_all(_session(connection))[1]
-    return {name: _described(user) for name, user in users.items()}
+    return {name: acl_users.described(user) for name, user in users.items()}
 
 
+@_as_salts
 def set_(
     name,
     enabled=True,
@@ -215,8 +157,8 @@ def set_(
         that the user has.
     allows, denies
         Commands that these rules must allow and must deny, each a string like ``CLIENT KILL`` or a list like
-        ``[GET, "a key"]``; without arguments it is about the command whatever its arguments. Checked with
-        ``ACL DRYRUN`` before the old rules are replaced. Defaults to none.
+        ``[GET, "a key"]``; without arguments it is about the command whatever its arguments. Judged by
+        the server (``ACL DRYRUN``) before the old rules are replaced. Defaults to none.
     connection
         See :ref:`valkey-connection`.
 
@@ -245,6 +187,7 @@ def set_(
     return replace([user], connection=connection)
 
 
+@_as_salts
 def delete(name, connection=None):
     """
     Delete an ACL user and save; its clients are disconnected.
@@ -272,9 +215,10 @@ def delete(name, connection=None):
     return True
 
 
+@_as_salts
 def dry_run(name, command, rules=None, connection=None):
     """
-    Tell whether a user may run a command, without running it.
+    Return whether a user may run a command, without running it.
 
     name
         Name of the user. With rules, any name: they are tried on a disabled scratch user.
@@ -296,19 +240,19 @@ def dry_run(name, command, rules=None, connection=None):
     """
     session = _session(connection)
     if rules is not None:
-        subject = _scratch(_declared({"name": name, "rules": rules}, None))
+        subject = {"user": name, **_scratch(_definition({"name": name, "rules": rules}, None))}
     else:
         if name not in _read(session, [name]):
-            raise CommandExecutionError(f"There is no ACL user {name}.")
-        subject = {"name": name, "set": None}
-    words = _words(command)
-    table = _command_info(session, [words[0]])
-    subject["lines"] = _dry_run_lines(words, table)
+            raise errors.ServerError(f"There is no ACL user {name}.")
+        subject = {"user": name, "name": name, "set": None}
+    words = acl_assertions.words(command)
+    subject["lines"] = acl_assertions.lines(words, _command_info(session, [words[0]]))
     (denials,) = _dry_runs(session, [subject])
     refusals = [denial for denial in denials if denial]
     return {"allowed": not refusals, "reason": refusals[0] if refusals else ""}
 
 
+@_as_salts
 def whoami(connection=None):
     """
     Return the name of the ACL user that the connection is logged in as.
@@ -327,9 +271,10 @@ def whoami(connection=None):
     return _one(connection, "ACL", "WHOAMI")
 
 
+@_as_salts
 def log(count=10, reset=False, connection=None):
     """
-    Return what the server denied lately, the newest first.
+    Return the newest denials that the server has logged, the newest first.
 
     count
         How many entries at most. Defaults to 10.
@@ -346,12 +291,13 @@ def log(count=10, reset=False, connection=None):
 
         salt-call valkey_acl.log
     """
-    entries = [_pairs(entry) for entry in _one(connection, "ACL", "LOG", count)]
+    entries = [replies.pairs(entry) for entry in _one(connection, "ACL", "LOG", count)]
     if reset:
         _one(connection, "ACL", "LOG", "RESET")
     return entries
 
 
+@_as_salts
 def save(connection=None):
     """
     Make the users of the running server outlive a restart: ACL file or configuration file, whichever it has.
@@ -368,10 +314,12 @@ def save(connection=None):
         salt-call valkey_acl.save
     """
     session = _session(connection)
-    _raise(_pipeline(session, [_save_command(session)])[0], "The server could not save its ACL users")
+    (reply,) = sessions.pipeline(session, [sessions.save_command(session)])
+    replies.check(reply, "The server could not save its ACL users")
     return True
 
 
+@_as_salts
 def load(connection=None):
     """
     Let the server read its ACL file again; users that are only in memory are lost.
@@ -390,6 +338,7 @@ def load(connection=None):
     return _one(connection, "ACL", "LOAD") == "OK"
 
 
+@_as_salts
 def categories(category=None, connection=None):
     """
     Return the command categories, or the commands of one.
@@ -410,9 +359,10 @@ def categories(category=None, connection=None):
     return sorted(_one(connection, "ACL", "CAT", *([category.lstrip("@")] if category else [])))
 
 
+@_as_salts
 def compare(users, remove=None, remove_unlisted=False, scratch=True, connection=None):
     """
-    Tell what would have to change for the users to be as declared; changes nothing.
+    Return what would have to change for the users to be as declared; changes nothing.
 
     users
         List of dictionaries with ``name`` and the arguments of :py:func:`set_`.
@@ -422,12 +372,14 @@ def compare(users, remove=None, remove_unlisted=False, scratch=True, connection=
         Whether users that are not in the list should not be, apart from ``default`` and the user that the
         connection is logged in as. Defaults to false.
     scratch
-        Whether a scratch user may serve to check new rules on the server; it lives within one transaction.
-        Without it they are checked as far as the formula knows the server's rules. Defaults to true.
+        Whether a scratch user with new rules may be created for the server to judge them; it lives within one
+        transaction. Without it, ``allows`` and ``denies`` are judged only where rules stay as they are, and of new
+        rules only the names of commands and categories are looked up. Defaults to true.
     connection
         See :ref:`valkey-connection`.
 
     Returns a dictionary: ``changes`` by user; ``problems``, sentences that speak against applying it;
+    ``broken``, users whose ``allows`` and ``denies`` do not hold; ``unchecked``, those whose were not judged;
     ``unsaved``, whether memory and file differ about them; ``kept``, unlisted users that stay although
     ``remove_unlisted`` is set.
     Raises SaltInvocationError for what is not ACL grammar, CommandExecutionError if the server cannot be asked.
@@ -439,9 +391,10 @@ def compare(users, remove=None, remove_unlisted=False, scratch=True, connection=
         salt-call valkey_acl.compare '[{"name": "alice", "rules": "~app:* +@read"}]'
     """
     plan = _plan(_session(connection), users, remove, remove_unlisted, scratch)
-    return {key: plan[key] for key in ("changes", "problems", "unsaved", "kept")}
+    return {key: plan[key] for key in ("changes", "problems", "broken", "unchecked", "unsaved", "kept")}
 
 
+@_as_salts
 def replace(users, remove=None, remove_unlisted=False, connection=None):
     """
     Make the users as declared, in one transaction, and save.
@@ -462,28 +415,29 @@ def replace(users, remove=None, remove_unlisted=False, connection=None):
     session = _session(connection)
     plan = _plan(session, users, remove, remove_unlisted, True)
     if plan["problems"]:
-        raise CommandExecutionError(" ".join(plan["problems"]))
+        raise errors.ServerError(" ".join(plan["problems"]))
     if not plan["changes"] and not plan["unsaved"] and not plan["stray"]:
         return {}
-    save_command = _save_command(session)
+    save_command = sessions.save_command(session)
     # Saved once before: a full disk or a folder that the server may not write to shows while nothing is changed.
     # Scratch users that a crash left go first, they must never be in a file.
     sweep = [["ACL", "DELUSER", *plan["stray"]]] if plan["stray"] else []
-    for reply in _pipeline(session, [*sweep, save_command]):
-        _raise(reply, "The server cannot save its ACL users, so nothing was changed")
+    for reply in sessions.pipeline(session, [*sweep, save_command]):
+        replies.check(reply, "The server cannot save its ACL users, so nothing was changed")
     session["stray"] = []
     if not plan["changes"]:
         return {}
-    replies = _transaction(session, [*plan["commands"], save_command])
-    failures = [reply for reply in replies if isinstance(reply, Exception)]
+    answers = sessions.transaction(session, [*plan["commands"], save_command])
+    failures = [reply for reply in answers if isinstance(reply, Exception)]
     if failures:
-        _transaction(session, [*plan["undo"], save_command])
-        raise CommandExecutionError(
+        sessions.transaction(session, [*plan["undo"], save_command])
+        raise errors.ServerError(
             f"The server could not set and save its ACL users, so they are as they were: {failures[0]}."
         )
     return plan["changes"]
 
 
+@_as_salts
 def pipeline(commands, connection=None):
     """
     Run several commands in one round trip and return their replies.
@@ -501,15 +455,13 @@ def pipeline(commands, connection=None):
 
         salt-call valkey_acl.pipeline '[["CONFIG", "GET", "bind"], ["ACL", "WHOAMI"]]'
     """
-    replies = _pipeline(_session(connection), commands)
-    for command, reply in zip(commands, replies):
-        _raise(reply, f"The server refused {' '.join(command[:2])}")
-    return replies
+    return sessions.answered(_session(connection), commands)
 
 
+@_as_salts
 def server(connection=None):
     """
-    Return what the server says about itself: product, version, config_file, aclfile, process_id.
+    Return what a server reports about itself: product, version, config_file, aclfile, process_id.
 
     connection
         See :ref:`valkey-connection`.
@@ -526,9 +478,10 @@ def server(connection=None):
     return {key: session[key] for key in ("product", "version", "config_file", "aclfile", "process_id", "whoami")}
 
 
+@_as_salts
 def disconnect():
     """
-    Close all connections of this run, so that the next function logs in anew.
+    Close all connections of this run, so that the next function logs in again.
 
     CLI Example:
 
@@ -536,8 +489,7 @@ def disconnect():
 
         salt-call valkey_acl.disconnect
     """
-    for key in [key for key in __context__ if str(key).startswith("valkey_acl.session ")]:
-        __context__.pop(key)["client"].close()
+    sessions.close_all(__context__)
     return True
 
 
@@ -545,504 +497,79 @@ def disconnect():
 
 
 def _session(connection):
-    """The open connection to a target, and what stays the same about its server during a run."""
-    candidates = [_merged(one) for one in (connection if isinstance(connection, list) else [connection])]
-    key = "valkey_acl.session " + hashlib.sha256(repr([sorted(c.items()) for c in candidates]).encode()).hexdigest()
-    if key not in __context__:
-        __context__[key] = _open_first(candidates)
-    return __context__[key]
+    layers = (__opts__.get("valkey"), __pillar__.get("valkey"))
+    return sessions.opened(__context__, connection, layers, _from_pillar)
 
 
-def _merged(connection):
-    # config.get masks what it takes from the pillar, since Salt 3008.
-    merged = {}
-    for layer in (__opts__.get("valkey"), __pillar__.get("valkey"), connection):
-        said = layer or {}
-        for ways in (PASSWORD_SOURCES, ADDRESSES):
-            if any(said.get(way) is not None for way in ways):
-                merged = {key: value for key, value in merged.items() if key not in ways}
-        merged.update(said)
-    unknown = sorted(set(merged) - CONNECTION_KEYS)
-    if unknown:
-        raise SaltInvocationError(f"Unknown connection settings: {', '.join(unknown)}.")
-    return merged
+def _from_pillar(path):
+    # pillar.get and config.get mask what they take from the pillar, since Salt 3008.
+    return salt.utils.data.traverse_dict_and_list(__pillar__, path, None, delimiter=":")
 
 
-def _open_first(candidates):
-    refusals = []
-    for candidate in candidates:
-        try:
-            return {**_open(candidate), "candidates": candidates}
-        except _RefusedError as err:
-            refusals.append(str(err))
-    error = CommandExecutionError(" ".join(dict.fromkeys(refusals)))
-    error.refused = True
-    raise error
-
-
-def _open(connection):
-    where = _where(connection)
-    username = connection.get("username") or "default"
-    client = redis.Redis(**_client_arguments(connection))
-    # Replies as the protocol has them: the same in all versions of the library.
-    client.response_callbacks.clear()
-    session = {
-        "client": client,
-        "where": where,
-        "unix_socket": connection.get("unix_socket"),
-        "host": connection.get("host") or "127.0.0.1",
-    }
-    try:
-        replies = _pipeline(
-            session,
-            [["ACL", "WHOAMI"], ["INFO", "server"], ["CONFIG", "GET", "aclfile"]],
-        )
-    except _RefusedError as err:
-        if "protected mode" in str(err):
-            raise _RefusedError(f"{where} is in protected mode and lets in nobody but its own host.") from err
-        raise _RefusedError(f"{where} does not accept the credentials of the user {username}.") from err
-    if any(isinstance(reply, redis.exceptions.AuthenticationError) for reply in replies):
-        raise _RefusedError(f"{where} does not accept the user {username} without a password.")
-    who, info, aclfile = replies
-    _raise(info, f"The user {username} may not run INFO at {where}")
-    info = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    session.update(_product(info, where))
-    _raise(who, f"The user {username} cannot manage ACL users at {where}")
-    _raise(aclfile, f"The user {username} may not run CONFIG GET at {where}")
-    session.update(
-        whoami=who,
-        aclfile=_pairs(aclfile).get("aclfile", ""),
-        config_file=info.get("config_file", ""),
-        process_id=int(info.get("process_id", 0)),
-        executable=info.get("executable", ""),
-    )
-    return session
-
-
-def _where(connection):
-    if connection.get("unix_socket"):
-        return f"Valkey at {connection['unix_socket']}"
-    return f"Valkey at {connection.get('host') or '127.0.0.1'}:{connection.get('port') or 6379}"
-
-
-def _client_arguments(connection):
-    timeout = float(connection.get("timeout") or 5)
-    arguments = {
-        "username": connection.get("username") or None,
-        "password": _connection_password(connection),
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "encoding": "utf-8",
-        "encoding_errors": "surrogateescape",
-        "decode_responses": True,
-        "max_connections": 1,
-        "protocol": 2,
-        # A server that closed the connection meanwhile (its `timeout`) is asked once more on a new one;
-        # everything sent here may be sent twice.
-        "retry": Retry(NoBackoff(), 1),
-    }
-    if connection.get("unix_socket"):
-        return {**arguments, "unix_socket_path": connection["unix_socket"]}
-    arguments.update(host=connection.get("host") or "127.0.0.1", port=int(connection.get("port") or 6379))
-    if connection.get("tls"):
-        arguments.update(
-            ssl=True,
-            ssl_ca_certs=connection.get("tls_ca"),
-            ssl_certfile=connection.get("tls_cert"),
-            ssl_keyfile=connection.get("tls_key"),
-        )
-    return arguments
-
-
-def _connection_password(connection):
-    if connection.get("password"):
-        return str(connection["password"])
-    if connection.get("password_pillar"):
-        return _connection_pillar_password(connection["password_pillar"])
-    if connection.get("password_file"):
-        return _file_password(connection["password_file"])
-    return None
-
-
-def _connection_pillar_password(path):
-    try:
-        return _pillar_passwords(path)[0]
-    except SaltInvocationError as err:
-        raise _RefusedError(str(err)) from err
-
-
-def _pipeline(session, commands):
-    """Replies of commands sent in one round trip; errors of single commands are among them."""
-    pipe = session["client"].pipeline(transaction=False)
-    for command in commands:
-        pipe.execute_command(*command)
-    try:
-        replies = pipe.execute(raise_on_error=False)
-    except redis.exceptions.AuthenticationError as err:
-        raise _RefusedError(f"{session['where']} does not accept the credentials.") from err
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as err:
-        # The text of the library's error holds addresses and system errors, no credentials.
-        raise UnreachableError(f"{session['where']} cannot be reached: {err}") from err
-    except redis.exceptions.ResponseError as err:
-        raise _RefusedError(f"{session['where']} refuses the connection: {err}") from err
-    busy = next((str(reply) for reply in replies if _is_busy(reply)), None)
-    if busy:
-        raise BusyError(session["where"], busy)
-    return replies
-
-
-def _transaction(session, commands):
-    replies = _pipeline(session, [["MULTI"], *commands, ["EXEC"]])
-    for reply in replies[:-1]:
-        _raise(reply, "The server refused a command")
-    _raise(replies[-1], "The server refused a transaction")
-    return replies[-1]
+def _one(connection, *command):
+    (reply,) = sessions.answered(_session(connection), [list(command)])
+    return reply
 
 
 def _delete_own(session, name):
     """Delete the user of the connection and save, in one transaction: the server hangs up within it."""
     try:
-        _transaction(session, [["ACL", "DELUSER", name], _save_command(session)])
-    except _RefusedError:
+        sessions.transaction(session, [["ACL", "DELUSER", name], sessions.save_command(session)])
+    except errors.RefusedError:
         pass  # cut off, and not let in again: the user is gone
     else:
-        raise CommandExecutionError(f"The server did not delete the ACL user {name}.")
-    disconnect()
+        raise errors.ServerError(f"The server did not delete the ACL user {name}.")
+    sessions.close_all(__context__)
     path = session["aclfile"] or session["config_file"]
     if _is_local(session) and name in _file_lines(session, path)["users"]:
-        raise CommandExecutionError(f"The ACL user {name} is deleted, but the server did not save that in {path}.")
+        raise errors.ServerError(f"The ACL user {name} is deleted, but the server did not save that in {path}.")
     return True
 
 
-def _is_busy(reply):
-    return isinstance(reply, redis.exceptions.ResponseError) and str(reply).startswith("BUSY ")
-
-
-def _raise(reply, sentence):
-    if isinstance(reply, Exception):
-        raise CommandExecutionError(f"{sentence}: {reply}.")
-
-
-def _one(connection, *command):
-    (reply,) = pipeline([list(command)], connection)
-    return reply
-
-
-def _pairs(flat):
-    if isinstance(flat, dict):
-        return flat
-    return dict(zip(flat[::2], flat[1::2]))
-
-
-def _product(info, where):
-    product = "Valkey" if "valkey_version" in info else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version", "0")
-    if _numbers(version) < MINIMUM[product]:
-        raise CommandExecutionError(
-            f"{product} {version} at {where.split(' at ', 1)[1]} is too old: Valkey 7.2 or Redis 7.0 is the least."
-        )
-    return {"product": product, "version": version}
-
-
-def _numbers(version):
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-
-
-# --- Passwords -------------------------------------------------------------------------------------------
-
-
-def _pillar_passwords(path):
-    # pillar.get returns asterisks to modules, since Salt 3008.
-    found = salt.utils.data.traverse_dict_and_list(__pillar__, path, None, delimiter=":")
-    found = found if isinstance(found, list) else [found]
-    if not found or not all(isinstance(one, str) and one for one in found):
-        raise SaltInvocationError(f"The pillar has no password at {path}.")
-    return found
-
-
-def _file_password(path):
-    try:
-        with open(path, encoding="utf-8") as stream:
-            password = stream.read().rstrip("\n")
-    except (OSError, UnicodeDecodeError) as err:
-        raise _RefusedError(f"The password file {path} cannot be read.") from err
-    if not password:
-        raise _RefusedError(f"The password file {path} is empty.")
-    return password
-
-
-def _hash(password):
-    if not isinstance(password, str) or not password:
-        raise SaltInvocationError("A password must be a string that is not empty.")
-    return hashlib.sha256(password.encode()).hexdigest()
-
-
-def _as_list(value):
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _declared_hashes(user):
-    """The SHA-256 of each declared password, or None if none is declared."""
-    sources = ("password", "password_pillar", "password_file", "password_hash")
-    if all(user.get(source) is None for source in sources):
-        return None
-    hashes = {_hash(password) for password in _as_list(user.get("password"))}
-    for path in _as_list(user.get("password_pillar")):
-        hashes.update(_hash(password) for password in _pillar_passwords(path))
-    hashes.update(_hash(_file_password(path)) for path in _as_list(user.get("password_file")))
-    for one in _as_list(user.get("password_hash")):
-        hashes.add(_checked_hash(one))
-    return hashes
-
-
-def _checked_hash(text):
-    text = str(text).lstrip("#").lower()
-    if not re.fullmatch(r"[0-9a-f]{64}", text):
-        raise SaltInvocationError("A password hash must be 64 hexadecimal digits (SHA-256).")
-    return text
-
-
-# --- The grammar of ACL rules ----------------------------------------------------------------------------
-# After ACLSetUser and ACLSetSelector in the server's src/acl.c. A user is plain data, in a normal form.
-
-
-def _new_user():
-    return {
-        "enabled": False,
-        "nopass": False,
-        "passwords": set(),
-        "sanitize": True,
-        "selectors": [_new_selector()],
-    }
-
-
-def _new_selector():
-    return {"keys": {}, "channels": set(), "dbs": None, "all": False, "commands": []}
-
-
-def _parse(tokens, user=None):
-    """The user that the server would hold after these rules; the first selector is the root one."""
-    user = user or _new_user()
-    for position, token in enumerate(tokens, 1):
-        try:
-            _apply_user_rule(user, token)
-        except ValueError as err:
-            # The piece of a password with a blank must not be in a message.
-            secret = any(one[:1] in "><" for one in tokens)
-            shown = f"number {position}" if secret else f"{token!r}"
-            raise SaltInvocationError(f"The rule {shown} is not ACL grammar: {err}.") from None
-    return user
-
-
-def _apply_user_rule(user, token):
-    word, sign = token.lower(), token[:1]
-    if word in ("on", "off"):
-        user["enabled"] = word == "on"
-    elif word == "nopass":
-        user["nopass"] = True
-        user["passwords"] = set()
-    elif word == "resetpass":
-        user["nopass"] = False
-        user["passwords"] = set()
-    elif word in ("sanitize-payload", "skip-sanitize-payload"):
-        user["sanitize"] = word == "sanitize-payload"
-    elif word == "reset":
-        user.update(_new_user())
-    elif word == "clearselectors":
-        del user["selectors"][1:]
-    elif sign in ("#", ">"):
-        user["passwords"].add(_checked_hash(token) if sign == "#" else _hash(token[1:]))
-        user["nopass"] = False
-    elif sign in ("!", "<"):
-        user["passwords"].discard(_checked_hash(token[1:]) if sign == "!" else _hash(token[1:]))
-    elif sign == "(":
-        selector = _new_selector()
-        for inner in _split(token[1:-1]):
-            _apply_selector_rule(selector, inner)
-        user["selectors"].append(selector)
-    else:
-        _apply_selector_rule(user["selectors"][0], token)
-
-
-def _apply_selector_rule(selector, token):
-    word, sign = token.lower(), token[:1]
-    if sign in ("+", "-") and len(token) > 1:
-        _apply_command_rule(selector, word)
-    elif sign in ("~", "%"):
-        _apply_key_rule(selector, token)
-    elif sign == "&" and len(token) > 1:
-        channels = selector["channels"] | {token[1:]}
-        selector["channels"] = {"*"} if "*" in channels else channels
-    elif word in _SELECTOR_WORDS:
-        _SELECTOR_WORDS[word](selector)
-    elif word.startswith("db="):
-        _apply_database_rule(selector, word)
-    else:
-        raise ValueError("no such rule")
-
-
-_SELECTOR_WORDS = {
-    "allkeys": lambda selector: selector.update(keys={"*": "RW"}),
-    "resetkeys": lambda selector: selector.update(keys={}),
-    "allchannels": lambda selector: selector.update(channels={"*"}),
-    "resetchannels": lambda selector: selector.update(channels=set()),
-    "allcommands": lambda selector: selector.update(all=True, commands=[]),
-    "nocommands": lambda selector: selector.update(all=False, commands=[]),
-    "alldbs": lambda selector: selector.update(dbs=None),
-    "resetdbs": lambda selector: selector.update(dbs=set()),
-}
-
-
-def _apply_command_rule(selector, rule):
-    """Keep the order of rules; a later one for the same thing takes the place of the earlier one."""
-    name = rule[1:]
-    if name == "@all":
-        selector.update(all=rule[0] == "+", commands=[])
-        return
-    nested = name + "|"
-    kept = [one for one in selector["commands"] if one[1:] != name and not one[1:].startswith(nested)]
-    selector["commands"] = [*kept, rule]
-
-
-def _apply_key_rule(selector, token):
-    head, tilde, pattern = token.partition("~")
-    rights = "RW" if head == "" else head[1:].upper()
-    if not tilde or not rights or set(rights) - set("RW"):
-        raise ValueError("a key pattern is ~PATTERN, %R~PATTERN, %W~PATTERN or %RW~PATTERN")
-    keys = dict(selector["keys"])
-    keys[pattern] = "".join(sorted({*keys.get(pattern, ""), *rights}))
-    selector["keys"] = {"*": "RW"} if keys.get("*") == "RW" else keys
-
-
-def _apply_database_rule(selector, word):
-    numbers = word[3:].split(",")
-    if not all(number.isdigit() for number in numbers):
-        raise ValueError("databases are db=NUMBER[,NUMBER...]")
-    if selector["dbs"]:
-        # Whether a second one adds or replaces is not the same in all versions of the server.
-        raise ValueError("write one db= with all numbers")
-    selector["dbs"] = {int(number) for number in numbers}
-
-
-def _split(text):
-    return [piece for piece in re.split(BLANKS, text) if piece]
-
-
-def _tokens(rules):
-    """Single rules of a string or list; what stands in parentheses is one."""
-    pieces = []
-    for item in [rules] if isinstance(rules, str) else rules or []:
-        if not isinstance(item, str):
-            raise SaltInvocationError("ACL rules must be strings.")
-        pieces += [item] if item[:1] in ("<", ">") and not isinstance(rules, str) else _split(item)
-    tokens, opened = [], []
-    for piece in pieces:
-        if opened or piece.startswith("("):
-            opened.append(piece)
-            if piece.endswith(")"):
-                tokens.append(" ".join(opened))
-                opened = []
-        else:
-            tokens.append(piece)
-    if opened:
-        raise SaltInvocationError("A parenthesis in the ACL rules is not closed.")
-    return tokens
-
-
-def _selector_rules(selector):
-    keys = [
-        f"~{pattern}" if rights == "RW" else f"%{rights}~{pattern}"
-        for pattern, rights in sorted(selector["keys"].items())
-    ]
-    channels = ["resetchannels", *(f"&{pattern}" for pattern in sorted(selector["channels"]))]
-    if selector["channels"] == {"*"}:
-        channels = ["&*"]
-    databases = []
-    if selector["dbs"] is not None:
-        databases = ["resetdbs"]
-        if selector["dbs"]:
-            databases = ["db=" + ",".join(str(number) for number in sorted(selector["dbs"]))]
-    return [*keys, *channels, *databases, "+@all" if selector["all"] else "-@all", *selector["commands"]]
-
-
-def _user_rules(user):
-    """The rules of a user without flags and passwords, as the server would list them."""
-    root, *others = user["selectors"]
-    flags = [] if user["sanitize"] else ["skip-sanitize-payload"]
-    return [*flags, *_selector_rules(root), *(f"({' '.join(_selector_rules(one))})" for one in others)]
-
-
-def _setuser_arguments(user):
-    passwords = ["nopass"] if user["nopass"] else [f"#{one}" for one in sorted(user["passwords"])]
-    return ["reset", "on" if user["enabled"] else "off", *passwords, *_user_rules(user)]
-
-
-def _parse_line(line):
-    _, name, *rest = line.split(" ")
-    return name, _parse(_tokens(" ".join(rest)))
-
-
-# --- Comparison by meaning -------------------------------------------------------------------------------
-
-
-def _meaning(user, commands):
-    """Users of the same meaning can do the same. ``commands`` tells what is compared of a selector's commands."""
-    root, *others = (
-        (
-            frozenset(selector["keys"].items()),
-            frozenset(selector["channels"]),
-            None if selector["dbs"] is None else frozenset(selector["dbs"]),
-            commands(selector),
-        )
-        for selector in user["selectors"]
-    )
-    flags = (user["enabled"], user["nopass"], user["sanitize"])
-    return flags, frozenset(user["passwords"]), root, frozenset(others)
-
-
-def _command_text(selector):
-    return (selector["all"], *selector["commands"])
-
-
-def _allowed(selector, table):
-    """
-    The commands and subcommands that the rules of a selector allow.
-
-    After ACLSetSelectorCommandBitsForCategory and ACLChangeSelectorPerm in the server's src/acl.c: a rule for a
-    command reaches its subcommands, also if only the command is in the category.
-    """
-    allowed = set(table) if selector["all"] else set()
-    for rule in selector["commands"]:
-        name = rule[1:]
-        if name in table or name.startswith("@"):
-            reached = _category_members(table, name) if name.startswith("@") else {name, *table[name]["subcommands"]}
-            allowed = {one for one in allowed if one.partition("|")[0] not in reached or one in table} - reached
-            allowed |= reached if rule[0] == "+" else set()
-        else:
-            allowed.add(name)  # a first argument, as in +select|1
-    containers = {name for name, entry in table.items() if entry["subcommands"]}
-    return frozenset(
-        one
-        for one in allowed
-        if one not in containers and (one in table or "|" not in one or one.partition("|")[0] not in allowed)
-    )
-
-
-def _category_members(table, category):
-    members = set()
-    for name, entry in table.items():
-        if category in entry["categories"]:
-            members.update([name, *entry["subcommands"]])
-    return members
+# --- What the server holds -------------------------------------------------------------------------------
+
+
+def _list_lines(session):
+    """The server's users as it writes them, a line each. Keeps the names of scratch users that a crash left."""
+    (lines,) = sessions.pipeline(session, [["ACL", "LIST"]])
+    replies.check(lines, f"The user {session['whoami']} may not list ACL users")
+    names = [line.split(" ", 2)[1] for line in lines]
+    session["stray"] = sorted(name for name in names if name.startswith(acl_users.SCRATCH_PREFIX))
+    return lines
+
+
+def _read_all(session):
+    """Lines and users that the server holds now."""
+    lines = _list_lines(session)
+    return lines, dict(acl_rules.parse_line(line) for line in lines)
+
+
+def _read(session, names):
+    """Of these users those that the server holds now."""
+    if len(names) > SINGLE_LOOKS:
+        lines = {line.split(" ", 2)[1]: line for line in _list_lines(session)}
+        return dict(acl_rules.parse_line(lines[name]) for name in names if name in lines)
+    # What this takes does not grow with the number of the other users.
+    users = {}
+    for name, reply in zip(names, sessions.pipeline(session, [["ACL", "GETUSER", name] for name in names])):
+        replies.check(reply, f"The user {session['whoami']} may not read ACL users")
+        if reply is not None:
+            users[name] = acl_rules.parse_reply(replies.pairs(reply))
+    return users
+
+
+def _stray(session):
+    """Scratch users that a crash left. Those of a transaction are never visible: one look in a run is enough."""
+    if "stray" not in session:
+        _list_lines(session)
+    return session["stray"]
 
 
 def _command_table(session):
     if "table" not in session:
-        (reply,) = _pipeline(session, [["COMMAND"]])
-        _raise(reply, "The server refused COMMAND")
-        session["table"] = _parsed_commands(reply)
+        (reply,) = sessions.pipeline(session, [["COMMAND"]])
+        replies.check(reply, "The server refused COMMAND")
+        session["table"] = acl_commands.table(reply)
     return session["table"]
 
 
@@ -1050,99 +577,48 @@ def _command_info(session, names):
     """The table of some commands. Those the server does not know are not in it."""
     if "table" in session:
         return session["table"]
-    (reply,) = _pipeline(session, [["COMMAND", "INFO", *sorted(set(names))]])
-    _raise(reply, "The server refused COMMAND INFO")
-    return _parsed_commands(reply)
+    (reply,) = sessions.pipeline(session, [["COMMAND", "INFO", *sorted(set(names))]])
+    replies.check(reply, "The server refused COMMAND INFO")
+    return acl_commands.table(reply)
 
 
-def _parsed_commands(reply):
-    table = {}
-    for entry in reply:
-        if not entry:
-            continue
-        subcommands = [one for one in (entry[9] if len(entry) > 9 else []) if one]
-        table[entry[0].lower()] = {
-            "arity": entry[1],
-            "categories": frozenset(entry[6]),
-            "subcommands": {one[0].lower() for one in subcommands},
-        }
-        table.update(_parsed_commands(subcommands))
-    return table
+def _forgets_sanitizing(session):
+    """Valkey 9.1.2 takes the words about payloads and holds nothing of them; others show one of the two for default."""
+    (reply,) = sessions.pipeline(session, [["ACL", "GETUSER", "default"]])
+    replies.check(reply, f"The user {session['whoami']} may not read ACL users")
+    return not any(flag.endswith("sanitize-payload") for flag in replies.pairs(reply)["flags"])
 
 
 # --- Plan ------------------------------------------------------------------------------------------------
 
 
-def _list_lines(session):
-    """The server's users as it writes them, a line each. Tells on the way whether a crash left scratch users."""
-    (lines,) = _pipeline(session, [["ACL", "LIST"]])
-    _raise(lines, f"The user {session['whoami']} may not list ACL users")
-    session["stray"] = sorted(line.split(" ", 2)[1] for line in lines if line.startswith(f"user {SCRATCH_PREFIX}"))
-    return lines
-
-
-def _read_all(session):
-    """Lines and users that the server holds now."""
-    lines = _list_lines(session)
-    return lines, dict(_parse_line(line) for line in lines)
-
-
-def _read(session, names):
-    """Of these users those that the server holds now."""
-    if len(names) > SINGLE_LOOKS:
-        lines = {line.split(" ", 2)[1]: line for line in _list_lines(session)}
-        return dict(_parse_line(lines[name]) for name in names if name in lines)
-    # What this takes does not grow with the number of the other users.
-    replies = _pipeline(session, [["ACL", "GETUSER", name] for name in names])
-    users = {}
-    for name, reply in zip(names, replies):
-        _raise(reply, f"The user {session['whoami']} may not read ACL users")
-        if reply is not None:
-            users[name] = _parse_reply(_pairs(reply))
-    return users
-
-
-def _parse_reply(reply):
-    """The user that ACL GETUSER describes: in the words of rules, apart from passwords, which lack their sign."""
-    user = _parse([*reply["flags"], *(f"#{one}" for one in reply["passwords"]), *_reply_rules(reply)])
-    for other in reply["selectors"]:
-        selector = _new_selector()
-        for rule in _reply_rules(_pairs(other)):
-            _apply_selector_rule(selector, rule)
-        user["selectors"].append(selector)
-    return user
-
-
-def _reply_rules(reply):
-    # A user of no database has nothing there, one of all of them `alldbs`; a server without databases says neither.
-    databases = ["resetdbs"] if reply.get("databases") == "" else []
-    return [*databases, *(rule for part in REPLY_RULES for rule in reply.get(part, "").split(" ") if rule)]
-
-
-def _stray(session):
-    """Scratch users that a crash left. Nobody ever sees those of a run that lives: one look in a run is enough."""
-    if "stray" not in session:
-        _list_lines(session)
-    return session["stray"]
-
-
 def _plan(session, users, remove, remove_unlisted, scratch):
     """What to send, what it changes, and what speaks against it."""
-    _check_users(users)
+    acl_users.check(users)
     ours = None if remove_unlisted else [*(user["name"] for user in users), *(remove or [])]
     lines, current = _read_all(session) if ours is None else (None, _read(session, ours))
     stray = _stray(session)
-    declared = {user["name"]: _declared(user, current.get(user["name"])) for user in users}
+    declared = {user["name"]: _definition(user, current.get(user["name"])) for user in users}
     if any(not user["sanitize"] for user in declared.values()) and _forgets_sanitizing(session):
         for user in declared.values():
             user["sanitize"] = True
-    changed = _changed(session, declared, current)
-    removed, kept = _removed(session, declared, current, remove, remove_unlisted)
-    changes = {name: _change(session, current.get(name), declared[name]) for name in changed}
-    changes.update({name: {"old": _shown(current[name]), "new": None} for name in removed})
-    problems = _database_problems(session, declared, changed)
-    problems = problems or _promise_problems(session, users, declared, changed, scratch)
-    problems += _lockout_problems(session, declared, current, changed, removed)
+
+    def commands():
+        return _command_table(session)
+
+    changed = acl_users.changed(declared, current, commands)
+    removed, kept = acl_users.removed(declared, current, remove, remove_unlisted, session["whoami"])
+    changes = {name: acl_users.change(current.get(name), declared[name], commands) for name in changed}
+    changes.update({name: {"old": acl_users.shown(current[name]), "new": None} for name in removed})
+    judged = {"problems": _database_problems(session, declared, changed), "broken": [], "unchecked": []}
+    if not judged["problems"]:
+        new_rules = {
+            name: declared[name]
+            for name in changed
+            if not acl_users.same_rules(declared[name], current.get(name), commands)
+        }
+        judged = _judged(session, users, new_rules, scratch)
+    problems = [*judged["problems"], *_lockout_problems(session, declared, current, changed, removed)]
     unsaved = bool(stray) or _unsaved(session, lines, current, ours)
     if (changes or unsaved) and not (session["aclfile"] or session["config_file"]):
         problems.append(
@@ -1150,17 +626,18 @@ def _plan(session, users, remove, remove_unlisted, scratch):
             " Start it with one of them."
         )
     return {
+        **judged,
         "changes": changes,
         "problems": problems,
         "unsaved": unsaved,
         "kept": kept,
         "stray": stray,
         "commands": [
-            *(["ACL", "SETUSER", name, *_setuser_arguments(declared[name])] for name in changed),
+            *(["ACL", "SETUSER", name, *acl_rules.setuser_arguments(declared[name])] for name in changed),
             *(["ACL", "DELUSER", name] for name in removed),
         ],
         "undo": [
-            ["ACL", "SETUSER", name, *_setuser_arguments(current[name])]
+            ["ACL", "SETUSER", name, *acl_rules.setuser_arguments(current[name])]
             if name in current
             else ["ACL", "DELUSER", name]
             for name in [*changed, *removed]
@@ -1168,113 +645,12 @@ def _plan(session, users, remove, remove_unlisted, scratch):
     }
 
 
-def _check_users(users):
-    names = set()
-    for user in users:
-        name = user.get("name")
-        if not isinstance(name, str) or not name or re.search(r"[\s\0]", name, re.ASCII):
-            raise SaltInvocationError("An ACL user needs a name without blanks.")
-        if name.startswith(SCRATCH_PREFIX):
-            raise SaltInvocationError(f"Names that begin with {SCRATCH_PREFIX} are reserved.")
-        if name in names:
-            raise SaltInvocationError(f"The ACL user {name} is listed twice.")
-        unknown = sorted(set(user) - USER_KEYS)
-        if unknown:
-            raise SaltInvocationError(f"The ACL user {name} has unknown settings: {', '.join(unknown)}.")
-        for key in ("enabled", "nopass"):
-            # A text such as "false" would count as true.
-            if not isinstance(user.get(key), (bool, type(None))):
-                raise SaltInvocationError(f"The ACL user {name}: {key} is true or false, not {user[key]!r}.")
-        names.add(name)
-
-
-def _declared(user, current):
+def _definition(user, current):
     """The definition that a user should have: what is declared, over what there is."""
     try:
-        return _merged_definition(user, current or _new_user())
-    except (SaltInvocationError, CommandExecutionError) as err:
+        return acl_users.definition(user, current, passwords.declared(user, _from_pillar))
+    except errors.ValkeyError as err:
         raise type(err)(f"The ACL user {user['name']}: {err}") from err
-
-
-def _merged_definition(user, current):
-    tokens = _tokens(user.get("rules"))
-    target = _parse(tokens)
-    if user.get("rules") is None:
-        target.update(sanitize=current["sanitize"], selectors=current["selectors"])
-    if not {"on", "off"} & {token.lower() for token in tokens}:
-        enabled = user.get("enabled", True)
-        target["enabled"] = current["enabled"] if enabled is None else bool(enabled)
-    hashes, nopass = _declared_hashes(user), user.get("nopass")
-    if nopass and (hashes or target["passwords"]):
-        raise SaltInvocationError("nopass and a password exclude each other.")
-    if nopass and user.get("keep_passwords"):
-        raise SaltInvocationError("nopass and keep_passwords exclude each other.")
-    if nopass or hashes:
-        kept = current["passwords"] if user.get("keep_passwords") else set()
-        target.update(nopass=bool(nopass), passwords=target["passwords"] | (hashes or set()) | kept)
-    elif nopass is None and not target["nopass"] and not target["passwords"]:
-        target.update(nopass=current["nopass"], passwords=set(current["passwords"]))
-    return target
-
-
-def _changed(session, declared, current):
-    """Names of declared users that differ in meaning. The server's table is asked for only where texts differ."""
-    differing = [name for name, user in declared.items() if not _same(user, current.get(name), _command_text)]
-    if not any(_same(declared[name], current.get(name), lambda selector: None) for name in differing):
-        return differing
-    table = _command_table(session)
-    return [
-        name
-        for name in differing
-        if not _same(declared[name], current.get(name), lambda selector: _allowed(selector, table))
-    ]
-
-
-def _same(user, other, commands):
-    return other is not None and _meaning(user, commands) == _meaning(other, commands)
-
-
-def _same_rules(session, user, other):
-    table = _command_table(session)
-    flags = {key: other[key] for key in ("enabled", "nopass", "passwords")}
-    return _same({**user, **flags}, other, lambda selector: _allowed(selector, table))
-
-
-def _removed(session, declared, current, remove, remove_unlisted):
-    removed = [name for name in remove or [] if name in current]
-    if not remove_unlisted:
-        return removed, []
-    unlisted = {name for name in current if name not in declared and not name.startswith(SCRATCH_PREFIX)}
-    kept = unlisted & {"default", session["whoami"]}
-    return sorted(set(removed) | unlisted - kept), sorted(kept)
-
-
-def _described(user):
-    return {
-        "enabled": user["enabled"],
-        "nopass": user["nopass"],
-        "passwords": len(user["passwords"]),
-        "rules": " ".join(_user_rules(user)),
-    }
-
-
-def _shown(user):
-    return {"enabled": user["enabled"], "nopass": user["nopass"], "rules": " ".join(_user_rules(user))}
-
-
-def _change(session, old, new):
-    """Old and new of what differs in meaning. Of passwords only that they do."""
-    if old is None:
-        password = {"password": "changed"} if new["passwords"] else {}
-        return {"old": None, "new": {**_shown(new), **password}}
-    before, after = _shown(old), _shown(new)
-    keys = [key for key in before if before[key] != after[key]]
-    if "rules" in keys and _same_rules(session, old, new):  # Redis 7.0 tells them in other words than they were given
-        keys.remove("rules")
-    change = {"old": {key: before[key] for key in keys}, "new": {key: after[key] for key in keys}}
-    if old["passwords"] != new["passwords"]:
-        change["new"]["password"] = "changed"
-    return change
 
 
 def _lockout_problems(session, declared, current, changed, removed):
@@ -1285,131 +661,88 @@ def _lockout_problems(session, declared, current, changed, removed):
         return [f"{own} is the user of the connection itself: log in as another user to remove it."]
     if own not in changed:
         return []
-    if _lets_in(session, current[own]) and not _lets_in(session, declared[own]):
+    hashes = _own_hashes(session)
+    if acl_users.accepts(current[own], hashes) and not acl_users.accepts(declared[own], hashes):
         return [
             f"The connection logs in as {own}, whose password would be another one: list a second connection with that."
         ]
-    table = _command_table(session)
-    allowed = frozenset().union(*(_allowed(selector, table) for selector in declared[own]["selectors"]))
-    if declared[own]["enabled"] and allowed >= INDISPENSABLE:
+    if acl_users.manages_users(declared[own], _command_table(session)):
         return []
     return [f"The connection is logged in as {own}, who could manage no ACL users afterwards: log in as another user."]
 
 
-def _forgets_sanitizing(session):
-    """Valkey 9.1.2 takes the words about payloads and holds nothing of them; others show one of the two for default."""
-    (reply,) = _pipeline(session, [["ACL", "GETUSER", "default"]])
-    _raise(reply, f"The user {session['whoami']} may not read ACL users")
-    return not any(flag.endswith("sanitize-payload") for flag in _pairs(reply)["flags"])
-
-
-def _knows_databases(session):
-    return session["product"] == "Valkey" and _numbers(session["version"]) >= DATABASE_RULES
-
-
-def _database_problems(session, declared, changed):
-    if _knows_databases(session):
-        return []
-    return [
-        f"{session['product']} {session['version']} knows no db= in the rules of {name}: Valkey 9.1 is the least."
-        for name in changed
-        if any(selector["dbs"] is not None for selector in declared[name]["selectors"])
-    ]
-
-
-def _lets_in(session, user):
-    """Whether a user takes the password of one of the connections that log in as the session's user."""
-    return user["nopass"] or any(
-        password in user["passwords"]
-        for candidate in session["candidates"]
-        if (candidate.get("username") or "default") == session["whoami"]
-        for password in _candidate_hashes(candidate)
-    )
+def _own_hashes(session):
+    """The SHA-256 of the passwords of the connections that log in as the session's user."""
+    own = [each for each in session["candidates"] if arguments_of.username(each) == session["whoami"]]
+    return set().union(*map(_candidate_hashes, own))
 
 
 def _candidate_hashes(candidate):
     try:
-        password = _connection_password(candidate)
-    except _RefusedError:  # it has none now
+        password = arguments_of.password(candidate, _from_pillar)
+    except errors.RefusedError:  # it has none now
         return set()
-    return {_hash(password)} if password else set()
+    return {passwords.sha256(password)} if password else set()
 
 
-# --- Promises --------------------------------------------------------------------------------------------
+def _database_problems(session, declared, changed):
+    if replies.knows_databases(session):
+        return []
+    return [
+        f"{session['product']} {session['version']} knows no db= in the rules of {name}: Valkey 9.1 is the least."
+        for name in changed
+        if acl_users.has_databases(declared[name])
+    ]
 
 
-def _promise_problems(session, users, declared, changed, scratch):
-    """Sentences about allows and denies that the rules break, and about rules that the server does not take."""
-    promising = [user for user in users if user.get("allows") or user.get("denies")]
-    promises = {
-        user["name"]: [(_words(command), True) for command in _as_list(user.get("allows"))]
-        + [(_words(command), False) for command in _as_list(user.get("denies"))]
-        for user in promising
-    }
-    asked = sorted({words[0] for pairs in promises.values() for words, _ in pairs})
+# --- Rules, judged by the server -------------------------------------------------------------------------
+
+
+def _judged(session, users, new_rules, scratch):
+    """
+    ``problems``, sentences about allows and denies that do not hold and about rules that the server does not take;
+    ``broken``, users whose allows and denies do not hold; ``unchecked``, users whose allows and denies were not judged.
+
+    ``ACL DRYRUN`` takes only a user that exists. For new rules (``new_rules``, by name) that is a scratch user; where
+    there may be none, the commands and categories in them are looked up, no more.
+    """
+    assertions = {user["name"]: acl_assertions.of(user) for user in users}
+    asked = sorted({words[0] for pairs in assertions.values() for words, _ in pairs})
     table = _command_info(session, asked) if asked else {}
-    subjects, foreseen = [], []
-    for name, user in declared.items():
-        pairs = promises.get(name, [])
-        if name not in changed and not pairs:
-            continue
-        subject = {"user": name, "name": name, "set": None, "pairs": pairs, "lines": []}
-        subject["spans"] = [_dry_run_lines(words, table) for words, _ in pairs]
-        subject["lines"] = [line for span in subject["spans"] for line in span]
-        if name in changed and not scratch:
-            foreseen.append(subject)
-            continue
-        if name in changed:
-            subject.update(_scratch(user))
-        subjects.append(subject)
-    problems = []
+    subjects = [
+        _subject(name, pairs, table, new_rules.get(name))
+        for name, pairs in assertions.items()
+        if (scratch if name in new_rules else pairs)
+    ]
+    broken = {}
     for subject, denials in zip(subjects, _dry_runs(session, subjects)):
-        problems += _broken(subject, denials)
-    for subject in foreseen:
-        user = declared[subject["user"]]
-        problems += _unknown_rules(session, subject["user"], user)
-        if subject["lines"]:
-            problems += _broken(subject, _foreseen(session, user, subject["lines"]))
-    return problems
+        rest = iter(denials)
+        found = [[next(rest) for _ in span] for span in subject["spans"]]
+        broken[subject["user"]] = acl_assertions.broken(subject["user"], subject["pairs"], found)
+    unknown = [] if scratch else _unknown_names(session, new_rules)
+    return {
+        "problems": [*itertools.chain.from_iterable(broken.values()), *unknown],
+        "broken": [name for name, sentences in broken.items() if sentences],
+        "unchecked": [name for name, pairs in assertions.items() if pairs and name in new_rules and not scratch],
+    }
 
 
-def _words(command):
-    words = command.split() if isinstance(command, str) else [str(word) for word in command or []]
-    if not words:
-        raise SaltInvocationError("A command in allows or denies is empty.")
-    return [words[0].lower(), *words[1:]]
-
-
-def _dry_run_lines(words, table):
-    """
-    What to hand to ACL DRYRUN for one command; a command without subcommand means all of them but HELP.
-
-    ``bare`` says that no arguments were given: what follows the command is padding that only serves its arity,
-    and a denial of a key or channel does not count.
-    """
-    name = words[0]
-    if name not in table:
-        return [{"words": words, "bare": False}]
-    if table[name]["subcommands"]:
-        if len(words) == 1:
-            return [
-                _padded(one.split("|"), table[one]) for one in sorted(table[name]["subcommands"] - {f"{name}|help"})
-            ]
-        name = f"{name}|{words[1].lower()}"
-        if name in table and len(words) == 2:
-            return [_padded(words, table[name])]
-    elif len(words) == 1:
-        return [_padded(words, table[name])]
-    return [{"words": words, "bare": False}]
-
-
-def _padded(words, entry):
-    return {"words": [*words, *["0"] * (abs(entry["arity"]) - len(words))], "bare": True}
+def _subject(name, pairs, table, new_rules):
+    """A user to ask ACL DRYRUN about: the one that there is, or a scratch user with the new rules."""
+    spans = [acl_assertions.lines(words, table) for words, _ in pairs]
+    return {
+        **(_scratch(new_rules) if new_rules else {"name": name, "set": None}),
+        "user": name,
+        "pairs": pairs,
+        "spans": spans,
+        "lines": [line for span in spans for line in span],
+    }
 
 
 def _scratch(user):
-    """A user with the same rules for ACL DRYRUN, in which nobody can log in whatever they say."""
-    return {"name": SCRATCH_PREFIX + secrets.token_hex(8), "set": ["reset", "off", *_user_rules(user)]}
+    """A disabled user without a password and with the same rules, for ACL DRYRUN."""
+    name = acl_users.SCRATCH_PREFIX + secrets.token_hex(8)
+    return {"name": name, "set": ["reset", "off", *acl_rules.user_rules(user)]}
 
 
 def _dry_runs(session, subjects):
@@ -1427,142 +760,34 @@ def _dry_runs(session, subjects):
         commands += [["ACL", "DRYRUN", subject["name"], *line["words"]] for line in subject["lines"]]
         if subject["set"]:
             commands.append(["ACL", "DELUSER", subject["name"]])
-    replies = iter(_transaction(session, commands))
-    return [_subject_denials(subject, replies) for subject in subjects]
+    answers = iter(sessions.transaction(session, commands))
+    return [_subject_denials(subject, answers) for subject in subjects]
 
 
-def _subject_denials(subject, replies):
-    refused = next(replies) if subject["set"] else None
-    denials = [_denial(line, next(replies)) for line in subject["lines"]]
+def _subject_denials(subject, answers):
+    refused = next(answers) if subject["set"] else None
+    denied = [next(answers) for _ in subject["lines"]]
     if subject["set"]:
-        next(replies)
-    if isinstance(refused, Exception):
-        raise CommandExecutionError(
-            f"The server does not take the rules of {subject.get('user', 'the user')}: {refused}."
-        )
-    return denials
+        next(answers)
+    replies.check(refused, f"The server does not take the rules of {subject['user']}")
+    return [acl_assertions.denial(line, reply) for line, reply in zip(subject["lines"], denied)]
 
 
-def _denial(line, reply):
-    text = str(reply)
-    if text == "OK":
-        return ""
-    if isinstance(reply, Exception) and "not found" not in text:
-        raise CommandExecutionError(f"ACL DRYRUN of {' '.join(line['words'])} failed: {text}.")
-    if line["bare"] and "permissions to run" not in text:
-        return ""  # about the padding, not about the command
-    return re.sub(r"^User \S+ has", "has", text)
-
-
-def _broken(subject, denials):
-    """Sentences about promises that do not hold."""
-    position, problems = 0, []
-    for (words, allow), span in zip(subject["pairs"], subject["spans"]):
-        found = denials[position : position + len(span)]
-        position += len(span)
-        command = " ".join([words[0].upper(), *words[1:]])
-        if allow and any(found):
-            problems.append(
-                f"{command} must be allowed to {subject['user']}, but is denied: {next(filter(None, found))}."
-            )
-        if not allow and not all(found):
-            problems.append(f"{command} must be denied to {subject['user']}, but is allowed.")
-    return problems
-
-
-def _unknown_rules(session, name, user):
-    """Sentences about rules for commands and categories that the server does not know."""
-    table = _command_table(session)
-    known = set(table).union(*(entry["categories"] for entry in table.values()))
-    rules = [rule for selector in user["selectors"] for rule in selector["commands"]]
+def _unknown_names(session, new_rules):
     return [
-        f"The server does not take the rules of {name}: it knows no {rule[1:]}."
-        for rule in rules
-        if rule[1:] not in known and not _is_first_argument(rule, table)
+        f"The server does not take the rules of {name}: it knows no {unknown}."
+        for name, user in new_rules.items()
+        for unknown in acl_commands.unknown(user, _command_table(session))
     ]
-
-
-def _is_first_argument(rule, table):
-    command, _, argument = rule[1:].partition("|")
-    return rule[0] == "+" and bool(argument) and command in table and not table[command]["subcommands"]
-
-
-def _foreseen(session, user, lines):
-    """What ACL DRYRUN would say, told from the rules alone: under test=True there is no scratch user."""
-    table = _command_table(session)
-    keyed = _pipeline(session, [["COMMAND", "GETKEYSANDFLAGS", *line["words"]] for line in lines])
-    denials = []
-    for line, reply in zip(lines, keyed):
-        keys = [] if line["bare"] or isinstance(reply, Exception) else reply
-        verdicts = [_selector_denial(selector, table, line, keys) for selector in user["selectors"]]
-        denials.append("" if "" in verdicts else verdicts[0])
-    return denials
-
-
-def _selector_denial(selector, table, line, keys):
-    words = [line["words"][0].lower(), *line["words"][1:]]
-    entry = table.get(words[0])
-    if entry is None:
-        return f"Command '{words[0]}' not found"
-    name = f"{words[0]}|{words[1].lower()}" if entry["subcommands"] and len(words) > 1 else words[0]
-    allowed = _allowed(selector, table)
-    if name not in allowed and "|".join(words[:2]) not in allowed:
-        return f"has no permissions to run the '{name}' command"
-    for key, flags in keys:
-        if not _key_allowed(selector, key, set(flags)):
-            return f"has no permissions to access the '{key}' key"
-    for channel, literal in [] if line["bare"] else _channels(words):
-        if not _channel_allowed(selector, channel, literal):
-            return f"has no permissions to access the '{channel}' channel"
-    return ""
-
-
-def _key_allowed(selector, key, flags):
-    needed = ("R" if "access" in flags else "") + ("W" if flags & {"insert", "delete", "update"} else "")
-    granted = {right for pattern, rights in selector["keys"].items() if _matches(pattern, key) for right in rights}
-    return set(needed) <= granted
-
-
-def _channels(words):
-    """Channels that a command names, and whether a pattern has to be granted to the letter."""
-    if words[0] in ("publish", "spublish"):
-        return [(words[1], False)]
-    if words[0] in ("subscribe", "ssubscribe"):
-        return [(word, False) for word in words[1:]]
-    return [(word, True) for word in words[1:]] if words[0] == "psubscribe" else []
-
-
-def _channel_allowed(selector, channel, literal):
-    if "*" in selector["channels"]:
-        return True
-    if literal:
-        return channel in selector["channels"]
-    return any(_matches(pattern, channel) for pattern in selector["channels"])
-
-
-def _matches(pattern, text):
-    # The server's globs know [^...] and \x, Python's [!...] and [x].
-    pattern = re.sub(r"\\(.)", r"[\1]", pattern, flags=re.DOTALL).replace("[^", "[!")
-    return fnmatch.fnmatchcase(text, pattern)
 
 
 # --- Saving ----------------------------------------------------------------------------------------------
 
 
-def _save_command(session):
-    if session["aclfile"]:
-        return ["ACL", "SAVE"]
-    if session["config_file"]:
-        return ["CONFIG", "REWRITE"]
-    raise CommandExecutionError(
-        f"{session['where']} has neither an ACL file nor a configuration file to save users in."
-    )
-
-
 def _unsaved(session, lines, current, names):
     """
-    Whether the file from which the server takes its users at its next start says something else than its memory,
-    about some users or, if names is None, about any; only then the lines of memory are looked at.
+    Whether the file from which the server takes its users at its next start differs from its memory, in
+    some users or, if names is None, in any; only then the lines of memory are looked at.
 
     Only a file on this host can be read; of a server elsewhere nothing is claimed.
     """
@@ -1577,16 +802,17 @@ def _unsaved(session, lines, current, names):
         return False
     if names is None and set(in_file["users"].values()) == set(lines):
         return False
-    saved = _saved_users(session, in_file, names)
+    saved = acl_file.users_of(in_file, names, bool(session["aclfile"]))
     names = set(saved) | set(current) if names is None else names
     if any((name in saved) != (name in current) for name in names):
         return True
-    return bool(_changed(session, {name: saved[name] for name in names if name in saved}, current))
+    saved = {name: saved[name] for name in names if name in saved}
+    return bool(acl_users.changed(saved, current, lambda: _command_table(session)))
 
 
 def _file_lines(session, path):
     """
-    The lines of a file that are about users, by name, and its `requirepass` lines.
+    The lines of a file that are about users, as of ``acl_file.lines_of``.
 
     They are kept as long as the file is the one that was read. A file that has changed just now could change again
     without its time stamps moving, and is not kept.
@@ -1597,32 +823,10 @@ def _file_lines(session, path):
         stamp_known, lines = session.get("file", (None, None))
         if stamp == stamp_known:
             return lines
-        lines = {"users": {}, "requirepass": []}
-        for line in (line.strip(" \t\r\n") for line in stream):
-            if line.startswith("user "):
-                lines["users"][re.split(BLANKS, line, maxsplit=2)[1]] = line
-            elif line.startswith("requirepass "):
-                lines["requirepass"].append(line)
+        lines = acl_file.lines_of(stream)
     if time.time() - status.st_ctime > FILE_STAMP_SECONDS:
         session["file"] = stamp, lines
     return lines
-
-
-def _saved_users(session, in_file, names):
-    """The users of a file, only those of these names if there are any."""
-    lines = in_file["users"]
-    wanted = lines if names is None else [name for name in names if name in lines]
-    try:
-        users = dict(_parse_line(" ".join(_split(lines[name]))) for name in wanted)
-    except SaltInvocationError:
-        return {}
-    if "default" not in lines:
-        # What the server makes of itself when no file speaks of it.
-        users["default"] = _parse(["on", "nopass", "~*", "&*", "+@all"])
-        passwords = [line.split(None, 1)[1].strip('"') for line in in_file["requirepass"]]
-        if passwords and not session["aclfile"]:
-            users["default"].update(nopass=False, passwords={_hash(passwords[-1])})
-    return users
 
 
 def _is_local(session):
@@ -1633,7 +837,7 @@ def _is_local(session):
 
 
 def _runs_here(session):
-    if not session["unix_socket"] and not _is_own_address(session["host"]):
+    if not session["unix_socket"] and not addresses.is_own(session["host"]):
         return False
     try:
         with open(f"/proc/{session['process_id']}/comm", encoding="utf-8") as stream:
@@ -1641,14 +845,3 @@ def _runs_here(session):
     except OSError:
         return False
     return command == os.path.basename(session["executable"])[:15]
-
-
-def _is_own_address(host):
-    """An address is this host's own if a socket can be bound to it."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-    except OSError:
-        return False
-    return True

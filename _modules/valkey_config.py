@@ -2,7 +2,7 @@
 Change the configuration file of Valkey and Redis, and the running server with it.
 
 Some directives a server takes over while it runs (``CONFIG SET``), others only when it starts. This module writes
-the file, changes what can be changed live, and says whether a restart is left to do. It switches a server over to
+the file, changes what can be changed live, and reports whether a restart is needed. It switches a server over to
 an ACL file without losing a user: users and password that stood in the configuration file move along.
 
 Connections are described in :py:mod:`valkey_acl <_modules.valkey_acl>`.
@@ -14,49 +14,28 @@ import contextlib
 import grp
 import os
 import pwd
-import re
-import shlex
-import socket
 import tempfile
 import time
 
+import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from valkey_core import acl_file, addresses, config_directives, errors, replies
+from valkey_core import config_file as grammar
+from valkey_core import session as sessions
 
 __virtualname__ = "valkey_config"
 __func_alias__ = {"apply_": "apply"}
 
-# Directives a running server refuses to change: createStandardConfig and IMMUTABLE_CONFIG in its src/config.c.
-# One that is missing here is found out by trying.
-AT_START_ONLY = {
-    "aclfile",
-    "cluster-config-file",
-    "cluster-enabled",
-    "daemonize",
-    "databases",
-    "disable-thp",
-    "io-threads",
-    "logfile",
-    "pidfile",
-    "rdbchecksum",
-    "supervised",
-    "syslog-enabled",
-    "syslog-facility",
-    "syslog-ident",
-    "tcp-backlog",
-    "unixsocket",
-    "unixsocketperm",
-}
-# In `bind`, these include each IPv4 address.
-ALL_ADDRESSES = {"*", "0.0.0.0"}
-MOVED = "# Moved to the ACL file by Salt: "
+_as_salts = errors.raised_as(CommandExecutionError, SaltInvocationError)
 
 
 def __virtual__():
-    if "valkey_acl.pipeline" not in __salt__:
-        return False, "The execution module valkey_acl is not available: it needs the Python library redis."
-    return __virtualname__
+    missing = sessions.missing_library()
+    return (False, missing) if missing else __virtualname__
 
 
+@_as_salts
 def get(*names, connection=None):
     """
     Return directives of the running server.
@@ -74,16 +53,16 @@ def get(*names, connection=None):
 
         salt-call valkey_config.get bind aclfile
     """
-    replies = __salt__["valkey_acl.pipeline"]([["CONFIG", "GET", name] for name in names], connection=connection)
     values = {}
-    for reply in replies:
-        values.update(zip(reply[::2], reply[1::2]))
+    for reply in sessions.answered(_session(connection), [["CONFIG", "GET", name] for name in names]):
+        values.update(replies.pairs(reply))
     return values
 
 
+@_as_salts
 def compare(config_file, include=None, exclude=None, settings=None, acl_file=None, connection=None):
     """
-    Tell what would have to change for file and running server to be as declared; changes nothing.
+    Return what would have to change for file and running server to be as declared; changes nothing.
 
     config_file
         Path of the configuration file.
@@ -113,6 +92,7 @@ def compare(config_file, include=None, exclude=None, settings=None, acl_file=Non
     return {key: plan[key] for key in ("changes", "file", "live", "restart", "absent")}
 
 
+@_as_salts
 def apply_(
     config_file,
     include=None,
@@ -142,7 +122,7 @@ def apply_(
     """
     plan = _plan(config_file, include, exclude, settings, acl_file, connection)
     if plan["absent"]:
-        raise CommandExecutionError(
+        raise errors.ServerError(
             f"This host does not have the address {', '.join(plan['absent'])}, and the server would stop at its next"
             " start if told to listen there. Add the address first."
         )
@@ -158,6 +138,7 @@ def apply_(
     return restart
 
 
+@_as_salts
 def restart(service, timeout=60, connection=None):
     """
     Restart the server once and wait until it answers.
@@ -177,22 +158,30 @@ def restart(service, timeout=60, connection=None):
 
         salt-call valkey_config.restart valkey-server
     """
-    __salt__["valkey_acl.disconnect"]()
+    sessions.close_all(__context__)
     if not __salt__["service.restart"](service):
-        raise CommandExecutionError(f"{service} did not restart: journalctl -u {service} tells why.")
+        raise errors.ServerError(f"{service} did not restart: journalctl -u {service} shows why.")
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return __salt__["valkey_acl.whoami"](connection) is not None
-        except CommandExecutionError as err:
-            if not getattr(err, "unreachable", False):
-                raise
+            return bool(sessions.answered(_session(connection), [["ACL", "WHOAMI"]]))
+        except errors.UnreachableError as err:
             if time.monotonic() > deadline:
-                raise CommandExecutionError(
+                raise errors.ServerError(
                     f"{service} was restarted and does not answer after {timeout} seconds: journalctl -u {service}"
-                    " tells why."
+                    " shows why."
                 ) from err
         time.sleep(0.1)
+
+
+def _session(connection):
+    layers = (__opts__.get("valkey"), __pillar__.get("valkey"))
+    return sessions.opened(__context__, connection, layers, _from_pillar)
+
+
+def _from_pillar(path):
+    # pillar.get and config.get mask what they take from the pillar, since Salt 3008.
+    return salt.utils.data.traverse_dict_and_list(__pillar__, path, None, delimiter=":")
 
 
 # --- Plan ------------------------------------------------------------------------------------------------
@@ -204,21 +193,17 @@ def _plan(config_file, include, exclude, settings, acl_file, connection):
     running = {name: value.split() for name, value in get(*names, connection=connection).items()}
     missing = [name for name in names if name not in running]
     if missing:
-        raise SaltInvocationError(f"The server knows no directive {', '.join(missing)}.")
-    in_file = {name: _directive(text, name) for name in names}
-    wanted = _wanted(in_file, running, include, exclude, settings)
-    switch = _acl_file_to_switch_on(in_file, running, acl_file)
+        raise errors.InvalidArgumentError(f"The server knows no directive {', '.join(missing)}.")
+    in_file = {name: grammar.directive(text, name) for name in names}
+    wanted = config_directives.wanted(in_file, running, include, exclude, settings)
+    switch = config_directives.acl_file_to_switch_on(in_file, running, acl_file)
     if switch:
         wanted["aclfile"] = [switch]
-    new_text = _edited(text, {name: words for name, words in wanted.items() if words != in_file[name]})
+    new_text = grammar.edited(text, {name: words for name, words in wanted.items() if words != in_file[name]})
     if wanted.get("aclfile") or in_file["aclfile"]:
-        new_text = _without_users(new_text)
-    differing = [name for name, words in wanted.items() if not _equal(words, running[name])]
-    changes = {
-        name: {"old": " ".join(running[name] if name in differing else in_file[name] or []), "new": " ".join(words)}
-        for name, words in wanted.items()
-        if name in differing or words != in_file[name]
-    }
+        new_text = grammar.without_users(new_text)
+    differing = config_directives.differing(wanted, running)
+    changes = config_directives.changes(wanted, in_file, running)
     unheard = [] if "bind" in differing else _without_listener(include, running)
     if unheard:
         differing.append("bind")
@@ -230,58 +215,15 @@ def _plan(config_file, include, exclude, settings, acl_file, connection):
         "file": new_text != text,
         "changes": changes,
         "acl_file": switch,
-        "live": {name: wanted[name] for name in differing if name not in AT_START_ONLY},
-        "restart": [name for name in differing if name in AT_START_ONLY],
+        "live": {name: wanted[name] for name in differing if name not in grammar.AT_START_ONLY},
+        "restart": [name for name in differing if name in grammar.AT_START_ONLY],
         "absent": _absent_addresses(include),
     }
 
 
-def _wanted(in_file, running, include, exclude, settings):
-    """The words that each directive should have."""
-    wanted = {name: _value_words(value) for name, value in (settings or {}).items()}
-    for name, words in (include or {}).items():
-        have = running[name] if in_file[name] is None else in_file[name]
-        everywhere = name == "bind" and ALL_ADDRESSES & set(have)
-        wanted[name] = have if everywhere else [*have, *(word for word in words if word not in have)]
-    for name, words in (exclude or {}).items():
-        have = running[name] if in_file[name] is None else in_file[name]
-        left = [word for word in have if word not in words]
-        if not left and have:
-            raise CommandExecutionError(f"Without {' '.join(words)}, nothing would be left of the directive {name}.")
-        wanted[name] = left
-    return wanted
-
-
-def _value_words(value):
-    if isinstance(value, bool):
-        return ["yes" if value else "no"]
-    return shlex.split(str(value))
-
-
-def _acl_file_to_switch_on(in_file, running, acl_file):
-    """The ACL file that the server does not use yet, or None. One that it uses already is as good as ours."""
-    if not acl_file or running["aclfile"]:
-        return None
-    return in_file["aclfile"][0] if in_file["aclfile"] else acl_file
-
-
-def _equal(words, others):
-    return [_plain(word) for word in words] == [_plain(word) for word in others]
-
-
-def _plain(word):
-    """Sizes as bytes: the server says 1073741824 where the file says 1gb."""
-    size = re.fullmatch(r"(\d+)(k|kb|m|mb|g|gb)", word.lower())
-    if not size:
-        return word
-    unit = size.group(2)
-    base = 1024 if unit.endswith("b") else 1000
-    return str(int(size.group(1)) * base ** ("kmg".index(unit[0]) + 1))
-
-
 def _absent_addresses(include):
     """Addresses to bind that this host does not have; one with a leading - may be absent."""
-    return [word for word in (include or {}).get("bind", []) if word[:1] not in "-*" and not _bindable(word)]
+    return [word for word in (include or {}).get("bind", []) if word[:1] not in "-*" and not addresses.is_own(word)]
 
 
 def _without_listener(include, running):
@@ -293,17 +235,7 @@ def _without_listener(include, running):
     port = int(running["port"][0])
     if not port:
         return []
-    return [address for address in __salt__["netns.without_listener"](addresses, port) if _bindable(address)]
-
-
-def _bindable(address):
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(target)
-    except OSError:
-        return False
-    return True
+    return [address for address in __salt__["netns.without_listener"](addresses, port) if addresses.is_own(address)]
 
 
 # --- The file --------------------------------------------------------------------------------------------
@@ -314,56 +246,7 @@ def _read(path):
         with open(path, encoding="utf-8", errors="surrogateescape") as stream:
             return stream.read()
     except OSError as err:
-        raise CommandExecutionError(f"The configuration file {path} cannot be read: {err.strerror}.") from err
-
-
-def _name(line):
-    if line.startswith("#"):  # as most lines of the file that comes with the server
-        return ""
-    words = line.split(None, 1)
-    return words[0].lower() if words else ""
-
-
-def _directive(text, name):
-    """The words of a directive, or None if the file does not have it. The last one counts."""
-    found = [line for line in text.splitlines() if _name(line) == name]
-    return shlex.split(found[-1])[1:] if found else None
-
-
-def _edited(text, directives):
-    """The text with these directives, each where its last one stood, or at the end."""
-    lines = text.splitlines()
-    for name, words in directives.items():
-        line = " ".join([name, *(_quoted(word) for word in words)])
-        places = [place for place, old in enumerate(lines) if _name(old) == name]
-        if places:
-            lines[places[-1]] = line
-        else:
-            lines.append(line)
-    return "\n".join(lines) + "\n" if directives else text
-
-
-def _quoted(word):
-    if re.fullmatch(r"[^\s\"'\\]+", word):
-        return word
-    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _without_users(text):
-    """
-    The text without users and password, which the ACL file holds now.
-
-    A server with ``user`` lines and an ``aclfile`` refuses to start; ``requirepass`` would be read and overridden.
-    """
-    lines = []
-    for line in text.splitlines(keepends=True):
-        if _name(line) == "user":
-            lines.append(f"{MOVED}user {line.split()[1]}\n")
-        elif _name(line) == "requirepass":
-            lines.append(f"{MOVED}requirepass\n")
-        else:
-            lines.append(line)
-    return "".join(lines)
+        raise errors.ServerError(f"The configuration file {path} cannot be read: {err.strerror}.") from err
 
 
 def _write(path, text, owner=None, mode=None):
@@ -374,7 +257,7 @@ def _write(path, text, owner=None, mode=None):
     try:
         descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".salt-")
     except OSError as err:
-        raise CommandExecutionError(f"{folder} cannot be written: {err.strerror}.") from err
+        raise errors.ServerError(f"{folder} cannot be written: {err.strerror}.") from err
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
             stream.write(text)
@@ -386,17 +269,16 @@ def _write(path, text, owner=None, mode=None):
     except OSError as err:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise CommandExecutionError(f"{path} cannot be written: {err.strerror}.") from err
+        raise errors.ServerError(f"{path} cannot be written: {err.strerror}.") from err
 
 
 def _write_acl_file(path, config_file, user, group, connection):
     """All users of the running server, so that it comes back with them."""
-    (lines,) = __salt__["valkey_acl.pipeline"]([["ACL", "LIST"]], connection=connection)
-    known = {line.split()[1] for line in lines}
+    (lines,) = sessions.answered(_session(connection), [["ACL", "LIST"]])
     if os.path.exists(path):
-        strangers = {line.split()[1] for line in _read(path).splitlines() if _name(line) == "user"} - known
+        strangers = set(acl_file.lines_of(_read(path).split("\n"))["users"]) - set(acl_file.lines_of(lines)["users"])
         if strangers:
-            raise CommandExecutionError(
+            raise errors.ServerError(
                 f"{path} is not in use and holds users that the server does not know: {', '.join(sorted(strangers))}."
                 " Move the file away, or add these users to the server."
             )
@@ -405,15 +287,15 @@ def _write_acl_file(path, config_file, user, group, connection):
         uid = pwd.getpwnam(user).pw_uid if user else status.st_uid
         gid = grp.getgrnam(group).gr_gid if group else status.st_gid
     except KeyError as err:
-        raise CommandExecutionError(f"There is no such owner for {path}: {err}.") from err
+        raise errors.ServerError(f"There is no such owner for {path}: {err}.") from err
     _write(path, "\n".join([*lines, ""]), (uid, gid), 0o640)
 
 
 def _set_live(name, words, connection):
     """Change a directive of the running server; returns it if that takes a restart."""
     try:
-        __salt__["valkey_acl.pipeline"]([["CONFIG", "SET", name, " ".join(words)]], connection=connection)
-    except CommandExecutionError as err:
+        sessions.answered(_session(connection), [["CONFIG", "SET", name, " ".join(words)]])
+    except errors.ServerError as err:
         if "immutable" in str(err):
             return [name]
         raise

@@ -31,8 +31,7 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         Path of the file; it is written before the user is, so that an interrupted run can be completed. Defaults
         to ``/etc/immich-formula/valkey.password``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`; ``immich_valkey.logins`` gives the
-        ways in. Defaults to the configuration key ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`; ``immich_valkey.logins`` returns the connections.
 
     SLS Example:
 
@@ -57,7 +56,8 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         )
         ret["changes"].update(done["changes"])
         if done["result"] is False:
-            return {**ret, "result": False, "changes": {}, "comment": _advice(done["comment"])}
+            comment = _advice(done["comment"], done.get("refused"))
+            return {**ret, "result": False, "changes": {}, "comment": comment}
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
@@ -66,7 +66,7 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         __salt__["valkey_acl.disconnect"]()
         return {**ret, "comment": "The formula has got its Valkey login."}
     except (OSError, CommandExecutionError, SaltInvocationError) as err:
-        return {**ret, "result": False, "comment": _advice(str(err))}
+        return {**ret, "result": False, "comment": _advice(str(err), getattr(err, "refused", False))}
 
 
 def login_absent(name, password_file="/etc/immich-formula/valkey.password", connection=None):
@@ -78,8 +78,7 @@ def login_absent(name, password_file="/etc/immich-formula/valkey.password", conn
     password_file
         Path of the file. Defaults to ``/etc/immich-formula/valkey.password``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`; it may be that user itself.
-        Defaults to the configuration key ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`; it may be that user itself.
 
     SLS Example:
 
@@ -127,8 +126,7 @@ def memory_bounded(
     record_file
         Path of the file that keeps what the server had before. Defaults to ``/var/lib/immich-formula/valkey.json``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     Fails, and changes nothing, where the server's data takes more than the limit.
 
@@ -169,10 +167,9 @@ def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/val
     record_file
         Path of the file that ``memory_bounded`` wrote. Defaults to ``/var/lib/immich-formula/valkey.json``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
-    A limit that somebody has changed since stays.
+    A limit that was changed since stays.
 
     SLS Example:
 
@@ -224,7 +221,7 @@ def _note_memory(path, settings, connection):
 
 def nobody_locked_out(name, secure_default=False, connection=None):
     """
-    Say who uses ``default`` without a password, before it gets one and before a restart hides them.
+    Ensure that no client uses ``default`` without a password, before it gets one and before a restart hides them.
 
     name
         Anything; a sentence about it.
@@ -232,8 +229,7 @@ def nobody_locked_out(name, secure_default=False, connection=None):
         Whether ``default`` may get its password although clients are connected that use it without one. Defaults to
         false: then they are named, and the state fails.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     SLS Example:
 
@@ -249,23 +245,23 @@ def nobody_locked_out(name, secure_default=False, connection=None):
     try:
         clients = _anonymous_clients(connection)
     except (CommandExecutionError, SaltInvocationError) as err:
-        return {**ret, "result": False, "comment": _advice(str(err))}
+        return {**ret, "result": False, "comment": _advice(str(err), getattr(err, "refused", False))}
     return {**ret, "result": False, "comment": _refusal(clients)} if clients else ret
 
 
 def users_managed(name, users, connection=None):
     """
-    Ensure that the ACL users are as declared, with the right rules named where Immich's do not keep the promises.
+    Ensure that the ACL users are as declared, with the right rules named where those of Immich's user are refused.
 
     name
         Anything; a sentence about the list.
     users
         List of users as of ``immich_valkey.users``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
-    Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do.
+    Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do. That is
+    the server's to judge: a dry run reports new rules as not checked.
 
     SLS Example:
 
@@ -278,9 +274,9 @@ def users_managed(name, users, connection=None):
     """
     users = __salt__["immich_valkey.fitted"](users, connection)
     ret = __states__["valkey_acl.managed"](name, users, connection=connection)
-    if ret["result"] is False and " must be " in ret["comment"]:
+    if ret.get("broken"):
         ret["comment"] += (
-            " Rules count from left to right; these keep the promises (immich:valkey:acl_users needs no entry for"
+            " Rules count from left to right; these meet the requirements (immich:valkey:acl_users needs no entry for"
             f" Immich): {__salt__['immich_valkey.rules']()}"
         )
     return ret
@@ -297,8 +293,7 @@ def former_passwords_absent(name, user, connection=None):
     user
         Name of Immich's ACL user.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     SLS Example:
 
@@ -324,7 +319,7 @@ def former_passwords_absent(name, user, connection=None):
     except (CommandExecutionError, SaltInvocationError) as err:
         if __opts__["test"] and getattr(err, "unreachable", False):
             return ret
-        return {**ret, "result": False, "changes": {}, "comment": _advice(str(err))}
+        return {**ret, "result": False, "changes": {}, "comment": _advice(str(err), getattr(err, "refused", False))}
 
 
 def _has_password(user, connection):
@@ -350,8 +345,8 @@ def _refusal(clients):
     )
 
 
-def _advice(comment):
-    if "does not accept" not in comment:
+def _advice(comment, refused):
+    if not refused:
         return comment
     return (
         f"{comment} The formula gets in as its own user, as default with immich:valkey:admin_password, or as default"

@@ -1,9 +1,12 @@
 """
 Keep the ACL users of Valkey and Redis as declared.
 
-What is not declared is left alone: users nobody lists, and of a listed user its rules or its passwords if none
+What is not declared is ignored: unlisted users, and of a listed user its rules or its passwords if none
 are given. Users are compared by what they may do, replaced in one command, so that there is no instant in which
 a user has other rights than its old or its new ones, and saved where the server keeps its users.
+
+The server alone judges rules by ``allows`` and ``denies`` (``ACL DRYRUN``), and only those of users that exist. So a
+dry run reports new rules as not checked; the run refuses broken ones before it changes anything.
 
 Connections are described in the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 """
@@ -53,10 +56,11 @@ def present(
         that the user has.
     allows, denies
         Commands that these rules must allow and must deny, each a string like ``CLIENT KILL`` or a list like
-        ``[GET, "a key"]``; without arguments it is about the command whatever its arguments. Checked with
-        ``ACL DRYRUN`` before the old rules are replaced. Defaults to none.
+        ``[GET, "a key"]``; without arguments it is about the command whatever its arguments. Judged by
+        the server (``ACL DRYRUN``) before the old rules are replaced, and under ``test=True`` only where the rules
+        stay as they are. Defaults to none.
     connection
-        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+        See the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     SLS Example:
 
@@ -93,7 +97,7 @@ def absent(name, connection=None):
     name
         Name of the user.
     connection
-        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+        See the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     Fails for ``default``, which the server keeps, and for the user that the connection is logged in as.
 
@@ -120,7 +124,10 @@ def managed(name, users, remove_unlisted=False, connection=None):
         Whether to remove users that are not in the list, apart from ``default`` and the user that the
         connection is logged in as. Defaults to false.
     connection
-        How to reach the server, see the execution module. Defaults to the configuration key ``valkey``.
+        See the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
+
+    Where it fails, the result also has ``broken``, the users whose rules break their ``allows`` or ``denies``, or
+    ``refused``, true if the server accepts none of the connections.
 
     SLS Example:
 
@@ -148,11 +155,13 @@ def _ensure(name, comment, connection, **declared):
         if found["kept"]:
             ret["comment"] += f" Unlisted, but kept: {', '.join(found['kept'])}."
         if found["problems"]:
-            return {**ret, "result": False, "changes": {}, "comment": " ".join(found["problems"])}
+            broken = {"broken": found["broken"]} if found["broken"] else {}
+            return {**ret, **broken, "result": False, "changes": {}, "comment": " ".join(found["problems"])}
         if not ret["changes"]:
             return ret
         if test:
-            return {**ret, "result": None, "comment": f"ACL users would be changed: {_names(ret['changes'])}."}
+            comment = f"ACL users would be changed: {_names(ret['changes'])}.{_not_checked(found['unchecked'])}"
+            return {**ret, "result": None, "comment": comment}
         __salt__["valkey_acl.replace"](**declared, connection=connection)
         left = __salt__["valkey_acl.compare"](**declared, scratch=False, connection=connection)
         if _changes(left):
@@ -165,9 +174,11 @@ def _ensure(name, comment, connection, **declared):
         if test and getattr(err, "unreachable", False):
             # The server may be what this very run would install or start.
             ret.update(result=None, changes=_unseen(declared))
-            ret["comment"] = f"{err} If this run starts it, its ACL users would be changed."
+            asserted = [user["name"] for user in declared["users"] if user.get("allows") or user.get("denies")]
+            ret["comment"] = f"{err} If this run starts it, its ACL users would be changed.{_not_checked(asserted)}"
             return ret
-        return {**ret, "result": False, "changes": {}, "comment": str(err)}
+        refused = {"refused": True} if getattr(err, "refused", False) else {}
+        return {**ret, **refused, "result": False, "changes": {}, "comment": str(err)}
 
 
 def _changes(found):
@@ -180,6 +191,15 @@ def _changes(found):
 def _names(changes):
     names = sorted(changes)
     return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:10])} and {len(names) - 10} more"
+
+
+def _not_checked(names):
+    if not names:
+        return ""
+    return (
+        f" Not checked in a dry run: allows and denies of {_names(names)}. The server judges the new rules in the run,"
+        " before it changes anything."
+    )
 
 
 def _unseen(declared):

@@ -1,7 +1,7 @@
 """
 Keep directives of a Valkey or Redis server as declared, in its configuration file and in the running server.
 
-What is not declared is left alone. The server is restarted only if it runs without something that it takes over
+What is not declared is ignored. The server is restarted only if it runs without something that it takes over
 at its start alone, at most once, and never again for the same thing; also if an earlier run was interrupted
 between writing and restarting.
 """
@@ -51,8 +51,7 @@ def managed(
     user, group
         Owner of the ACL file. Default to those of the configuration file.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     Fails before it changes anything if the server is to listen at an address that the host does not have: it would
     not start again.
@@ -84,8 +83,7 @@ def absent(name, config_file, include, connection=None):
     include
         Words that directives do not have, as ``bind: [192.0.2.1]``.
     connection
-        How to reach the server, see :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the configuration key
-        ``valkey``.
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
     An ACL file stays: without it the users would be lost. Fails if nothing would be left of a directive.
 
@@ -144,7 +142,7 @@ def _restart(directives, service, connection):
         raise CommandExecutionError(f"Written, but the server has to be restarted for {', '.join(directives)}.")
     __salt__["valkey_config.restart"](service, connection=connection)
     if "aclfile" in directives:
-        # Shows a folder that the server may not write to while somebody is looking.
+        # A folder that the server may not write to fails this run, not a later one.
         __salt__["valkey_acl.save"](connection=connection)
 
 

@@ -244,10 +244,3 @@ def test_absent(states, address, testmode):
     assert states.valkey_config.absent("config", **arguments).changes == {}
     assert ask("CONFIG", "GET", "aclfile")[1] == str(ACL_FILE)
     assert starts() == run
-
-
-def test_absent_leaves_something(states, testmode):
-    arguments = {"config_file": str(CONFIG), "include": {"bind": ["127.0.0.1", "-::1"]}}
-    ret = states.valkey_config.absent("config", test=testmode, **arguments)
-    assert (ret.result, ret.changes) == (False, {})
-    assert "nothing would be left" in ret.comment
