@@ -38,22 +38,41 @@ Packages of {{ service }} are installed:
 {%-   endfor %}
 
 {%- else %}
+{#-   Looked for as files: pip takes most of a second to say that all is there. #}
+{%-   set absent = [] %}
+{%-   for library in ("redis", "psycopg2", "jsonschema") %}
+{%-     set places = [] %}
+{%-     for path in grains["pythonpath"] if salt["file.directory_exists"](path ~ "/" ~ library) %}
+{%-       do places.append(path) %}
+{%-     endfor %}
+{%-     if not places %}
+{%-       do absent.append(library) %}
+{%-     endif %}
+{%-   endfor %}
+{%-   if absent %}
 
 Salt's Python has the libraries of the formula's modules:
-{%-   if of_distribution %}
+{%-     if of_distribution %}
   pkg.installed:
     - pkgs: {{ packages | json }}
-{%-   else %}
+{%-     else %}
   pip.installed:
     - pkgs: {{ wheels | json }}
+{%-     endif %}
+    - reload_modules: true
+    - require_in:
+      - The formula's modules are synced
 {%-   endif %}
-    - reload_modules: true
 
-The formula's modules are synced:
-  saltutil.sync_all:
-    - refresh: true
+{#- Not saltutil.sync_all, which looks for twenty kinds more. The last loads all anew. #}
+{%-   for kind, what in (("utils", "packages"), ("output", "outputters"), ("states", "states"), ("modules", "modules")) %}
+
+The formula's {{ what }} are synced:
+  saltutil.sync_{{ kind }}:
+    - refresh: false
+{%-     if loop.last %}
     - reload_modules: true
-    - require:
-      - Salt's Python has the libraries of the formula's modules
+{%-     endif %}
+{%-   endfor %}
 
 {%- endif %}
