@@ -1230,23 +1230,26 @@ def _names(here):
     services = list(_compose_of(here)["services"])
     if len(services) < 2:
         return [(OK, "machine learning is off")]
-    asker, other = _asker(services)
-    target = f"{other}:{3003 if other == MACHINE_LEARNING else 2283}"
-    reason = _call("immich_app.reach", asker, [target])[target]
+    asker, target, reason = _asked(services, lambda asker: _port_of(next(name for name in services if name != asker)))
     if not reason:
         return [(OK, f"{asker} reaches {target}")]
+    other = target.partition(":")[0]
     if "ENOTFOUND" in reason:
         seen = f"{asker} does not find the name {other}: aardvark-dns does not run, or a firewall drops UDP port 53"
         return [(FAILED, seen, _dns_advice(here))]
     return [(FAILED, f"{asker} does not reach {target}: {reason}", f"podman logs --tail 20 {other}")]
 
 
-def _asker(services):
-    """A container that runs, the server rather than the other, and one that it is to find."""
-    for asker in (SERVER, *services):
+def _port_of(container):
+    return f"{container}:{3003 if container == MACHINE_LEARNING else 2283}"
+
+
+def _asked(services, target_of):
+    """A container that runs, the server rather than the other, its target, and why it does not reach that."""
+    for asker in dict.fromkeys((SERVER, *services)):
+        target = target_of(asker)
         try:
-            if _call("immich_app.reach", asker, []) == {}:
-                return asker, next((name for name in services if name != asker), None)
+            return asker, target, _call("immich_app.reach", asker, [target])[target]
         except CommandExecutionError:
             continue
     raise _NotCheckedError("a container that runs")
@@ -1285,8 +1288,7 @@ def _way(part, host_name, port_name):
         services = _compose_of(here)["services"]
         environment = services.get(SERVER, {}).get("environment", {})
         target = f"{environment.get(host_name)}:{environment.get(port_name)}"
-        asker, _ = _asker(list(services))
-        reason = _call("immich_app.reach", asker, [target])[target]
+        asker, _, reason = _asked(services, lambda _: target)
         if not reason:
             return [(OK, f"{asker} reaches {target}")]
         if "ENOTFOUND" in reason and target.startswith("host.containers.internal:"):
