@@ -9,7 +9,7 @@ import importlib
 import sys
 
 __virtualname__ = "immich"
-CORE = "immich_core"
+CORES = ("immich_core", "pgsql_core", "valkey_core")
 
 
 def __virtual__():
@@ -42,7 +42,7 @@ def applied(name):
     if "immich" in __pillar__:
         # The outer run may have been given its pillar on the command line.
         arguments["pillar"] = {"immich": __pillar__["immich"]}
-    _forget_core()
+    _forget_cores()
     answer = __salt__["state.sls"](name, **arguments)
     if not isinstance(answer, dict):
         ret.update(result=False, comment="\n".join(map(str, answer)))
@@ -58,9 +58,9 @@ def applied(name):
     return ret
 
 
-def _forget_core():
+def _forget_cores():
     """Python keeps an imported package for the life of the process, whatever is synced meanwhile."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == CORE]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in CORES]:
         del sys.modules[name]
     importlib.invalidate_caches()
 

@@ -1,5 +1,7 @@
 """Salt's loaders over the formula's own modules, as a run of Salt has them: Salt 3006, 3007 and 3008."""
 
+import inspect
+
 import salt.loader
 from saltfactories.utils.functional import Loaders, StateFunction, StateResult
 
@@ -47,7 +49,7 @@ class Run(Loaders):
 
     def configuration(self, function):
         """The minion's configuration as the module of an execution function has it, by the function's name."""
-        return self.modules[function].func.__globals__["__opts__"]
+        return inspect.unwrap(self.modules[function].func).__globals__["__opts__"]
 
     def _call(self, function, *args, test=False, **kwargs):
         self._context_of_states.clear()
