@@ -1,31 +1,31 @@
 """
 Manage single records of a PostgreSQL server's pg_hba.conf, on the server's own host.
 
-The server says which records it sees there; only the text of the file is this module's business. It needs the
-execution module ``pgsql``; see there for ``connection``.
+The server says which records it sees there; only the text of the file is this module's business.
+
+Every function takes ``connection``: see the execution module ``pgsql_server``, which documents it.
 """
 
 import contextlib
-import ipaddress
 import os
-import re
 import shutil
 import tempfile
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-__func_alias__ = {"set_": "set"}
+from pgsql_core import driver, errors, hba
+from pgsql_core.errors import ServerError
+from pgsql_core.session import Server
 
-NETWORK_TYPES = {"host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"}
-TAG = "# Salt: "
+__func_alias__ = {"set_": "set"}
+_salt_errors = errors.raised_as(CommandExecutionError, SaltInvocationError)
 
 
 def __virtual__():
-    if "pgsql.hba_file" not in __salt__:
-        return False, "pgsql_hba needs the execution module pgsql: is psycopg2 in Salt's Python?"
-    return True
+    return driver.required_by("pgsql_hba")
 
 
+@_salt_errors
 def get(name, record=None, connection=None):
     """
     Return how pg_hba.conf stands to the record that is tagged with a name.
@@ -40,8 +40,6 @@ def get(name, record=None, connection=None):
         A dictionary: ``type``, ``database``, ``user`` (a name or a list of names each, special words and signs
         of pg_hba.conf included), ``address``, ``method``, ``options`` (a dictionary).
         Defaults to only looking for the tag.
-    connection
-        See ``pgsql``. Defaults to the superuser on this host's server.
 
     Raises ``CommandExecutionError`` if the file is not on this host or the server does not understand it, and
     ``SaltInvocationError`` for a record that cannot be.
@@ -52,18 +50,19 @@ def get(name, record=None, connection=None):
 
         salt '*' pgsql_hba.get immich
     """
-    wanted = None if record is None else _line(record)
-    file = _understood(connection)
+    wanted = None if record is None else hba.line(record)
+    file = _understood(_server(connection))
     texts = _texts(file["path"])
-    own = _own(texts, name)
+    own = hba.tagged(texts, name)
     return {
         "lines": [texts[number - 1].rpartition("#")[0].rstrip() for number in own],
         "wanted": wanted,
-        "ahead": [_text(rule) for rule in _ahead(file, record, own)] if record else [],
+        "ahead": [hba.summary(rule) for rule in hba.ahead(file, record, own)] if record else [],
         "loaded": os.stat(file["path"]).st_mtime <= file["loaded_at"],
     }
 
 
+@_salt_errors
 def set_(name, record=None, connection=None):
     """
     Put a record into pg_hba.conf, ahead of any wider one, in place of the one with the same tag, and reload.
@@ -75,8 +74,6 @@ def set_(name, record=None, connection=None):
         The tag, a comment at the end of the line.
     record
         See ``get``. Defaults to only removing the one with that tag.
-    connection
-        See ``pgsql``. Defaults to the superuser on this host's server.
 
     Raises ``CommandExecutionError`` if the file is not on this host or the server does not accept it, and
     ``SaltInvocationError`` for a record that cannot be.
@@ -88,37 +85,64 @@ def set_(name, record=None, connection=None):
         salt '*' pgsql_hba.set immich '{type: host, database: immich, user: immich, address: 172.20.0.0/16,
             method: scram-sha-256}'
     """
-    if re.search(r"[\n#]", name) or name != name.strip():
-        raise SaltInvocationError("The tag of a record in pg_hba.conf is one line without #.")
-    file = _understood(connection)
-    path = file["path"]
-    old = _texts(path)
-    own = _own(old, name)
-    new = list(old)
-    if record is not None:
-        others = [rule for rule in file["rules"] if rule["file"] != path or rule["line"] not in own]
-        line = f"{_line(record)}  {TAG}{name}"
-        new.insert(_position({**file, "rules": others}, record, old), line)
-    for text in [old[number - 1] for number in own]:
-        # The new line, if it is the same, stands ahead of the old one: take the last of them.
-        del new[len(new) - 1 - new[::-1].index(text)]
-    _replace_file(path, new)
+    hba.check_tag(name)
+    server = _server(connection)
+    file = _understood(server)
+    old = _texts(file["path"])
+    _replace_file(file["path"], hba.replaced(old, name, record, file))
     try:
-        _understood(connection)
-    except CommandExecutionError:
-        _replace_file(path, old)
+        _understood(server)
+    except ServerError:
+        _replace_file(file["path"], old)
         raise
-    __salt__["pgsql.reload"](connection)
+    server.reload()
 
 
-def _understood(connection):
-    file = __salt__["pgsql.hba_file"](connection)
+@_salt_errors
+def file(connection=None):
+    """
+    Return where the server's pg_hba.conf is, when the server last read it, and its records as they stand there now.
+
+    ``{"path": …, "loaded_at": seconds since 1970, "rules": [records, in their order]}``.
+    Raises ``CommandExecutionError`` if the server does not let this role read them.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_hba.file
+    """
+    return _file(_server(connection))
+
+
+def _server(connection):
+    return Server(connection, __opts__, __pillar__, __context__)
+
+
+def _file(server):
+    # The number of a rule, and files that include others, came with PostgreSQL 16.
+    has_numbers = server.version() >= 160000
+    file_name = "file_name" if has_numbers else "current_setting('hba_file')"
+    order = "rule_number, line_number" if has_numbers else "line_number"
+    rules = server.query(
+        f"""
+        SELECT {file_name} AS file, line_number AS line, type, database, user_name AS user, address, netmask,
+            auth_method AS method, options, error
+        FROM pg_catalog.pg_hba_file_rules ORDER BY {order}
+        """,
+    )
+    known = "SELECT current_setting('hba_file') AS path, extract(epoch FROM pg_conf_load_time())::float AS loaded_at"
+    return {**server.query(known)[0], "rules": rules}
+
+
+def _understood(server):
+    file = _file(server)
     path = file["path"]
     if not os.path.isfile(path):
-        raise CommandExecutionError(f"{path} is not on this host: pg_hba.conf can be managed beside its server only.")
-    errors = [f"line {rule['line']}: {rule['error']}" for rule in file["rules"] if rule["error"]]
-    if errors:
-        raise CommandExecutionError(f"PostgreSQL does not understand {path}: {'; '.join(errors)}")
+        raise ServerError(f"{path} is not on this host: pg_hba.conf can be managed beside its server only.")
+    wrong = [f"line {rule['line']}: {rule['error']}" for rule in file["rules"] if rule["error"]]
+    if wrong:
+        raise ServerError(f"PostgreSQL does not understand {path}: {'; '.join(wrong)}")
     return file
 
 
@@ -127,113 +151,7 @@ def _texts(path):
         with open(path, encoding="utf-8", newline="\n") as file:
             return file.read().removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as err:
-        raise CommandExecutionError(f"Cannot read {path}: {err}") from None
-
-
-def _own(texts, name):
-    return [number for number, text in enumerate(texts, 1) if text.rstrip().endswith(f"{TAG}{name}")]
-
-
-def _line(record):
-    unknown = sorted(set(record) - {"type", "database", "user", "address", "method", "options"})
-    if unknown:
-        raise SaltInvocationError(f"Unknown in a record of pg_hba.conf: {', '.join(unknown)}.")
-    kind, address = record["type"], record.get("address")
-    if kind not in {"local", *NETWORK_TYPES}:
-        raise SaltInvocationError(f"pg_hba.conf has no type {kind}.")
-    if (kind == "local") == (address is not None):
-        raise SaltInvocationError("In pg_hba.conf a record of type local has no address, and every other has one.")
-    words = [kind, *(",".join(map(_word, _names(record[key]))) for key in ("database", "user"))]
-    words += [] if address is None else [_word(address)]
-    words.append(_word(record["method"]))
-    words += [f"{key}={_word(value)}" for key, value in (record.get("options") or {}).items()]
-    return "  ".join(words)
-
-
-def _word(word):
-    word = str(word)
-    if not word or re.search(r'[\n"]', word):
-        raise SaltInvocationError(f"{word!r} cannot stand in pg_hba.conf.")
-    return f'"{word}"' if re.search(r"[\s,#=]", word) else word
-
-
-def _names(names):
-    return [names] if isinstance(names, str) else list(names)
-
-
-def _text(rule):
-    words = [
-        rule["type"],
-        ",".join(rule["database"]),
-        ",".join(rule["user"]),
-        rule["address"],
-        rule["netmask"],
-    ]
-    return f"line {rule['line']}: {' '.join(word for word in [*words, rule['method']] if word)}"
-
-
-def _position(file, record, texts):
-    """Index of the first line that the record has to precede; the end if there is none."""
-    ahead = _ahead(file, record, [])
-    numbers = [rule["line"] for rule in ahead if rule["file"] == file["path"]]
-    if len(numbers) < len(ahead):
-        numbers += [number for number, text in enumerate(texts, 1) if re.match(r"\s*include", text)]
-    return min(numbers) - 1 if numbers else len(texts)
-
-
-def _ahead(file, record, own):
-    ahead = []
-    for rule in file["rules"]:
-        if rule["file"] == file["path"] and rule["line"] in own:
-            break
-        if _overlaps(record, rule) and not _is_narrower(rule, record):
-            ahead.append(rule)
-    return ahead
-
-
-def _overlaps(record, rule):
-    if (record["type"] == "local") != (rule["type"] == "local"):
-        return False
-    return (
-        _names_overlap(_names(record["database"]), rule["database"])
-        and _names_overlap(_names(record["user"]), rule["user"])
-        and _addresses_overlap(_network(record), _network(rule))
-    )
-
-
-def _names_overlap(left, right):
-    if "replication" in (*left, *right) and not set(left) & set(right):
-        return False  # a word of its own in the column of databases, which `all` does not contain
-    vague = {"all", "sameuser", "samerole", "samegroup"}
-    if set(left) & set(right):
-        return True
-    return any(name in vague or name.startswith(("+", "/", "@")) for name in (*left, *right))
-
-
-def _network(record):
-    address, netmask = record.get("address"), record.get("netmask")
-    try:
-        if netmask and ":" in netmask:
-            netmask = bin(int(ipaddress.ip_address(netmask))).count("1")
-        return ipaddress.ip_network(f"{address}/{netmask}" if netmask else address, strict=False)
-    except ValueError:
-        return None  # no address, a host name or a special word
-
-
-def _addresses_overlap(left, right):
-    if left is None or right is None:
-        return True
-    return left.version == right.version and left.overlaps(right)
-
-
-def _is_narrower(rule, record):
-    """Somebody's deliberate exception, such as a reject for one address, stays ahead."""
-    inner, outer = _network(rule), _network(record)
-    if inner is None or outer is None or inner.version != outer.version or not inner.subnet_of(outer):
-        return False
-    if not set(rule["database"]) <= set(_names(record["database"])):
-        return False
-    return set(rule["user"]) <= set(_names(record["user"])) and inner != outer
+        raise ServerError(f"Cannot read {path}: {err}") from None
 
 
 def _replace_file(path, lines):
@@ -251,7 +169,7 @@ def _replace_file(path, lines):
         os.utime(temporary)
         os.replace(temporary, path)
     except OSError as err:
-        raise CommandExecutionError(f"Cannot write {path}: {err}") from None
+        raise ServerError(f"Cannot write {path}: {err}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

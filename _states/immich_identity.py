@@ -200,7 +200,7 @@ def _reassign(settings, old, new):
     postgres = settings["postgres"]
     # Noted before: should this run end early, the next one knows whom to drop. Doing it twice does no harm.
     __salt__["immich_identity.note"](former_role=old)
-    __salt__["pgsql.database_reassign"](postgres["database"], old, new, postgres["connection"])
+    __salt__["pgsql_database.reassign"](postgres["database"], old, new, postgres["connection"])
     __salt__["immich_identity.note"](role=new)
     return f"Everything of {old} in the database {postgres['database']} belongs to {new}"
 
@@ -312,8 +312,8 @@ def _remove_former(settings, changed, role):
     user = changed.get("valkey_user", {}).get("old")
     if user:
         __salt__["immich_valkey.former_user_remove"](settings, user)
-    if role and __salt__["pgsql.role_get"](role, connection=postgres["connection"]):
-        __salt__["pgsql.role_drop"](role, reassign_to=postgres["user"], connection=postgres["connection"])
+    if role and __salt__["pgsql_role.get"](role, connection=postgres["connection"]):
+        __salt__["pgsql_role.drop"](role, reassign_to=postgres["user"], connection=postgres["connection"])
 
 
 def kept(name, settings=None):

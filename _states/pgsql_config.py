@@ -4,16 +4,19 @@ Manage settings of a PostgreSQL server, through ALTER SYSTEM.
 What the configuration files hold and what the running server uses are both looked at: a restart that was due when
 a run was interrupted is made up for by the next one.
 
-Requires the execution modules ``pgsql`` and ``netns``; see the first for ``connection``.
+Requires the execution modules ``pgsql_config``, ``pgsql_server`` and ``netns``. Both states take ``connection``:
+see the execution module ``pgsql_server``, which documents it.
 """
 
 import salt.utils.network
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from pgsql_core import list_settings
+
 
 def __virtual__():
-    if "pgsql.config_get" not in __salt__:
-        return False, "pgsql_config needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_config.get" not in __salt__:
+        return False, "pgsql_config needs the execution module pgsql_config: is psycopg2 in Salt's Python?"
     return True
 
 
@@ -35,8 +38,6 @@ def present(name, settings=None, include=None, service=None, connection=None):
         Service to restart where one is needed, such as ``postgresql@17-main``: also for an address in
         ``listen_addresses`` that this host did not have yet when the server started.
         Defaults to none: such a setting then takes effect when somebody restarts the server.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -60,7 +61,7 @@ def present(name, settings=None, include=None, service=None, connection=None):
             return ret
         statements = dict(settings or {})
         for key, entries in (include or {}).items():
-            statements[key] = __salt__["pgsql.config_list_with"](key, current[key]["persisted"], entries)
+            statements[key] = list_settings.including(key, current[key]["persisted"], entries)
         wanted = {key: current[key]["below"] if value is None else value for key, value in statements.items()}
         ret = _apply(ret, current, wanted, statements, service, connection)
         if ret["result"] is True and not ret["changes"] and service:
@@ -81,8 +82,6 @@ def absent(name, include=None, service=None, connection=None):
         ``{name: [entry, …]}``: entries that the setting shall not contain. Defaults to none.
     service
         Service to restart where one is needed. Defaults to none: the entries then go at the next restart.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -99,7 +98,7 @@ def absent(name, include=None, service=None, connection=None):
             return ret
         wanted, statements = {}, {}
         for key, entries in (include or {}).items():
-            wanted[key] = __salt__["pgsql.config_list_without"](key, current[key]["persisted"], entries)
+            wanted[key] = list_settings.excluding(key, current[key]["persisted"], entries)
             # What ALTER SYSTEM wrote goes altogether where it says no more than the files below it.
             as_below = not _changes({key: current[key]["below"]}, {key: wanted[key]}, connection)
             statements[key] = None if as_below else wanted[key]
@@ -112,7 +111,7 @@ def absent(name, include=None, service=None, connection=None):
 
 def _current(names, connection):
     try:
-        return __salt__["pgsql.config_get"](names, connection)
+        return __salt__["pgsql_config.get"](names, connection)
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None) == "server":
             return None
@@ -139,9 +138,9 @@ def _apply(ret, current, wanted, statements, service, connection):
             ret["restarts"] = {service: list(due)}
         return ret
     if persisted:
-        __salt__["pgsql.config_set"]({key: statements[key] for key in persisted}, connection)
+        __salt__["pgsql_config.set"]({key: statements[key] for key in persisted}, connection)
     else:
-        __salt__["pgsql.reload"](connection)
+        __salt__["pgsql_server.reload"](connection)
     ret["changes"] = changes
     current = _current(list(wanted), connection)
     due = {
@@ -169,7 +168,7 @@ def _listening(ret, entries, service, connection):
     addresses = [entry for entry in entries if salt.utils.network.is_ip(entry)]
     if not addresses:
         return ret
-    port = __salt__["pgsql.config_get"](["port"], connection)["port"]["running"]
+    port = __salt__["pgsql_config.get"](["port"], connection)["port"]["running"]
     missing = __salt__["netns.without_listener"](addresses, port)
     if not missing:
         return ret
@@ -195,7 +194,7 @@ def _running_changes(current, wanted, connection):
 
 
 def _changes(old, new, connection):
-    return __salt__["pgsql.settings_changes"](old, new, connection)
+    return __salt__["pgsql_config.changes"](old, new, connection)
 
 
 def _outcome(due, service, verb):
@@ -220,4 +219,4 @@ def _restart(service, connection):
         raise CommandExecutionError(
             f"The settings are persisted, but {service} did not restart: see `journalctl -u {service}`.{reason}"
         )
-    __salt__["pgsql.wait_until_ready"](connection)
+    __salt__["pgsql_server.wait_until_ready"](connection)

@@ -4,17 +4,22 @@ Manage PostgreSQL databases.
 What a state does not declare is left alone. What cannot be changed in place (encoding, locale, provider) makes
 the state fail and say so; a database is never dropped and made again.
 
-Requires the execution module ``pgsql``; see there for ``connection``.
+Requires the execution modules ``pgsql_database``, ``pgsql_config`` and ``pgsql_server``. Both states take
+``connection``: see the execution module ``pgsql_server``, which documents it.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from pgsql_core import databases, features, setting_values
+from pgsql_core import privileges as on_objects
+from pgsql_core.errors import PgsqlError
 
 FIXED = ("encoding", "locale", "lc_collate", "lc_ctype", "provider")
 
 
 def __virtual__():
-    if "pgsql.database_get" not in __salt__:
-        return False, "pgsql_database needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_database.get" not in __salt__:
+        return False, "pgsql_database needs the execution module pgsql_database: is psycopg2 in Salt's Python?"
     return True
 
 
@@ -66,8 +71,6 @@ def present(
         ``TEMPORARY`` and ``ALL``. ``PUBLIC`` is everybody. Grantees who are not named are left alone.
     schema_privileges
         The same on the schema ``public``, of ``CREATE``, ``USAGE`` and ``ALL``. Left alone by default.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -99,13 +102,14 @@ def present(
     if schema_privileges is not None:
         declared["schema_privileges"] = schema_privileges
     try:
-        __salt__["pgsql.database_check"](name, **declared)
+        databases.check(name, **declared)
         current, why = _current(name, declared, connection)
         if current and reset_other_settings:
-            others = __salt__["pgsql.settings_to_reset"](current["settings"], reset_other_settings)
+            others = setting_values.to_reset(current["settings"], reset_other_settings)
             declared["settings"] = {**others, **(settings or {})}
-        if not why:
-            __salt__["pgsql.check_version"](provider=provider, connection=connection)
+        needed = features.needed(provider=provider)
+        if needed and not why:
+            features.check(needed, __salt__["pgsql_server.version"](connection))
         changes = _changes(name, current, declared, connection)
         fixed = [key for key in FIXED if current and key in changes]
         if fixed:
@@ -123,7 +127,7 @@ def present(
         ret["changes"] = {}
         if current is None:
             new = {key: declared[key] for key in (*FIXED, "owner", "tablespace", "connection_limit") if key in declared}
-            __salt__["pgsql.database_create"](name, template=template, connection=connection, **new)
+            __salt__["pgsql_database.create"](name, template=template, connection=connection, **new)
             current = _current(name, declared, connection)[0]
             left = _changes(name, current, declared, connection)
             # What is there already, should the rest fail.
@@ -138,7 +142,7 @@ def present(
             ret["comment"] = f"There were no errors, but of database {name} this still differs: {', '.join(left)}."
             return ret
         ret["comment"] = f"Database {name} was {verb}."
-    except (CommandExecutionError, SaltInvocationError) as err:
+    except (CommandExecutionError, SaltInvocationError, PgsqlError) as err:
         ret["result"] = False
         ret["comment"] = str(err)
     return ret
@@ -153,8 +157,6 @@ def absent(name, force=False, connection=None):
     force
         Whether to drop it with everything in it, ending the connections to it first.
         Defaults to ``False``: the state then fails and says what would be lost.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -168,7 +170,7 @@ def absent(name, force=False, connection=None):
         current, why = _current(name, {}, connection)
         if current is None:
             return {**ret, "result": None, "comment": why.strip()} if why else ret
-        usage = __salt__["pgsql.database_usage"](name, connection)
+        usage = __salt__["pgsql_database.usage"](name, connection)
         lost = f"with {usage['size']} of data and {usage['connections']} connections"
         if not force:
             ret["result"] = False
@@ -180,14 +182,14 @@ def absent(name, force=False, connection=None):
             ret["changes"] = change
             ret["comment"] = f"Database {name} would be dropped, {lost}."
             return ret
-        __salt__["pgsql.database_drop"](name, force=True, connection=connection)
+        __salt__["pgsql_database.drop"](name, force=True, connection=connection)
         ret["changes"] = change
-        if __salt__["pgsql.database_exists"](name, connection):
+        if __salt__["pgsql_database.exists"](name, connection):
             ret["result"] = False
             ret["comment"] = f"There were no errors, but database {name} is still there."
             return ret
         ret["comment"] = f"Database {name} was dropped, {lost}."
-    except (CommandExecutionError, SaltInvocationError) as err:
+    except (CommandExecutionError, SaltInvocationError, PgsqlError) as err:
         ret["result"] = False
         ret["comment"] = str(err)
     return ret
@@ -196,13 +198,13 @@ def absent(name, force=False, connection=None):
 def _current(name, declared, connection):
     """The database as it is, and what a dry run has to add: a server that is not there yet has no databases."""
     try:
-        current = __salt__["pgsql.database_get"](name, connection)
+        current = __salt__["pgsql_database.get"](name, connection)
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None) == "server":
             return None, f" What there is cannot be told yet: {err}"
         raise
     if current and "schema_privileges" in declared:
-        current["schema_privileges"] = __salt__["pgsql.schema_privileges"](name, connection=connection)
+        current["schema_privileges"] = __salt__["pgsql_database.schema_privileges"](name, connection=connection)
     return current, ""
 
 
@@ -221,11 +223,11 @@ def _changes(name, current, declared, connection):
 def _comparable(key, current, new, connection):
     """Both values of a property in a form in which they are equal when they mean the same."""
     if key == "settings":
-        changes = __salt__["pgsql.settings_changes"](current[key], new, connection)
+        changes = __salt__["pgsql_config.changes"](current[key], new, connection)
         return tuple({name: change[side] for name, change in changes.items()} for side in ("old", "new"))
     if key in ("privileges", "schema_privileges"):
-        known = ("CONNECT", "CREATE", "TEMPORARY") if key == "privileges" else ("CREATE", "USAGE")
-        new = __salt__["pgsql.normal_privileges"](new, known)
+        known = on_objects.ON_DATABASES if key == "privileges" else on_objects.ON_SCHEMAS
+        new = on_objects.normal(new, known)
         return {grantee: current[key].get(grantee, []) for grantee in new}, new
     if key == "locale" and current["provider"] == "libc":
         old = current["lc_collate"] if current["lc_collate"] == current["lc_ctype"] else None
@@ -254,6 +256,6 @@ def _alter(name, changes, declared, connection):
     if "settings" in delta:
         delta["settings"] = changes["settings"]["new"]
     if delta:
-        __salt__["pgsql.database_set"](name, connection=connection, **delta)
+        __salt__["pgsql_database.set"](name, connection=connection, **delta)
     if "schema_privileges" in changes:
-        __salt__["pgsql.schema_privileges_set"](name, declared["schema_privileges"], connection=connection)
+        __salt__["pgsql_database.schema_privileges_set"](name, declared["schema_privileges"], connection=connection)

@@ -3,15 +3,16 @@ Manage PostgreSQL extensions.
 
 What stands in the way (no package, no superuser, a library that is not preloaded) is said before anything is tried.
 
-Requires the execution module ``pgsql``; see there for ``connection``.
+Requires the execution module ``pgsql_extension``. Both states take ``connection``: see the execution
+module ``pgsql_server``, which documents it.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 
 def __virtual__():
-    if "pgsql.extension_list" not in __salt__:
-        return False, "pgsql_extension needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_extension.list" not in __salt__:
+        return False, "pgsql_extension needs the execution module pgsql_extension: is psycopg2 in Salt's Python?"
     return True
 
 
@@ -46,8 +47,6 @@ def present(
     reindex
         Whether to rebuild the indexes that use it when its version moves, in the same transaction.
         Defaults to ``False``.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -111,8 +110,6 @@ def absent(name, database, cascade=False, connection=None):
     cascade
         Whether to drop what depends on it too, columns with their data included.
         Defaults to ``False``: PostgreSQL then refuses and names them.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -129,7 +126,7 @@ def absent(name, database, cascade=False, connection=None):
     }
     try:
         try:
-            current = __salt__["pgsql.extension_list"](database, [name], connection)[name]
+            current = __salt__["pgsql_extension.list"](database, [name], connection)[name]
         except CommandExecutionError as err:
             missing = getattr(err, "absent", None)
             if missing == "server" and __opts__["test"]:
@@ -145,7 +142,7 @@ def absent(name, database, cascade=False, connection=None):
             ret["changes"] = changes
             ret["comment"] = f"Extension {name} would be dropped from database {database}."
             return ret
-        __salt__["pgsql.extension_drop"](name, database, cascade, connection)
+        __salt__["pgsql_extension.drop"](name, database, cascade, connection)
         ret["changes"] = changes
         if _current(name, database, connection)[0]["installed"]:
             ret["result"] = False
@@ -161,7 +158,7 @@ def absent(name, database, cascade=False, connection=None):
 def _current(name, database, connection):
     """The extension as it is, and what has to happen first; a dry run expects that it will."""
     try:
-        current = __salt__["pgsql.extension_list"](database, [name], connection)[name]
+        current = __salt__["pgsql_extension.list"](database, [name], connection)[name]
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None):
             nothing = {"installed": None, "available": None, "schema": None, "requires": [], "refused": []}
@@ -201,17 +198,17 @@ def _obstacles(name, database, current, changes, connection):
     """Why the server cannot come to the version; another state of the same run may bring the package that can."""
     if "version" not in changes:
         return []
-    return __salt__["pgsql.extension_obstacles"](
+    return __salt__["pgsql_extension.obstacles"](
         name, database, current["installed"], changes["version"]["new"], connection
     )
 
 
 def _act(name, database, current, changes, schema, version, cascade, reindex, connection):
     if not current["installed"]:
-        __salt__["pgsql.extension_create"](name, database, schema, version, cascade, connection)
+        __salt__["pgsql_extension.create"](name, database, schema, version, cascade, connection)
         return
     moved = "version" in changes
-    __salt__["pgsql.extension_update"](
+    __salt__["pgsql_extension.update"](
         name,
         database,
         version=changes["version"]["new"] if moved else None,

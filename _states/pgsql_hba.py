@@ -1,7 +1,8 @@
 """
 Manage single records of a PostgreSQL server's pg_hba.conf, on the server's own host.
 
-Requires the execution module ``pgsql_hba``; see ``pgsql`` for ``connection``.
+Requires the execution modules ``pgsql_hba`` and ``pgsql_server``. Both states take ``connection``:
+see the execution module ``pgsql_server``, which documents it.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -33,8 +34,6 @@ def present(name, type, database, user, method, address=None, options=None, conn
         A network such as ``172.20.0.0/16``, a host name or a special word. Not for ``local``.
     options
         Dictionary of options of the method. Defaults to none.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -65,8 +64,6 @@ def absent(name, connection=None):
 
     name
         The tag.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -106,7 +103,7 @@ def _managed(ret, name, record, connection):
         if "record" in changes:
             __salt__["pgsql_hba.set"](name, record, connection)
         else:
-            __salt__["pgsql.reload"](connection)
+            __salt__["pgsql_server.reload"](connection)
         ret["changes"] = changes
         if _changes(__salt__["pgsql_hba.get"](name, record, connection)):
             ret["result"] = False

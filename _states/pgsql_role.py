@@ -4,18 +4,21 @@ Manage PostgreSQL roles.
 What a state does not declare is left alone. Passwords are compared with the verifier that the server stores, so
 that a password which is right is never written, and they never reach the server in clear.
 
-Requires the execution module ``pgsql``; see there for ``connection``.
+Requires the execution modules ``pgsql_role``, ``pgsql_config`` and ``pgsql_server``. Both states take ``connection``:
+see the execution module ``pgsql_server``, which documents it.
 """
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from pgsql_core import features, memberships, passwords, roles, setting_values
+from pgsql_core.errors import PgsqlError
 
 HIDDEN = "(hidden)"
 
 
 def __virtual__():
-    if "pgsql.role_get" not in __salt__:
-        return False, "pgsql_role needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_role.get" not in __salt__:
+        return False, "pgsql_role needs the execution module pgsql_role: is psycopg2 in Salt's Python?"
     return True
 
 
@@ -67,8 +70,6 @@ def present(
     reset_other_settings
         Whether settings that are not declared are reset, those in a database too, or a list of the names that are left
         alone. Defaults to ``False``. A role can set for itself what makes its sessions fail.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -102,14 +103,15 @@ def present(
     if password_encryption is not None:
         declared["password_encryption"] = password_encryption
     try:
-        secret = _secret(password, password_pillar, password_file)
-        __salt__["pgsql.role_check"](name, secret, **declared)
+        secret = passwords.given(__pillar__, password, password_pillar, password_file)
+        roles.check(name, secret, **declared)
         _check_encryption(password_encryption, secret)
         current, why = _current(name, secret, connection)
         if current and reset_other_settings:
             declared.update(_with_others(current, declared, reset_other_settings))
-        if not why:
-            __salt__["pgsql.check_version"](member_of=member_of, connection=connection)
+        needed = features.needed(member_of=member_of)
+        if needed and not why:
+            features.check(needed, __salt__["pgsql_server.version"](connection))
         changes = _changes(name, current, declared, secret, connection)
         if not changes:
             return ret
@@ -120,7 +122,7 @@ def present(
             ret["comment"] = f"Role {name} would be {verb}.{why}{_how_compared(changes, current)}"
             return ret
         ret["changes"] = {}
-        __salt__["pgsql.role_set"](name, connection=connection, **_delta(changes, declared, secret))
+        __salt__["pgsql_role.set"](name, connection=connection, **_delta(changes, declared, secret))
         ret["changes"] = changes
         current = _current(name, secret, connection)[0]
         left = _changes(name, current, declared, secret, connection)
@@ -130,7 +132,7 @@ def present(
             ret["comment"] += _how_compared(left, current)
             return ret
         ret["comment"] = f"Role {name} was {verb}."
-    except (CommandExecutionError, SaltInvocationError) as err:
+    except (CommandExecutionError, SaltInvocationError, PgsqlError) as err:
         ret["result"] = False
         ret["comment"] = str(err)
     return ret
@@ -147,8 +149,6 @@ def absent(name, reassign_to=None, connection=None):
         Name of the role.
     reassign_to
         Role that takes over what it owns; what it was granted is revoked. Defaults to refusing.
-    connection
-        Where the server is. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -162,7 +162,7 @@ def absent(name, reassign_to=None, connection=None):
         current, why = _current(name, None, connection)
         if current is None:
             return {**ret, "result": None, "comment": why.strip()} if why else ret
-        needed = __salt__["pgsql.role_dependencies"](name, connection)
+        needed = __salt__["pgsql_role.dependencies"](name, connection)
         if needed and reassign_to is None:
             ret["result"] = False
             ret["comment"] = f"Role {name} is needed: {' '.join(needed)} Say with reassign_to who takes it over."
@@ -174,14 +174,14 @@ def absent(name, reassign_to=None, connection=None):
             ret["comment"] = f"Role {name} would be dropped.{handed}"
             return ret
         ret["changes"] = {}
-        __salt__["pgsql.role_drop"](name, reassign_to if needed else None, connection)
+        __salt__["pgsql_role.drop"](name, reassign_to if needed else None, connection)
         ret["changes"] = {"role": {"old": name, "new": None}}
-        if __salt__["pgsql.role_get"](name, connection=connection):
+        if __salt__["pgsql_role.get"](name, connection=connection):
             ret["result"] = False
             ret["comment"] = f"There were no errors, but role {name} is still there."
             return ret
         ret["comment"] = f"Role {name} was dropped.{handed}"
-    except (CommandExecutionError, SaltInvocationError) as err:
+    except (CommandExecutionError, SaltInvocationError, PgsqlError) as err:
         ret["result"] = False
         ret["comment"] = str(err)
     return ret
@@ -190,7 +190,7 @@ def absent(name, reassign_to=None, connection=None):
 def _current(name, secret, connection):
     """The role as it is, and what a dry run has to add: a server that is not there yet has no roles."""
     try:
-        return __salt__["pgsql.role_get"](name, password=secret, connection=connection), ""
+        return __salt__["pgsql_role.get"](name, password=secret, connection=connection), ""
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None) == "server":
             return None, f" What there is cannot be told yet: {err}"
@@ -199,29 +199,12 @@ def _current(name, secret, connection):
 
 def _with_others(current, declared, reset):
     """The declared settings of the role and of it in each database, with those that are to be reset."""
-    others = __salt__["pgsql.settings_to_reset"]
+    others = setting_values.to_reset
     settings = {**others(current["settings"], reset), **declared.get("settings", {})}
     known = declared.get("database_settings", {})
     held = {database: others(values, reset) for database, values in current["database_settings"].items()}
     in_databases = {name: {**held.get(name, {}), **known.get(name, {})} for name in {**held, **known}}
     return {"settings": settings, "database_settings": in_databases}
-
-
-def _secret(password, password_pillar, password_file):
-    if sum(source is not None for source in (password, password_pillar, password_file)) > 1:
-        raise SaltInvocationError("Give one of password, password_pillar and password_file.")
-    if password_pillar is not None:
-        # `pillar.get` returns asterisks to modules since Salt 3008.
-        password = salt.utils.data.traverse_dict_and_list(__pillar__, password_pillar, None, delimiter=":")
-        if password is None:
-            raise SaltInvocationError(f"The pillar has no {password_pillar}.")
-    if password_file is not None:
-        try:
-            with open(password_file, encoding="utf-8", newline="") as file:
-                password = file.read().removesuffix("\n")
-        except (OSError, UnicodeDecodeError) as err:
-            raise CommandExecutionError(f"Cannot read {password_file}: {err}") from None
-    return None if password is None else str(password)
 
 
 def _check_encryption(password_encryption, secret):
@@ -257,7 +240,7 @@ def _changes(name, current, declared, secret, connection):
 def _valid_until_difference(current, new, connection):
     if not current:
         return {"valid_until": {"old": None, "new": str(new)}}
-    if current["valid_until"] == __salt__["pgsql.timestamp"](new, connection):
+    if current["valid_until"] == __salt__["pgsql_role.timestamp"](new, connection):
         return {}
     return {"valid_until": {"old": current["valid_until"], "new": str(new)}}
 
@@ -269,7 +252,7 @@ def _encryption_difference(current, new, _connection):
 
 
 def _member_difference(current, new, _connection):
-    wanted = __salt__["pgsql.membership_options"](new)
+    wanted = memberships.options(new)
     held = current.get("member_of", {})
     same = set(wanted) == set(held) and all(
         held[role].get(option) == value for role, options in wanted.items() for option, value in options.items()
@@ -280,7 +263,7 @@ def _member_difference(current, new, _connection):
 def _settings_difference(current, new, connection):
     if not current:
         return {"settings": {"old": {}, "new": new}}
-    changes = __salt__["pgsql.settings_changes"](current["settings"], new, connection)
+    changes = __salt__["pgsql_config.changes"](current["settings"], new, connection)
     return {"settings": _old_and_new(changes)} if changes else {}
 
 
@@ -290,7 +273,7 @@ def _database_settings_difference(current, new, connection):
     old, wanted = {}, {}
     for database, values in new.items():
         held = current["database_settings"].get(database, {})
-        changes = __salt__["pgsql.settings_changes"](held, values, connection)
+        changes = __salt__["pgsql_config.changes"](held, values, connection)
         if changes:
             both = _old_and_new(changes)
             old[database], wanted[database] = both["old"], both["new"]

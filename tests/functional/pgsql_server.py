@@ -26,14 +26,13 @@ class Pg:
         self.loaders = loaders
         self.pillar = loaders.opts["pillar"]
         self.modules = loaders.modules
-        self.call = self.modules.pgsql
 
     def state(self, function, *args, test=False, **kwargs):
         return self.loaders.quick[test][function](*args, **kwargs)
 
     def new_run(self):
         """What a run of Salt keeps is gone."""
-        self.call.disconnect()
+        self.modules.pgsql_server.disconnect()
         self.loaders.context.clear()
 
     @contextlib.contextmanager

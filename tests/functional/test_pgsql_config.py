@@ -1,4 +1,4 @@
-"""`pgsql_config`, and the server settings of `pgsql`, on the host's PostgreSQL, which these tests restart."""
+"""`pgsql_config`, execution module and states, on the host's PostgreSQL, which these tests restart."""
 
 import logging
 import subprocess
@@ -98,7 +98,7 @@ def test_restart_happens_once_and_is_announced(pg):
     assert pg.value("SHOW max_connections") == "90"
     # It answers there: the login is refused, but not the connection.
     with pytest.raises(CommandExecutionError, match=r"password|pg_hba"):
-        pg.call.version(connection={"host": ADDRESS})
+        pg.modules.pgsql_server.version(connection={"host": ADDRESS})
     for test in (True, False):
         ret = present(pg, test=test, **wanted)
         assert (ret["result"], ret["changes"]) == (True, {})
@@ -160,33 +160,6 @@ def test_without_a_service_a_restart_is_left_to_others(pg):
     assert restarts() == before
 
 
-@pytest.mark.parametrize(
-    ("held", "asked", "result"),
-    (
-        ("localhost", "10.88.0.1", ["localhost", "10.88.0.1"]),
-        ("localhost, 10.88.0.1", "10.88.0.1", ["localhost", "10.88.0.1"]),
-        ("*", "10.88.0.1", ["*"]),
-        ("0.0.0.0", "10.88.0.1", ["0.0.0.0"]),
-        ("::", "10.88.0.1", ["::", "10.88.0.1"]),
-        ("::", "fd00::1", ["::"]),
-        ("0.0.0.0", "fd00::1", ["0.0.0.0", "fd00::1"]),
-        ("", "10.88.0.1", ["10.88.0.1"]),
-    ),
-)
-def test_list_of_addresses(pg, held, asked, result):
-    assert pg.call.config_list_with("listen_addresses", held, [asked]) == result
-
-
-def test_lists_of_libraries(pg):
-    held = '"$libdir/vchord", pg_cron.so'
-    assert pg.call.config_list_with("shared_preload_libraries", held, ["vchord.so", "pg_cron"]) == [
-        "$libdir/vchord",
-        "pg_cron.so",
-    ]
-    assert pg.call.config_list_without("shared_preload_libraries", held, ["vchord.so"]) == ["pg_cron.so"]
-    assert pg.call.config_list_with("temp_tablespaces", "a", ["b"]) == ["a", "b"]
-
-
 def test_preloaded_library_is_added_and_taken_out(pg):
     CONF_D.write_text("shared_preload_libraries = 'auto_explain'\n")
     include = {"shared_preload_libraries": ["pg_stat_statements.so"]}
@@ -209,7 +182,7 @@ def test_library_that_would_keep_the_server_from_starting(pg, testmode):
 def test_empty_list_of_libraries_is_refused(pg):
     """PostgreSQL would store one library with an empty name, and never start again."""
     with pytest.raises(SaltInvocationError, match="reset it"):
-        pg.call.config_set({"shared_preload_libraries": []})
+        pg.modules.pgsql_config.set({"shared_preload_libraries": []})
 
 
 def test_takes_address_out_again(pg, testmode):

@@ -1,4 +1,4 @@
-"""`pgsql_database`, and the databases of `pgsql`, on the host's PostgreSQL."""
+"""`pgsql_database`, execution module and states, on the host's PostgreSQL."""
 
 import shutil
 from pathlib import Path
@@ -91,16 +91,16 @@ DRIFTS = {
 @pytest.mark.parametrize("key", DRIFTS)
 def test_drift(pg, key, testmode):
     present(pg, **FULL)
-    good = pg.call.database_get("t_db"), pg.call.schema_privileges("t_db")
+    good = pg.modules.pgsql_database.get("t_db"), pg.modules.pgsql_database.schema_privileges("t_db")
     database, statement = DRIFTS[key]
     pg.sql(statement, database=database)
-    drifted = pg.call.database_get("t_db"), pg.call.schema_privileges("t_db")
+    drifted = pg.modules.pgsql_database.get("t_db"), pg.modules.pgsql_database.schema_privileges("t_db")
     assert drifted != good
     ret = present(pg, test=testmode, **FULL)
     assert ret["result"] is (None if testmode else True)
     assert ret["comment"] == f"Database t_db {'would be' if testmode else 'was'} changed."
     assert set(ret["changes"]) == {key}
-    now = pg.call.database_get("t_db"), pg.call.schema_privileges("t_db")
+    now = pg.modules.pgsql_database.get("t_db"), pg.modules.pgsql_database.schema_privileges("t_db")
     assert now == (drifted if testmode else good)
 
 
@@ -121,7 +121,7 @@ def test_tablespace(pg, tablespace):
     moved = {**FULL, "tablespace": tablespace, "connection_limit": 4}
     ret = present(pg, **moved)
     assert (ret["result"], set(ret["changes"])) == (True, {"tablespace", "connection_limit"})
-    assert pg.call.database_get("t_db")["tablespace"] == tablespace
+    assert pg.modules.pgsql_database.get("t_db")["tablespace"] == tablespace
     assert present(pg, **moved)["changes"] == {}
 
 
@@ -169,7 +169,7 @@ def test_provider_that_the_server_is_too_old_for(pg, testmode):
 
 def test_all_privileges_and_none(pg):
     assert present(pg, privileges={"t_reader": ["ALL"], "public": []})["result"] is True
-    held = pg.call.database_get("t_db")["privileges"]
+    held = pg.modules.pgsql_database.get("t_db")["privileges"]
     assert held == {"t_reader": ["CONNECT", "CREATE", "TEMPORARY"], "postgres": ["CONNECT", "CREATE", "TEMPORARY"]}
     assert present(pg, privileges={"t_reader": ["ALL"], "public": []})["changes"] == {}
     ret = present(pg, privileges={"t_reader": ["SELECT"]})
@@ -188,7 +188,7 @@ def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
         "old": {"local_preload_libraries": "nosuch", "jit": "off"},
         "new": {"local_preload_libraries": None, "jit": None},
     }
-    held = pg.call.database_get("t_db")["settings"]
+    held = pg.modules.pgsql_database.get("t_db")["settings"]
     assert set(held) == {"work_mem", "search_path", *(("local_preload_libraries", "jit") if testmode else ())}
     if not testmode:
         with pg.read_only():
@@ -276,7 +276,7 @@ def test_is_not_dropped_without_force(pg, testmode):
 def test_drops_with_force_although_somebody_is_connected(pg, testmode):
     pg.sql("CREATE DATABASE t_db")
     # The formula's own session is in there too.
-    pg.call.schema_privileges("t_db")
+    pg.modules.pgsql_database.schema_privileges("t_db")
     with pg.superuser("t_db") as guest:
         ret = absent(pg, force=True, test=testmode)
         assert ret["result"] is (None if testmode else True)
@@ -291,11 +291,11 @@ def test_drops_with_force_although_somebody_is_connected(pg, testmode):
 def test_drops_with_force_what_its_owner_declares_a_template(pg):
     pg.sql("CREATE DATABASE t_db IS_TEMPLATE true")
     with pytest.raises(CommandExecutionError, match="cannot drop a template database"):
-        pg.call.database_drop("t_db")
+        pg.modules.pgsql_database.drop("t_db")
     assert absent(pg, force=True)["result"] is True
     assert "t_db" not in pg.databases()
     with pytest.raises(CommandExecutionError, match="cannot drop a template database"):
-        pg.call.database_drop("template1", force=True)
+        pg.modules.pgsql_database.drop("template1", force=True)
 
 
 def test_absent_database_stays_absent(pg, testmode):
@@ -309,17 +309,17 @@ def test_absent_database_stays_absent(pg, testmode):
 
 def test_list_and_exists(pg):
     pg.sql("CREATE DATABASE t_db")
-    assert {"postgres", "t_db", "template0"} <= set(pg.call.database_list())
-    assert pg.call.database_exists("t_db") is True
-    assert pg.call.database_exists("t_none") is False
-    assert pg.call.database_get("t_none") is None
+    assert {"postgres", "t_db", "template0"} <= set(pg.modules.pgsql_database.list())
+    assert pg.modules.pgsql_database.exists("t_db") is True
+    assert pg.modules.pgsql_database.exists("t_none") is False
+    assert pg.modules.pgsql_database.get("t_none") is None
 
 
 def test_drop_without_force_refuses_connections(pg):
     pg.sql("CREATE DATABASE t_db")
     with pg.superuser("t_db"), pytest.raises(CommandExecutionError, match="being accessed by other users"):
-        pg.call.database_drop("t_db")
-    pg.call.database_drop("t_db")
+        pg.modules.pgsql_database.drop("t_db")
+    pg.modules.pgsql_database.drop("t_db")
     assert "t_db" not in pg.databases()
 
 
@@ -327,15 +327,15 @@ def test_schema_that_is_not_there(pg):
     pg.sql("CREATE DATABASE t_db")
     pg.sql("DROP SCHEMA public", database="t_db")
     with pytest.raises(CommandExecutionError, match="has no schema public"):
-        pg.call.schema_privileges("t_db")
+        pg.modules.pgsql_database.schema_privileges("t_db")
 
 
 def test_database_that_is_not_there_is_told_from_a_server_that_is_not(pg):
     with pytest.raises(CommandExecutionError) as error:
-        pg.call.schema_privileges("t_none")
+        pg.modules.pgsql_database.schema_privileges("t_none")
     assert error.value.absent == "database"
     with pytest.raises(CommandExecutionError) as error:
-        pg.call.schema_privileges("t_none", connection={"host": "/run/nowhere"})
+        pg.modules.pgsql_database.schema_privileges("t_none", connection={"host": "/run/nowhere"})
     assert error.value.absent == "server"
 
 
@@ -343,7 +343,7 @@ def test_no_more_than_eight_sessions_are_kept(pg):
     for index in range(12):
         pg.sql(f"CREATE DATABASE t_db{index}")
     for index in range(12):
-        pg.call.schema_privileges(f"t_db{index}")
+        pg.modules.pgsql_database.schema_privileges(f"t_db{index}")
     assert pg.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt'") == 8
 
 
@@ -361,7 +361,7 @@ def test_owner_of_a_database_cannot_lead_a_superuser_astray(pg):
     pg.sql("ALTER DATABASE t_db SET standard_conforming_strings = off; ALTER DATABASE t_db SET statement_timeout = 1")
     session = "SELECT current_setting('search_path'), current_user::text, current_setting('statement_timeout')"
     assert pg.sql(session, database="t_db") == [("evil, pg_catalog", "t_owner", "1ms")]
-    assert pg.call.schema_privileges("t_db")["PUBLIC"] == ["USAGE"]
+    assert pg.modules.pgsql_database.schema_privileges("t_db")["PUBLIC"] == ["USAGE"]
 
 
 def test_a_database_is_given_to_another_role_and_nothing_else_is(pg):
@@ -378,9 +378,9 @@ def test_a_database_is_given_to_another_role_and_nothing_else_is(pg):
     """
     with pg.superuser("t_db") as session, session.cursor() as cursor:
         cursor.execute(made)
-    before = pg.call.role_dependencies("t_owner", besides="t_db")
+    before = pg.modules.pgsql_role.dependencies("t_owner", besides="t_db")
     for _ in range(2):  # as after a run that ended too early
-        pg.call.database_reassign("t_db", "t_owner", "t_new")
+        pg.modules.pgsql_database.reassign("t_db", "t_owner", "t_new")
     assert pg.value("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 't_db'") == "t_new"
     owns = "SELECT count(*) FROM pg_shdepend WHERE deptype = 'o' AND refobjid = %s::regrole"
     here = f"{owns} AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -388,13 +388,13 @@ def test_a_database_is_given_to_another_role_and_nothing_else_is(pg):
     assert pg.value(here, ("t_reader",), "t_db") == 1
     assert pg.value(here, ("t_new",), "t_db") >= 6
     # What the former owner has elsewhere is what it was, and keeps it from being dropped.
-    assert pg.call.role_dependencies("t_owner", besides="t_db") == before != []
+    assert pg.modules.pgsql_role.dependencies("t_owner", besides="t_db") == before != []
     assert pg.value("SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 't_kept'") == "t_owner"
-    pg.call.database_drop("t_kept")
-    assert pg.call.role_dependencies("t_owner", besides="t_db") == []
-    pg.call.role_drop("t_owner", reassign_to="t_new")
+    pg.modules.pgsql_database.drop("t_kept")
+    assert pg.modules.pgsql_role.dependencies("t_owner", besides="t_db") == []
+    pg.modules.pgsql_role.drop("t_owner", reassign_to="t_new")
     assert "t_owner" not in pg.roles()
-    pg.call.database_reassign("t_db", "t_owner", "t_new")
+    pg.modules.pgsql_database.reassign("t_db", "t_owner", "t_new")
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

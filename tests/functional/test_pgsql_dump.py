@@ -1,4 +1,4 @@
-"""`pgsql.dump_read` and `pgsql.dump_restore`: what is in a dump gains nothing by being restored."""
+"""`pgsql_dump.read` and `pgsql_dump.restore`: what is in a dump gains nothing by being restored."""
 
 import subprocess
 import time
@@ -30,10 +30,10 @@ ATTEMPTS = [
 def pg(pg_server):
     pg_server.sweep()
     LOOT.unlink(missing_ok=True)
-    pg_server.call.role_set("t_owner", login=True, password=EVERY_CHARACTER)
+    pg_server.modules.pgsql_role.set("t_owner", login=True, password=EVERY_CHARACTER)
     for name in ("t_from", "t_to"):
-        pg_server.call.database_create(name, owner="t_owner", encoding="UTF8")
-    pg_server.call.extension_create("earthdistance", "t_to", cascade=True)
+        pg_server.modules.pgsql_database.create(name, owner="t_owner", encoding="UTF8")
+    pg_server.modules.pgsql_extension.create("earthdistance", "t_to", cascade=True)
     yield pg_server
     pg_server.sweep()
 
@@ -77,12 +77,12 @@ def trap(pg):
 def disarm(pg):
     """Take back what the trap has gained."""
     LOOT.unlink()
-    pg.call.role_set("t_owner", superuser=False, createrole=False)
+    pg.modules.pgsql_role.set("t_owner", superuser=False, createrole=False)
 
 
 def gained(pg):
     """What a trap could have changed."""
-    powers = pg.call.role_get("t_owner")
+    powers = pg.modules.pgsql_role.get("t_owner")
     return [
         *(name for name in ("superuser", "createrole") if powers[name]),
         *(["loot"] if LOOT.exists() else []),
@@ -95,7 +95,7 @@ def gained(pg):
 
 
 def test_a_dump_is_read_whole_and_restored_with_its_rows(pg, dumped):
-    pg.call.extension_create("earthdistance", "t_from", cascade=True)
+    pg.modules.pgsql_extension.create("earthdistance", "t_from", cascade=True)
     pg.sql(
         """
         CREATE TABLE "T, of (odd) names" (a int, "b ""c" text);
@@ -113,14 +113,14 @@ def test_a_dump_is_read_whole_and_restored_with_its_rows(pg, dumped):
     )
     path = dumped()
     rows = {"public.T, of (odd) names": 3, "public.none": 0, "public.place": 1}
-    read = pg.call.dump_read(path, rows_of=["public.place", "public.T, of (odd) names"])
+    read = pg.modules.pgsql_dump.read(path, rows_of=["public.place", "public.T, of (odd) names"])
     assert read["tables"] == rows
     assert set(read["extensions"]) == {"cube", "earthdistance"}
     assert read["rows"]["public.place"] == [{"lat": "48.8", "lon": "2.3"}]
     assert read["rows"]["public.T, of (odd) names"][1] == {"a": "2", 'b "c': "\\\\."}
     steps, told = [], []
-    pg.call.dump_restore(path, "t_to", OWNER, progress=told.append, doing=steps.append)
-    assert pg.call.row_counts("t_to", OWNER) == rows
+    pg.modules.pgsql_dump.restore(path, "t_to", OWNER, progress=told.append, doing=steps.append)
+    assert pg.modules.pgsql_database.row_counts("t_to", OWNER) == rows
     assert told[-1] == Path(path).stat().st_size
     assert any("place_ll_to_earth_idx" in step for step in steps)
     owners = pg.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'", database="t_to")
@@ -131,19 +131,19 @@ def test_a_truncated_dump_is_refused(pg, dumped):
     pg.sql("CREATE TABLE t AS SELECT repeat(i::text, 50) FROM generate_series(1, 2000) i", database="t_from")
     path = dumped()
     whole = Path(path).read_bytes()
-    assert pg.call.dump_read(path)["tables"] == {"public.t": 2000}
+    assert pg.modules.pgsql_dump.read(path)["tables"] == {"public.t": 2000}
     for length in (0, 3, 100, 2000, 4000):
         Path(path).write_bytes(whole[:length])
         with pytest.raises(CommandExecutionError, match="pg_restore: "):
-            pg.call.dump_read(path)
+            pg.modules.pgsql_dump.read(path)
 
 
 def test_what_is_no_dump_is_refused(pg, tmp_path):
     with pytest.raises(CommandExecutionError, match="Cannot read"):
-        pg.call.dump_read(str(tmp_path / "absent"))
+        pg.modules.pgsql_dump.read(str(tmp_path / "absent"))
     (tmp_path / "text.sql").write_text("-- PostgreSQL database dump\nSELECT 1;\n" * 1000)
     with pytest.raises(CommandExecutionError, match="does not appear to be a valid archive"):
-        pg.call.dump_read(str(tmp_path / "text.sql"))
+        pg.modules.pgsql_dump.read(str(tmp_path / "text.sql"))
 
 
 def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
@@ -151,25 +151,25 @@ def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
     path = dumped()
     disarm(pg)
     # The trap works: this is what a superuser who restores the dump would give away.
-    pg.call.database_create("t_lost", owner="t_owner", encoding="UTF8")
+    pg.modules.pgsql_database.create("t_lost", owner="t_owner", encoding="UTF8")
     command = ["runuser", "-u", "postgres", "--", "pg_restore", "--no-owner", "--dbname=t_lost"]
     with open(path, "rb") as file:
         subprocess.run(command, stdin=file, check=True)
     assert gained(pg) == ["superuser", "createrole", "loot"]
     disarm(pg)
-    pg.call.dump_restore(path, "t_to", OWNER)
-    assert pg.call.row_counts("t_to", OWNER) == {"public.t": 3}
+    pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
+    assert pg.modules.pgsql_database.row_counts("t_to", OWNER) == {"public.t": 3}
     assert gained(pg) == []
     # Nor later, when a superuser does what a deployment does.
     pg.sql("REINDEX DATABASE t_to", database="t_to")
     pg.sql("ANALYZE", database="t_to")
-    pg.call.row_counts("t_to")
+    pg.modules.pgsql_database.row_counts("t_to")
     assert gained(pg) == []
 
 
 def test_a_superuser_restores_nothing(pg, dumped):
     with pytest.raises(CommandExecutionError, match="not restored by a superuser"):
-        pg.call.dump_restore(dumped(), "t_to", {})
+        pg.modules.pgsql_dump.restore(dumped(), "t_to", {})
 
 
 def test_meta_commands_of_psql_in_names_comments_and_data_are_text(pg, dumped):
@@ -188,8 +188,8 @@ def test_meta_commands_of_psql_in_names_comments_and_data_are_text(pg, dumped):
         database="t_from",
     )
     path = dumped()
-    pg.call.dump_restore(path, "t_to", OWNER)
-    assert list(pg.call.row_counts("t_to", OWNER).values()) == [2]
+    pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
+    assert list(pg.modules.pgsql_database.row_counts("t_to", OWNER).values()) == [2]
     assert gained(pg) == []
 
 
@@ -200,18 +200,18 @@ def test_a_dump_that_fails_leaves_nothing(pg, dumped):
     )
     path = dumped()
     with pytest.raises(CommandExecutionError, match="hstore"):
-        pg.call.dump_restore(path, "t_to", OWNER)
-    assert pg.call.row_counts("t_to", OWNER) == {}
+        pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
+    assert pg.modules.pgsql_database.row_counts("t_to", OWNER) == {}
 
 
 def test_databases_swap_names_though_somebody_is_connected(pg):
     pg.sql("CREATE TABLE new (i int)", database="t_to")
     with pg.superuser("t_from"), pg.superuser("t_to"):
-        pg.call.database_rename({"t_from": "t_old", "t_to": "t_from"})
-    assert pg.call.row_counts("t_from") == {"public.new": 0}
-    assert pg.call.row_counts("t_old") == {}
+        pg.modules.pgsql_database.rename({"t_from": "t_old", "t_to": "t_from"})
+    assert pg.modules.pgsql_database.row_counts("t_from") == {"public.new": 0}
+    assert pg.modules.pgsql_database.row_counts("t_old") == {}
     with pytest.raises(CommandExecutionError, match="does not exist"):
-        pg.call.database_rename({"t_old": "t_x", "t_absent": "t_y"})
+        pg.modules.pgsql_database.rename({"t_old": "t_x", "t_absent": "t_y"})
     assert "t_old" in pg.databases()
 
 
@@ -222,7 +222,7 @@ def test_rows_of_any_size_take_little_memory(pg, dumped):
     path = dumped()
     tracemalloc.start()
     try:
-        read = pg.call.dump_read(path, ["public.t"])
+        read = pg.modules.pgsql_dump.read(path, ["public.t"])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -236,7 +236,7 @@ def test_a_table_with_as_many_columns_as_there_can_be_is_counted(pg, dumped):
     columns = ", ".join(f'"{chr(34) * 110}{number:04}" int' for number in range(1500))
     pg.sql(f"CREATE TABLE public.t ({columns}, v text); CREATE TABLE public.other (id int)", database="t_from")
     pg.sql("INSERT INTO public.t (v) VALUES ('COPY public.other (id) FROM stdin;'), ('x')", database="t_from")
-    assert pg.call.dump_read(dumped())["tables"] == {"public.t": 2, "public.other": 0}
+    assert pg.modules.pgsql_dump.read(dumped())["tables"] == {"public.t": 2, "public.other": 0}
 
 
 def test_names_of_several_lines_are_names(pg, dumped):
@@ -249,8 +249,8 @@ def test_names_of_several_lines_are_names(pg, dumped):
         database="t_from",
     )
     name = "public.a (b) FROM stdin;\n\\.\nc"
-    read = pg.call.dump_read(dumped(), [name])
-    assert read["tables"] == {name: 2, "public.t": 1} == pg.call.row_counts("t_from")
+    read = pg.modules.pgsql_dump.read(dumped(), [name])
+    assert read["tables"] == {name: 2, "public.t": 1} == pg.modules.pgsql_database.row_counts("t_from")
     assert read["rows"][name] == [{"d) FROM stdin;\ne": "1", 'f"g': "2"}, {"d) FROM stdin;\ne": "3", 'f"g': "4"}]
 
 
@@ -266,7 +266,7 @@ def test_an_index_whose_statistics_never_end_is_given_up(pg):
     )
     began = time.monotonic()
     with pytest.raises(CommandExecutionError, match="statement timeout"):
-        pg.call.analyze("t_to", OWNER, 2)
+        pg.modules.pgsql_database.analyze("t_to", OWNER, 2)
     assert time.monotonic() - began < 20
 
 
@@ -277,7 +277,7 @@ def test_a_message_of_the_owner_sends_nothing_to_a_terminal(pg):
         database="t_to",
     )
     with pytest.raises(CommandExecutionError, match=r"a\?\]0;title\?b c\?x") as error:
-        pg.call.query_as("t_owner", "t_to", "SELECT public.t_raise()")
+        pg.modules.pgsql_database.query_as("t_owner", "t_to", "SELECT public.t_raise()")
     assert str(error.value).isprintable()
     assert len(str(error.value)) < 5000
 
@@ -294,9 +294,9 @@ def test_a_check_that_never_ends_is_given_up(pg, dumped):
     )
     began = time.monotonic()
     with pytest.raises(CommandExecutionError, match="has not come to its end within 3 s"):
-        pg.call.dump_restore(dumped(), "t_to", OWNER, timeout=3)
+        pg.modules.pgsql_dump.restore(dumped(), "t_to", OWNER, timeout=3)
     assert time.monotonic() - began < 20
-    pg.call.database_drop("t_to", force=True)
+    pg.modules.pgsql_database.drop("t_to", force=True)
     assert (
         pg.value("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()")
         == 0
@@ -312,7 +312,7 @@ def test_a_role_that_made_itself_read_only_can_restore(pg, dumped):
     ):
         pg.sql(f"ALTER ROLE t_owner SET {setting}")
     pg.new_run()
-    pg.call.dump_restore(dumped(), "t_to", OWNER)
+    pg.modules.pgsql_dump.restore(dumped(), "t_to", OWNER)
     assert pg.value("SELECT count(*) FROM public.t", database="t_to") == 1
 
 
@@ -327,14 +327,14 @@ def test_large_objects_are_kept_counted_and_handed_over(pg, dumped):
         database="t_from",
     )
     path = dumped()
-    assert 3_000_000 < pg.call.dump_read(path)["size"] < 6_000_000
-    pg.call.role_set("t_guest", login=True, password="abc")
-    pg.call.database_set("t_to", owner="t_guest")
-    pg.call.dump_restore(path, "t_to", {**OWNER, "user": "t_guest", "password": "abc"})
-    pg.call.disconnect("t_to")
-    pg.call.role_drop("t_guest", reassign_to="t_owner")
+    assert 3_000_000 < pg.modules.pgsql_dump.read(path)["size"] < 6_000_000
+    pg.modules.pgsql_role.set("t_guest", login=True, password="abc")
+    pg.modules.pgsql_database.set("t_to", owner="t_guest")
+    pg.modules.pgsql_dump.restore(path, "t_to", {**OWNER, "user": "t_guest", "password": "abc"})
+    pg.modules.pgsql_server.disconnect("t_to")
+    pg.modules.pgsql_role.drop("t_guest", reassign_to="t_owner")
     owners = "SELECT lomowner::regrole::text, count(*) FROM pg_largeobject_metadata GROUP BY 1"
     assert pg.sql(owners, database="t_to") == [("t_owner", 8001)]
     held = "SELECT md5(lo_get(7001)), length(lo_get(7001))"
     assert pg.sql(held, database="t_to") == pg.sql(held, database="t_from")
-    pg.call.database_drop("t_to", force=True)
+    pg.modules.pgsql_database.drop("t_to", force=True)

@@ -1,4 +1,4 @@
-"""`pgsql_extension`, and the extensions of `pgsql`, on the host's PostgreSQL."""
+"""`pgsql_extension`, execution module and states, on the host's PostgreSQL."""
 
 import pytest
 from salt.exceptions import CommandExecutionError
@@ -107,7 +107,7 @@ def test_version_without_a_way(pg, testmode):
     assert ret["result"] is (None if testmode else False)
     assert "The server knows no way to update the extension pg_trgm from 1.6 to 1.3." in ret["comment"]
     with pytest.raises(CommandExecutionError, match="knows no way"):
-        pg.call.extension_update("pg_trgm", "t_db", version="1.3")
+        pg.modules.pgsql_extension.update("pg_trgm", "t_db", version="1.3")
     assert installed(pg)["pg_trgm"][0] == "1.6"
 
 
@@ -128,7 +128,7 @@ def indexed(pg):
 
 
 def test_indexes_are_rebuilt_only_when_the_version_moves(pg, indexed):
-    assert pg.call.extension_indexes("pg_trgm", "t_db") == [["My Schema", 'a "b"']]
+    assert pg.modules.pgsql_extension.indexes("pg_trgm", "t_db") == [["My Schema", 'a "b"']]
     before = indexed()
     present(pg, "pg_trgm", schema="public", reindex=True)
     assert indexed() == before
@@ -148,8 +148,8 @@ def test_indexes_are_not_rebuilt_unasked(pg, indexed):
 def test_indexes_on_types_and_methods_of_an_extension(pg):
     pg.sql("CREATE EXTENSION bloom; CREATE EXTENSION citext; CREATE TABLE t (v int, w citext)", database="t_db")
     pg.sql("CREATE INDEX by_method ON t USING bloom (v); CREATE INDEX by_type ON t (w)", database="t_db")
-    assert pg.call.extension_indexes("bloom", "t_db") == [["public", "by_method"]]
-    assert pg.call.extension_indexes("citext", "t_db") == [["public", "by_type"]]
+    assert pg.modules.pgsql_extension.indexes("bloom", "t_db") == [["public", "by_method"]]
+    assert pg.modules.pgsql_extension.indexes("citext", "t_db") == [["public", "by_type"]]
 
 
 def test_indexes_on_functions_and_operators_of_an_extension(pg):
@@ -159,7 +159,7 @@ def test_indexes_on_functions_and_operators_of_an_extension(pg):
     pg.sql("CREATE INDEX by_function ON t ((akeys(h)))", database="t_db")
     pg.sql("CREATE INDEX by_predicate ON t (w) WHERE h ? 'a'", database="t_db")
     pg.sql("CREATE INDEX plain ON t (lower(w))", database="t_db")
-    used = pg.call.extension_indexes("hstore", "t_db")
+    used = pg.modules.pgsql_extension.indexes("hstore", "t_db")
     assert used == [["public", "by_function"], ["public", "by_operator"], ["public", "by_predicate"]]
 
 
@@ -325,10 +325,10 @@ def test_extension_that_is_used_is_not_dropped(pg, indexed):
 
 
 def test_list(pg):
-    listed = pg.call.extension_list("t_db")
+    listed = pg.modules.pgsql_extension.list("t_db")
     assert set(listed) == {"plpgsql"}
-    wanted = pg.call.extension_list("t_db", ["earthdistance", "t_none"])
+    wanted = pg.modules.pgsql_extension.list("t_db", ["earthdistance", "t_none"])
     assert wanted["earthdistance"]["requires"] == ["cube"]
     assert wanted["t_none"]["available"] is None
     with pytest.raises(CommandExecutionError, match="does not exist"):
-        pg.call.extension_list("t_none")
+        pg.modules.pgsql_extension.list("t_none")

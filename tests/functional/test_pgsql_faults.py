@@ -110,7 +110,7 @@ def test_server_that_is_stopped_between_read_and_write(pg, change):
         systemctl("start", UNIT)
     assert (ret["result"], ret["changes"]) == (False, {})
     pg.new_run()
-    pg.call.wait_until_ready()
+    pg.modules.pgsql_server.wait_until_ready()
     assert held(pg) == before
     assert_completed(pg, change)
 
@@ -150,22 +150,22 @@ def test_two_runs_at_once(pg, at_once, function, arguments):
 
 def test_a_forked_process_leaves_its_parents_sessions_open(pg, at_once):
     """`parallel: True` forks: what the child closed, and the ninth database, ended the parent's sessions."""
-    pg.call.role_list()
+    pg.modules.pgsql_role.list()
     for index in range(7):
         pg.sql(f"CREATE DATABASE t_db{index}")
-        pg.call.schema_privileges(f"t_db{index}")
+        pg.modules.pgsql_database.schema_privileges(f"t_db{index}")
     statement = "SELECT pid FROM pg_stat_activity WHERE application_name = 'salt' ORDER BY 1"
     before = pg.sql(statement)
     assert len(before) == 8
 
     def child():
-        pg.call.schema_privileges("t_db")
-        pg.call.disconnect()
+        pg.modules.pgsql_database.schema_privileges("t_db")
+        pg.modules.pgsql_server.disconnect()
         return True
 
     assert at_once(child) == [True] * 4
     assert set(before) <= set(pg.sql(statement))
-    pg.call.schema_privileges("t_db0")
+    pg.modules.pgsql_database.schema_privileges("t_db0")
     assert pg.sql(statement) == before
 
 
@@ -182,14 +182,14 @@ def test_sessions_do_not_pile_up_over_many_runs(pg):
     pg.sql("DROP ROLE t_role")
     for _ in range(3):
         assert pg.modules.state.single("pgsql_role.present", "t_role", login=True).result is True
-        pg.call.role_list()
+        pg.modules.pgsql_role.list()
     gc.collect()
     assert pg.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt'") == 1
 
 
 def test_salt_call_leaves_no_session(pg):
     done = subprocess.run(
-        ["salt-call", "--local", "--module-dirs=/srv/formula", "pgsql.role_list"],
+        ["salt-call", "--local", "--module-dirs=/srv/formula", "pgsql_role.list"],
         capture_output=True,
         text=True,
         check=True,

@@ -256,8 +256,8 @@ def test_server_that_is_not_there(pg, testmode):
 
 def test_rules(pg):
     present(pg)
-    rule = pg.call.hba_file()["rules"][-1]
+    rule = pg.modules.pgsql_hba.file()["rules"][-1]
     assert rule["file"] == str(HBA)
     assert {"type", "database", "user", "address", "netmask", "method", "error", "line"} <= set(rule)
     with pytest.raises(CommandExecutionError):
-        pg.call.hba_file(connection={"host": "/run/nowhere"})
+        pg.modules.pgsql_hba.file(connection={"host": "/run/nowhere"})

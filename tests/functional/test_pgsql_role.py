@@ -1,4 +1,4 @@
-"""`pgsql_role`, and the roles of `pgsql`, on the host's PostgreSQL."""
+"""`pgsql_role`, execution module and states, on the host's PostgreSQL."""
 
 import hashlib
 import os
@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg2.extensions import encrypt_password
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
-from _modules.pgsql import ROLE_ATTRIBUTES, password_matches
+from pgsql_core.roles import ATTRIBUTES
+from pgsql_core.verifiers import matches
 from tests.functional.pgsql_server import EVERY_CHARACTER, SOCKET_DIR
 from tests.functional.release import POSTGRES, only
 
@@ -125,7 +126,7 @@ def test_drift(pg, key, testmode):
         assert pg.logs_in("t_role", FULL["password"])
     else:
         assert pg.value("SELECT count(*) FROM pg_roles WHERE rolname = 't_role'") == 1
-        assert pg.call.role_get("t_role") == {**pg.call.role_get("t_role"), "login": True}
+        assert pg.modules.pgsql_role.get("t_role") == {**pg.modules.pgsql_role.get("t_role"), "login": True}
         if key not in ("settings", "database_settings"):  # the order in which settings are stored may differ
             assert [row[0] for row in pg.everything()][:1] == [row[0] for row in good][:1]
     assert present(pg, test=testmode, **FULL)["changes"].keys() == (ret["changes"].keys() if testmode else set())
@@ -148,7 +149,7 @@ def test_foreign_roles_are_untouched(pg):
     present(pg, **FULL)
     pg.state("pgsql_role.absent", "t_role")
     assert pg.sql(statement) == before
-    assert pg.call.role_get("t_foreign")["settings"] == {"work_mem": "5MB"}
+    assert pg.modules.pgsql_role.get("t_foreign")["settings"] == {"work_mem": "5MB"}
 
 
 # Passwords
@@ -281,10 +282,10 @@ def test_verifiers_of_libpq_are_recognised(libpq, password, role):
     """libpq is the reference: it prepares passwords with PostgreSQL's own SASLprep."""
     for algorithm in ("scram-sha-256", "md5"):
         verifier = encrypt_password(password, role, libpq, algorithm)
-        assert password_matches(password, verifier, role)
-        assert not password_matches(f"{password}x", verifier, role)
+        assert matches(password, verifier, role)
+        assert not matches(f"{password}x", verifier, role)
         # A verifier given as the password stands for itself.
-        assert password_matches(verifier, verifier, role)
+        assert matches(verifier, verifier, role)
 
 
 def test_password_encryption_that_makes_no_sense(pg, testmode):
@@ -443,7 +444,7 @@ def test_settings_are_compared_by_meaning(pg):
         "old": {"my.Own": "a, b", "work_mem": "16384kB"},
         "new": {"my.Own": "a,b", "work_mem": None},
     }
-    held = pg.call.role_get("t_role")["settings"]
+    held = pg.modules.pgsql_role.get("t_role")["settings"]
     assert held["my.Own"] == "a,b"
     assert "work_mem" not in held
 
@@ -454,7 +455,7 @@ def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
     pg.sql("ALTER ROLE t_role SET work_mem = '17MB'; ALTER ROLE t_role SET \"My.own\" = 'x'")
     pg.sql("ALTER ROLE t_role IN DATABASE t_db SET default_transaction_read_only = on")
     pg.sql("ALTER ROLE t_role IN DATABASE t_other SET jit = off")
-    before = pg.call.role_get("t_role")
+    before = pg.modules.pgsql_role.get("t_role")
     assert present(pg)["changes"] == {}
     declared = {"settings": {"work_mem": "17MB"}, "database_settings": {"t_other": {"jit": False}}}
     ret = present(pg, test=testmode, reset_other_settings=True, **declared)
@@ -466,7 +467,7 @@ def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
             "new": {"t_db": {"default_transaction_read_only": None}},
         },
     }
-    after = pg.call.role_get("t_role")
+    after = pg.modules.pgsql_role.get("t_role")
     if testmode:
         assert after == before
         return
@@ -478,10 +479,10 @@ def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
 def test_setting_that_is_an_injection(pg):
     evil = "x'; ALTER ROLE t_role SUPERUSER; --"
     assert present(pg, settings={"application_name": evil})["result"] is True
-    assert pg.call.role_get("t_role")["settings"] == {"application_name": evil}
+    assert pg.modules.pgsql_role.get("t_role")["settings"] == {"application_name": evil}
     ret = present(pg, settings={'a" = 1; ALTER ROLE t_role SUPERUSER; --': 1})
     assert ret["result"] is False
-    assert not pg.call.role_get("t_role")["superuser"]
+    assert not pg.modules.pgsql_role.get("t_role")["superuser"]
 
 
 # Failures
@@ -564,14 +565,14 @@ def test_connection_from_the_minions_configuration(pg, tmp_path, monkeypatch):
     password = tmp_path / "password"
     password.write_text("abc def\n")
     configured = {"host": "127.0.0.1", "user": "t_nobody", "password": "wrong"}
-    monkeypatch.setitem(pg.loaders.configuration("pgsql.role_list"), "pgsql", configured)
+    monkeypatch.setitem(pg.loaders.configuration("pgsql_role.list"), "pgsql", configured)
     pg.pillar["pgsql"] = {"user": "t_admin"}
     pg.new_run()
-    assert pg.call.role_list(connection={"password_file": str(password)})
+    assert pg.modules.pgsql_role.list(connection={"password_file": str(password)})
     statement = "SELECT usename, client_addr::text FROM pg_stat_activity WHERE application_name = 'salt'"
     assert pg.sql(statement) == [("t_admin", "127.0.0.1/32")]
     with pytest.raises(CommandExecutionError, match="password authentication failed"):
-        pg.call.role_list()
+        pg.modules.pgsql_role.list()
 
 
 @pytest.mark.parametrize("trusted", (True, False))
@@ -597,7 +598,7 @@ def test_administrator_without_superuser(pg):
     connection = {"host": "127.0.0.1", "user": "t_admin", "password": "abc"}
     arguments = {"login": True, "superuser": False, "password": "geheim", "connection": connection}
     assert present(pg, **arguments)["result"] is True
-    assert pg.call.role_get("t_role", connection=connection)["password"] == "unreadable"
+    assert pg.modules.pgsql_role.get("t_role", connection=connection)["password"] == "unreadable"
     assert present(pg, **arguments)["changes"] == {}
     pg.sql("ALTER ROLE t_role PASSWORD 'another'")
     ret = present(pg, **arguments, test=True)
@@ -669,46 +670,38 @@ def test_what_it_owns_is_reassigned(pg, owner, testmode):
 
 def test_list(pg):
     pg.sql("CREATE ROLE t_role")
-    assert {"postgres", "t_role"} <= set(pg.call.role_list())
+    assert {"postgres", "t_role"} <= set(pg.modules.pgsql_role.list())
 
 
 def test_get_of_nobody(pg):
-    assert pg.call.role_get("t_nobody") is None
+    assert pg.modules.pgsql_role.get("t_nobody") is None
 
 
 def test_version(pg):
-    assert pg.call.version() // 10000 == POSTGRES
+    assert pg.modules.pgsql_server.version() // 10000 == POSTGRES
 
 
 def test_timestamp(pg):
-    assert pg.call.timestamp("2040-01-01 01:00+01") == "2040-01-01T00:00:00.000000Z"
-    assert pg.call.timestamp("infinity") == "infinity"
+    assert pg.modules.pgsql_role.timestamp("2040-01-01 01:00+01") == "2040-01-01T00:00:00.000000Z"
+    assert pg.modules.pgsql_role.timestamp("infinity") == "infinity"
     with pytest.raises(CommandExecutionError, match="invalid input syntax"):
-        pg.call.timestamp("soon")
+        pg.modules.pgsql_role.timestamp("soon")
 
 
 def test_powers(pg):
     pg.sql("CREATE ROLE t_middle IN ROLE pg_read_all_data; CREATE ROLE t_role IN ROLE t_middle; CREATE ROLE t_plain")
     pg.sql("CREATE DATABASE t_one OWNER t_plain")
-    assert pg.call.role_powers("t_role") == ["pg_read_all_data"]
-    assert pg.call.role_powers("t_plain") == []
-
-
-def test_membership_options_in_both_forms(pg):
-    expected = {"a": {}, "b": {"admin": True}}
-    assert pg.call.membership_options(["a", {"b": {"admin": True}}]) == expected
-    assert pg.call.membership_options({"a": None, "b": {"admin": True}}) == expected
-    with pytest.raises(SaltInvocationError):
-        pg.call.membership_options([{"a": {"sudo": True}}])
+    assert pg.modules.pgsql_role.powers("t_role") == ["pg_read_all_data"]
+    assert pg.modules.pgsql_role.powers("t_plain") == []
 
 
 def test_login_works(pg):
     pg.sql("CREATE ROLE t_role LOGIN PASSWORD 'abc'")
     here = {"host": "127.0.0.1"}
-    assert pg.call.login_works("t_role", "abc", connection=here) is True
-    assert pg.call.login_works("t_role", "abd", connection=here) is False
+    assert pg.modules.pgsql_role.login_works("t_role", "abc", connection=here) is True
+    assert pg.modules.pgsql_role.login_works("t_role", "abd", connection=here) is False
     with pytest.raises(CommandExecutionError, match="Cannot connect"):
-        pg.call.login_works("t_role", "abc", connection=NOWHERE)
+        pg.modules.pgsql_role.login_works("t_role", "abc", connection=NOWHERE)
 
 
 # Whatever is declared is there afterwards, and stays
@@ -764,8 +757,8 @@ def test_any_role_is_there_and_stays(pg, name, first, then):
             for test in (True, False):
                 again = pg.state("pgsql_role.present", name, **declared, test=test)
                 assert (again["result"], again["changes"]) == (True, {}), again["comment"]
-        held = pg.call.role_get(name, password=declared.get("password"))
-        assert {key: held[key] for key in ROLE_ATTRIBUTES if key in declared}.items() <= declared.items()
+        held = pg.modules.pgsql_role.get(name, password=declared.get("password"))
+        assert {key: held[key] for key in ATTRIBUTES if key in declared}.items() <= declared.items()
         assert held.get("password_matches", True)
         assert re.search("SCRAM|md5", str(ret)) is None
     assert pg.state("pgsql_role.absent", name)["result"] is True
@@ -773,4 +766,4 @@ def test_any_role_is_there_and_stays(pg, name, first, then):
 
 def test_socket_directory_of_the_tests(pg):
     """What the tests above connect to by hand is what the module connects to by default."""
-    assert pg.call.role_list(connection={"host": SOCKET_DIR}) == pg.call.role_list()
+    assert pg.modules.pgsql_role.list(connection={"host": SOCKET_DIR}) == pg.modules.pgsql_role.list()

@@ -78,13 +78,13 @@ def test_modules_say_what_they_lack(lan):
     """One sentence each, also of the states, on a host whose Salt has none of the libraries."""
     lacking = {
         "valkey_acl.whoami": "The Python library redis is missing.",
-        "pgsql.version": "pgsql needs psycopg2 in Salt's Python: install psycopg2-binary there with pip.",
+        "pgsql_server.version": "pgsql_server needs psycopg2 in Salt's Python: install psycopg2-binary there with pip.",
     }
     reasons = {
         "valkey_acl": "The execution module valkey_acl is not available: it needs the Python library redis.",
-        "pgsql_role": "pgsql_role needs the execution module pgsql: is psycopg2 in Salt's Python?",
-        "pgsql_database": "pgsql_database needs the execution module pgsql: is psycopg2 in Salt's Python?",
-        "pgsql_extension": "pgsql_extension needs the execution module pgsql: is psycopg2 in Salt's Python?",
+        "pgsql_role": "pgsql_role needs the execution module pgsql_role: is psycopg2 in Salt's Python?",
+        "pgsql_database": "pgsql_database needs the execution module pgsql_database: is psycopg2 in Salt's Python?",
+        "pgsql_extension": "pgsql_extension needs the execution module pgsql_extension: is psycopg2 in Salt's Python?",
     }
     with Host("host", lan=lan, layers=images.bare()) as host:
         for call, sentence in lacking.items():

@@ -1,27 +1,27 @@
-"""What `pgsql` computes without a server: verifiers and values of settings."""
+"""What is computed about PostgreSQL without a server: verifiers, values of settings, privileges, memberships."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from salt.exceptions import SaltInvocationError
 
-from _modules import pgsql
+from pgsql_core import list_settings, memberships, privileges, setting_values, verifiers
+from pgsql_core.errors import InvalidArgumentError
 
 PASSWORDS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
 
 
 @given(PASSWORDS, st.binary(min_size=1, max_size=40), st.integers(1, 50))
 def test_own_verifiers(password, salt, iterations):
-    verifier = pgsql._scram_verifier(password, salt, iterations)
-    assert pgsql.SCRAM_VERIFIER.fullmatch(verifier)
-    assert pgsql.password_matches(password, verifier, "r")
+    verifier = verifiers.scram(password, salt, iterations)
+    assert verifiers.SCRAM_VERIFIER.fullmatch(verifier)
+    assert verifiers.matches(password, verifier, "r")
 
 
 @pytest.mark.parametrize(
     "verifier", ("", "abc", "SCRAM-SHA-256$4096:x$y:z", f"SCRAM-SHA-256$1:A${'A' * 44}:{'A' * 44}")
 )
 def test_no_verifier_matches_nothing(verifier):
-    assert not pgsql.password_matches("abc", verifier, "r")
+    assert not verifiers.matches("abc", verifier, "r")
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_no_verifier_matches_nothing(verifier):
     ),
 )
 def test_numbers(value, unit, vartype, canonical):
-    assert pgsql._number(value, unit, vartype) == canonical
+    assert setting_values.canonical("a", value, (vartype, unit)) == canonical
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_numbers(value, unit, vartype, canonical):
     (("on", "on"), ("TRUE", "on"), ("y", "on"), ("1", "on"), ("off", "off"), ("of", "off"), ("n", "off"), ("o", "o")),
 )
 def test_booleans(text, canonical):
-    assert pgsql._boolean(text) == canonical
+    assert setting_values.canonical("a", text, ("bool", None)) == canonical
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,67 @@ def test_booleans(text, canonical):
     ),
 )
 def test_lists(text, entries):
-    assert pgsql._as_list(text) == entries
+    assert list_settings.entries_of(text) == entries
 
 
 def test_privileges():
-    assert pgsql.normal_privileges({"public": ["temp", "Connect"], "x": []}) == {
+    assert privileges.normal({"public": ["temp", "Connect"], "x": []}, privileges.ON_DATABASES) == {
         "PUBLIC": ["CONNECT", "TEMPORARY"],
         "x": [],
     }
-    assert pgsql.normal_privileges({"x": ["ALL"]}, pgsql.SCHEMA_PRIVILEGES) == {"x": ["CREATE", "USAGE"]}
-    with pytest.raises(SaltInvocationError, match=r"No such privilege: SELECT\."):
-        pgsql.normal_privileges({"x": ["SELECT"]})
+    assert privileges.normal({"x": ["ALL"]}, privileges.ON_SCHEMAS) == {"x": ["CREATE", "USAGE"]}
+    with pytest.raises(InvalidArgumentError, match=r"No such privilege: SELECT\."):
+        privileges.normal({"x": ["SELECT"]}, privileges.ON_DATABASES)
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "result"),
+    (
+        ("localhost", "10.88.0.1", ["localhost", "10.88.0.1"]),
+        ("localhost, 10.88.0.1", "10.88.0.1", ["localhost", "10.88.0.1"]),
+        ("*", "10.88.0.1", ["*"]),
+        ("0.0.0.0", "10.88.0.1", ["0.0.0.0"]),
+        ("::", "10.88.0.1", ["::", "10.88.0.1"]),
+        ("::", "fd00::1", ["::"]),
+        ("0.0.0.0", "fd00::1", ["0.0.0.0", "fd00::1"]),
+        ("", "10.88.0.1", ["10.88.0.1"]),
+    ),
+)
+def test_list_of_addresses(held, asked, result):
+    assert list_settings.including("listen_addresses", held, [asked]) == result
+
+
+def test_lists_of_libraries():
+    held = '"$libdir/vchord", pg_cron.so'
+    assert list_settings.including("shared_preload_libraries", held, ["vchord.so", "pg_cron"]) == [
+        "$libdir/vchord",
+        "pg_cron.so",
+    ]
+    assert list_settings.excluding("shared_preload_libraries", held, ["vchord.so"]) == ["pg_cron.so"]
+    assert list_settings.including("temp_tablespaces", "a", ["b"]) == ["a", "b"]
+
+
+def test_membership_options_in_both_forms():
+    expected = {"a": {}, "b": {"admin": True}}
+    assert memberships.options(["a", {"b": {"admin": True}}]) == expected
+    assert memberships.options({"a": None, "b": {"admin": True}}) == expected
+    with pytest.raises(InvalidArgumentError):
+        memberships.options([{"a": {"sudo": True}}])
+
+
+def test_several_grants_of_a_role_are_one_membership():
+    rows = [["a", False, True, None], ["a", True, False, None], ["b", False, None, None]]
+    assert memberships.held(rows) == {"a": {"admin": True, "inherit": True}, "b": {"admin": False}}
+
+
+def test_settings_are_compared_by_what_they_mean_and_reset_by_name():
+    kinds = {"work_mem": ("integer", "kB")}
+    current = {"work_mem": "16384kB", "application_name": "a"}
+    wanted = {"Work_Mem": "16MB", "application_name": "b", "jit": None}
+    assert setting_values.changes(current, wanted, lambda: kinds) == {"application_name": {"old": "a", "new": "b"}}
+    assert setting_values.to_reset(current, True) == {"work_mem": None, "application_name": None}
+    assert setting_values.to_reset(current, ["WORK_MEM"]) == {"application_name": None}
+
+
+def test_the_server_is_not_asked_for_kinds_where_the_texts_are_equal():
+    assert setting_values.changes({"work_mem": "16MB"}, {"work_mem": "16MB", "jit": None}, None) == {}

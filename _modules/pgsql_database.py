@@ -1,0 +1,673 @@
+"""
+Manage the databases of a PostgreSQL server, and look into their tables.
+
+Every function takes ``connection``: see the execution module ``pgsql_server``, which documents it.
+"""
+
+import contextlib
+import time
+
+from salt.exceptions import CommandExecutionError, SaltInvocationError
+
+from pgsql_core import databases, driver, errors, features, quoting, session, setting_values
+from pgsql_core import privileges as on_objects
+from pgsql_core.connection import OWNERS_SEARCH_PATH
+from pgsql_core.errors import ServerError
+from pgsql_core.session import Server
+
+__func_alias__ = {"list_": "list", "set_": "set"}
+_salt_errors = errors.raised_as(CommandExecutionError, SaltInvocationError)
+
+OBJECT_IN_USE = "55006"
+# Somebody may connect between the end of the connections and the renaming, which waits 5 seconds for them.
+RENAME_ATTEMPTS = 5
+
+
+def __virtual__():
+    return driver.required_by("pgsql_database")
+
+
+@_salt_errors
+def list_(connection=None):
+    """
+    Return the names of all databases.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.list
+    """
+    rows = _server(connection).query("SELECT datname FROM pg_catalog.pg_database ORDER BY datname")
+    return [row["datname"] for row in rows]
+
+
+@_salt_errors
+def exists(name, connection=None):
+    """
+    Tell whether there is a database.
+
+    name
+        Name of the database.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.exists immich
+    """
+    return _server(connection).has_database(name)
+
+
+@_salt_errors
+def get(name, connection=None):
+    """
+    Return what PostgreSQL holds about a database, or nothing if there is no such database.
+
+    ``privileges`` maps each grantee to its privileges on the database; ``PUBLIC`` is everybody.
+
+    name
+        Name of the database.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.get immich
+    """
+    quoting.check_name(name)
+    server = _server(connection)
+    version = server.version()
+    provider = "d.datlocprovider" if version >= 150000 else "'c'"
+    locale = "d.datlocale" if version >= 170000 else "d.daticulocale" if version >= 150000 else "NULL"
+    statement = f"""
+        SELECT pg_get_userbyid(d.datdba) AS owner, pg_encoding_to_char(d.encoding) AS encoding,
+            d.datcollate AS lc_collate, d.datctype AS lc_ctype, {provider} AS provider, {locale} AS locale,
+            t.spcname AS tablespace, d.datconnlimit AS connection_limit, s.setconfig AS settings,
+            (SELECT json_agg(json_build_array(coalesce(g.rolname, 'PUBLIC'), a.privilege_type))
+                FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+                LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee) AS privileges
+        FROM pg_catalog.pg_database d
+        JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+        LEFT JOIN pg_catalog.pg_db_role_setting s ON s.setdatabase = d.oid AND s.setrole = 0
+        WHERE d.datname = $1
+        """
+    rows = server.query_often("database", statement, name)
+    if not rows:
+        return None
+    database = rows[0]
+    database["provider"] = databases.PROVIDERS[database["provider"]]
+    database["settings"] = setting_values.parsed(database["settings"])
+    database["privileges"] = on_objects.by_grantee(database["privileges"])
+    return database
+
+
+@_salt_errors
+def create(
+    name,
+    owner=None,
+    encoding=None,
+    locale=None,
+    lc_collate=None,
+    lc_ctype=None,
+    provider=None,
+    template=None,
+    tablespace=None,
+    connection_limit=None,
+    connection=None,
+):
+    """
+    Create a database. PostgreSQL forbids that in a transaction.
+
+    name
+        Name of the database.
+    owner
+        Role that owns it. Defaults to the role of the connection.
+    encoding
+        Defaults to that of the template.
+    locale
+        With ``libc`` for both ``lc_collate`` and ``lc_ctype``, otherwise the locale of the provider.
+        Defaults to that of the template.
+    lc_collate, lc_ctype
+        Default to ``locale``, or to those of the template.
+    provider
+        ``libc``, ``icu`` (15 and later) or ``builtin`` (17 and later). Defaults to that of the template.
+    template
+        Defaults to ``template0`` if encoding, locale or provider is given, as ``template1`` may hold data that
+        is at odds with them; otherwise to ``template1``.
+    tablespace
+        Defaults to that of the template.
+    connection_limit
+        Number of connections at a time. Defaults to no limit.
+
+    Raises ``CommandExecutionError`` if the server refuses, and ``SaltInvocationError`` for a provider that it is
+    too old for.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.create immich owner=immich
+    """
+    databases.check(name, connection_limit, provider)
+    if template is None and {encoding, locale, lc_collate, lc_ctype, provider} != {None}:
+        template = "template0"
+    clauses = [
+        ("OWNER", owner, quoting.name),
+        ("TEMPLATE", template, quoting.name),
+        ("ENCODING", encoding, quoting.literal),
+        ("LOCALE_PROVIDER", provider, quoting.literal),
+        ("LC_COLLATE", lc_collate, quoting.literal),
+        ("LC_CTYPE", lc_ctype, quoting.literal),
+        (databases.locale_clause(provider), locale, quoting.literal),
+        ("TABLESPACE", tablespace, quoting.name),
+        ("CONNECTION LIMIT", connection_limit, quoting.literal),
+    ]
+    words = [
+        quoting.compose("{} {}", quoting.text(keyword), kind(value))
+        for keyword, value, kind in clauses
+        if value is not None
+    ]
+    server = _server(connection)
+    features.check(features.needed(provider=provider), server.version())
+    server.run_alone(quoting.compose("CREATE DATABASE {} {}", quoting.name(name), quoting.joined(words)))
+
+
+@_salt_errors
+def set_(
+    name,
+    owner=None,
+    tablespace=None,
+    connection_limit=None,
+    settings=None,
+    privileges=None,
+    connection=None,
+):
+    """
+    Change a database, in one transaction but for the tablespace, which PostgreSQL forbids there.
+
+    What is not given is left alone.
+
+    name
+        Name of the database.
+    owner
+        Role that shall own it. What is inside keeps its owners.
+    tablespace
+        Where its files shall be; they are copied, and nobody may be connected.
+    connection_limit
+        Number of connections at a time; -1 for no limit.
+    settings
+        Settings of its sessions by name; nothing to reset one.
+    privileges
+        ``{grantee: [privilege, …]}``, the exact list for each grantee named, of ``CONNECT``, ``CREATE``,
+        ``TEMPORARY`` and ``ALL``. ``PUBLIC`` is everybody.
+
+    Raises ``CommandExecutionError`` if the server refuses, and ``SaltInvocationError`` for unknown privileges.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.set immich privileges='{PUBLIC: []}'
+    """
+    databases.check(name, connection_limit, privileges=privileges)
+    database = quoting.name(name)
+    target = quoting.compose("ALTER DATABASE {}", database)
+    statements = []
+    if owner is not None:
+        statements.append(quoting.compose("{} OWNER TO {}", target, quoting.name(owner)))
+    if connection_limit is not None:
+        statements.append(quoting.compose("{} CONNECTION LIMIT {}", target, quoting.literal(connection_limit)))
+    statements += setting_values.assignments(target, settings or {})
+    if privileges:
+        wanted = on_objects.normal(privileges, on_objects.ON_DATABASES)
+        held = get(name, connection)["privileges"]
+        statements += on_objects.statements(quoting.compose("DATABASE {}", database), wanted, held)
+    server = _server(connection)
+    server.run_together(statements)
+    if tablespace is not None:
+        session.disconnect(__context__, name)
+        server.run_alone(quoting.compose("{} SET TABLESPACE {}", target, quoting.name(tablespace)))
+
+
+@_salt_errors
+def drop(name, force=False, connection=None):
+    """
+    Drop a database and everything in it. PostgreSQL forbids that in a transaction.
+
+    name
+        Name of the database.
+    force
+        Whether to end the connections of others to it, and to drop it although its owner has declared it a template;
+        PostgreSQL's own templates stay. Defaults to ``False``: PostgreSQL then refuses.
+
+    Raises ``CommandExecutionError`` if the server refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.drop immich force=True
+    """
+    session.disconnect(__context__, name)
+    server = _server(connection)
+    if force and name not in databases.TEMPLATES:
+        # Its owner can say that it is one, so that nobody can drop it.
+        declared = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s AND datistemplate"
+        if server.query(declared, (name,)):
+            server.run_alone(quoting.compose("ALTER DATABASE {} IS_TEMPLATE false", quoting.name(name)))
+    words = quoting.text("WITH (FORCE)" if force else "")
+    server.run_alone(quoting.compose("DROP DATABASE {} {}", quoting.name(name), words))
+
+
+@_salt_errors
+def rename(names, connection=None):
+    """
+    Rename databases, all of them at the same moment or none, ending the connections to them first.
+
+    names
+        ``{name: new name}``, in their order.
+
+    Raises ``CommandExecutionError`` if the server refuses, or somebody connects again and again.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.rename '{shop: shop_old, shop_new: shop}'
+    """
+    rename_to = "ALTER DATABASE {} RENAME TO {}"
+    statements = [quoting.compose(rename_to, quoting.name(old), quoting.name(new)) for old, new in names.items()]
+    server = _server(connection)
+    for name in names:
+        session.disconnect(__context__, name)
+    for left in reversed(range(RENAME_ATTEMPTS)):
+        server.query(
+            """
+            SELECT pg_terminate_backend(pid, 5000) FROM pg_catalog.pg_stat_activity
+            WHERE datname = ANY (%s) AND pid <> pg_backend_pid()
+            """,
+            (list(names),),
+        )
+        try:
+            server.run_together(statements)
+            return
+        except ServerError as err:
+            if err.sqlstate != OBJECT_IN_USE or not left:
+                raise
+
+
+@_salt_errors
+def reassign(name, old, new, connection=None):
+    """
+    Give a database, and all that a role owns in it, to another role, in one transaction.
+
+    What the former owner has elsewhere stays its own: REASSIGN OWNED hands over every database and tablespace, wherever
+    it is run. A role that does not exist owns nothing.
+
+    name
+        Name of the database.
+    old, new
+        Names of the roles.
+
+    Raises ``CommandExecutionError`` if the server refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.reassign shop shop_old shop
+    """
+    server = _server(connection)
+    given = [
+        quoting.compose("REASSIGN OWNED BY {} TO {}", quoting.name(old), quoting.name(new)),
+        quoting.compose("ALTER DATABASE {} OWNER TO {}", quoting.name(name), quoting.name(new)),
+    ]
+    if not server.query("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", (old,)):
+        return
+    shared = server.query(
+        """
+        SELECT 'DATABASE' AS kind, datname::text AS name FROM pg_catalog.pg_database d
+        JOIN pg_catalog.pg_roles r ON r.oid = d.datdba WHERE r.rolname = %(role)s AND datname <> %(database)s
+        UNION ALL
+        SELECT 'TABLESPACE', spcname::text FROM pg_catalog.pg_tablespace t
+        JOIN pg_catalog.pg_roles r ON r.oid = t.spcowner WHERE r.rolname = %(role)s
+        ORDER BY 1, 2
+        """,
+        {"role": old, "database": name},
+    )
+    kept = [
+        quoting.compose(
+            "ALTER {} {} OWNER TO {}", quoting.text(each["kind"]), quoting.name(each["name"]), quoting.name(old)
+        )
+        for each in shared
+    ]
+    server.run_together([*given, *kept], name)
+
+
+@_salt_errors
+def usage(name, connection=None):
+    """
+    Return what would be lost with a database: its size, readable, and the number of connections to it.
+
+    name
+        Name of the database.
+
+    Raises ``CommandExecutionError`` if there is no such database.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.usage immich
+    """
+    statement = """
+        SELECT pg_size_pretty(pg_database_size(%s)) AS size,
+            (SELECT count(*) FROM pg_catalog.pg_stat_activity
+                WHERE datname = %s AND application_name <> 'salt') AS connections
+        """
+    return _server(connection).query(statement, (name, name))[0]
+
+
+@_salt_errors
+def created(name, connection=None):
+    """
+    Return when a database was created, or moved to another tablespace, in seconds since 1970.
+
+    It is the time of a file that PostgreSQL writes then and never again; a copy of the cluster may have made it anew.
+
+    name
+        Name of the database.
+    connection
+        That of a superuser. Defaults to the one on this host's server.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached, or the role is no superuser.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.created immich
+    """
+    statement = """
+        SELECT extract(epoch FROM (pg_stat_file(regexp_replace(
+            pg_relation_filepath('pg_catalog.pg_class'), '[^/]+$', 'PG_VERSION'))).modification)::float8 AS made
+        """
+    return _server(connection).query(statement, database=name)[0]["made"]
+
+
+@_salt_errors
+def schema_privileges(database, schema="public", connection=None):
+    """
+    Return who may do what in a schema, as ``{grantee: [privilege, …]}``; ``PUBLIC`` is everybody.
+
+    database
+        Name of the database.
+    schema
+        Defaults to ``public``.
+
+    Raises ``CommandExecutionError`` if there is no such schema.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.schema_privileges immich
+    """
+    rows = _server(connection).query(
+        """
+        SELECT (SELECT json_agg(json_build_array(coalesce(g.rolname, 'PUBLIC'), a.privilege_type))
+                FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+                LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee) AS privileges
+        FROM pg_catalog.pg_namespace n WHERE n.nspname = %s
+        """,
+        (schema,),
+        database,
+    )
+    if not rows:
+        raise ServerError(f"The database {database} has no schema {schema}.")
+    return on_objects.by_grantee(rows[0]["privileges"])
+
+
+@_salt_errors
+def schema_privileges_set(database, privileges, schema="public", connection=None):
+    """
+    Change who may do what in a schema, in one transaction.
+
+    database
+        Name of the database.
+    privileges
+        ``{grantee: [privilege, …]}``, the exact list for each grantee named, of ``CREATE``, ``USAGE`` and
+        ``ALL``. ``PUBLIC`` is everybody.
+    schema
+        Defaults to ``public``.
+
+    Raises ``CommandExecutionError`` if the server refuses, and ``SaltInvocationError`` for unknown privileges.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.schema_privileges_set immich '{PUBLIC: [USAGE]}'
+    """
+    wanted = on_objects.normal(privileges, on_objects.ON_SCHEMAS)
+    held = schema_privileges(database, schema, connection)
+    statements = on_objects.statements(quoting.compose("SCHEMA {}", quoting.name(schema)), wanted, held)
+    _server(connection).run_together(statements, database)
+
+
+@_salt_errors
+def table_list(database, schema="public", connection=None):
+    """
+    Return the names of the tables in a schema, without those of extensions.
+
+    database
+        Name of the database.
+    schema
+        Name of the schema, ``public`` by default. One that is not there has no tables.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached or has no such database.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.table_list immich
+    """
+    statement = """
+        SELECT c.relname::text AS name FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_depend d
+            WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+        ORDER BY 1
+        """
+    return [row["name"] for row in _server(connection).query(statement, (schema,), database)]
+
+
+@_salt_errors
+def row_counts(database, connection=None, timeout=None):
+    """
+    Return the number of rows of each table of a database, as ``{"schema.table": rows}``.
+
+    Only tables are read, no views, and no tables of extensions: nothing of what the database's owner has written is
+    run, but for a policy of his.
+
+    database
+        Name of the database.
+    timeout
+        Seconds for all of it. Defaults to no limit.
+
+    Raises ``CommandExecutionError`` if the role may not read one of them, or the time is up.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.row_counts immich
+    """
+    with _reading_tables(_server(connection), database, timeout) as ask:
+        tables = ask(_tables_query(""))
+        return {_table_key(table): ask(_count_statement(table))[0]["rows"] for table in tables}
+
+
+@_salt_errors
+def rows_before(database, column, moment, connection=None, timeout=None):
+    """
+    Return how many rows of each table are from before a moment, as ``{"schema.table": rows}``.
+
+    Tables without such a column, or with one of another type than ``timestamp with time zone``, are left out.
+
+    database
+        Name of the database.
+    column
+        Name of the column that says when a row was made.
+    moment
+        Seconds since 1970.
+    connection, timeout
+        As for :py:func:`row_counts`.
+
+    Raises ``CommandExecutionError`` if the role may not read one of them, or the time is up.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.rows_before immich createdAt 1790000000
+    """
+    has_column = """
+        AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %s
+            AND a.atttypid = 'pg_catalog.timestamptz'::pg_catalog.regtype AND a.attnum > 0 AND NOT a.attisdropped)
+        """
+    # Without arguments: a table's name may hold what stands for one.
+    then = quoting.literal(float(moment))
+    before = quoting.compose("WHERE {} OPERATOR(pg_catalog.<) pg_catalog.to_timestamp({})", quoting.name(column), then)
+    with _reading_tables(_server(connection), database, timeout) as ask:
+        tables = ask(_tables_query(has_column), (column,))
+        return {_table_key(table): ask(_count_statement(table, before))[0]["rows"] for table in tables}
+
+
+@_salt_errors
+def analyze(database, connection=None, timeout=None):
+    """
+    Collect the statistics that the planner needs, which a dump does not hold.
+
+    database
+        Name of the database.
+    timeout
+        Seconds: the expression of an index may never end. Defaults to no limit.
+
+    Raises ``CommandExecutionError`` if the server refuses, or the time is up.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.analyze immich
+    """
+    server = _server(connection)
+    limit = quoting.compose("SET statement_timeout = {}", quoting.literal(f"{timeout or 0}s"))
+    server.run_alone(limit, database)
+    server.run_alone(quoting.text("ANALYZE"), database)
+    server.run_alone(quoting.text("RESET statement_timeout"), database)
+
+
+@_salt_errors
+def query_as(role, database, statement, connection=None, timeout=60):
+    """
+    Return the rows of a query, run with the rights of a role and with no way to more.
+
+    For a superuser who has to look into the data of a tenant: views, rules and the expressions of indexes can hold
+    functions of the tenant, which a plain query would run as the superuser, and after ``SET ROLE`` they could set it
+    back. Here the query is the body of a temporary function that belongs to the role and is ``SECURITY DEFINER``, in
+    which PostgreSQL lets nobody change the role. It has a session of its own, and all it did is rolled back.
+
+    role
+        Name of the role.
+    database
+        Name of the database.
+    statement
+        One query without arguments. Its ``search_path`` is ``pg_catalog``.
+    connection
+        That of a superuser. Defaults to the one on this host's server.
+    timeout
+        Seconds after which the server ends the query: what the tenant has written may never end. Defaults to 60.
+
+    Each row is a dictionary, of values as JSON has them. Raises ``CommandExecutionError`` if the server cannot be
+    reached or refuses.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_database.query_as immich immich 'SELECT count(*) FROM public.asset'
+    """
+    body = f"SELECT pg_catalog.to_jsonb(asked) FROM ({statement}) asked"
+    function = quoting.text("pg_temp.salt_asked()")
+    create = "CREATE FUNCTION {} RETURNS SETOF jsonb LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog AS {}"
+    with _server(connection).rolled_back(database) as cursor:
+        cursor.execute(quoting.compose(create, function, quoting.literal(body)))
+        cursor.execute(quoting.compose("ALTER FUNCTION {} OWNER TO {}", function, quoting.name(role)))
+        # Once a statement has begun, nothing that it runs moves its end.
+        cursor.execute("SELECT pg_catalog.set_config('statement_timeout', %s, true)", (f"{timeout}s",))
+        cursor.execute(quoting.compose("SELECT found FROM {} found", function))
+        return [row[0] for row in cursor.fetchall()]
+
+
+def _server(connection):
+    return Server(connection, __opts__, __pillar__, __context__)
+
+
+def _tables_query(condition):
+    return f"""
+        SELECT n.nspname AS schema, c.relname AS name
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname <> 'information_schema'
+            AND n.nspname !~ '^pg_' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+            {condition}
+        ORDER BY 1, 2
+        """
+
+
+def _table_key(table):
+    return f"{table['schema']}.{table['name']}"
+
+
+def _count_statement(table, condition=""):
+    name = quoting.qualified(table["schema"], table["name"])
+    return quoting.compose("SELECT count(*) AS rows FROM ONLY {} {}", name, condition or quoting.text(""))
+
+
+@contextlib.contextmanager
+def _reading_tables(server, database, timeout):
+    """
+    A function that asks a database whose owner nobody trusts, within a time for all of it.
+
+    Planning looks at a table's indexes, and before PostgreSQL 17 the functions of some extensions name types without
+    their schema. A superuser's session stays with pg_catalog.
+    """
+    deadline = time.monotonic() + timeout if timeout else None
+    if not server.is_superuser(database):
+        server.run_alone(quoting.text(OWNERS_SEARCH_PATH), database)
+
+    def ask(statement, arguments=None):
+        if deadline:
+            left = round((deadline - time.monotonic()) * 1000)
+            if left <= 0:
+                raise ServerError(f"The tables of {database} were not read within {timeout} s.")
+            server.run_alone(quoting.text(f"SET statement_timeout = {left}"), database)
+        return server.query(statement, arguments, database)
+
+    try:
+        yield ask
+    finally:
+        with contextlib.suppress(ServerError):  # a session that is gone has no settings
+            server.run_alone(quoting.text("RESET statement_timeout"), database)
+            server.run_alone(quoting.text("RESET search_path"), database)

@@ -1,0 +1,1 @@
+"""PostgreSQL without Salt: sessions, quoting, and what is decided about roles, databases and their settings."""
