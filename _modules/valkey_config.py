@@ -20,7 +20,8 @@ import time
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from valkey_core import acl_file, addresses, config_directives, errors, replies
+from valkey_core import acl_file as users_file
+from valkey_core import addresses, config_directives, errors, replies
 from valkey_core import config_file as grammar
 from valkey_core import session as sessions
 
@@ -231,11 +232,11 @@ def _without_listener(include, running):
 
     Source: `applyBind` of src/config.c, Valkey 8.1, which CONFIG SET calls for the value that is set already too.
     """
-    addresses = [word[1:] for word in (include or {}).get("bind", []) if word.startswith("-")]
+    optional = [word[1:] for word in (include or {}).get("bind", []) if word.startswith("-")]
     port = int(running["port"][0])
     if not port:
         return []
-    return [address for address in __salt__["netns.without_listener"](addresses, port) if addresses.is_own(address)]
+    return [address for address in __salt__["netns.without_listener"](optional, port) if addresses.is_own(address)]
 
 
 # --- The file --------------------------------------------------------------------------------------------
@@ -276,7 +277,8 @@ def _write_acl_file(path, config_file, user, group, connection):
     """All users of the running server, so that it comes back with them."""
     (lines,) = sessions.answered(_session(connection), [["ACL", "LIST"]])
     if os.path.exists(path):
-        strangers = set(acl_file.lines_of(_read(path).split("\n"))["users"]) - set(acl_file.lines_of(lines)["users"])
+        in_file = users_file.lines_of(_read(path).split("\n"))["users"]
+        strangers = set(in_file) - set(users_file.lines_of(lines)["users"])
         if strangers:
             raise errors.ServerError(
                 f"{path} is not in use and holds users that the server does not know: {', '.join(sorted(strangers))}."
