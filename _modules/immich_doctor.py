@@ -1,6 +1,6 @@
 """
-What is wrong with Immich on this host, and what mends it
-==========================================================
+What is wrong with Immich on this host, and the remedy
+======================================================
 
 ``immich.doctor`` looks at every part that Immich stands on, in the order in which they stand on each other, so that the
 first line that failed is the cause and what follows from it stands below. It changes nothing.
@@ -34,7 +34,7 @@ import salt.utils.data
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import file_tree, lock
+from immich_core import file_tree, findings, lock
 
 __virtualname__ = "immich"
 __outputter__ = {"doctor": "immich_doctor"}
@@ -146,11 +146,12 @@ def __virtual__():
 
 def doctor(timeout=5):
     """
-    Look at every part of Immich on this host, and say of each whether it is well, what was seen, and what mends it.
+    Look at every part of Immich on this host, and report of each whether it is well, what was seen, and the remedy.
 
-    Returns a list of ``{"part": …, "result": "ok" | "warning" | "failed", "seen": …, "do": …}``, causes first. ``do``
-    is a command, a pillar line or a sentence, and empty where nothing is to be done. salt-call shows it as a table,
-    and as data with ``--out=json``; its exit code is not 0 if something failed. Changes nothing.
+    Returns a list of ``{"part": …, "result": "ok" | "warning" | "failed", "code": …, "seen": …, "remedy": …}``, causes
+    first. ``code`` is a short stable word, and ``remedy`` a command, a pillar line or a sentence, and empty where
+    nothing is to be done. salt-call shows it as a table, and as data with ``--out=json``; its exit code is not 0 if
+    something failed. Changes nothing.
 
     timeout
         Seconds that each check may take, 5 by default, and up to six times as long on a busy host.
@@ -225,11 +226,14 @@ def _meanwhile(row, working):
     if what not in DISTURBING or row["result"] == OK or row["part"] not in DISTURBED:
         return row
     seen = f"{row['seen']}: {what} under way since {working['since']}"
-    return _row(row["part"], WARNING, seen, f"wait until it has ended (process {working['pid']}); do not start Immich")
+    remedy = f"wait until it has ended (process {working['pid']}); do not start Immich"
+    return _row(row["part"], WARNING, seen, remedy, f"during-{what}")
 
 
-def _row(part, result, seen, do=""):
-    return {"part": part, "result": result, "seen": _plain(seen), "do": _plain(do)}
+def _row(part, result, seen, remedy="", code=""):
+    """A row of the table. Without a code of its own, a finding has that of its part."""
+    code = code or re.sub(r"[^a-z]+", "-", part.lower())
+    return {"part": part, "result": result, "code": code, "seen": _plain(seen), "remedy": _plain(remedy)}
 
 
 def _stops(check, answer):
@@ -322,17 +326,9 @@ def _call(function, *arguments, **kwargs):
     return __salt__[function](*arguments, **kwargs)
 
 
-def _promises(sentences, sls):
-    """Rows of what a `verify` returned: the sentences name what mends them."""
-    return [(FAILED, *_split(sentence, f"salt-call state.apply {sls}")) for sentence in sentences]
-
-
-def _split(sentence, default):
-    """What a sentence says, and what it advises: to apply an SLS, or a command that shows more."""
-    applied = re.search(r":? apply (immich(?:\.\w+)?)\.?$", sentence)
-    if applied:
-        return sentence[: applied.start()], f"salt-call state.apply {applied.group(1)}"
-    return _one_line(sentence), _advice(sentence) or default
+def _found(each):
+    """What a check yields of a finding."""
+    return findings.RESULTS[each["severity"]], _one_line(findings.seen(each)), each["remedy"], each["code"]
 
 
 def _advice(text):
@@ -502,7 +498,7 @@ def _pillar(here):
         yield WARNING, f"{warning['path']} {warning['message']}", f"see {warning['path']} in the pillar"
     settings = here["told"]["settings"] = _call("immich_settings.get")
     for obstacle in _call("immich_preflight.obstacles", settings) if settings else []:
-        yield FAILED, f"{obstacle['path']}: {obstacle['message']}", f"see {obstacle['path']} in the pillar"
+        yield _found(obstacle)
     if settings:
         yield OK, "it is valid"
 
@@ -752,8 +748,8 @@ def _network(here):
 
 def _gateway(here):
     settings = _settings_of(here)
-    broken = _promises(_call("immich_gateway.verify", settings), "immich.gateway")
-    return broken or [(OK, f"{settings['gateway_address']} is held, its firewall is loaded")]
+    broken = _call("immich_gateway.verify", settings)
+    return map(_found, broken) if broken else [(OK, f"{settings['gateway_address']} is held, its firewall is loaded")]
 
 
 # -- PostgreSQL and Valkey ----------------------------------------
@@ -873,9 +869,10 @@ def _postgres(here):
 
 def _database(here):
     settings = _settings_of(here)
-    broken = _promises(_call("immich_postgres.verify", settings, _postgres(here)), "immich.postgres")
-    postgres = settings["postgres"]
-    return broken or [(OK, f"{postgres['database']}, its role, extensions and record are as promised")]
+    broken = _call("immich_postgres.verify", settings, _postgres(here))
+    if broken:
+        return map(_found, broken)
+    return [(OK, f"{settings['postgres']['database']}, its role, extensions and record are as declared")]
 
 
 def _database_storage(here):
@@ -997,9 +994,8 @@ def _refusals(module, connection):
 
     def check(here):
         answer = _call(f"{module}.refusals", _settings_of(here), connection(here))
-        rows = [(FAILED if each["grant"] else WARNING, each["seen"], each["do"]) for each in answer["found"]]
         known = f"not known: {answer['unknown']}" if answer["unknown"] else "nothing of late"
-        return rows or [(OK, known)]
+        return map(_found, answer["found"]) if answer["found"] else [(OK, known)]
 
     return check
 
@@ -1082,8 +1078,8 @@ def _memory_row(held, managed, setting):
 
 def _acl(here):
     settings = _settings_of(here)
-    broken = _promises(_call("immich_valkey.verify", settings, _valkey(here)), "immich.valkey")
-    return broken or [(OK, f"the user {settings['valkey']['user']} is as promised")]
+    broken = _call("immich_valkey.verify", settings, _valkey(here))
+    return map(_found, broken) if broken else [(OK, f"the user {settings['valkey']['user']} is as declared")]
 
 
 # -- the application ----------------------------------------
@@ -1303,29 +1299,22 @@ def _answers(here):
     if not here["ping"]:
         raise _NotCheckedError(f"{here['directory']}/docker-compose.yml")
     broken = _call("immich_app.server_silent", here["ping"], 2)
-    if broken:
-        return [(FAILED, _one_line(broken[0]), "systemctl restart immich")]
-    return [(OK, f"{here['ping']} says pong")]
+    return map(_found, broken) if broken else [(OK, f"{here['ping']} says pong")]
 
 
 def _learning(here):
     if MACHINE_LEARNING not in _compose_of(here)["services"]:
         return [(OK, "is off")]
     broken = _call("immich_app.machine_learning_silent")
-    return (
-        [(FAILED, _one_line(broken[0]), f"podman logs --tail 20 {MACHINE_LEARNING}")] if broken else [(OK, "says pong")]
-    )
+    return map(_found, broken) if broken else [(OK, "says pong")]
 
 
 def _exposure(here):
     settings = _settings_of(here)
     sockets = _call("netns.listening")
-    for sentence in _call("immich_app.listens_wider", settings, sockets):
-        yield FAILED, sentence, "salt-call state.apply immich.app"
-    for sentence in _call("immich_app.listens_everywhere", settings, sockets):
-        yield WARNING, sentence, "see the listen addresses in its configuration"
-    for warning in _call("immich_app.server_warnings", settings, 2):
-        yield WARNING if warning["serves"] else FAILED, warning["seen"], warning["do"]
+    yield from map(_found, _call("immich_app.listens_wider", settings, sockets))
+    yield from map(_found, _call("immich_app.listens_everywhere", settings, sockets))
+    yield from map(_found, _call("immich_app.server_warnings", settings, 2))
 
 
 # -- backups ----------------------------------------
@@ -1341,17 +1330,12 @@ def _backups(here):
     if here["working"].get("what") == "backup":
         yield OK, f"one is under way since {here['working']['since']}"
     status = _call("systemd_unit.status", "immich-backup.service")
-    sentences = _call("immich.backup_warnings", settings) if settings else []
-    if status["active"] == "failed" and not sentences:
-        sentences = [f"The last backup of the database failed: {status['text']}"]
-    for sentence in sentences:
-        seen = sentence.partition(". Make one")[0]
-        yield (
-            FAILED if "failed" in seen else WARNING,
-            seen,
-            "journalctl -u immich-backup -n 50; salt-call immich.backup",
-        )
-    if not sentences:
+    found = _call("immich.backup_warnings", settings) if settings else []
+    yield from map(_found, found)
+    if status["active"] == "failed" and not found:
+        seen = f"The last backup of the database failed: {status['text']}"
+        yield FAILED, seen, "journalctl -u immich-backup -n 50; salt-call immich.backup"
+    elif not found:
         directory = settings["backup"]["directory"] if settings else _deployed_backups()
         point = _call("immich_app.mount_missing", directory)
         if point:

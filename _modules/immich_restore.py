@@ -38,7 +38,7 @@ import salt.utils.data
 import salt.utils.hashutils
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock, progress, untrusted, versions
+from immich_core import findings, lock, progress, untrusted, versions
 
 __virtualname__ = "immich"
 
@@ -670,7 +670,7 @@ def _broken(settings, **options):
     broken = []
     for module, given in (("immich_app", options), ("immich_postgres", {})):
         try:
-            broken += __salt__[f"{module}.verify"](settings, **given)
+            broken += map(findings.sentence, __salt__[f"{module}.verify"](settings, **given))
         except CommandExecutionError as error:
             broken.append(str(error))
     return broken

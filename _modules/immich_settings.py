@@ -79,6 +79,7 @@ _OWN_FILES = {
     "utils": (
         "immich_core/__init__",
         "immich_core/file_tree",
+        "immich_core/findings",
         "immich_core/lock",
         "immich_core/progress",
         "immich_core/project",

@@ -8,6 +8,8 @@ Used by ``immich/settings.jinja`` and ``immich/bootstrap``. Nothing else has a u
 import importlib
 import sys
 
+from immich_core import findings
+
 __virtualname__ = "immich"
 CORE = "immich_core"
 
@@ -115,7 +117,7 @@ def host_ready(name, obstacles):
         What the state is about, for the output.
 
     obstacles
-        List of ``{"path": …, "message": …}``, as from ``immich_preflight.obstacles``. An empty list is success.
+        List of findings, as from ``immich_preflight.obstacles``. An empty list is success.
 
     .. code-block:: yaml
 
@@ -126,7 +128,8 @@ def host_ready(name, obstacles):
     ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing on this host is in the way"}
     if obstacles:
         ret["result"] = False
-        ret["comment"] = f"Nothing was changed. Fix these and apply again:\n{_lines(obstacles)}"
+        lines = "\n".join(map(findings.sentence, obstacles))
+        ret["comment"] = f"Nothing was changed. Fix these and apply again:\n{lines}"
     return ret
 
 

@@ -9,7 +9,7 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock
+from immich_core import findings, lock
 
 __virtualname__ = "immich_app"
 
@@ -19,6 +19,13 @@ ROOT = {"user": "root", "group": "root", "mode": "0755"}
 # A key of `changes`, and what a dry run knows of a service that earlier states of the run would stop.
 DOWNTIME = "downtime"
 FORESEEN = "stopped for the changes above"
+# Modules whose `verify` is asked, and the row of the doctor's table for one that cannot be.
+VERIFIED = {
+    "immich_app": "Immich",
+    "immich_postgres": "database",
+    "immich_valkey": "Valkey user",
+    "immich_gateway": "gateway and firewall",
+}
 
 
 def __virtual__():
@@ -544,7 +551,7 @@ def units_absent(name, files):
 
 def verified(name, settings=None):
     """
-    Say whether everything is as promised, and what to do where it is not. Changes nothing.
+    Report what is not as declared, with the next step. Changes nothing.
 
     name
         What the state is about, for the output.
@@ -567,37 +574,35 @@ def verified(name, settings=None):
     if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
         return {**ret, "result": None, "comment": "Would be verified once it runs"}
     broken = []
-    for module in ("immich_app", "immich_postgres", "immich_valkey", "immich_gateway"):
+    for module, part in VERIFIED.items():
         try:
             broken += __salt__[f"{module}.verify"](settings)
         except CommandExecutionError as error:
-            broken.append(str(error))
+            broken.append(findings.not_verified(part, error))
     if broken:
-        return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(broken)}
+        return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(_sentences(broken))}
+    # A return with an empty list of them would be shown as a warning.
     warnings = _warnings(settings)
-    return {**ret, "warnings": warnings} if warnings else ret
+    return {**ret, "warnings": _sentences(warnings)} if warnings else ret
+
+
+def _sentences(found):
+    return [findings.sentence(each) for each in found]
 
 
 def _warnings(settings):
-    """Sentences on what holds and deserves a look. A return with an empty list of them would be shown as a warning."""
     warnings = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
     warnings += __salt__["immich.backup_warnings"](settings)
-    warnings += _as_sentences(__salt__["immich_app.server_warnings"](settings))
+    warnings += __salt__["immich_app.server_warnings"](settings)
     return warnings + _refusals(settings)
 
 
 def _refusals(settings):
     """What Valkey and PostgreSQL have refused to Immich: a new release may need what the formula does not grant."""
-    sentences = []
+    found = []
     for module in ("immich_valkey", "immich_postgres"):
         try:
-            found = __salt__[f"{module}.refusals"](settings)["found"]
+            found += __salt__[f"{module}.refusals"](settings)["found"]
         except CommandExecutionError as error:
-            sentences.append(f"What was refused to Immich is not known: {error}")
-        else:
-            sentences += _as_sentences(found)
-    return sentences
-
-
-def _as_sentences(found):
-    return [f"{each['seen']}. To do: {each['do']}" for each in found]
+            found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
+    return found
