@@ -11,7 +11,7 @@ import sys
 from immich_core import findings
 
 __virtualname__ = "immich"
-CORE = "immich_core"
+PACKAGES = ("immich_core", "immich_diagnosis")
 
 
 def __virtual__():
@@ -44,7 +44,7 @@ def applied(name):
     if "immich" in __pillar__:
         # The outer run may have been given its pillar on the command line.
         arguments["pillar"] = {"immich": __pillar__["immich"]}
-    _forget_core()
+    _forget_packages()
     answer = __salt__["state.sls"](name, **arguments)
     if not isinstance(answer, dict):
         ret.update(result=False, comment="\n".join(map(str, answer)))
@@ -60,9 +60,9 @@ def applied(name):
     return ret
 
 
-def _forget_core():
+def _forget_packages():
     """Python keeps an imported package for the life of the process, whatever is synced meanwhile."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == CORE]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
         del sys.modules[name]
     importlib.invalidate_caches()
 
