@@ -78,6 +78,7 @@ _OWN_FILES = {
     ),
     "utils": (
         "immich_core/__init__",
+        "immich_core/component_checks",
         "immich_core/file_tree",
         "immich_core/findings",
         "immich_core/lock",
@@ -89,6 +90,7 @@ _OWN_FILES = {
         "immich_diagnosis/application",
         "immich_diagnosis/backups",
         "immich_diagnosis/check",
+        "immich_diagnosis/components",
         "immich_diagnosis/facts",
         "immich_diagnosis/folders",
         "immich_diagnosis/formula",

@@ -9,7 +9,7 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings, lock
+from immich_core import component_checks, findings, lock
 
 __virtualname__ = "immich_app"
 
@@ -569,21 +569,36 @@ def verified(name, settings=None):
         "name": name,
         "changes": {},
         "result": True,
-        "comment": "Everything is as promised",
+        "comment": "Everything is as declared",
     }
     if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
         return {**ret, "result": None, "comment": "Would be verified once it runs"}
-    broken = []
-    for module, part in VERIFIED.items():
-        try:
-            broken += __salt__[f"{module}.verify"](settings)
-        except CommandExecutionError as error:
-            broken.append(findings.not_verified(part, error))
+    broken = [found for module, part in VERIFIED.items() for found in _checked(part, f"{module}.verify", settings)]
+    broken += component_checks.findings_of(
+        settings.get("components", {}), _active, lambda function: _checked("components", function, settings)
+    )
     if broken:
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(_sentences(broken))}
     # A return with an empty list of them would be shown as a warning.
     warnings = _warnings(settings)
     return {**ret, "warnings": _sentences(warnings)} if warnings else ret
+
+
+def _checked(part, function, settings):
+    """What a function finds; that it cannot be asked is a finding too, and hides no other."""
+    if function not in __salt__:
+        return [findings.not_verified(part, f"{function} is not loaded")]
+    try:
+        return __salt__[function](settings)
+    except CommandExecutionError as error:
+        return [findings.not_verified(part, error)]
+
+
+def _active(unit):
+    try:
+        return __salt__["systemd_unit.status"](unit)["active"]
+    except CommandExecutionError as error:
+        return f"not known: {error}"
 
 
 def _sentences(found):

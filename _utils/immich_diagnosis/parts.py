@@ -6,8 +6,19 @@ The checks of a group run one after the other, groups side by side. Behind a gat
 not checked.
 """
 
-from immich_diagnosis import application, backups, folders, formula, host, podman, postgres, reachability, valkey
+from immich_diagnosis import (
+    application,
+    backups,
+    components,
+    folders,
+    formula,
+    host,
+    podman,
+    postgres,
+    reachability,
+    valkey,
+)
 
 FORMULA = formula.CHECKS
-PARTS = (host, folders, podman, postgres, valkey, application, reachability, backups)
+PARTS = (host, folders, podman, postgres, valkey, application, reachability, components, backups)
 GROUPS = tuple(group for part in PARTS for group in part.GROUPS)

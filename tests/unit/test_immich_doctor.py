@@ -1,5 +1,6 @@
 """What of the doctor no test host can cause, given what the kernel and the system would show; and its table."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -392,6 +393,16 @@ def test_the_docs_name_every_check():
     for each in (parts.FORMULA, *parts.GROUPS):
         for one in each:
             assert f"| {one.part} |" in text, one.part
+
+
+def test_every_part_is_registered_once():
+    """One that is not is never checked."""
+    files = sorted(Path(parts.__file__).parent.glob("*.py"))
+    found = [importlib.import_module(f"immich_diagnosis.{file.stem}") for file in files if file.stem != "__init__"]
+    grouped = [module for module in found if hasattr(module, "GROUPS") and module is not parts]
+    assert sorted(part.__name__ for part in parts.PARTS) == [module.__name__ for module in grouped]
+    names = [one.part for group in (parts.FORMULA, *parts.GROUPS) for one in group]
+    assert sorted(set(names)) == sorted(names)
 
 
 def test_what_a_container_has_left_for_others_is_named(tmp_path):
