@@ -115,7 +115,7 @@ def _silence(group, seconds):
     if load > 2 * cpus:
         busy = f"this host is busy, with a load of {load:.0f} on {cpus} CPUs"
         return WARNING, f"not checked: took longer than {seconds:.0f} s; {busy}", advice
-    # The formula's own checks ask Podman and the file server, and what hangs of these is told below.
+    # The formula's own checks ask Podman and the file server, and what hangs of these is reported below.
     return WARNING if group is FORMULA else FAILED, f"no answer within {seconds:.0f} s", advice
 
 

@@ -2,7 +2,7 @@
 Findings: what is not as it should be, and the next step
 =========================================================
 
-Verification, preflight checks and the doctor return findings: plain data, of which nobody has to parse a sentence. Only
+Verification, preflight checks and the doctor return findings: plain data, so that no sentence has to be parsed. Only
 this file puts them into words. Needs nothing but Python.
 
 A finding has a ``code`` (a short stable word, as ``valkey-acl-denied``), its ``part`` (a row's name in the doctor's

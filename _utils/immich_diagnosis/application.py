@@ -98,11 +98,11 @@ def _unit(here):
             yield OK, text
         return
     reason = _why_down(here, status)
-    seen, cure = _explained(here, reason) if reason else ("", None)
+    seen, remedy = _explained(here, reason) if reason else ("", None)
     refused = _start_refused(here)
     if refused:
-        seen, cure = refused["why"], refused["remedy"]
-    yield FAILED, ": ".join(filter(None, (f"is {status['active']}", seen))), cure or "systemctl start immich"
+        seen, remedy = refused["why"], refused["remedy"]
+    yield FAILED, ": ".join(filter(None, (f"is {status['active']}", seen))), remedy or "systemctl start immich"
 
 
 def _why_down(here, status):
@@ -126,12 +126,12 @@ def _exited(here, text):
     down = call(here, "immich_app.plan", {"project_dir": here["directory"]}, here["compose_text"])["recreate"]
     if not any(name in text for name in down):
         return WARNING, f"runs again: {one_line(text)}", "salt-call immich.doctor, in a minute"
-    seen, cure = _explained(here, text)
-    return FAILED, seen, cure or "journalctl -u immich -n 100"
+    seen, remedy = _explained(here, text)
+    return FAILED, seen, remedy or "journalctl -u immich -n 100"
 
 
 def _explained(here, reason):
-    """A reason and its cure. Last words are often the end of a stack trace: then the log says more above it."""
+    """A reason and its remedy. Last words are often the end of a stack trace: then the log says more above it."""
     if remedy_for(reason):
         return one_line(reason), remedy_for(reason)
     log = call(here, "cmd.run_stdout", ["journalctl", "-u", "immich", "-n", "60", "-o", "cat"], python_shell=False)

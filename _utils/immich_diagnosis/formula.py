@@ -48,7 +48,7 @@ def _modules(here):
 
 def _pillar(here):
     for error in here["pillar"].get("_errors", []):
-        yield FAILED, f"Salt cannot render the pillar: {one_line(error)}", "mend the file that it names"
+        yield FAILED, f"Salt cannot render the pillar: {one_line(error)}", "fix the file that it names"
     if not here["pillar"].get("immich"):
         yield (
             FAILED,
@@ -58,7 +58,7 @@ def _pillar(here):
         return
     for error in call(here, "immich_settings.errors"):
         path, message = error["path"], error["message"]
-        yield FAILED, f"{path} {message}", f"mend {path} in the pillar"
+        yield FAILED, f"{path} {message}", f"fix {path} in the pillar"
     for warning in call(here, "immich_settings.warnings"):
         yield WARNING, f"{warning['path']} {warning['message']}", f"see {warning['path']} in the pillar"
     settings = here["told"]["settings"] = call(here, "immich_settings.get")

@@ -31,7 +31,7 @@ def _leftovers(here):
     where = "" if settings["postgres"]["managed"] else f" connection='{json.dumps(settings['postgres']['connection'])}'"
     for name in left["kept"]:
         seen = f"{name} is the database that Immich had before a restore, and takes its room"
-        rows.append((WARNING, seen, f"when nobody needs it any more: salt-call pgsql.database_drop {name}{where}"))
+        rows.append((WARNING, seen, f"once it is not needed any more: salt-call pgsql.database_drop {name}{where}"))
     update = call(here, "immich_update.unfinished", settings)
     if update:
         seen = f"the update from {update['from']} to {update['to']} has not come to its end"
@@ -40,7 +40,7 @@ def _leftovers(here):
 
 
 def _working_row(here, holder, now):
-    """A lock needs no mending: it goes with the process that holds it. But that may hang."""
+    """A lock needs no remedy: it ends with the process that holds it. But that may hang."""
     seen = f"{holder.get('what', 'something')} under way since {holder.get('since', 'a moment ago')}"
     began = holder.get("since") and calendar.timegm(time.strptime(holder["since"], "%Y-%m-%dT%H:%M:%SZ"))
     if not began or now - began < LONGEST_WORK:

@@ -50,7 +50,7 @@ def _runs(program):
 
 
 def _firewall_program(here):
-    """How the firewall that people use is told to let the Immich network in, if one of them is active."""
+    """The command that lets the Immich network in, if ufw or firewalld is active."""
     if shutil.which("ufw") and "Status: active" in call(here, "cmd.run", ["ufw", "status"], python_shell=False):
         return f"ufw allow in on {_interface(here)}"
     if shutil.which("firewall-cmd") and _runs("firewalld"):

@@ -63,7 +63,7 @@ def _scripts(here):
 def _busy_row(here, remedy, log):
     """The server says so, and SCRIPT KILL ends a script that has written nothing; a restart ends the others."""
     begun = re.findall(r"(\d+ \w{3} \d{4} \d\d:\d\d:\d\d)\S* \S Slow script detected", log)
-    seen = "Valkey is busy with a script that does not end, and answers nobody"
+    seen = "Valkey is busy with a script that does not end, and answers no client"
     if begun:
         seen = f"{seen}: since {begun[-1]}"
     if not here["valkey"]["managed"]:

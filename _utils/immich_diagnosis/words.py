@@ -32,7 +32,7 @@ MESSAGES = (
 
 def remedy_for(text):
     """The remedy for a message of Immich, a server or a container, if it is a known one."""
-    return next((cure for pattern, cure in MESSAGES if re.search(pattern, text)), "")
+    return next((remedy for pattern, remedy in MESSAGES if re.search(pattern, text)), "")
 
 
 def one_line(text):
