@@ -555,7 +555,7 @@ def server_state(settings, timeout=10):
 def _signed_up(postgres):
     """Whether the database has an administrator, by Immich's table of users."""
     try:
-        (row,) = __salt__["pgsql.query_as"](
+        (row,) = __salt__["pgsql_database.query_as"](
             postgres["user"], postgres["database"], ADMINISTRATOR, postgres["connection"]
         )
     except CommandExecutionError as error:

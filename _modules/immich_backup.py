@@ -38,7 +38,7 @@ STAMP = "/var/lib/systemd/timers/stamp-immich-backup.timer"
 NAME = re.compile(r"immich_([0-9]{8}T[0-9]{6}Z)_([0-9A-Za-z.-]+)(?:_([a-z0-9_-]+)(\.empty)?)?\.dump")
 # A timer that has run without leaving a backup is told from one that has never run by this age, in seconds.
 FIRST_BACKUP_AFTER = 2 * 86400
-# How connection settings of the module pgsql are called in libpq's environment.
+# How connection arguments of ``pgsql_server`` are called in libpq's environment.
 LIBPQ = {
     "host": "PGHOST",
     "port": "PGPORT",

@@ -8,7 +8,7 @@ line that failed is the cause and what follows from it stands below. It changes 
 It works when little else does: it needs no library and no other module of the formula, and asks those that are there.
 Without a pillar that can be used it goes by what was deployed: ``docker-compose.yml`` and ``immich.service``. What is
 checked stands in ``immich_diagnosis``, a file for each part. Here groups of checks run side by side, each in a process
-of its own (the module ``pgsql`` changes the user of the process to connect). Each check has the same time, and more of
+of its own (``pgsql_core`` changes the user of the process to connect). Each check has the same time, and more of
 it on a busy host: a service that hangs costs no more than that.
 
 Sources of the rules: Immich's documentation, and what was measured with its server v3.0.3.

@@ -112,7 +112,7 @@ def _empty_library(here, path):
     try:
         postgres = settings_of(here)["postgres"]
         connection = {**postgres["connection"], "connect_timeout": 2}
-        used = call(here, "pgsql.extension_indexes", "vector", postgres["database"], connection)
+        used = call(here, "pgsql_extension.indexes", "vector", postgres["database"], connection)
     except (NotCheckedError, CommandExecutionError):
         return (
             WARNING,

@@ -24,7 +24,7 @@ MODULES = {
     "immich_user": "decided",
     "netns": "http_get",
     "podman_network": "diff",
-    "pgsql": "version",
+    "pgsql_server": "version",
     "systemd_unit": "status",
     "valkey_acl": "get",
 }

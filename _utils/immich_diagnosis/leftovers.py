@@ -31,7 +31,7 @@ def _leftovers(here):
     where = "" if settings["postgres"]["managed"] else f" connection='{json.dumps(settings['postgres']['connection'])}'"
     for name in left["kept"]:
         seen = f"{name} is the database that Immich had before a restore, and takes its room"
-        rows.append((WARNING, seen, f"once it is not needed any more: salt-call pgsql.database_drop {name}{where}"))
+        rows.append((WARNING, seen, f"once it is not needed any more: salt-call pgsql_database.drop {name}{where}"))
     update = call(here, "immich_update.unfinished", settings)
     if update:
         seen = f"the update from {update['from']} to {update['to']} has not come to its end"

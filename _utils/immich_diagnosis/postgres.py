@@ -17,7 +17,7 @@ NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lust
 
 def _postgres_answers(here):
     if not here["postgres"]["managed"]:
-        return [(OK, f"PostgreSQL {call(here, 'pgsql.version', postgres_connection(here)) // 10000}")]
+        return [(OK, f"PostgreSQL {call(here, 'pgsql_server.version', postgres_connection(here)) // 10000}")]
     port = here["postgres"]["port"]
     # SSLRequest of the protocol, which every server answers with one letter before anybody logs in.
     answer = ask((socket.AF_UNIX, f"{here['socket_dir']}/.s.PGSQL.{port}"), b"\0\0\0\x08\x04\xd2\x16\x2f")
@@ -37,7 +37,7 @@ def _database(here):
 def _database_storage(here):
     if not here["postgres"]["managed"]:
         return [(OK, "is managed elsewhere")]
-    held = call(here, "pgsql.config_get", ["data_directory"], postgres_connection(here))["data_directory"]["running"]
+    held = call(here, "pgsql_config.get", ["data_directory"], postgres_connection(here))["data_directory"]["running"]
     return _storage_rows(held, read_text("/proc/self/mountinfo"))
 
 

@@ -494,7 +494,7 @@ def gained(host):
 def looked_at(host):
     """All that the formula does as a superuser, or lets one see, except backups and restores."""
     host.apply()
-    host.salt("pgsql.extension_update", "vector", "immich", "version=True", "reindex=True", check=False)
+    host.salt("pgsql_extension.update", "vector", "immich", "version=True", "reindex=True", check=False)
     host.salt("immich.doctor")
     assert "holds what no backup would bring back" in host.run("salt-call --local immich.backup", check=False).stderr
 
