@@ -15,7 +15,7 @@ import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, podman, unit_file
-from immich_core import progress, project, run_facts, units, untrusted
+from immich_core import findings, progress, project, run_facts, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -476,9 +476,9 @@ def _signed_up(postgres):
 
 def server_warnings(settings, timeout=10):
     """
-    Return what a person has to know about a server that runs: a list of ``{"seen": …, "do": …, "serves": bool}``.
+    Return what a person has to know about a server that runs, as findings (``immich_core.findings``).
 
-    ``serves`` is False if nobody can use Immich because of it.
+    One is an error if nobody can use Immich because of it, else a warning.
 
     settings
         The formula's settings.
@@ -493,23 +493,31 @@ def server_warnings(settings, timeout=10):
         salt-call --local immich_app.server_warnings "$SETTINGS"
     """
     state = server_state(settings, timeout)
-    warnings = [{"seen": MAINTENANCE, "do": END_MAINTENANCE, "serves": False}] if state["maintenance"] else []
+    warnings = [_maintenance("exposure")] if state["maintenance"] else []
     if state["initialized"] is None:
         seen = f"Whether somebody has signed up as administrator is not known: {state['unknown']}"
-        warnings.append({"seen": seen, "do": "see `journalctl -u immich`", "serves": True})
+        warnings.append(_warning("administrator-unknown", seen, "see `journalctl -u immich`"))
     elif not state["initialized"]:
         seen = (
             f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can, or "
             "can restore a database of their own, as /api/admin/database-backups/start-restore asks for no login"
         )
-        do = f"sign up now at {__salt__['immich.urls'](settings)[0]}"
-        warnings.append({"seen": seen, "do": do, "serves": True})
+        remedy = f"sign up now at {__salt__['immich.urls'](settings)[0]}"
+        warnings.append(_warning("administrator-missing", seen, remedy))
     return warnings
+
+
+def _warning(code, seen, remedy):
+    return findings.finding(code, "exposure", seen, remedy, severity=findings.WARNING)
+
+
+def _maintenance(part):
+    return findings.finding("maintenance-mode", part, MAINTENANCE, END_MAINTENANCE)
 
 
 def verify(settings, patience=ML_PATIENCE):
     """
-    Return what of the application is not as declared, as a list of sentences with the next step.
+    Return what of the application is not as declared, as findings (``immich_core.findings``).
 
     settings
         The formula's settings.
@@ -531,7 +539,7 @@ def verify(settings, patience=ML_PATIENCE):
 
 def server_silent(ping, timeout=10):
     """
-    Return a sentence that says how the server fails to answer, in a list, which is empty if it answers.
+    Return how the server fails to answer, as a list of one finding, which is empty if it answers.
 
     ping
         Address of the server's ping.
@@ -547,13 +555,12 @@ def server_silent(ping, timeout=10):
     """
     try:
         if get_json(ping, timeout) != PING:
-            return [f"{ping} does not answer as Immich: another program has the port? See `ss -ltnp`"]
+            seen = f"{ping} does not answer as Immich: another program has the port?"
+            return [findings.finding("server-foreign", "Immich", seen, "see `ss -ltnp`")]
     except CommandExecutionError as error:
-        return (
-            [f"{MAINTENANCE}: {END_MAINTENANCE}"]
-            if _in_maintenance(ping, timeout)
-            else [f"{error}. See `journalctl -u immich`"]
-        )
+        if _in_maintenance(ping, timeout):
+            return [_maintenance("Immich")]
+        return [findings.finding("server-silent", "Immich", str(error), "systemctl restart immich")]
     return []
 
 
@@ -568,7 +575,7 @@ def _in_maintenance(ping, timeout):
 
 def machine_learning_silent(patience=0):
     """
-    Return a sentence that says how machine learning fails to answer, in a list, which is empty if it answers.
+    Return how machine learning fails to answer, as a list of one finding, which is empty if it answers.
 
     It is asked from inside the server's network, by name, as the server does.
 
@@ -598,8 +605,9 @@ def machine_learning_silent(patience=0):
         if time.monotonic() > until:
             break
         time.sleep(0.5)
-    advice = "if the name does not resolve, the DNS of the network (aardvark-dns) or a firewall is in the way"
-    return [f"The server does not reach {url}: {words}. See `podman logs {MACHINE_LEARNING}`; {advice}"]
+    seen = f"The server does not reach {url}: {words}"
+    remedy = f"podman logs --tail 20 {MACHINE_LEARNING}"
+    return [findings.finding("machine-learning-silent", "machine learning", seen, remedy)]
 
 
 def reach(container, targets):
@@ -652,7 +660,7 @@ def refusals_since():
 
 def listens_wider(settings, sockets):
     """
-    Return sentences about services of this installation that listen on more addresses than was asked for.
+    Return findings about services of this installation that listen on more addresses than declared.
 
     settings
         The formula's settings.
@@ -669,7 +677,9 @@ def listens_wider(settings, sockets):
     port, addresses = settings["port"], settings["bind_address"]
     if set(addresses) & set(EVERY_ADDRESS) or not _listens_everywhere(port, sockets):
         return []
-    return [f"Port {port} listens on every address; immich:bind_address is {', '.join(addresses)}"]
+    seen = f"is {', '.join(addresses)}, and port {port} listens on every address"
+    remedy = findings.apply("immich.app")
+    return [findings.finding("port-exposed", "exposure", seen, remedy, "immich:bind_address")]
 
 
 def _listens_everywhere(port, sockets):
@@ -678,7 +688,7 @@ def _listens_everywhere(port, sockets):
 
 def listens_everywhere(settings, sockets):
     """
-    Return sentences about managed services that listen on every address: nobody asked the formula for that.
+    Return findings about managed services that listen on every address, which the formula does not declare.
 
     settings
         The formula's settings.
@@ -693,9 +703,15 @@ def listens_everywhere(settings, sockets):
         salt-call --local immich_app.listens_everywhere "$SETTINGS" '[{"address": "::", "port": 6379}]'
     """
     names = {"postgres": "PostgreSQL", "valkey": "Valkey"}
+    needs = f"Immich needs {settings['gateway_address']} alone"
     return [
-        f"{title} listens on every address of this host, as its own configuration says: Immich needs "
-        f"{settings['gateway_address']} alone"
+        findings.finding(
+            f"{part}-exposed",
+            "exposure",
+            f"{title} listens on every address of this host, as its own configuration says: {needs}",
+            "see the listen addresses in its configuration",
+            severity=findings.WARNING,
+        )
         for part, title in names.items()
         if settings[part]["managed"] and _listens_everywhere(settings[part]["port"], sockets)
     ]

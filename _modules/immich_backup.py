@@ -18,7 +18,7 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import unit_file
-from immich_core import lock, units
+from immich_core import findings, lock, units
 
 __virtualname__ = "immich"
 
@@ -209,8 +209,8 @@ def backup_plan(settings):
 
 def backup_warnings(settings):
     """
-    Return what a person has to know about the backups, as sentences: the last run failed, or left none. Starts no
-    process.
+    Return what a person has to know about the backups, as findings (``immich_core.findings``): the last run failed, or
+    left none. Starts no process.
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -222,9 +222,8 @@ def backup_warnings(settings):
         salt-call --local immich.backup_warnings "$(salt-call --local --out=json immich_settings.get | jq .local)"
     """
     status, newest = _status(), _newest(settings["backup"]["directory"], settings["postgres"]["database"])
-    advice = "Make one with `salt-call immich.backup`, and see `journalctl -u immich-backup`"
     if status.get("state") == "failed":
-        return [f"The last backup of the database failed: {status['error']}. {advice}"]
+        return [_warning("backup-failed", f"The last backup of the database failed: {status['error']}", findings.ERROR)]
     if status.get("state") == "running" or not settings["backup"]["enabled"]:
         return []
     try:
@@ -234,14 +233,20 @@ def backup_warnings(settings):
     newest, empty, used = newest
     if empty and used:
         database = settings["postgres"]["database"]
-        return [f"No user is in the newest backup of {database}, of {_iso(newest)}. Older ones have some, and are kept"]
+        seen = f"No user is in the newest backup of {database}, of {_iso(newest)}. Older ones have some, and are kept"
+        return [_warning("backup-empty", seen)]
     if newest and newest < elapsed - 60:
-        return [
-            f"The timer of the backups ran at {_iso(elapsed)}, and the newest backup is of {_iso(newest)}. {advice}"
-        ]
+        seen = f"The timer of the backups ran at {_iso(elapsed)}, and the newest backup is of {_iso(newest)}"
+        return [_warning("backup-outdated", seen)]
     if not newest and elapsed < time.time() - FIRST_BACKUP_AFTER:
-        return [f"There is no backup of the database in {settings['backup']['directory']}. {advice}"]
+        seen = f"There is no backup of the database in {settings['backup']['directory']}"
+        return [_warning("backup-missing", seen)]
     return []
+
+
+def _warning(code, seen, severity=findings.WARNING):
+    remedy = "journalctl -u immich-backup -n 50; salt-call immich.backup"
+    return findings.finding(code, "backups", seen, remedy, severity=severity)
 
 
 def _newest(directory, database):

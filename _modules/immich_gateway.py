@@ -15,7 +15,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import units
+from immich_core import findings, units
 
 UNIT = units.GATEWAY
 RULES = "/etc/immich-gateway.nft"
@@ -26,6 +26,9 @@ HOST_NAME = "host.containers.internal"
 LOADED_RULES = Path("/run/immich-gateway/rules.nft")
 LOADED_TABLE = Path("/run/immich-gateway/table")
 ADDRESSES = "immich_gateway.addresses"
+# The doctor's row.
+PART = "gateway and firewall"
+APPLY = findings.apply("immich.gateway")
 
 
 def __virtual__():
@@ -187,7 +190,7 @@ def release(address):
 
 def verify(settings):
     """
-    Return what of the gateway is not as the settings want it, as a list of sentences that say what to do.
+    Return what of the gateway is not as declared, as findings (``immich_core.findings``).
 
     settings
         The settings, as ``immich_settings.get`` returns them.
@@ -202,9 +205,11 @@ def verify(settings):
     there = status(plan(gateway["address"], gateway["network"], gateway["ports"], gateway["host_ports"]))
     broken = []
     if not there["address"]:
-        broken.append(f"This host does not hold {gateway['address']}: see `systemctl status {UNIT}`")
+        seen = f"This host does not hold {gateway['address']}"
+        broken.append(findings.finding("gateway-address-absent", PART, seen, APPLY, UNIT))
     if there["firewall"] != "loaded":
-        broken.append(f"The firewall table inet immich is {there['firewall']}: `systemctl reload-or-restart {UNIT}`")
+        seen = f"The firewall table inet immich is {there['firewall']}"
+        broken.append(findings.finding("gateway-firewall", PART, seen, APPLY, UNIT))
     return broken
 
 

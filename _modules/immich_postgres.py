@@ -16,7 +16,7 @@ from pathlib import Path
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import untrusted
+from immich_core import findings, untrusted
 from pgsql_core import list_settings
 
 # Immich's name of a vector extension (DB_VECTOR_EXTENSION) and PostgreSQL's.
@@ -45,6 +45,9 @@ LOG_SETTINGS = [
 ]
 # So many of them are shown.
 SHOWN = 3
+# The doctor's rows.
+DATABASE, REFUSED_PART = "database", "refused by PostgreSQL"
+APPLY = findings.apply("immich.postgres")
 
 ROLE = {
     "login": True,
@@ -285,14 +288,14 @@ def hba_record(settings):
 
 def verify(settings, connection=None):
     """
-    Return the promises about Immich's role and database that the server breaks, as sentences.
+    Return what of Immich's role and database is not as declared on the server, as findings (``immich_core.findings``).
 
     settings
         The formula's settings, as of ``immich_settings.get``.
     connection
         As in ``pgsql_server``. Defaults to that of the settings.
 
-    Whether the role's password is that of the pillar is told where the pillar has one.
+    The role's password is compared where the pillar has one.
 
     Raises ``CommandExecutionError`` if the server cannot be asked.
 
@@ -306,17 +309,17 @@ def verify(settings, connection=None):
     connection = connection or postgres["connection"]
     user, database = postgres["user"], postgres["database"]
     # Not pillar.get, which masks it.
-    password = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:postgres:password", None)
+    password = salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD_PILLAR, None)
     role = __salt__["pgsql_role.get"](user, password=password, connection=connection)
     if role is None:
-        return [f"PostgreSQL has no role {user}: apply immich.postgres."]
+        return [_finding("postgres-role-absent", f"PostgreSQL has no role {user}")]
     held = __salt__["pgsql_database.get"](database, connection)
     if held is None:
-        return [f"PostgreSQL has no database {database}: apply immich.postgres."]
+        return [_finding("postgres-database-absent", f"PostgreSQL has no database {database}")]
     broken = _broken_role(user, role) + _broken_database(database, user, held)
     broken += _broken_settings(postgres, role, held)
     powerful = __salt__["pgsql_role.powers"](user, connection)
-    broken += [f"The role {user} is a member of {name}: apply immich.postgres." for name in powerful]
+    broken += [_finding("postgres-role-member", f"The role {user} is a member of {name}") for name in powerful]
     broken += _broken_extensions(database, postgres["vector_extension"], connection)
     if postgres["managed"]:
         broken += _broken_hba(settings, connection)
@@ -324,13 +327,17 @@ def verify(settings, connection=None):
     return broken
 
 
+def _finding(code, seen, remedy=APPLY, path=""):
+    return findings.finding(code, DATABASE, seen, remedy, path)
+
+
 def refusals(settings, connection=None):
     """
     Return what PostgreSQL has refused to Immich's role since its server was started, for a day at most, by its log.
 
-    ``{"found": [{"seen": sentence, "do": sentence, "grant": bool}], "unknown": reason}``; ``grant`` is True if it is
-    about an extension, which a new release of Immich may need. ``unknown`` is empty unless the log cannot tell: it is
-    elsewhere, in another language than English, or its lines do not name role and time (``log_line_prefix``).
+    ``{"found": findings, "unknown": reason}``; a finding is an error if it is about an extension, which a new release
+    of Immich may need, else a warning. ``unknown`` is empty where the log shows it, and says why where it does not: it
+    is elsewhere, in another language than English, or its lines do not name role and time (``log_line_prefix``).
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -369,10 +376,12 @@ def refusals(settings, connection=None):
 
 def _refusal(text, user):
     about_extension = "extension" in text
-    advice = "salt-call state.apply immich.postgres"
+    remedy = APPLY
     if about_extension and not any(name in text for name in (*OTHER_EXTENSIONS, *VECTOR_VERSIONS)):
-        advice = "if Immich's release notes name that extension: create it as superuser, in the schema public"
-    return {"seen": f"PostgreSQL refused the role {user}: {text}", "do": advice, "grant": about_extension}
+        remedy = "if Immich's release notes name that extension: create it as superuser, in the schema public"
+    severity = findings.ERROR if about_extension else findings.WARNING
+    seen = f"PostgreSQL refused the role {user}: {text}"
+    return findings.finding("postgres-refused", REFUSED_PART, seen, remedy, severity=severity)
 
 
 def _log_line(said, user):
@@ -434,37 +443,43 @@ def _offers(known):
 def _broken_role(user, role):
     wrong = [attribute for attribute, value in ROLE.items() if role[attribute] != value]
     words = [attribute.upper() if ROLE[attribute] else f"NO{attribute.upper()}" for attribute in wrong]
-    broken = [f"The role {user} is not {' '.join(words)}: apply immich.postgres."] if wrong else []
+    broken = [_finding("postgres-role-attributes", f"The role {user} is not {' '.join(words)}")] if wrong else []
     if not role.get("password_matches", True):
-        broken.append(f"The password of the role {user} is not that of immich:postgres:password: apply immich.")
+        seen = f"is not the password of the role {user} in PostgreSQL"
+        broken.append(_finding("postgres-password", seen, findings.apply(), PASSWORD_PILLAR))
     return broken
 
 
 def _broken_database(database, user, owned):
     broken = []
     if owned["owner"] != user:
-        broken.append(f"The database {database} belongs to {owned['owner']}, not to {user}: apply immich.postgres.")
-    if owned["connection_limit"] != -1:
-        broken.append(
-            f"The database {database} has a limit of {owned['connection_limit']} connections, which its owner can set: "
-            "apply immich.postgres."
-        )
+        seen = f"The database {database} belongs to {owned['owner']}, not to {user}"
+        broken.append(_finding("postgres-database-owner", seen))
+    limit = owned["connection_limit"]
+    if limit != -1:
+        seen = f"The database {database} has a limit of {limit} connections, which its owner can set"
+        broken.append(_finding("postgres-connection-limit", seen))
     public = owned["privileges"].get("PUBLIC", [])
     if public:
-        broken.append(f"Everybody has {', '.join(public)} on the database {database}: apply immich.postgres.")
+        seen = f"Every role has {', '.join(public)} on the database {database}"
+        broken.append(_finding("postgres-public-privileges", seen))
     return broken
 
 
 def _broken_settings(postgres, role, database):
-    """Settings that nobody has declared: what the application can do to every session in its database."""
+    """Undeclared settings, by which the application can change every session in its database."""
     declared = {name.lower() for name in postgres["settings"]} | {SEARCH_PATH}
     owners = [(f"database {postgres['database']}", set(database["settings"]) - declared)]
     owners.append((f"role {postgres['user']}", set(role["settings"])))
     for name, settings in role["database_settings"].items():
         owners.append((f"role {postgres['user']} in the database {name}", set(settings)))
+    remedy = f"{APPLY}, which resets them, or declare them"
     return [
-        f"The {owner} has settings that immich:postgres:settings does not declare: {', '.join(sorted(names))}. "
-        "Nothing of the formula sets them: apply immich.postgres, which resets them, or declare them."
+        _finding(
+            "postgres-settings-undeclared",
+            f"The {owner} has settings that immich:postgres:settings does not declare: {', '.join(sorted(names))}",
+            remedy,
+        )
         for owner, names in owners
         if names
     ]
@@ -476,23 +491,26 @@ def _broken_extensions(database, vector, connection):
     except CommandExecutionError as err:
         if getattr(err, "absent", None) != "extension":
             raise
-        return [str(err)]
+        return [_finding("postgres-vector-extension-absent", str(err))]
     broken = []
     for name, extension in __salt__["pgsql_extension.list"](database, extensions(vector), connection).items():
         where = f"in the database {database}"
         if extension["available"]:
-            broken += [f"{sentence.rstrip('.')}: apply immich.postgres." for sentence in extension["not_yet"]]
+            broken += [_finding("postgres-extension-blocked", each.rstrip(".")) for each in extension["not_yet"]]
         if not extension["installed"]:
-            broken.append(f"The extension {name} is not {where}: apply immich.postgres.")
+            broken.append(_finding("postgres-extension-absent", f"The extension {name} is not {where}"))
         elif extension["schema"] != SCHEMA:
-            broken.append(f"The extension {name} is in the schema {extension['schema']} {where}, not in {SCHEMA}.")
+            seen = f"The extension {name} is in the schema {extension['schema']} {where}, not in {SCHEMA}"
+            broken.append(_finding("postgres-extension-schema", seen))
         elif name in VECTOR_VERSIONS and not supported(name, extension["installed"]):
-            broken.append(f"The extension {name} has version {extension['installed']} {where}, not {_range(name)}.")
+            seen = f"The extension {name} has version {extension['installed']} {where}, not {_range(name)}"
+            broken.append(_finding("postgres-extension-version", seen))
         elif name in VECTOR_VERSIONS and _moved(name, extension):
-            broken.append(
+            seen = (
                 f"The extension {name} has version {extension['installed']} {where}, and the server offers "
-                f"{extension['available']}, to which Immich may not update it: apply immich.postgres."
+                f"{extension['available']}, to which Immich may not update it"
             )
+            broken.append(_finding("postgres-extension-outdated", seen))
     return broken
 
 
@@ -505,9 +523,11 @@ def _broken_hba(settings, connection):
     database = settings["postgres"]["database"]
     state = __salt__["pgsql_hba.get"](database, hba_record(settings), connection)
     if state["lines"] != [state["wanted"]] or not state["loaded"]:
-        return [f"pg_hba.conf lacks the record `{state['wanted']}`, or was not read since: apply immich.postgres."]
+        seen = f"pg_hba.conf lacks the record `{state['wanted']}`, or was not read since"
+        return [_finding("postgres-hba-record", seen)]
     if state["ahead"]:
-        return [f"In pg_hba.conf wider records precede that of {database}: {'; '.join(state['ahead'])}."]
+        seen = f"In pg_hba.conf wider records precede that of {database}: {'; '.join(state['ahead'])}"
+        return [_finding("postgres-hba-order", seen)]
     return []
 
 
@@ -515,5 +535,5 @@ def _broken_listening(address, connection):
     setting = __salt__["pgsql_config.get"](["listen_addresses"], connection)["listen_addresses"]["running"]
     without = list_settings.including("listen_addresses", setting, [])
     if list_settings.including("listen_addresses", setting, [address]) != without:
-        return [f"PostgreSQL does not listen at {address}, only at {setting}: apply immich.postgres."]
+        return [_finding("postgres-listen-address", f"PostgreSQL does not listen at {address}, only at {setting}")]
     return []

@@ -18,6 +18,8 @@ from pathlib import Path
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
 
+from immich_core import findings
+
 __virtualname__ = "immich_preflight"
 
 OBSTACLES = "immich_preflight.obstacles"
@@ -38,9 +40,9 @@ def __virtual__():
 
 def obstacles(settings):
     """
-    Return what keeps the settings from being applied on this host, as a list of ``path`` and ``message``.
+    Return what keeps the settings from being applied on this host, as findings (``immich_core.findings``).
 
-    ``path`` is where the pillar says what this host cannot do, and ``message`` names the pillar lines that it could.
+    ``path`` is the pillar path that this host cannot fulfil, and ``remedy`` names the pillar lines that it could.
 
     settings
         The formula's settings.
@@ -67,7 +69,11 @@ def _found(settings):
         found += _postgres(settings, sockets)
     if settings["valkey"]["managed"]:
         found += _valkey(settings, sockets)
-    return [{"path": f"immich:{path}", "message": message} for path, message in found]
+    return found
+
+
+def _obstacle(code, path, seen, remedy):
+    return findings.finding(code, "pillar", seen, remedy, f"immich:{path}")
 
 
 # Where Immich answers
@@ -78,7 +84,8 @@ def _addresses(settings):
         if not _is_here(address):
             every = ipaddress.ip_address(address).is_unspecified
             missing = "this host has no IPv6" if every else f"{address} is on no interface of this host"
-            yield "bind_address", f"{missing}, so Immich cannot be published there: bring it up, or take it out"
+            seen = f"{missing}, so Immich cannot be published there"
+            yield _obstacle("address-absent", "bind_address", seen, "bring it up, or take it out")
 
 
 def _is_here(address):
@@ -95,7 +102,8 @@ def _is_here(address):
 def _port(settings, sockets):
     for each in _clashing(sockets, settings["port"], settings["bind_address"]):
         if not _is_immich(each["holder"]):
-            yield "port", f"{settings['port']} is taken by {_named(each['holder'])}"
+            seen = f"{settings['port']} is taken by {_named(each['holder'])}"
+            yield _obstacle("port-taken", "port", seen, "stop that, or set another port")
             return
 
 
@@ -120,13 +128,12 @@ def _postgres(settings, sockets):
     for each in _clashing(sockets, port, _service_addresses(settings)):
         if not _is_postgres(each["holder"], unit):
             free = _free_port(port, sockets)
-            yield (
-                "postgres:port",
-                (
-                    f"{port} is taken by {_named(each['holder'])}: stop that, or give PostgreSQL another port, as "
-                    f"{free}, in its configuration, restart it, and write `immich:postgres:port: {free}`"
-                ),
+            remedy = (
+                f"stop that, or give PostgreSQL another port, as {free}, in its configuration, restart it, and write "
+                f"`immich:postgres:port: {free}`"
             )
+            seen = f"{port} is taken by {_named(each['holder'])}"
+            yield _obstacle("postgres-port-taken", "postgres:port", seen, remedy)
             return
 
 
@@ -143,29 +150,21 @@ def _cluster_problem(version, name, port, sockets):
             return None
         others = [f"{of}/{other}" for (of, other), at in clusters.items() if at == port]
         whose = f", which is that of the cluster {others[0]}" if others else ""
-        return (
-            "postgres:port",
-            (
-                f"PostgreSQL's cluster {version}/{name} is at port {known[name]}, not at {port}{whose}: write "
-                f"`immich:postgres:port: {known[name]}`"
-            ),
-        )
+        seen = f"PostgreSQL's cluster {version}/{name} is at port {known[name]}, not at {port}{whose}"
+        return _obstacle("postgres-cluster-port", "postgres:port", seen, f"write `immich:postgres:port: {known[name]}`")
     if known:
         other, at = min(known.items())
         lines = [f"`immich:lookup:postgres:unit: postgresql@{version}-{other}`"]
         lines += [f"`immich:postgres:port: {at}`"] if at != port else []
-        return (
-            "lookup:postgres:unit",
-            (
-                f"PostgreSQL has no cluster {version}/{name} on this host, only {version}/{other} at port {at}: write "
-                f"{' and '.join(lines)}, or create the other one with `pg_createcluster {version} {name} --start`"
-            ),
+        seen = f"PostgreSQL has no cluster {version}/{name} on this host, only {version}/{other} at port {at}"
+        remedy = (
+            f"write {' and '.join(lines)}, or create the other one with `pg_createcluster {version} {name} --start`"
         )
+        return _obstacle("postgres-cluster-absent", "lookup:postgres:unit", seen, remedy)
     if Path(f"/usr/lib/postgresql/{version}/bin/postgres").exists():
-        return (
-            "lookup:postgres:unit",
-            f"PostgreSQL {version} is installed, and has no cluster: `pg_createcluster {version} {name} --start`",
-        )
+        seen = f"PostgreSQL {version} is installed, and has no cluster"
+        remedy = f"`pg_createcluster {version} {name} --start`"
+        return _obstacle("postgres-cluster-absent", "lookup:postgres:unit", seen, remedy)
     return _new_cluster_problem(version, name, port, sockets, clusters)
 
 
@@ -177,13 +176,8 @@ def _new_cluster_problem(version, name, port, sockets, clusters):
     others = [f"the cluster {of}/{other}" for (of, other), at in clusters.items() if at == port]
     others += [_named(each["holder"]) for each in sockets if each["port"] == port]
     whose = f"{port} is taken by {others[0]}" if others else f"{port} is not the first free port"
-    return (
-        "postgres:port",
-        (
-            f"{whose}, so the cluster {version}/{name}, which the package creates, gets {given}: write "
-            f"`immich:postgres:port: {given}`"
-        ),
-    )
+    seen = f"{whose}, so the cluster {version}/{name}, which the package creates, gets {given}"
+    return _obstacle("postgres-cluster-port", "postgres:port", seen, f"write `immich:postgres:port: {given}`")
 
 
 def _clusters():
@@ -219,17 +213,13 @@ def _valkey(settings, sockets):
     configured = _configured_valkey_port(settings)
     serving = {each["port"] for each in sockets if _is_of(each["holder"], service)}
     if configured != port and configured in serving:
-        yield "valkey:port", f"this host's Valkey is at port {configured}: write `immich:valkey:port: {configured}`"
+        remedy = f"write `immich:valkey:port: {configured}`"
+        yield _obstacle("valkey-port", "valkey:port", f"this host's Valkey is at port {configured}", remedy)
         return
     for each in _clashing(sockets, port, _service_addresses(settings)):
         if not _is_of(each["holder"], service):
-            yield (
-                "valkey:port",
-                (
-                    f"{port} is taken by {_named(each['holder'])}: stop that, or write "
-                    f"`immich:valkey:port: {_free_port(port, sockets)}`"
-                ),
-            )
+            remedy = f"stop that, or write `immich:valkey:port: {_free_port(port, sockets)}`"
+            yield _obstacle("valkey-port-taken", "valkey:port", f"{port} is taken by {_named(each['holder'])}", remedy)
             return
     if port in serving:
         yield from _valkey_refusal(settings)
@@ -244,13 +234,9 @@ def _valkey_refusal(settings):
     except CommandExecutionError as err:
         # Whatever else is wrong, the states of Valkey say when they come to it.
         if getattr(err, "refused", False):
-            yield (
-                "valkey:admin_password",
-                (
-                    "this host's Valkey has another password for its user default (`requirepass`, or in its ACL file): "
-                    "write that one as `immich:valkey:admin_password: …`, and change it once the formula is applied"
-                ),
-            )
+            seen = "this host's Valkey has another password for its user default (`requirepass`, or in its ACL file)"
+            remedy = "write that one as `immich:valkey:admin_password: …`, and change it once the formula is applied"
+            yield _obstacle("valkey-password-unknown", "valkey:admin_password", seen, remedy)
 
 
 def _valkey_memory(settings):
@@ -261,7 +247,7 @@ def _valkey_memory(settings):
     with contextlib.suppress(CommandExecutionError):
         refusal = __salt__["immich_valkey.memory_refusal"](maxmemory, __salt__["immich_valkey.logins"](settings))
         if refusal:
-            yield "valkey:maxmemory", refusal
+            yield refusal
 
 
 # Who listens

@@ -39,7 +39,7 @@ import salt.utils.hashutils
 from salt.exceptions import CommandExecutionError
 
 from host_core import unit_file
-from immich_core import lock, progress, units, untrusted, versions
+from immich_core import findings, lock, progress, units, untrusted, versions
 
 __virtualname__ = "immich"
 
@@ -672,7 +672,7 @@ def _broken(settings, **options):
     broken = []
     for module, given in (("immich_app", options), ("immich_postgres", {})):
         try:
-            broken += __salt__[f"{module}.verify"](settings, **given)
+            broken += map(findings.sentence, __salt__[f"{module}.verify"](settings, **given))
         except CommandExecutionError as error:
             broken.append(str(error))
     return broken

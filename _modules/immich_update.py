@@ -181,7 +181,8 @@ def plan(settings):
     compose file is not there or names another version than the settings, or an update has not come to its end.
 
     A version that the database has noted and all else contradicts is refused by its name, with the line of the pillar
-    (``immich:update:database_version``) that overrides it as ``remedy``.
+    (``immich:update:database_version``) that overrides it as ``remedy``. Else ``remedy`` is the line with the version
+    that can be set.
 
     settings
         The formula's settings.
@@ -204,7 +205,8 @@ def plan(settings):
     told, doubt = _told(noted, [before], record, settings["update"].get("database_version"))
     found, known = _found(told, before, record)
     wanted, highest = version(image), versions.highest(image)
-    refusal, remedy = why_not(found, highest, _pillar_path(settings), known), None
+    refusal = why_not(found, highest, _pillar_path(settings), known)
+    remedy = f"immich:version: {versions.allowed(found, highest)}" if refusal else None
     if refusal and changed:
         refusal = f"{refusal}. {_restore_advice(record)}"
     if not refusal and doubt and versions.obstacle(noted["version"], highest) == "older":

@@ -15,7 +15,7 @@ import os
 import pwd
 import stat
 
-from immich_core import file_tree, progress
+from immich_core import file_tree, findings, progress
 
 __virtualname__ = "immich_user"
 
@@ -157,8 +157,8 @@ def _pair(number):
 
 def obstacles(settings):
     """
-    Return where the name or number of a user of the formula's own is taken on this host, as ``[path, message]`` with
-    the path in the pillar.
+    Return where the name or number of a user of the formula's own is taken on this host, as findings
+    (``immich_core.findings``) with the path in the pillar.
 
     settings
         The formula's settings.
@@ -177,11 +177,13 @@ def _taken(part, own_user):
     for kind, (by_name, by_number) in DATABASES.items():
         named, numbered = _entry(by_name, name), _entry(by_number, number)
         if named and named[2] != number:
-            message = f"this host has a {kind} {name} with the number {named[2]}: set another name"
-            yield [f"{part}:own_user:name", message]
+            seen = f"this host has a {kind} {name} with the number {named[2]}"
+            path = f"immich:{part}:own_user:name"
+            yield findings.finding("user-name-taken", "pillar", seen, "set another name", path)
         if numbered and numbered[0] != name:
-            message = f"{number} is the number of the {kind} {numbered[0]} on this host: set another number"
-            yield [f"{part}:own_user:id", message]
+            seen = f"{number} is the number of the {kind} {numbered[0]} on this host"
+            path = f"immich:{part}:own_user:id"
+            yield findings.finding("user-number-taken", "pillar", seen, "set another number", path)
 
 
 def _entry(function, key):

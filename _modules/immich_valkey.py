@@ -12,7 +12,7 @@ import time
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import untrusted
+from immich_core import findings, untrusted
 
 __virtualname__ = "immich_valkey"
 
@@ -43,6 +43,9 @@ DENIED = ("command", "key", "channel")
 LOG_ENTRIES = 128
 # So many names are shown.
 SHOWN = 5
+# The doctor's rows.
+USER_PART, REFUSED_PART = "Valkey user", "refused by Valkey"
+APPLY = findings.apply("immich.valkey")
 # What a server without a memory limit gets: a part of the host's memory, and enough for a million jobs, of which each
 # takes 340 bytes (measured on Valkey 8.1, 9.1 and Redis 7.0). A full server refuses BullMQ's own bookkeeping too.
 MEMORY_PART, LEAST_MEMORY = 8, 512 * 1024**2
@@ -339,14 +342,14 @@ def former_user_remove(settings, name):
 
 def verify(settings, connection=None):
     """
-    Return the promises about Immich's user that the running server breaks, as sentences.
+    Return what of Immich's user is not as declared on the running server, as findings (``immich_core.findings``).
 
     settings
         The formula's settings, as of ``immich_settings.get``.
     connection
         See :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the formula's logins.
 
-    Whether the user's password is that of the pillar is told where the pillar has one.
+    The user's password is compared where the pillar has one.
 
     Raises CommandExecutionError if the server cannot be asked.
 
@@ -359,26 +362,35 @@ def verify(settings, connection=None):
     name = settings["valkey"]["user"]
     own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
     if salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD, None) is not None:
-        # A former password beside it is told apart.
+        # A former password beside it is a finding of its own.
         own.update(password_pillar=PASSWORD, keep_passwords=True)
     connection = connection or logins(settings)
     held = __salt__["valkey_acl.list"](connection=connection)
     if name not in held:
-        return [f"Valkey has no ACL user {name}: apply immich.valkey."]
-    broken = [] if held[name]["enabled"] else [f"The ACL user {name} is disabled: apply immich.valkey."]
+        return [_finding("valkey-acl-user-absent", f"Valkey has no ACL user {name}")]
+    broken = []
+    if not held[name]["enabled"]:
+        broken.append(_finding("valkey-acl-user-disabled", f"The ACL user {name} is disabled"))
     if held[name]["nopass"]:
-        broken.append(f"The ACL user {name} needs no password: apply immich.valkey.")
+        broken.append(_finding("valkey-nopass", f"The ACL user {name} needs no password"))
     if held[name]["passwords"] > 1:
-        broken.append(f"The ACL user {name} has a former password besides the present one: apply immich.app.")
+        seen = f"The ACL user {name} has a former password besides the present one"
+        broken.append(_finding("valkey-former-password", seen, findings.apply("immich.app")))
     if settings["valkey"]["managed"] and held["default"]["enabled"] and held["default"]["nopass"]:
-        broken.append("The Valkey user default needs no password: apply immich.valkey.")
+        broken.append(_finding("valkey-default-nopass", "The Valkey user default needs no password"))
     found = __salt__["valkey_acl.compare"](fitted([own], connection), scratch=False, connection=connection)
-    broken += found["problems"]
+    broken += [_finding("valkey-acl-denied", problem) for problem in found["problems"]]
     if "password" in found["changes"].get(name, {}).get("new", {}):
-        broken.append(f"The password of the ACL user {name} is not that of {PASSWORD}: apply immich.")
+        seen = f"is not the password of the ACL user {name} in Valkey"
+        broken.append(_finding("valkey-password", seen, findings.apply(), PASSWORD))
     if found["unsaved"]:
-        broken.append("Valkey's ACL users are not saved as they are, a restart would change them: apply immich.valkey.")
+        seen = "Valkey's ACL users are not saved as they are, a restart would change them"
+        broken.append(_finding("valkey-acl-unsaved", seen))
     return broken
+
+
+def _finding(code, seen, remedy=APPLY, path=""):
+    return findings.finding(code, USER_PART, seen, remedy, path)
 
 
 def limits(connection=None):
@@ -431,13 +443,13 @@ def memory_settings(maxmemory=None, connection=None):
         return {} if held["limit"] else _bounded(_default_limit(held["used"]))
     refusal = memory_refusal(maxmemory, connection)
     if refusal:
-        raise CommandExecutionError(f"immich:valkey:maxmemory {refusal}")
+        raise CommandExecutionError(findings.sentence(refusal))
     return _bounded(f"{maxmemory}b")
 
 
 def memory_refusal(maxmemory, connection=None):
     """
-    Return why a server's memory cannot be bounded so, as the end of a sentence; empty if it can.
+    Return the finding that a server's memory cannot be bounded so, or None if it can.
 
     maxmemory
         The limit, in the form of ``512m`` or ``2g``.
@@ -455,11 +467,12 @@ def memory_refusal(maxmemory, connection=None):
     held, wanted = limits(connection), int(maxmemory[:-1]) * UNITS[maxmemory[-1]]
     # A server that has no larger limit now is full already: Immich's doing must not keep an apply from running.
     if wanted > held["used"] or 0 < held["limit"] <= wanted:
-        return ""
-    return (
-        f"is {maxmemory}, and this Valkey holds {held['used'] / UNITS['m']:.0f}m already: it would refuse every write."
-        " Set a larger limit, or remove data from it."
+        return None
+    seen = (
+        f"is {maxmemory}, and this Valkey holds {held['used'] / UNITS['m']:.0f}m already: it would refuse every write"
     )
+    remedy = "set a larger limit, or remove data from it"
+    return findings.finding("valkey-memory-limit", "Valkey memory", seen, remedy, "immich:valkey:maxmemory")
 
 
 def _bounded(limit):
@@ -476,9 +489,9 @@ def refusals(settings, connection=None):
     """
     Return what Valkey has denied to Immich's user since its server was started, for a day at most.
 
-    ``{"found": [{"seen": sentence, "do": line for the pillar or sentence, "grant": bool}], "unknown": ""}``; ``grant``
-    is True if the rules lack what a new release of Immich may need. A command that harms others is never among these,
-    nor one that the rules allow by now. Names are shown as far as they are printable: the container decides them.
+    ``{"found": findings, "unknown": ""}``; a finding is an error if the rules lack what a new release of Immich may
+    need, else a warning. A command that harms others is never among the first, nor is one that the rules allow by now.
+    Names are shown as far as they are printable: the container decides them.
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -524,21 +537,17 @@ def _refused_commands(commands, valkey):
     if not commands:
         return None
     rules = [*valkey["extra_rules"], *(f"+{each}" for each in commands)]
-    return {
-        "seen": f"Valkey denied {_spoken(commands)} to the user {valkey['user']}: this release of Immich may need it",
-        "do": f"immich:valkey:extra_rules: {json.dumps(rules)}",
-        "grant": True,
-    }
+    seen = f"Valkey denied {_spoken(commands)} to the user {valkey['user']}: this release of Immich may need it"
+    remedy = f"immich:valkey:extra_rules: {json.dumps(rules)}"
+    return findings.finding("valkey-refused-command", REFUSED_PART, seen, remedy)
 
 
 def _refused_harm(commands, user):
     if not commands:
         return None
-    return {
-        "seen": f"Valkey denied {_spoken(commands)} to the user {user}, which harm others: Immich needs none of them",
-        "do": "do not grant it; see what asks for it: podman logs --tail 100 immich-server",
-        "grant": False,
-    }
+    seen = f"Valkey denied {_spoken(commands)} to the user {user}, which harm others: Immich needs none of them"
+    remedy = "do not grant it; see what asks for it: podman logs --tail 100 immich-server"
+    return findings.finding("valkey-refused-harmful", REFUSED_PART, seen, remedy, severity=findings.WARNING)
 
 
 def _refused_names(kind, denied, user):
@@ -547,12 +556,12 @@ def _refused_names(kind, denied, user):
         return None
     names = list(dict.fromkeys(untrusted.printable(entry["object"], 60) for entry in entries))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return {
-        "seen": f"Valkey denied the {kind} {', '.join(map(json.dumps, names[:SHOWN]))}{more} to the user {user}",
-        "do": "if Immich's release notes name it, grant it in immich:valkey:extra_rules; else see what asks for it: "
-        "podman logs --tail 100 immich-server",
-        "grant": False,
-    }
+    seen = f"Valkey denied the {kind} {', '.join(map(json.dumps, names[:SHOWN]))}{more} to the user {user}"
+    remedy = (
+        "if Immich's release notes name it, grant it in immich:valkey:extra_rules; else see what asks for it: "
+        "podman logs --tail 100 immich-server"
+    )
+    return findings.finding(f"valkey-refused-{kind}", REFUSED_PART, seen, remedy, severity=findings.WARNING)
 
 
 def _spoken(commands):

@@ -2,7 +2,7 @@
 Show what ``immich.doctor`` returns as a table
 ==============================================
 
-One line for each part, and below what is not well what mends it. Long lines are broken at the width of the terminal.
+One line for each part, and below what is not well the remedy. Long lines are broken at the width of the terminal.
 """
 
 import shutil
@@ -24,8 +24,8 @@ def output(data, **_):
     Return the text for a dictionary of minions, each with the rows of ``immich.doctor``.
 
     data
-        ``{minion id: [{"part": …, "result": …, "seen": …, "do": …}]}``. Anything else, such as an error, is shown as
-        it is.
+        ``{minion id: [{"part": …, "result": …, "seen": …, "remedy": …}]}``. Anything else, such as an error, is shown
+        as it is.
     """
     colors = salt.utils.color.get_colors(__opts__.get("color"), __opts__.get("color_theme"))
     width = max(60, min(shutil.get_terminal_size((120, 24)).columns, 160))
@@ -60,7 +60,7 @@ def _lines(row, first, colors, width, part):
     color, end = colors[COLORS.get(row["result"], "YELLOW")], colors["ENDC"]
     room = width - 4 - first - 11
     seen = textwrap.wrap(row["seen"], room, break_long_words=False, break_on_hyphens=False) or [""]
-    do = textwrap.wrap(row["do"], room - 3, break_long_words=False, break_on_hyphens=False)
-    arrows = [f"{'→ ' if number == 0 else '  '}{line}" for number, line in enumerate(do)]
+    remedy = textwrap.wrap(row["remedy"], room - 3, break_long_words=False, break_on_hyphens=False)
+    arrows = [f"{'→ ' if number == 0 else '  '}{line}" for number, line in enumerate(remedy)]
     head = f"{part:<{first}}  {color}{row['result']:<7}{end}  {seen[0]}"
     return [head, *(f"{'':<{first + 11}}{line}" for line in (*seen[1:], *arrows))]

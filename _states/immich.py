@@ -9,6 +9,8 @@ import importlib
 import os
 import sys
 
+from immich_core import findings
+
 __virtualname__ = "immich"
 
 
@@ -116,7 +118,7 @@ def host_ready(name, obstacles):
         What the state is about, for the output.
 
     obstacles
-        List of ``{"path": …, "message": …}``, as from ``immich_preflight.obstacles``. An empty list is success.
+        List of findings, as from ``immich_preflight.obstacles``. An empty list is success.
 
     .. code-block:: yaml
 
@@ -127,7 +129,8 @@ def host_ready(name, obstacles):
     ret = {"name": name, "changes": {}, "result": True, "comment": "Nothing on this host is in the way"}
     if obstacles:
         ret["result"] = False
-        ret["comment"] = f"Nothing was changed. Fix these and apply again:\n{_lines(obstacles)}"
+        lines = "\n".join(map(findings.sentence, obstacles))
+        ret["comment"] = f"Nothing was changed. Fix these and apply again:\n{lines}"
     return ret
 
 

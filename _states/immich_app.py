@@ -10,7 +10,7 @@ import os
 from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
-from immich_core import run_facts
+from immich_core import component_checks, findings, run_facts
 
 __virtualname__ = "immich_app"
 
@@ -20,6 +20,13 @@ ROOT = {"user": "root", "group": "root", "mode": "0755"}
 # A key of `changes`, and what a dry run knows of a service that earlier states of the run would stop.
 DOWNTIME = "downtime"
 FORESEEN = "stopped for the changes above"
+# Modules whose `verify` is asked, and the row of the doctor's table for one that cannot be.
+VERIFIED = {
+    "immich_app": "Immich",
+    "immich_postgres": "database",
+    "immich_valkey": "Valkey user",
+    "immich_gateway": "gateway and firewall",
+}
 
 
 def __virtual__():
@@ -486,7 +493,7 @@ def _amount(directory):
 
 def verified(name, settings=None):
     """
-    Say whether everything is as promised, and what to do where it is not. Changes nothing.
+    Report what is not as declared, with the next step. Changes nothing.
 
     name
         What the state is about, for the output.
@@ -504,42 +511,55 @@ def verified(name, settings=None):
         "name": name,
         "changes": {},
         "result": True,
-        "comment": "Everything is as promised",
+        "comment": "Everything is as declared",
     }
     if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
         return {**ret, "result": None, "comment": "Would be verified once it runs"}
-    broken = []
-    for module in ("immich_app", "immich_postgres", "immich_valkey", "immich_gateway"):
-        try:
-            broken += __salt__[f"{module}.verify"](settings)
-        except CommandExecutionError as error:
-            broken.append(str(error))
+    broken = [found for module, part in VERIFIED.items() for found in _checked(part, f"{module}.verify", settings)]
+    broken += component_checks.findings_of(
+        settings.get("components", {}), _active, lambda function: _checked("components", function, settings)
+    )
     if broken:
-        return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(broken)}
+        return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(_sentences(broken))}
+    # A return with an empty list of them would be shown as a warning.
     warnings = _warnings(settings)
-    return {**ret, "warnings": warnings} if warnings else ret
+    return {**ret, "warnings": _sentences(warnings)} if warnings else ret
+
+
+def _checked(part, function, settings):
+    """What a function finds; that it cannot be asked is a finding too, and hides no other."""
+    if function not in __salt__:
+        return [findings.not_verified(part, f"{function} is not loaded")]
+    try:
+        return __salt__[function](settings)
+    except CommandExecutionError as error:
+        return [findings.not_verified(part, error)]
+
+
+def _active(unit):
+    try:
+        return __salt__["systemd_unit.status"](unit)["active"]
+    except CommandExecutionError as error:
+        return f"not known: {error}"
+
+
+def _sentences(found):
+    return [findings.sentence(each) for each in found]
 
 
 def _warnings(settings):
-    """Sentences on what holds and deserves a look. A return with an empty list of them would be shown as a warning."""
     warnings = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
     warnings += __salt__["immich.backup_warnings"](settings)
-    warnings += _as_sentences(__salt__["immich_app.server_warnings"](settings))
+    warnings += __salt__["immich_app.server_warnings"](settings)
     return warnings + _refusals(settings)
 
 
 def _refusals(settings):
     """What Valkey and PostgreSQL have refused to Immich: a new release may need what the formula does not grant."""
-    sentences = []
+    found = []
     for module in ("immich_valkey", "immich_postgres"):
         try:
-            found = __salt__[f"{module}.refusals"](settings)["found"]
+            found += __salt__[f"{module}.refusals"](settings)["found"]
         except CommandExecutionError as error:
-            sentences.append(f"What was refused to Immich is not known: {error}")
-        else:
-            sentences += _as_sentences(found)
-    return sentences
-
-
-def _as_sentences(found):
-    return [f"{each['seen']}. To do: {each['do']}" for each in found]
+            found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
+    return found

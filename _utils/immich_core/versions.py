@@ -150,6 +150,21 @@ def obstacle(found, wanted):
     return None
 
 
+def allowed(found, wanted):
+    """
+    Return the version to set instead of one that is refused, as ``v1.132.3``, or None if nothing is in the way.
+
+    found, wanted
+        As in ``obstacle``.
+
+    .. code-block:: python
+
+        versions.allowed((3, 3, 1), (3, 0, 3))
+    """
+    way = obstacle(found, wanted)
+    return text(found) if way == "older" else way
+
+
 def since(migrations):
     """
     Return the version that must have run on a database at least, by the migrations in it, or None.

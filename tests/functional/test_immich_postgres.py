@@ -328,30 +328,19 @@ def promised(_listening, pg, database):
 
 def test_everything_is_as_promised(promised):
     with promised.read_only():
-        assert immich(promised).verify(SETTINGS) == []
+        assert seen(immich(promised).verify(SETTINGS)) == []
 
 
-UNDECLARED = (
-    "has settings that immich:postgres:settings does not declare: {}. Nothing of the formula sets them: apply "
-    "immich.postgres, which resets them, or declare them."
-)
+UNDECLARED = "has settings that immich:postgres:settings does not declare: {}"
 BREACHES = {
-    "ALTER ROLE t_immich SUPERUSER CREATEDB": [
-        "The role t_immich is not NOSUPERUSER NOCREATEDB: apply immich.postgres."
-    ],
-    "ALTER ROLE t_immich NOLOGIN": ["The role t_immich is not LOGIN: apply immich.postgres."],
-    "GRANT pg_execute_server_program TO t_immich": [
-        "The role t_immich is a member of pg_execute_server_program: apply immich.postgres."
-    ],
-    "ALTER DATABASE t_immich OWNER TO postgres": [
-        "The database t_immich belongs to postgres, not to t_immich: apply immich.postgres."
-    ],
+    "ALTER ROLE t_immich SUPERUSER CREATEDB": ["The role t_immich is not NOSUPERUSER NOCREATEDB"],
+    "ALTER ROLE t_immich NOLOGIN": ["The role t_immich is not LOGIN"],
+    "GRANT pg_execute_server_program TO t_immich": ["The role t_immich is a member of pg_execute_server_program"],
+    "ALTER DATABASE t_immich OWNER TO postgres": ["The database t_immich belongs to postgres, not to t_immich"],
     "ALTER DATABASE t_immich CONNECTION LIMIT 0": [
-        "The database t_immich has a limit of 0 connections, which its owner can set: apply immich.postgres."
+        "The database t_immich has a limit of 0 connections, which its owner can set"
     ],
-    "GRANT CONNECT ON DATABASE t_immich TO PUBLIC": [
-        "Everybody has CONNECT on the database t_immich: apply immich.postgres."
-    ],
+    "GRANT CONNECT ON DATABASE t_immich TO PUBLIC": ["Every role has CONNECT on the database t_immich"],
     "ALTER DATABASE t_immich SET idle_session_timeout = '1ms'": [
         f"The database t_immich {UNDECLARED.format('idle_session_timeout')}"
     ],
@@ -365,41 +354,47 @@ BREACHES = {
 }
 
 
+def seen(found):
+    """What was seen of the findings, each of which an apply ends."""
+    assert all(each["remedy"].startswith("salt-call state.apply immich") for each in found)
+    return [each["seen"] for each in found]
+
+
 @pytest.mark.parametrize("breach", BREACHES)
 def test_broken_promises(promised, breach):
     promised.sql(breach)
-    assert immich(promised).verify(SETTINGS) == BREACHES[breach]
+    assert seen(immich(promised).verify(SETTINGS)) == BREACHES[breach]
 
 
 def test_broken_extensions(promised):
     promised.sql("CREATE SCHEMA other; ALTER EXTENSION unaccent SET SCHEMA other", database="t_immich")
     promised.sql("DROP EXTENSION pg_trgm", database="t_immich")
-    assert immich(promised).verify(SETTINGS) == [
-        "The extension pg_trgm is not in the database t_immich: apply immich.postgres.",
-        "The extension unaccent is in the schema other in the database t_immich, not in public.",
+    assert seen(immich(promised).verify(SETTINGS)) == [
+        "The extension pg_trgm is not in the database t_immich",
+        "The extension unaccent is in the schema other in the database t_immich, not in public",
     ]
 
 
 def test_password_that_is_not_the_pillars(promised):
     promised.pillar["immich"] = {"postgres": {"password": PASSWORD}}
-    assert immich(promised).verify(SETTINGS) == []
+    assert seen(immich(promised).verify(SETTINGS)) == []
     promised.sql("ALTER ROLE t_immich PASSWORD 'another one'")
-    sentence = "The password of the role t_immich is not that of immich:postgres:password: apply immich."
-    assert immich(promised).verify(SETTINGS) == [sentence]
+    sentence = "is not the password of the role t_immich in PostgreSQL"
+    assert seen(immich(promised).verify(SETTINGS)) == [sentence]
     promised.pillar.clear()
 
 
 def test_library_that_is_not_preloaded_and_version_that_moved(promised, vchord):
     vchord("0.4.3")
     promised.sql("CREATE EXTENSION vchord SCHEMA public", database="t_immich")
-    sentence = "The extension vchord needs vchord in shared_preload_libraries, and a restart: apply immich.postgres."
-    assert immich(promised).verify(SETTINGS) == [sentence]
+    sentence = "The extension vchord needs vchord in shared_preload_libraries, and a restart"
+    assert seen(immich(promised).verify(SETTINGS)) == [sentence]
     vchord("0.5.0")
     promised.new_run()
     moved = "The extension vchord has version 0.4.3 in the database t_immich, and the server offers 0.5.0"
-    assert immich(promised).verify(SETTINGS) == [
+    assert seen(immich(promised).verify(SETTINGS)) == [
         sentence,
-        f"{moved}, to which Immich may not update it: apply immich.postgres.",
+        f"{moved}, to which Immich may not update it",
     ]
 
 
@@ -407,20 +402,20 @@ def test_broken_record(promised):
     text = HBA.read_text()
     HBA.write_text("host all all 0.0.0.0/0 md5\n" + text)
     promised.modules.pgsql_server.reload()
-    assert immich(promised).verify(SETTINGS) == [
-        "In pg_hba.conf wider records precede that of t_immich: line 1: host all all 0.0.0.0 0.0.0.0 md5."
+    assert seen(immich(promised).verify(SETTINGS)) == [
+        "In pg_hba.conf wider records precede that of t_immich: line 1: host all all 0.0.0.0 0.0.0.0 md5"
     ]
     HBA.write_text(text.replace("172.20.0.0/16", "172.21.0.0/16"))
     promised.modules.pgsql_server.reload()
     record = "host  t_immich  t_immich  172.20.0.0/16  scram-sha-256"
-    sentence = f"pg_hba.conf lacks the record `{record}`, or was not read since: apply immich.postgres."
-    assert immich(promised).verify(SETTINGS) == [sentence]
+    sentence = f"pg_hba.conf lacks the record `{record}`, or was not read since"
+    assert seen(immich(promised).verify(SETTINGS)) == [sentence]
 
 
 def test_address_that_the_server_does_not_listen_at(promised):
     settings = {**SETTINGS, "gateway_address": "10.88.0.1"}
-    sentence = f"PostgreSQL does not listen at 10.88.0.1, only at localhost, {ADDRESS}: apply immich.postgres."
-    assert immich(promised).verify(settings) == [sentence]
+    sentence = f"PostgreSQL does not listen at 10.88.0.1, only at localhost, {ADDRESS}"
+    assert seen(immich(promised).verify(settings)) == [sentence]
 
 
 def test_server_managed_elsewhere_has_no_record(pg, database):
@@ -431,9 +426,9 @@ def test_server_managed_elsewhere_has_no_record(pg, database):
 
 
 def test_nothing_there(pg):
-    assert immich(pg).verify(SETTINGS) == ["PostgreSQL has no role t_immich: apply immich.postgres."]
+    assert seen(immich(pg).verify(SETTINGS)) == ["PostgreSQL has no role t_immich"]
     pg.sql("CREATE ROLE t_immich LOGIN")
-    assert immich(pg).verify(SETTINGS) == ["PostgreSQL has no database t_immich: apply immich.postgres."]
+    assert seen(immich(pg).verify(SETTINGS)) == ["PostgreSQL has no database t_immich"]
     with pytest.raises(CommandExecutionError, match="Cannot connect"):
         immich(pg).verify(SETTINGS, connection={"host": "/run/nowhere"})
 
@@ -481,9 +476,9 @@ def test_what_the_role_was_refused_is_told_from_the_servers_log(pg, database):
     assert answer["unknown"] == ""
     own, table, extension = answer["found"]
     assert 'refused the role t_immich: permission denied to create extension "file_fdw"' in extension["seen"]
-    assert "if Immich's release notes name that extension" in extension["do"]
+    assert "if Immich's release notes name that extension" in extension["remedy"]
     assert table["seen"].endswith("permission denied for table pg_authid")
-    assert [each["grant"] for each in answer["found"]] == [False, False, True]
+    assert [each["severity"] for each in answer["found"]] == ["warning", "warning", "error"]
     assert own["seen"].isprintable()
     assert immich(pg).refusals({**settings, "postgres": {**SETTINGS["postgres"], "managed": False}})["unknown"]
 

@@ -27,7 +27,7 @@ def obstacles(loaders):
         found = loaders.modules["immich_preflight.obstacles"](settings)
         # Salt keeps what was found for a run; each call is another.
         loaders.context.clear()
-        return {obstacle["path"]: obstacle["message"] for obstacle in found}
+        return {obstacle["path"]: obstacle["seen"] for obstacle in found}
 
     return evaluate
 

@@ -12,6 +12,7 @@ import pytest
 import redis
 from salt.exceptions import CommandExecutionError
 
+from immich_core import findings
 from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import EACH, Server
 
@@ -96,6 +97,10 @@ def apply(states, modules, settings, password_file):
         return login, users
 
     return both
+
+
+def codes(found):
+    return [each["code"] for each in found]
 
 
 def refused(server, command, username="immich", password=PASSWORD):
@@ -198,7 +203,7 @@ def test_immichs_password_is_changed_in_two_steps(apply, loaders, states, module
     assert users.changes["immich"]["new"] == {"password": "changed"}
     for password in (PASSWORD, "a new one with 'quotes'"):
         assert server.client("immich", password).execute_command("PING") == "PONG"
-    assert "former password" in str(modules.immich_valkey.verify(settings))
+    assert "valkey-former-password" in codes(modules.immich_valkey.verify(settings))
     assert apply()[1].changes == {}
     real = states.immich_valkey.former_passwords_absent(**finish)
     assert (dry.result, real.result) == (None, True)
@@ -208,7 +213,7 @@ def test_immichs_password_is_changed_in_two_steps(apply, loaders, states, module
     assert server.client("immich", "a new one with 'quotes'").execute_command("PING") == "PONG"
     assert states.immich_valkey.former_passwords_absent(**finish).changes == {}
     # Not whether the password is the pillar's: here a module keeps the pillar with which it was loaded.
-    assert "former password" not in str(modules.immich_valkey.verify(settings))
+    assert "valkey-former-password" not in codes(modules.immich_valkey.verify(settings))
     server.restart()
     with pytest.raises(redis.exceptions.AuthenticationError):
         server.client("immich", PASSWORD).execute_command("PING")
@@ -347,7 +352,7 @@ BREAKS = {
     "narrower rules": (("immich", "-eval"), "EVAL must be allowed"),
     "disabled": (("immich", "off"), "disabled"),
     "no password": (("immich", "nopass"), "needs no password"),
-    "another password": (("immich", "resetpass", ">another one"), "is not that of immich:valkey:password"),
+    "another password": (("immich", "resetpass", ">another one"), "is not the password of the ACL user immich"),
     "open default": (("default", "nopass"), "default needs no password"),
 }
 
@@ -356,11 +361,11 @@ BREAKS = {
 def test_verify_names_what_is_broken(apply, modules, settings, server, broken, said):
     apply()
     server.client(*administrator()).execute_command("ACL", "SETUSER", *broken)
-    assert any(said in sentence for sentence in modules.immich_valkey.verify(settings))
+    assert any(said in findings.sentence(each) for each in modules.immich_valkey.verify(settings))
 
 
 def test_verify_without_user(modules, settings):
-    assert modules.immich_valkey.verify(settings) == ["Valkey has no ACL user immich: apply immich.valkey."]
+    assert codes(modules.immich_valkey.verify(settings)) == ["valkey-acl-user-absent"]
 
 
 def test_login_absent(apply, states, modules, settings, server, password_file, testmode):
@@ -418,8 +423,8 @@ def test_a_command_that_immich_lacks_is_named_with_the_line_that_grants_it(apply
     ask(server, ["ECHO", "x"], ["CLIENT", "INFO"], ["ECHO", "y"])
     (refusal,) = modules.immich_valkey.refusals(settings)["found"]
     assert refusal["seen"].startswith("Valkey denied CLIENT INFO, ECHO to the user immich")
-    assert refusal["do"] == 'immich:valkey:extra_rules: ["+client|info", "+echo"]'
-    assert refusal["grant"] is True
+    assert refusal["remedy"] == 'immich:valkey:extra_rules: ["+client|info", "+echo"]'
+    assert refusal["severity"] == "error"
     rules = ["+client|info", "+echo"]
     _, users = apply(extra_rules=rules)
     assert (users.result, set(users.changes)) == (True, {"immich"}), users.comment
@@ -441,7 +446,7 @@ def test_what_harms_others_is_named_and_never_to_be_granted(apply, modules, sett
     ask(server, *harmful)
     (refusal,) = modules.immich_valkey.refusals(settings)["found"]
     assert "CLIENT KILL, CONFIG GET, KEYS, SCAN, SCRIPT LOAD" in refusal["seen"]
-    assert (refusal["grant"], "extra_rules" in refusal["do"]) == (False, False)
+    assert (refusal["severity"], "extra_rules" in refusal["remedy"]) == ("warning", False)
     _, users = apply(extra_rules=["+keys"])
     assert (users.result, users.changes) == (False, {})
     assert "KEYS must be denied to immich" in users.comment
@@ -459,7 +464,7 @@ def test_names_that_the_container_decides_are_shown_short_and_printable(apply, m
     for each in (keys, channels):
         assert each["seen"].isprintable()
         assert len(each["seen"]) < 600
-        assert each["grant"] is False
+        assert each["severity"] == "warning"
 
 
 def test_denials_of_others_and_of_passwords_are_not_immichs(apply, modules, settings, server):

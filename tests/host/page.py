@@ -84,7 +84,9 @@ def page(facts, rows, attempts, photo):
         body += [f"<h2>Tried from inside Immich's container: {denied} of {len(attempts)} denied</h2>"]
         body += [_table((what, "denied" if no else "allowed", answer) for what, no, answer in attempts)]
     body += [f"<h2>salt-call immich.doctor: {good} of {len(rows)} ok</h2>"]
-    body += [_table((row["part"], row["result"], " → ".join(filter(None, (row["seen"], row["do"])))) for row in rows)]
+    body += [
+        _table((row["part"], row["result"], " → ".join(filter(None, (row["seen"], row["remedy"])))) for row in rows)
+    ]
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>immich-formula: the demo</title><style>{STYLE}</style>\n" + "\n".join(body)

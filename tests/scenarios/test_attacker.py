@@ -547,7 +547,7 @@ def test_root_of_a_container_makes_no_root_of_a_local_user_unseen(host):
     assert host.out(as_a_local_user) == "0"
     (row,) = [row for row in host.salt("immich.doctor", "timeout=40") if row["part"] == "planted files"]
     assert (row["result"], planted in row["seen"]) == ("failed", True)
-    host.run(row["do"])
+    host.run(row["remedy"])
     assert host.out(as_a_local_user) == host.out("id -u nobody")
     host.run("chmod o-x /srv/immich/upload")
     assert not warned()

@@ -339,7 +339,7 @@ def mend(host, rows):
     for _ in range(5):
         if not failed(rows):
             return rows
-        follow(host, failed(rows)[0]["do"])
+        follow(host, failed(rows)[0]["remedy"])
         # What exited a few times is started again after a pause that grows.
         host.wait_for(f"curl -sf {PING} || ! systemctl is-active immich", 120)
         rows = doctor(host)
@@ -364,9 +364,9 @@ def test_fault_is_named_first_and_mended(deployed_host, fault):
         found = first(rows, fault.part)
         assert found["part"] == fault.part, rows
         assert fault.words in found["seen"], found
-        assert found["do"], found
+        assert found["remedy"], found
         if fault.mends:
-            follow(host, found["do"])
+            follow(host, found["remedy"])
             rows = mend(host, doctor(host))
             assert fault.words not in left(rows)
     finally:
@@ -389,8 +389,8 @@ def test_faults_beside_each_other_are_all_named_and_mended(deployed_host):
             found = [row for row in rows if row["part"] == fault.part and fault.words in row["seen"]]
             assert found, (fault.part, fault.words, rows)
             assert found[0]["result"] != "ok", found
-            assert found[0]["do"], found
-            advice += [found[0]["do"]] if fault.mends else []
+            assert found[0]["remedy"], found
+            advice += [found[0]["remedy"]] if fault.mends else []
     finally:
         host.run("; ".join(fault.undo for fault in faults if fault.undo))
     for each in dict.fromkeys(advice):
@@ -427,8 +427,8 @@ def test_while_a_restore_is_under_way_nothing_is_to_be_started(host):
     assert failed(rows) == []
     (stopped,) = [row for row in rows if row["part"] == "immich.service"]
     assert "restore under way since" in stopped["seen"]
-    assert "do not start Immich" in stopped["do"]
-    assert not any("systemctl" in row["do"] for row in rows)
+    assert "do not start Immich" in stopped["remedy"]
+    assert not any("systemctl" in row["remedy"] for row in rows)
 
 
 def test_it_changes_nothing(host):

@@ -117,7 +117,7 @@ def restores(host, services):
     kept = done["kept"]["database"]
     assert services.out(databases).split() == ["immich", kept]
     # What the doctor says of it, typed as it says.
-    advice = next(row["do"] for row in host.salt("immich.doctor", "timeout=40") if kept in row["seen"])
+    advice = next(row["remedy"] for row in host.salt("immich.doctor", "timeout=40") if kept in row["seen"])
     host.run(advice.partition(": ")[2])
     assert services.out(databases) == "immich"
     assert changed(host.apply()) == {}

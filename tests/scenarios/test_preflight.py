@@ -63,7 +63,9 @@ def test_a_port_that_postgresql_cannot_have(occupied):
     assert "`immich:postgres:port: 5433`" in text
     # The port belongs to somebody else, the cluster to another one.
     occupied.run("pg_conftool 17 main set port 5433; systemctl start postgresql@17-main")
-    assert "cluster 17/main is at port 5433, not at 5432: write `immich:postgres:port: 5433`" in refusal(occupied)
+    assert "cluster 17/main is at port 5433, not at 5432. Next step: write `immich:postgres:port: 5433`" in refusal(
+        occupied
+    )
     occupied.run("pg_dropcluster --stop 17 main; pg_createcluster 17 other --port 5433 --start")
     text = refusal(occupied)
     assert "immich:lookup:postgres:unit: PostgreSQL has no cluster 17/main on this host, only 17/other" in text
@@ -94,4 +96,6 @@ def test_the_lines_that_it_names_cure_it(occupied):
     assert "NOAUTH" in occupied.out("valkey-cli -p 6380 PING 2>&1")
     # From now on others use that Valkey: it is not moved by a pillar.
     cured["valkey"] = {"port": 6381}
-    assert "this host's Valkey is at port 6380: write `immich:valkey:port: 6380`" in refusal(occupied, **cured)
+    assert "this host's Valkey is at port 6380. Next step: write `immich:valkey:port: 6380`" in refusal(
+        occupied, **cured
+    )

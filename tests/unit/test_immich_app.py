@@ -20,14 +20,14 @@ def test_a_wider_socket_than_asked_for_is_told(modules, settings):
     narrow = {**settings, "bind_address": ["127.0.0.1", "192.0.2.5"]}
     wider = modules.immich_app.listens_wider
     assert wider(narrow, sockets(("127.0.0.1", 2283), ("0.0.0.0", 22))) == []
-    assert "every address" in wider(narrow, sockets(("0.0.0.0", 2283)))[0]
+    assert "every address" in wider(narrow, sockets(("0.0.0.0", 2283)))[0]["seen"]
     assert wider(settings, sockets(("0.0.0.0", 2283))) == []
 
 
 def test_a_managed_service_on_every_address_is_told(modules, settings):
     everywhere = modules.immich_app.listens_everywhere
     assert everywhere(settings, sockets(("127.0.0.1", 6379), ("10.88.0.1", 6379), ("0.0.0.0", 22))) == []
-    assert "Valkey" in everywhere(settings, sockets(("::", 6379)))[0]
+    assert "Valkey" in everywhere(settings, sockets(("::", 6379)))[0]["seen"]
     elsewhere = {**settings, "valkey": {**settings["valkey"], "managed": False}}
     assert everywhere(elsewhere, sockets(("::", 6379))) == []
 
@@ -81,18 +81,19 @@ def test_only_what_is_known_of_a_server_is_said(modules, settings, server, answe
     warnings = modules.immich_app.server_warnings(settings)
     assert any("Nobody has signed up" in each["seen"] for each in warnings) is (initialized is False)
     assert any("not known" in each["seen"] for each in warnings) is (initialized is None)
-    assert [each["serves"] for each in warnings if "maintenance mode" in each["seen"]] == [False] * bool(maintenance)
+    severities = [each["severity"] for each in warnings if each["code"] == "maintenance-mode"]
+    assert severities == ["error"] * bool(maintenance)
 
 
 def test_a_server_in_maintenance_mode_is_not_told_to_restart(modules, settings, server):
     ping = f"http://127.0.0.1:{settings['port']}{PING}"
     server[CONFIG] = 200, {"maintenanceMode": True}
-    (sentence,) = modules.immich_app.server_silent(ping)
-    assert "maintenance mode" in sentence
-    assert "disable-maintenance-mode" in sentence
+    (found,) = modules.immich_app.server_silent(ping)
+    assert found["code"] == "maintenance-mode"
+    assert "disable-maintenance-mode" in found["remedy"]
     server[PING] = 500, {"res": "pong"}
     server[CONFIG] = 500, {"maintenanceMode": True}
-    (sentence,) = modules.immich_app.server_silent(ping)
-    assert "the answer has the status 500" in sentence
+    (found,) = modules.immich_app.server_silent(ping)
+    assert "the answer has the status 500" in found["seen"]
     server[PING] = 200, {"res": "pong"}
     assert modules.immich_app.server_silent(ping) == []

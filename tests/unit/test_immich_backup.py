@@ -82,7 +82,7 @@ def told(modules, tmp_path, monkeypatch):
             "backup": {"directory": str(tmp_path / "backups"), "enabled": enabled},
             "postgres": {"database": "immich"},
         }
-        return "".join(modules["immich.backup_warnings"](settings))
+        return "".join(each["seen"] for each in modules["immich.backup_warnings"](settings))
 
     return ask
 

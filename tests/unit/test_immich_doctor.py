@@ -1,5 +1,6 @@
 """What of the doctor no test host can cause, given what the kernel and the system would show; and its table."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -8,23 +9,25 @@ from pathlib import Path
 
 import pytest
 
+from _modules import immich_doctor as doctor
+from _output import immich_doctor as table
+from immich_diagnosis import (
+    application,
+    backups,
+    check,
+    facts,
+    folders,
+    host,
+    leftovers,
+    parts,
+    permissions,
+    postgres,
+    reachability,
+    valkey,
+    words,
+)
+
 REPO = Path(__file__).resolve().parents[2]
-
-
-def load(folder, name, **dunders):
-    """A module of the formula outside Salt's loader, which hides what begins with an underscore."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location(name, REPO / folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    vars(module).update(dunders)
-    return module
-
-
-@pytest.fixture
-def doctor():
-    return load("_modules", "immich_doctor", __salt__={}, __pillar__={}, __context__={})
 
 
 # /proc/cpuinfo of an AMD Phenom II, of 2008, whose users Immich's machine learning left behind.
@@ -37,27 +40,27 @@ aperfmperf pni monitor cx16 popcnt lahf_lm cmp_legacy svm extapic cr8_legacy abm
 """
 
 
-def test_a_cpu_that_is_too_old_is_named_with_what_it_lacks(doctor):
+def test_a_cpu_that_is_too_old_is_named_with_what_it_lacks():
     """The test host has the CPU it has."""
-    ((result, seen, do),) = doctor._cpu_rows(PHENOM, "x86_64")
+    ((result, seen, do),) = host._cpu_rows(PHENOM, "x86_64")
     assert (result, do) == ("failed", "immich:machine_learning:enabled: false")
     assert "lacks sse4_1, sse4_2, ssse3" in seen
     newer = PHENOM.replace(" pni ", " pni ssse3 sse4_1 sse4_2 ")
-    assert doctor._cpu_rows(newer, "x86_64") == [("ok", "x86-64-v2")]
-    assert doctor._cpu_rows("Features\t: fp asimd\n", "aarch64") == [("ok", "aarch64")]
+    assert host._cpu_rows(newer, "x86_64") == [("ok", "x86-64-v2")]
+    assert host._cpu_rows("Features\t: fp asimd\n", "aarch64") == [("ok", "aarch64")]
 
 
-def test_selinux_that_keeps_the_containers_from_their_volumes(doctor):
+def test_selinux_that_keeps_the_containers_from_their_volumes():
     """The test host's kernel has no SELinux."""
     services = {"immich-server": {"security_opt": ["no-new-privileges"]}}
-    ((result, seen, do),) = doctor._selinux_rows("1", {"services": services})
+    ((result, seen, do),) = host._selinux_rows("1", {"services": services})
     assert result == "failed"
     assert "immich-server" in seen
     assert "state.apply immich.app" in do
     services["immich-server"]["security_opt"].append("label=disable")
-    assert doctor._selinux_rows("1", {"services": services})[0][0] == "ok"
-    assert doctor._selinux_rows("0", {"services": {"immich-server": {}}})[0][0] == "ok"
-    assert doctor._selinux_rows("", {"services": {}})[0][0] == "ok"
+    assert host._selinux_rows("1", {"services": services})[0][0] == "ok"
+    assert host._selinux_rows("0", {"services": {"immich-server": {}}})[0][0] == "ok"
+    assert host._selinux_rows("", {"services": {}})[0][0] == "ok"
 
 
 MOUNTINFO = """22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
@@ -67,17 +70,17 @@ MOUNTINFO = """22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 
 
 @pytest.mark.parametrize("kind", ("nfs4", "nfs", "cifs", "fuse.sshfs", "9p", "ceph"))
-def test_a_database_on_a_network_share_is_told(doctor, kind):
+def test_a_database_on_a_network_share_is_told(kind):
     """No test host can mount one: there is no server of shares in it, and not every kernel has the client."""
-    ((result, seen, do),) = doctor._storage_rows("/var/lib/postgresql/17/main", MOUNTINFO.format(kind))
+    ((result, seen, do),) = postgres._storage_rows("/var/lib/postgresql/17/main", MOUNTINFO.format(kind))
     assert (result, "local disk" in do) == ("failed", True)
     assert f"network share ({kind})" in seen
 
 
-def test_a_database_on_a_local_disk_below_a_share_or_beside_it(doctor):
+def test_a_database_on_a_local_disk_below_a_share_or_beside_it():
     info = MOUNTINFO.format("nfs4")
-    assert doctor._storage_rows("/var/lib/postgresql/other one/main", info)[0][0] == "ok"
-    assert doctor._storage_rows("/var/lib/postgresql2", info)[0][0] == "ok"
+    assert postgres._storage_rows("/var/lib/postgresql/other one/main", info)[0][0] == "ok"
+    assert postgres._storage_rows("/var/lib/postgresql2", info)[0][0] == "ok"
 
 
 @pytest.mark.parametrize(
@@ -91,20 +94,20 @@ def test_a_database_on_a_local_disk_below_a_share_or_beside_it(doctor):
         (500, 1000, 12, "failed"),
     ),
 )
-def test_space(doctor, free, size, inodes, result):
-    row = doctor._space_row("/srv", free * doctor.GIB, size * doctor.GIB, inodes, 10**7)
+def test_space(free, size, inodes, result):
+    row = folders._space_row("/srv", free * folders.GIB, size * folders.GIB, inodes, 10**7)
     assert row[0] == result
     assert result == "ok" or row[2]
 
 
-def test_space_on_a_file_system_that_counts_no_inodes(doctor):
-    assert doctor._space_row("/srv", 500 * doctor.GIB, 1000 * doctor.GIB, 0, 0)[0] == "ok"
+def test_space_on_a_file_system_that_counts_no_inodes():
+    assert folders._space_row("/srv", 500 * folders.GIB, 1000 * folders.GIB, 0, 0)[0] == "ok"
 
 
 @pytest.mark.parametrize(("hours", "result"), (([1], "ok"), ([300, 40], "ok"), ([50, 300], "warning"), ([], "warning")))
-def test_age_of_the_newest_backup(doctor, hours, result):
+def test_age_of_the_newest_backup(hours, result):
     now = 10**9
-    assert doctor._newest_row([now - each * 3600 for each in hours], now, "/var/backups/immich")[0] == result
+    assert backups._newest_row([now - each * 3600 for each in hours], now, "/var/backups/immich")[0] == result
 
 
 def messages():
@@ -116,8 +119,8 @@ def messages():
 
 
 @pytest.mark.parametrize("message", [text for text in messages() if text not in ("immich-machine-learning",)])
-def test_every_message_of_the_table_has_a_cure(doctor, message):
-    assert doctor._advice(message.replace("…", '"/data/upload/'))
+def test_every_message_of_the_table_has_a_cure(message):
+    assert words.remedy_for(message.replace("…", '"/data/upload/'))
 
 
 @pytest.mark.parametrize(
@@ -131,20 +134,12 @@ def test_every_message_of_the_table_has_a_cure(doctor, message):
         ("PermissionError: [Errno 13] Permission denied: '/cache/clip'", "cache_location"),
     ),
 )
-def test_cure_for_a_message(doctor, text, cure):
-    assert cure in doctor._advice(text)
+def test_cure_for_a_message(text, cure):
+    assert cure in words.remedy_for(text)
 
 
-def test_no_cure_is_made_up(doctor):
-    assert doctor._advice("everything is fine") == ""
-
-
-def test_what_a_verify_says_is_split_into_what_was_seen_and_what_to_do(doctor):
-    assert doctor._split("The role immich is not LOGIN: apply immich.postgres.", "x") == (
-        "The role immich is not LOGIN",
-        "salt-call state.apply immich.postgres",
-    )
-    assert doctor._split("Something else.", "default") == ("Something else.", "default")
+def test_no_cure_is_made_up():
+    assert words.remedy_for("everything is fine") == ""
 
 
 @pytest.mark.parametrize(
@@ -158,13 +153,13 @@ def test_what_a_verify_says_is_split_into_what_was_seen_and_what_to_do(doctor):
         (0o644, (0, 0), 1000, 6, False),
     ),
 )
-def test_what_a_mode_gives_a_user(doctor, mode, owner, uid, wanted, may):
+def test_what_a_mode_gives_a_user(mode, owner, uid, wanted, may):
     held = os.stat_result((mode, 0, 0, 0, *owner, 0, 0, 0, 0))
-    assert doctor._may(held, uid, uid, wanted) is may
+    assert permissions.may(held, uid, uid, wanted) is may
 
 
-def group(doctor, *functions, gates=()):
-    return tuple(doctor.Check(function.__name__, function, function.__name__ in gates) for function in functions)
+def group(*functions, gates=()):
+    return tuple(check.Check(function.__name__, function, function.__name__ in gates) for function in functions)
 
 
 def good(here):
@@ -183,14 +178,14 @@ def hanging(here):
     time.sleep(1000)
 
 
-def run(doctor, *groups, seconds=30):
+def run(*groups, seconds=30):
     rows, _ = doctor._run_groups(groups, {"settings": "x"}, seconds)
     return [(row["part"], row["result"], row["seen"]) for row in rows]
 
 
-def test_rows_come_in_the_order_of_the_checks_and_behind_a_gate_nothing_is_checked(doctor):
-    first, second = group(doctor, bad, good), group(doctor, bad, good, gates=["bad"])
-    assert run(doctor, first, second) == [
+def test_rows_come_in_the_order_of_the_checks_and_behind_a_gate_nothing_is_checked():
+    first, second = group(bad, good), group(bad, good, gates=["bad"])
+    assert run(first, second) == [
         ("bad", "failed", "broken"),
         ("good", "ok", "x"),
         ("bad", "failed", "broken"),
@@ -198,16 +193,16 @@ def test_rows_come_in_the_order_of_the_checks_and_behind_a_gate_nothing_is_check
     ]
 
 
-def test_a_check_that_breaks_hides_no_other(doctor):
-    broken, fine = run(doctor, group(doctor, wrong, good))
+def test_a_check_that_breaks_hides_no_other():
+    broken, fine = run(group(wrong, good))
     assert broken[:2] == ("wrong", "warning")
     assert "ZeroDivisionError" in broken[2]
     assert fine == ("good", "ok", "x")
 
 
-def test_a_check_that_hangs_costs_the_time_that_was_given_and_is_named(doctor, monkeypatch):
+def test_a_check_that_hangs_costs_the_time_that_was_given_and_is_named(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.1, 0.1))  # the machine of the tests may be busy
-    rows = run(doctor, group(doctor, hanging, good), group(doctor, good), seconds=1)
+    rows = run(group(hanging, good), group(good), seconds=1)
     assert rows == [
         ("hanging", "failed", "no answer within 1 s"),
         ("good", "warning", "not checked: hanging took longer than 1 s"),
@@ -217,9 +212,9 @@ def test_a_check_that_hangs_costs_the_time_that_was_given_and_is_named(doctor, m
         os.waitpid(-1, os.WNOHANG)
 
 
-def test_silence_on_a_busy_host_proves_nothing(doctor, monkeypatch):
+def test_silence_on_a_busy_host_proves_nothing(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (999, 1, 1))
-    ((part, result, seen),) = run(doctor, group(doctor, hanging), seconds=1)
+    ((part, result, seen),) = run(group(hanging), seconds=1)
     assert (part, result) == ("hanging", "warning")
     assert seen.startswith("not checked: took longer than 1 s; this host is busy, with a load of 999")
 
@@ -229,15 +224,15 @@ def slow(here):
     yield "ok", "slow"
 
 
-def test_each_check_has_its_own_time(doctor):
+def test_each_check_has_its_own_time():
     """Slow ones use up none of the others': under load 18 of 38 were not checked."""
-    assert [seen for _, _, seen in run(doctor, group(doctor, slow, slow, slow, good), seconds=1)] == ["slow"] * 3 + [
-        "x"
-    ]
+    assert [seen for _, _, seen in run(group(slow, slow, slow, good), seconds=1)] == ["slow"] * 3 + ["x"]
 
 
-def test_on_a_busy_host_a_check_has_more_time(doctor, monkeypatch):
+def test_on_a_busy_host_a_check_has_more_time(monkeypatch):
     given = []
+    for name in ("__salt__", "__pillar__"):
+        monkeypatch.setattr(doctor, name, {}, raising=False)
     monkeypatch.setattr(doctor, "_run_groups", lambda groups, here, seconds: given.append(seconds) or ([], {}))
     for load in (0.1, 2 * os.cpu_count(), 999):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, load, load))
@@ -245,15 +240,18 @@ def test_on_a_busy_host_a_check_has_more_time(doctor, monkeypatch):
     assert given[::2] == [5, 10, 30]
 
 
-def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up(doctor, monkeypatch, tmp_path):
+def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up(monkeypatch, tmp_path):
     """No test host is without units of these names; the modules that the checks ask are not there either."""
-    monkeypatch.setattr(doctor, "UNIT_FILE", str(tmp_path / "immich.service"))
-    monkeypatch.setattr(doctor, "DEPLOYED", str(tmp_path))
-    monkeypatch.setattr(doctor, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
-    doctor.__salt__["systemd_unit.status"] = lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""}
-    doctor.__salt__["immich_app.last_words"] = str
-    doctor.__salt__["cmd.run_stdout"] = lambda *_args, **_kwargs: ""
-    rows, _ = doctor._run_groups(doctor.GROUPS, {**doctor._here(None), "working": {}}, 30)
+    monkeypatch.setattr(facts, "UNIT_FILE", str(tmp_path / "immich.service"))
+    monkeypatch.setattr(facts, "DEPLOYED", str(tmp_path))
+    monkeypatch.setattr(backups, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
+    salt = {
+        "systemd_unit.status": lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""},
+        "immich_app.last_words": str,
+        "cmd.run_stdout": lambda *_args, **_kwargs: "",
+    }
+    here = {**facts.gather(None), "salt": salt, "pillar": {}, "working": {}, "seconds": 30}
+    rows, _ = doctor._run_groups(parts.GROUPS, here, 30)
     told = {row["part"]: row["seen"] for row in rows}
     assert not any("broke" in seen for seen in told.values()), told
     for part in ("PostgreSQL service", "PostgreSQL", "Valkey service", "Valkey"):
@@ -262,40 +260,42 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     assert "valkey-server" not in str(rows)
 
 
-def test_what_a_unit_reported_before_it_was_stopped_is_no_reason(doctor):
+def test_what_a_unit_reported_before_it_was_stopped_is_no_reason():
     """systemd keeps the text: "network removed" after "uploads of another owner" has shown it, within a minute."""
     text = "Serving: http://127.0.0.1:2283 immich-server exited 2 time(s) in a row, last with code 1: Failed to read"
-    doctor.__salt__["immich_app.last_words"] = str
-    assert "exited 2" in doctor._why_down({"active": "failed", "text": text})
-    assert "exited 2" in doctor._why_down({"active": "activating", "text": text})
-    assert doctor._why_down({"active": "inactive", "text": text}) == ""
-    doctor.__salt__["immich_app.last_words"] = lambda: "immich-stack: no such image"
-    assert doctor._why_down({"active": "inactive", "text": text}) == "immich-stack: no such image"
+    here = {"salt": {"immich_app.last_words": str}}
+    assert "exited 2" in application._why_down(here, {"active": "failed", "text": text})
+    assert "exited 2" in application._why_down(here, {"active": "activating", "text": text})
+    assert application._why_down(here, {"active": "inactive", "text": text}) == ""
+    here["salt"]["immich_app.last_words"] = lambda: "immich-stack: no such image"
+    assert application._why_down(here, {"active": "inactive", "text": text}) == "immich-stack: no such image"
 
 
-def test_the_firewall_is_told_the_interface_of_the_network(doctor, monkeypatch):
+def test_the_firewall_is_told_the_interface_of_the_network(monkeypatch):
     """ufw and firewalld would take over the test host's own rules."""
-    monkeypatch.setattr(doctor.shutil, "which", lambda program: program == "ufw")
-    doctor.__salt__["cmd.run"] = lambda *_args, **_kwargs: "Status: active"
-    doctor.__salt__["podman_network.inspect"] = {"photos": {"interface_name": "podman3"}}.__getitem__
-    here = {"settings": {"network": {"name": "photos", "interface_name": "br-photos"}}, "compose": {}}
-    assert doctor._firewall_program(here) == "ufw allow in on br-photos"
+    monkeypatch.setattr(reachability.shutil, "which", lambda program: program == "ufw")
+    salt = {
+        "cmd.run": lambda *_args, **_kwargs: "Status: active",
+        "podman_network.inspect": {"photos": {"interface_name": "podman3"}}.__getitem__,
+    }
+    here = {"settings": {"network": {"name": "photos", "interface_name": "br-photos"}}, "compose": {}, "salt": salt}
+    assert reachability._firewall_program(here) == "ufw allow in on br-photos"
     here["settings"]["network"]["interface_name"] = None  # netavark 1.4 does not let it be chosen
-    assert doctor._firewall_program(here) == "ufw allow in on podman3"
-    here = {"settings": None, "compose": {"networks": {"immich": {"external": True, "name": "photos"}}}}
-    assert doctor._firewall_program(here) == "ufw allow in on podman3"
+    assert reachability._firewall_program(here) == "ufw allow in on podman3"
+    here = {"settings": None, "compose": {"networks": {"immich": {"external": True, "name": "photos"}}}, "salt": salt}
+    assert reachability._firewall_program(here) == "ufw allow in on podman3"
 
 
 WORK = {"what": "restore", "since": "2026-11-27T04:09:25Z", "pid": 4711}
 
 
-def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich(doctor):
-    row = {"part": "immich.service", "result": "failed", "seen": "is inactive: x", "do": "systemctl start immich"}
+def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich():
+    row = {"part": "immich.service", "result": "failed", "seen": "is inactive: x", "remedy": "systemctl start immich"}
     during = doctor._meanwhile(row, WORK)
     assert (during["result"], during["part"]) == ("warning", "immich.service")
     assert during["seen"] == "is inactive: x: restore under way since 2026-11-27T04:09:25Z"
-    assert "systemctl start" not in during["do"]
-    assert "4711" in during["do"]
+    assert "systemctl start" not in during["remedy"]
+    assert "4711" in during["remedy"]
     assert doctor._meanwhile({**row, "part": "disk space"}, WORK)["result"] == "failed"
     assert doctor._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
     for working in ({}, {**WORK, "what": "backup"}):
@@ -303,14 +303,14 @@ def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich(doctor):
 
 
 @pytest.mark.parametrize(("program", "goes_on"), (("while :; do :; done", True), ("exec sleep 1000", False)))
-def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(doctor, monkeypatch, program, goes_on):
-    monkeypatch.setattr(doctor, "_last_line_of_work", lambda: "2026-11-27T10:00:00+0000")
-    monkeypatch.setattr(doctor, "WORK_SECONDS", 0.5)
-    now = doctor.calendar.timegm((2026, 11, 27, 16, 10, 0))
+def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(monkeypatch, program, goes_on):
+    monkeypatch.setattr(leftovers, "_last_line_of_work", lambda _here: "2026-11-27T10:00:00+0000")
+    monkeypatch.setattr(leftovers, "WORK_SECONDS", 0.5)
+    now = leftovers.calendar.timegm((2026, 11, 27, 16, 10, 0))
     with subprocess.Popen(["sh", "-c", f"({program}) & wait"], start_new_session=True) as holder:
         time.sleep(0.5)  # the start of a program reads it
         try:
-            result, seen, *do = doctor._working_row({**WORK, "pid": holder.pid}, now)
+            result, seen, *do = leftovers._working_row({}, {**WORK, "pid": holder.pid}, now)
         finally:
             os.killpg(holder.pid, 9)
     assert seen.startswith("restore under way since 2026-11-27T04:09:25Z")
@@ -321,47 +321,47 @@ def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(doctor, monkeypat
         assert result == "warning"
         assert "its last line in the journal is of 2026-11-27T10:00:00" in seen
         assert do[0].startswith("look again in ten minutes")
-    recent = doctor._working_row(WORK, now - 3600 * 11)
+    recent = leftovers._working_row({}, WORK, now - 3600 * 11)
     assert recent == ("ok", "restore under way since 2026-11-27T04:09:25Z")
 
 
-def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(doctor, tmp_path):
+def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(tmp_path):
     now = 10**9
     (tmp_path / "none").mkdir()
-    assert "there is no backup" in doctor._backups_row(str(tmp_path / "none"), now)[1]
+    assert "there is no backup" in backups._backups_row(str(tmp_path / "none"), now)[1]
     unreadable = tmp_path / "file"
     unreadable.write_text("")
-    assert doctor._backups_row(str(unreadable), now)[1].startswith(f"not checked: {unreadable} cannot be read")
+    assert backups._backups_row(str(unreadable), now)[1].startswith(f"not checked: {unreadable} cannot be read")
     folder = tmp_path / "backups"
     folder.mkdir()
     for name, age in (("a.dump", 3600), ("b.txt", 1)):
         (folder / name).write_text("")
         os.utime(folder / name, (now - age, now - age))
     (folder / "c.dump").symlink_to("/proc/self")
-    assert doctor._backups_row(str(folder), now) == ("ok", "the newest is 1 hours old")
+    assert backups._backups_row(str(folder), now) == ("ok", "the newest is 1 hours old")
     (folder / "d.dump").write_text("")
     os.utime(folder / "d.dump", (now + 99999, now + 99999))
-    assert doctor._backups_row(str(folder), now)[:2] == (
+    assert backups._backups_row(str(folder), now)[:2] == (
         "failed",
         f"d.dump in {folder} is of the future: is the clock right?",
     )
 
 
-def test_what_others_have_written_reaches_no_terminal(doctor):
-    assert doctor._one_line("a\x1b[31mred\x1b[39m\n\x1b]0;b\x07c\u202ed") == "ared c d"
+def test_what_others_have_written_reaches_no_terminal():
+    assert words.one_line("a\x1b[31mred\x1b[39m\n\x1b]0;b\x07c\u202ed") == "ared c d"
 
 
-def test_a_row_reaches_no_terminal_whoever_has_written_it(doctor):
-    row = doctor._row("database", "failed", "a view \x1b]0;title\x07\x9b31m", "drop \x1b[2Jit")
-    assert row == {"part": "database", "result": "failed", "seen": "a view  31m", "do": "drop it"}
+def test_a_row_reaches_no_terminal_whoever_has_written_it():
+    row = check.table_row("database", "failed", "a view \x1b]0;title\x07\x9b31m", "drop \x1b[2Jit")
+    assert (row["seen"], row["remedy"], row["code"]) == ("a view  31m", "drop it", "database")
 
 
-def test_an_answer_without_end_fails_one_check(doctor, monkeypatch):
+def test_an_answer_without_end_fails_one_check(monkeypatch):
     def endless(_):
-        return [("ok", str(len("x" * doctor.GIB)))]
+        return [("ok", str(len("x" * folders.GIB)))]
 
-    monkeypatch.setattr(doctor, "LARGEST_CHECK", doctor.GIB // 4)
-    checks = (doctor.Check("an answer", endless, False), doctor.Check("the next", lambda _: [("ok", "is well")], False))
+    monkeypatch.setattr(doctor, "LARGEST_CHECK", folders.GIB // 4)
+    checks = (check.Check("an answer", endless, False), check.Check("the next", lambda _: [("ok", "is well")], False))
     rows, _ = doctor._run_groups((checks,), {}, 20)
     assert [(row["result"], row["seen"]) for row in rows] == [
         ("warning", "not checked: what it was answered takes more than 256 MiB"),
@@ -369,12 +369,12 @@ def test_an_answer_without_end_fails_one_check(doctor, monkeypatch):
     ]
 
 
-def test_table():
-    table = load("_output", "immich_doctor", __opts__={"color": False})
+def test_table(monkeypatch):
+    monkeypatch.setattr(table, "__opts__", {"color": False}, raising=False)
     rows = [
-        {"part": "CPU", "result": "ok", "seen": "x86-64-v2", "do": ""},
-        {"part": "mounts", "result": "failed", "seen": "/srv is not mounted", "do": "mount /srv"},
-        {"part": "mounts", "result": "ok", "seen": "/mnt", "do": ""},
+        {"part": "CPU", "result": "ok", "seen": "x86-64-v2", "remedy": ""},
+        {"part": "mounts", "result": "failed", "seen": "/srv is not mounted", "remedy": "mount /srv"},
+        {"part": "mounts", "result": "ok", "seen": "/mnt", "remedy": ""},
     ]
     assert table.output({"photos": rows}).splitlines() == [
         "photos:",
@@ -388,54 +388,64 @@ def test_table():
     assert table.output({"photos": "Minion did not return"}) == "photos:\n    Minion did not return"
 
 
-def test_the_docs_name_every_check(doctor):
+def test_the_docs_name_every_check():
     text = (REPO / "docs/howto/doctor.md").read_text(encoding="utf8")
-    for each in (doctor.FORMULA, *doctor.GROUPS):
-        for check in each:
-            assert f"| {check.part} |" in text, check.part
+    for each in (parts.FORMULA, *parts.GROUPS):
+        for one in each:
+            assert f"| {one.part} |" in text, one.part
 
 
-def test_what_a_container_has_left_for_others_is_named(doctor, tmp_path):
+def test_every_part_is_registered_once():
+    """One that is not is never checked."""
+    files = sorted(Path(parts.__file__).parent.glob("*.py"))
+    found = [importlib.import_module(f"immich_diagnosis.{file.stem}") for file in files if file.stem != "__init__"]
+    grouped = [module for module in found if hasattr(module, "GROUPS") and module is not parts]
+    assert sorted(part.__name__ for part in parts.PARTS) == [module.__name__ for module in grouped]
+    names = [one.part for group in (parts.FORMULA, *parts.GROUPS) for one in group]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_what_a_container_has_left_for_others_is_named(tmp_path):
     uploads, cache = tmp_path / "my uploads", tmp_path / "cache"
     for folder in (uploads / "upload", cache):
         folder.mkdir(parents=True)
     here = {"uploads": str(uploads), "cache": str(cache), "seconds": 20}
-    assert doctor._planted(here) == [("ok", "none among 1 files")]
+    assert folders._planted(here) == [("ok", "none among 1 files")]
 
     planted = uploads / "upload" / "sh\x1b[2J; reboot"
     planted.write_text("shell")
     (uploads / "link").symlink_to("/usr/bin/passwd")
     planted.parent.chmod(0o2755)
-    assert doctor._planted(here)[0][0] == "ok"
+    assert folders._planted(here)[0][0] == "ok"
     planted.chmod(0o4755)
     os.mknod(cache / "disk", 0o60666, os.makedev(7, 0))
-    (setuid, device) = doctor._planted(here)
+    (setuid, device) = folders._planted(here)
     assert (setuid[0], device[0]) == ("failed", "failed")
     assert f"{uploads}/upload/sh; reboot: setuid or setgid" in setuid[1]
     assert f"{cache}/disk: a device" in device[1]
     for _, _, remedy in (setuid, device):
         assert "reboot" not in remedy
         subprocess.run(remedy, shell=True, check=True)
-    assert doctor._planted(here)[0][0] == "ok"
+    assert folders._planted(here)[0][0] == "ok"
     assert planted.exists()
 
     for number in range(5):
         (cache / f"s{number}").write_text("")
         (cache / f"s{number}").chmod(0o2755)
-    assert doctor._planted(here)[0][1].count(str(cache)) == doctor.MOST_PLANTED
-    assert "and more" in doctor._planted(here)[0][1]
+    assert folders._planted(here)[0][1].count(str(cache)) == folders.MOST_PLANTED
+    assert "and more" in folders._planted(here)[0][1]
 
 
-def test_a_large_library_is_looked_through_as_long_as_there_is_time(doctor, tmp_path):
+def test_a_large_library_is_looked_through_as_long_as_there_is_time(tmp_path):
     for number in range(100):
         (tmp_path / str(number)).mkdir()
         for name in range(100):
             os.mknod(tmp_path / str(number) / str(name))
     here = {"uploads": str(tmp_path), "cache": None}
     began = time.monotonic()
-    assert doctor._planted({**here, "seconds": 60}) == [("ok", "none among 10100 files")]
+    assert folders._planted({**here, "seconds": 60}) == [("ok", "none among 10100 files")]
     assert time.monotonic() - began < 3
-    ((result, seen),) = doctor._planted({**here, "seconds": 0.001})
+    ((result, seen),) = folders._planted({**here, "seconds": 0.001})
     assert (result, "the rest was not checked" in seen) == ("ok", True)
 
 
@@ -456,22 +466,22 @@ def held(used, limit, policy="noeviction"):
         (held(10, 0), False, None, "ok", "without a limit", ""),
     ),
 )
-def test_valkeys_memory(doctor, server, managed, setting, result, words, advice):
-    found, seen, *do = doctor._memory_row(server, managed, setting)
+def test_valkeys_memory(server, managed, setting, result, words, advice):
+    found, seen, *do = valkey._memory_row(server, managed, setting)
     assert (found, do or [""]) == (result, [advice])
     assert words in seen
 
 
 @pytest.mark.parametrize(("threshold", "result"), ((5000, "ok"), (0, "warning"), (-1, "warning"), (3600000, "warning")))
-def test_a_threshold_without_which_no_script_can_be_ended(doctor, threshold, result):
-    ((found, seen, *_),) = doctor._scripts_rows(threshold)
+def test_a_threshold_without_which_no_script_can_be_ended(threshold, result):
+    ((found, seen, *_),) = valkey._scripts_rows(threshold)
     assert found == result
     assert str(threshold) in seen
 
 
-def test_a_log_of_any_size_is_read_at_its_end(doctor, tmp_path):
+def test_a_log_of_any_size_is_read_at_its_end(tmp_path):
     log = tmp_path / "log"
     log.write_text("x" * 10**6 + "the end")
-    assert doctor._end_of(log)[-8:] == "xthe end"
-    assert len(doctor._end_of(log)) < 10**5
-    assert doctor._end_of(tmp_path / "none") == ""
+    assert valkey._end_of(log)[-8:] == "xthe end"
+    assert len(valkey._end_of(log)) < 10**5
+    assert valkey._end_of(tmp_path / "none") == ""

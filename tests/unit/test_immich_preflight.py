@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 
 from _modules import immich_preflight
+from immich_core import findings
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def test_the_cluster_is_the_one_that_the_formula_will_use(clusters, files, liste
     clusters(files)
     sockets = [{"port": each, "address": "127.0.0.1", "holder": None} for each in listening]
     problem = immich_preflight._cluster_problem("99", "main", port, sockets)
-    assert (problem and problem[0]) == path
-    assert words in (problem[1] if problem else "")
+    assert (problem and problem["path"]) == (path and f"immich:{path}")
+    assert words in (findings.sentence(problem) if problem else "")
 
 
 def test_the_port_is_that_of_the_last_file_that_says_one(clusters, tmp_path):
@@ -83,7 +84,7 @@ def test_a_port_is_free_for_immich_itself_alone(arguments, message):
         {"port": 80, "address": "0.0.0.0", "holder": None},
     ]
     found = list(immich_preflight._port({"port": 2283, "bind_address": ["0.0.0.0"]}, sockets))
-    assert found == ([] if message is None else [("port", message)])
+    assert [(each["path"], each["seen"]) for each in found] == ([] if message is None else [("immich:port", message)])
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,7 @@ def test_ways_from_version_to_version(modules, found, wanted, refusal):
         assert said is None
     else:
         assert refusal in said
+        assert f"et {versions.allowed(found, wanted)}" in said
         assert said.startswith("immich:server:image: ")
 
 

@@ -106,9 +106,9 @@ def test_a_name_or_a_number_of_somebody_elses_is_in_the_way(user, settings, acco
     assert user.obstacles(settings) == []
     accounts("immich-server", 60999)
     accounts("photographer", 60884)
-    assert [path for path, _ in user.obstacles(settings)] == [
-        *["server:own_user:name"] * 2,
-        *["machine_learning:own_user:id"] * 2,
+    assert [each["path"] for each in user.obstacles(settings)] == [
+        *["immich:server:own_user:name"] * 2,
+        *["immich:machine_learning:own_user:id"] * 2,
     ]
     for part in ("server", "machine_learning"):
         settings[part]["user"] = "0:0"

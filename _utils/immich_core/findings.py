@@ -1,0 +1,110 @@
+"""
+Findings: what is not as it should be, and the next step
+=========================================================
+
+Verification, preflight checks and the doctor return findings: plain data, so that no sentence has to be parsed. Only
+this file puts them into words. Needs nothing but Python.
+
+A finding has a ``code`` (a short stable word, as ``valkey-acl-denied``), its ``part`` (a row's name in the doctor's
+table), a ``path`` (pillar path, file or unit, or empty), ``seen``, ``remedy`` (a command, a pillar line or a sentence,
+or empty) and a ``severity``.
+"""
+
+ERROR, WARNING = "error", "warning"
+# How the doctor's table names a severity.
+RESULTS = {ERROR: "failed", WARNING: "warning"}
+
+
+def finding(code, part, seen, remedy="", path="", severity=ERROR):
+    """
+    Return a finding.
+
+    code, part, seen, remedy, path, severity
+        As above. Without a full stop: the sentence has its own.
+
+    .. code-block:: python
+
+        findings.finding("valkey-acl-user-absent", "Valkey user", "Valkey has no ACL user immich", APPLY)
+    """
+    return {"code": code, "part": part, "path": path, "seen": seen, "remedy": remedy, "severity": severity}
+
+
+def apply(sls="immich"):
+    """
+    Return the remedy that is an apply.
+
+    sls
+        What to apply. Defaults to ``immich``.
+
+    .. code-block:: python
+
+        findings.apply("immich.postgres")
+    """
+    return f"salt-call state.apply {sls}"
+
+
+def not_verified(part, error):
+    """
+    Return the finding that a part could not be asked.
+
+    part
+        The part.
+    error
+        The exception, or what else says why.
+
+    .. code-block:: python
+
+        findings.not_verified("database", error)
+    """
+    return finding("not-verified", part, str(error))
+
+
+def seen(found):
+    """
+    Return what was seen with its place, as the doctor's table has it.
+
+    found
+        A finding.
+
+    .. code-block:: python
+
+        findings.seen(found)
+    """
+    return f"{found['path']}: {found['seen']}" if found["path"] else found["seen"]
+
+
+def sentence(found):
+    """
+    Return a finding in words, for a line of a state's comment or of a list of errors.
+
+    found
+        A finding.
+
+    .. code-block:: python
+
+        findings.sentence(found)
+    """
+    words = seen(found)
+    if not found["remedy"]:
+        return words
+    return f"{words.rstrip('.')}. Next step: {found['remedy']}"
+
+
+def row(found):
+    """
+    Return a finding as a row of the doctor's table.
+
+    found
+        A finding.
+
+    .. code-block:: python
+
+        findings.row(found)
+    """
+    return {
+        "part": found["part"],
+        "result": RESULTS[found["severity"]],
+        "code": found["code"],
+        "seen": seen(found),
+        "remedy": found["remedy"],
+    }

@@ -1,0 +1,1 @@
+"""What the doctor checks: a file for each part, registered in ``parts``."""

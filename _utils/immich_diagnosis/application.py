@@ -1,0 +1,164 @@
+"""
+Part: what is deployed, and whether it runs
+===========================================
+"""
+
+from pathlib import Path
+
+import salt.utils.data
+from salt.exceptions import CommandExecutionError
+
+from immich_core import versions
+from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
+from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
+from immich_diagnosis.permissions import may, user_ids
+from immich_diagnosis.words import one_line, remedy_for
+
+SECRETS = {"db_password": "immich:postgres:password", "redis_password": "immich:valkey:password"}
+
+
+def _compose_file(here):
+    settings, path = settings_of(here), f"{here['directory']}/docker-compose.yml"
+    if not here["compose_text"]:
+        return [(FAILED, f"{path} is not there: nothing is deployed", "salt-call state.apply immich")]
+    try:
+        found = call(here, "immich_compose.deviations", settings, here["compose_text"])
+    except CommandExecutionError as error:
+        # An apply refuses it as it is: it would have to guess which library the installation had.
+        return [(FAILED, f"{path}: {error}", f"mv {path} {path}.broken && salt-call state.apply immich")]
+    seen = "; ".join(found["differences"][:3])
+    if found["by_hand"]:
+        # Its containers carry the label that the file will have again: only a new start makes them anew.
+        advice = "salt-call state.apply immich.app && systemctl restart immich"
+        return [(FAILED, f"{path} was changed by hand: {seen or ', '.join(found['by_hand'])}", advice)]
+    if seen:
+        return [(WARNING, f"the pillar was not applied yet: {seen}", "salt-call state.apply immich")]
+    return [(OK, f"{path} is as the pillar says")]
+
+
+def _version(here):
+    image = compose_of(here)["services"].get(SERVER, {}).get("image", "")
+    settings = settings_of(here)
+    try:
+        plan = call(here, "immich_update.plan", _asking(here))
+        refused, remedy = plan.get("refusal"), plan.get("remedy")
+    except CommandExecutionError:  # PostgreSQL is away, which stands above: the compose file knows less, but something
+        ends = [versions.parse(each) for each in (image, settings["server"]["image"])]
+        refused, remedy = call(here, "immich_update.why_not", *ends), f"immich:version: {versions.allowed(*ends)}"
+    if refused:
+        return [(FAILED, refused, remedy)]
+    refused = _start_refused(here)
+    if refused:
+        return [(FAILED, refused["why"], refused["remedy"])]
+    return [(OK, image.partition("@")[0].rpartition(":")[2])]
+
+
+def _asking(here):
+    """The settings, for those who ask PostgreSQL themselves: with its deadline."""
+    settings = settings_of(here)
+    return {**settings, "postgres": {**settings["postgres"], "connection": postgres_connection(here)}}
+
+
+def _secrets(here):
+    settings_of(here)
+    for name, path in SECRETS.items():
+        file = Path(here["directory"], "secrets", name)
+        wanted = salt.utils.data.traverse_dict_and_list(here["pillar"], path, None)
+        if not file.is_file() or not file.read_bytes():
+            yield FAILED, f"{file} is missing or empty", "salt-call state.apply immich.app"
+        elif wanted is not None and file.read_bytes() != str(wanted).encode():
+            yield FAILED, f"{file} does not hold {path}", "salt-call state.apply immich"
+        elif not may(file.stat(), *user_ids(here["users"][SERVER]), 4):
+            yield FAILED, f"{file} cannot be read by the container's user", "salt-call state.apply immich.app"
+        else:
+            yield OK, str(file)
+
+
+def _images(here):
+    images = [service["image"] for service in compose_of(here)["services"].values()]
+    missing = call(here, "immich_image.missing", images)
+    if missing:
+        return [(FAILED, f"not on this host: {', '.join(missing)}", "salt-call state.apply immich.app")]
+    return [(OK, ", ".join(image.rpartition("/")[2] for image in images))]
+
+
+def _unit(here):
+    status = call(here, "systemd_unit.status", "immich.service")
+    text = status["text"]
+    if status["active"] == "active":
+        if status["outdated"]:
+            yield WARNING, "systemd has read another unit file than the one on the disk", "systemctl daemon-reload"
+        if status["enabled"] != "enabled":
+            yield WARNING, "is not started at boot", "systemctl enable immich"
+        if "exited" in text:
+            yield _exited(here, text)
+        elif not text.startswith("Serving"):
+            yield WARNING, one_line(text), "systemctl restart immich"
+        else:
+            yield OK, text
+        return
+    reason = _why_down(here, status)
+    seen, remedy = _explained(here, reason) if reason else ("", None)
+    refused = _start_refused(here)
+    if refused:
+        seen, remedy = refused["why"], refused["remedy"]
+    yield FAILED, ": ".join(filter(None, (f"is {status['active']}", seen))), remedy or "systemctl start immich"
+
+
+def _why_down(here, status):
+    """Why the unit does not run. What systemd keeps of one that was stopped is what it reported before that."""
+    stopped = status["active"] == "inactive"
+    if "exited" in status["text"] and not stopped:
+        return one_line(status["text"])
+    return one_line(call(here, "immich_app.last_words") or ("" if stopped else status["text"]))
+
+
+def _start_refused(here):
+    """Why Immich must not be started as it is: an update has changed its database, and the version before is back."""
+    try:
+        return call(here, "immich_update.start_refusal", _asking(here))
+    except (CommandExecutionError, NotCheckedError):  # which stands above
+        return None
+
+
+def _exited(here, text):
+    """The unit remembers for a minute that a container exited. It is failed as long as the container does not run."""
+    down = call(here, "immich_app.plan", {"project_dir": here["directory"]}, here["compose_text"])["recreate"]
+    if not any(name in text for name in down):
+        return WARNING, f"runs again: {one_line(text)}", "salt-call immich.doctor, in a minute"
+    seen, remedy = _explained(here, text)
+    return FAILED, seen, remedy or "journalctl -u immich -n 100"
+
+
+def _explained(here, reason):
+    """A reason and its remedy. Last words are often the end of a stack trace: then the log says more above it."""
+    if remedy_for(reason):
+        return one_line(reason), remedy_for(reason)
+    log = call(here, "cmd.run_stdout", ["journalctl", "-u", "immich", "-n", "60", "-o", "cat"], python_shell=False)
+    told = next((line for line in reversed(log.splitlines()) if remedy_for(line)), "")
+    return one_line(f"{reason} {told}"), remedy_for(told)
+
+
+def _containers(here):
+    compose = compose_of(here)
+    there = call(here, "immich_app.plan", {"project_dir": here["directory"]}, here["compose_text"])
+    for name, why in there["recreate"].items():
+        yield FAILED, f"{name}: {why}", "systemctl restart immich"
+    for name in there["remove"]:
+        yield WARNING, f"{name} is not part of the project any more", "systemctl reload immich"
+    if not there["recreate"]:
+        yield OK, f"{' and '.join(compose['services'])} run"
+
+
+GROUPS = (
+    (
+        Check("compose file", _compose_file, disturbed=True),
+        Check("version", _version, disturbed=True),
+        Check("secrets", _secrets, disturbed=True),
+        Check("images", _images, disturbed=True),
+    ),
+    (
+        Check("immich.service", _unit, gate=True, disturbed=True),
+        Check("containers", _containers, disturbed=True),
+    ),
+)

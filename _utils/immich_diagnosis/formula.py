@@ -1,0 +1,75 @@
+"""
+Part: the formula itself
+========================
+
+The first that is checked: what it returns as settings, the others go by.
+"""
+
+import importlib.util
+
+from immich_diagnosis.check import FAILED, OK, WARNING, Check, call, of_finding
+from immich_diagnosis.words import one_line
+
+LIBRARIES = ("redis", "psycopg2", "jsonschema")
+# A function of each module that the checks ask.
+MODULES = {
+    "immich_settings": "errors",
+    "immich_app": "verify",
+    "immich_compose": "deviations",
+    "immich_image": "missing",
+    "immich_gateway": "verify",
+    "immich_postgres": "verify",
+    "immich_valkey": "verify",
+    "immich_update": "why_not",
+    "immich_user": "decided",
+    "netns": "http_get",
+    "podman_network": "diff",
+    "pgsql_server": "version",
+    "systemd_unit": "status",
+    "valkey_acl": "get",
+}
+
+
+def _libraries(here):
+    missing = [name for name in LIBRARIES if not importlib.util.find_spec(name)]
+    if missing:
+        yield FAILED, f"Salt's Python lacks {', '.join(missing)}", "salt-call state.apply immich.bootstrap"
+        return
+    yield OK, f"{', '.join(LIBRARIES)} are there"
+
+
+def _modules(here):
+    missing = [module for module, function in MODULES.items() if f"{module}.{function}" not in here["salt"]]
+    if missing:
+        yield FAILED, f"not loaded: {', '.join(missing)}", "salt-call saltutil.sync_all"
+        return
+    yield OK, "all are loaded"
+
+
+def _pillar(here):
+    for error in here["pillar"].get("_errors", []):
+        yield FAILED, f"Salt cannot render the pillar: {one_line(error)}", "fix the file that it names"
+    if not here["pillar"].get("immich"):
+        yield (
+            FAILED,
+            "this minion's pillar has no key `immich`",
+            "assign it in the pillar's top file, see pillar.example",
+        )
+        return
+    for error in call(here, "immich_settings.errors"):
+        path, message = error["path"], error["message"]
+        yield FAILED, f"{path} {message}", f"fix {path} in the pillar"
+    for warning in call(here, "immich_settings.warnings"):
+        yield WARNING, f"{warning['path']} {warning['message']}", f"see {warning['path']} in the pillar"
+    settings = here["told"]["settings"] = call(here, "immich_settings.get")
+    for obstacle in call(here, "immich_preflight.obstacles", settings) if settings else []:
+        yield of_finding(obstacle)
+    if settings:
+        yield OK, "it is valid"
+
+
+CHECKS = (
+    Check("Python libraries", _libraries),
+    Check("modules of the formula", _modules),
+    Check("pillar", _pillar),
+)

@@ -1,0 +1,125 @@
+"""
+Part: who reaches whom, from inside the containers and from outside
+===================================================================
+"""
+
+import shutil
+from pathlib import Path
+
+from salt.exceptions import CommandExecutionError
+
+from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, of_finding
+from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
+
+
+def _names(here):
+    services = list(compose_of(here)["services"])
+    if len(services) < 2:
+        return [(OK, "machine learning is off")]
+    asker, target, reason = _asked(
+        here, services, lambda asker: _port_of(next(name for name in services if name != asker))
+    )
+    if not reason:
+        return [(OK, f"{asker} reaches {target}")]
+    other = target.partition(":")[0]
+    if "ENOTFOUND" in reason:
+        seen = f"{asker} does not find the name {other}: aardvark-dns does not run, or a firewall drops UDP port 53"
+        return [(FAILED, seen, _dns_advice(here))]
+    return [(FAILED, f"{asker} does not reach {target}: {reason}", f"podman logs --tail 20 {other}")]
+
+
+def _port_of(container):
+    return f"{container}:{3003 if container == MACHINE_LEARNING else 2283}"
+
+
+def _asked(here, services, target_of):
+    """A container that runs, the server rather than the other, its target, and why it does not reach that."""
+    for asker in dict.fromkeys((SERVER, *services)):
+        target = target_of(asker)
+        try:
+            return asker, target, call(here, "immich_app.reach", asker, [target])[target]
+        except CommandExecutionError:
+            continue
+    raise NotCheckedError("a container that runs")
+
+
+def _dns_advice(here):
+    firewall = _firewall_program(here)
+    if firewall or not _runs("aardvark-dns"):
+        return firewall or "systemctl restart immich"
+    return "let UDP port 53 in from the Immich network: see `nft list ruleset`"
+
+
+def _runs(program):
+    return any(read_text(path / "comm").strip() == program for path in Path("/proc").glob("[0-9]*"))
+
+
+def _firewall_program(here):
+    """The command that lets the Immich network in, if ufw or firewalld is active."""
+    if shutil.which("ufw") and "Status: active" in call(here, "cmd.run", ["ufw", "status"], python_shell=False):
+        return f"ufw allow in on {_interface(here)}"
+    if shutil.which("firewall-cmd") and _runs("firewalld"):
+        interface = _interface(here)
+        return f"firewall-cmd --permanent --zone=trusted --add-interface={interface} && firewall-cmd --reload"
+    return ""
+
+
+def _interface(here):
+    """The host's interface in the Immich network, which Podman names where the settings do not."""
+    network = here["settings"]["network"] if here["settings"] else {}
+    name = network.get("name") or here["compose"].get("networks", {}).get("immich", {}).get("name", "immich")
+    return network.get("interface_name") or call(here, "podman_network.inspect", name)["interface_name"]
+
+
+def _way(part, host_name, port_name):
+    def check(here):
+        services = compose_of(here)["services"]
+        environment = services.get(SERVER, {}).get("environment", {})
+        target = f"{environment.get(host_name)}:{environment.get(port_name)}"
+        asker, _, reason = _asked(here, services, lambda _: target)
+        if not reason:
+            return [(OK, f"{asker} reaches {target}")]
+        if "ENOTFOUND" in reason and target.startswith("host.containers.internal:"):
+            return [(FAILED, f"{asker}: {reason}", "systemctl restart immich")]
+        if "ENOTFOUND" in reason:
+            return [(FAILED, f"{asker}: {reason}", f"immich:{part}:host: a name or address that containers find")]
+        advice = _firewall_program(here) or "let the Immich network in: see `nft list ruleset` for what drops it"
+        return [(FAILED, f"{asker} does not reach {target}: {reason}", advice)]
+
+    return check
+
+
+def _answers(here):
+    if not here["ping"]:
+        raise NotCheckedError(f"{here['directory']}/docker-compose.yml")
+    broken = call(here, "immich_app.server_silent", here["ping"], 2)
+    return map(of_finding, broken) if broken else [(OK, f"{here['ping']} says pong")]
+
+
+def _learning(here):
+    if MACHINE_LEARNING not in compose_of(here)["services"]:
+        return [(OK, "is off")]
+    broken = call(here, "immich_app.machine_learning_silent")
+    return map(of_finding, broken) if broken else [(OK, "says pong")]
+
+
+def _exposure(here):
+    settings = settings_of(here)
+    sockets = call(here, "netns.listening")
+    yield from map(of_finding, call(here, "immich_app.listens_wider", settings, sockets))
+    yield from map(of_finding, call(here, "immich_app.listens_everywhere", settings, sockets))
+    yield from map(of_finding, call(here, "immich_app.server_warnings", settings, 2))
+
+
+GROUPS = (
+    (
+        Check("DNS between containers", _names, disturbed=True),
+        Check("way to PostgreSQL", _way("postgres", "DB_HOSTNAME", "DB_PORT"), disturbed=True),
+        Check("way to Valkey", _way("valkey", "REDIS_HOSTNAME", "REDIS_PORT"), disturbed=True),
+    ),
+    (
+        Check("Immich", _answers, gate=True, disturbed=True),
+        Check("machine learning", _learning, disturbed=True),
+        Check("exposure", _exposure, disturbed=True),
+    ),
+)

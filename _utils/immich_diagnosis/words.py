@@ -1,0 +1,46 @@
+"""
+Words of others in the doctor's rows: made harmless, and explained where they are known
+=========================================================================================
+"""
+
+import re
+
+# What stands in Immich's log or in the unit's status, and the remedy. The first that is found counts.
+MESSAGES = (
+    (r"NOPERM", "salt-call state.apply immich.valkey"),
+    (r"NOAUTH", "salt-call state.apply immich.app"),
+    (r"WRONGPASS|password authentication failed", "salt-call state.apply immich"),
+    (r"no pg_hba\.conf entry", "salt-call state.apply immich.postgres"),
+    (r"must be owner of|permission denied to create extension", "salt-call state.apply immich.postgres"),
+    (r"vchord must be loaded|shared_preload_libraries", "salt-call state.apply immich.postgres"),
+    (r"Failed to (read|write|create) .*\.immich", "mount what is missing below immich:upload_location; make no marker"),
+    (r"a volume of .*, is not there", "mount it, then: systemctl restart immich"),
+    (r"manifest unknown|initializing source|pinging container registry", "set immich:version to one that exists"),
+    (r"Illegal instruction|x86-64-v2", "immich:machine_learning:enabled: false"),
+    (r"Address family not supported|[Cc]annot assign requested address", "salt-call state.apply immich.app"),
+    (
+        r"[Pp]ermission denied.*/cache|/cache.*[Pp]ermission denied",
+        "give immich:machine_learning:cache_location to the user",
+    ),
+    (
+        r"EN(OTFOUND|ETUNREACH)|EAI_AGAIN|ECONNREFUSED|EHOSTUNREACH|ETIMEDOUT|host\.containers\.internal",
+        "salt-call state.apply immich.gateway",
+    ),
+    (r"is not the one that Salt wrote", "salt-call state.apply immich.app"),
+)
+
+
+def remedy_for(text):
+    """The remedy for a message of Immich, a server or a container, if it is a known one."""
+    return next((remedy for pattern, remedy in MESSAGES if re.search(pattern, text)), "")
+
+
+def one_line(text):
+    """A text as one line of at most 600 characters, without what a terminal would act on."""
+    return " ".join(plain(str(text)[-6000:]).split())[-600:]
+
+
+def plain(text):
+    """A text without what a terminal would act on. Who wrote it, a check need not know."""
+    text = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)", "", text)
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -1,0 +1,34 @@
+"""Findings in words: the one place that makes sentences of them."""
+
+import pytest
+
+from immich_core import findings
+
+ABSENT = findings.finding("x", "database", "PostgreSQL has no role immich.", findings.apply("immich.postgres"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    (
+        ({}, "PostgreSQL has no role immich. Next step: salt-call state.apply immich.postgres"),
+        ({"remedy": ""}, "PostgreSQL has no role immich."),
+        ({"path": "immich:port", "seen": "2283 is taken", "remedy": ""}, "immich:port: 2283 is taken"),
+        (
+            {"path": "immich:port", "seen": "2283 is taken", "remedy": "stop that"},
+            "immich:port: 2283 is taken. Next step: stop that",
+        ),
+    ),
+)
+def test_a_finding_as_a_sentence(changes, sentence):
+    assert findings.sentence({**ABSENT, **changes}) == sentence
+
+
+@pytest.mark.parametrize(("severity", "result"), ((findings.ERROR, "failed"), (findings.WARNING, "warning")))
+def test_a_finding_as_a_row(severity, result):
+    assert findings.row({**ABSENT, "severity": severity, "path": "immich:postgres"}) == {
+        "part": "database",
+        "result": result,
+        "code": "x",
+        "seen": "immich:postgres: PostgreSQL has no role immich.",
+        "remedy": "salt-call state.apply immich.postgres",
+    }
