@@ -51,8 +51,10 @@ DRILL_FILES = {
 HBA_NAME = "immich restore"
 # The end of the name of the role that restores, after that of Immich's.
 GUEST = "_restore"
-# A check or a default in a dump may never end.
-DRILL_SECONDS = 6 * 3600
+# A check or a default in a dump may never end. So much for all of a restore, and more for each gigabyte of its rows: no
+# disk is so slow. Progress tells nothing: one large index is one step for hours, and a check that sleeps for
+# each row makes progress for years.
+RESTORE_SECONDS, RESTORE_SECONDS_PER_GB, MOST_RESTORE_SECONDS = 6 * 3600, 6 * 3600, 7 * 86400
 # So may counting the rows of the live database, which its owner can lock or give policies.
 COUNT_SECONDS = 3600
 # By Immich's column for when a row was made, which is the beginning of its transaction: a backup may lack younger ones.
@@ -160,7 +162,7 @@ def restore_drill(backup=None, version=None):
         scratch = _beside(settings["postgres"]["database"], "drill")
         with _guest(settings, scratch) as guest:
             try:
-                _fill(settings, path, contents, scratch, guest, DRILL_SECONDS)
+                _fill(settings, path, contents, scratch, guest)
             finally:
                 _drop(scratch, settings["postgres"]["connection"])
         live = _live(settings, path)
@@ -468,11 +470,11 @@ def _live(settings, path):
     database, named = settings["postgres"]["database"], NAME.fullmatch(os.path.basename(path))
     moment = _moment(named)
     unknown = _incomparable(settings, named, moment)
-    owner, older = _owner(settings, database), None
+    owner, older, until = _owner(settings, database), None, time.monotonic() + COUNT_SECONDS
     with _let_in(settings, database, settings["postgres"]["user"]):
         if not unknown:
-            older = __salt__["pgsql.rows_before"](database, CREATED, moment - SETTLED_SECONDS, owner, COUNT_SECONDS)
-        tables = __salt__["pgsql.row_counts"](database, owner, COUNT_SECONDS)
+            older = __salt__["pgsql.rows_before"](database, CREATED, moment - SETTLED_SECONDS, owner, _left(until))
+        tables = __salt__["pgsql.row_counts"](database, owner, _left(until))
     migrations = __salt__["immich_update.database"](settings)["migrations"]
     return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
 
@@ -606,18 +608,29 @@ def _differs(settings, before, contents):
         return True
 
 
-def _fill(settings, path, contents, name, guest, timeout=None):
-    """Make a database, restore a backup into it, and see that all of it is there."""
+def _deadline(contents):
+    """Until when a backup has to be restored, on the monotonic clock."""
+    seconds = RESTORE_SECONDS + contents["size"] / 1000**3 * RESTORE_SECONDS_PER_GB
+    return time.monotonic() + min(seconds, MOST_RESTORE_SECONDS)
+
+
+def _left(deadline):
+    return max(1, round(deadline - time.monotonic()))
+
+
+def _fill(settings, path, contents, name, guest):
+    """Make a database, restore a backup into it, and see that all of it is there, by a deadline."""
+    until = _deadline(contents)
     _say(f"Creating the database {name}")
     connection = settings["postgres"]["connection"]
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
     __salt__["pgsql.database_set"](name, owner=guest["user"], connection=connection)
     with _let_in(settings, name, guest["user"]):
         with _doing() as doing:
-            __salt__["pgsql.dump_restore"](path, name, guest, _progress("Restoring", path), doing, timeout)
+            __salt__["pgsql.dump_restore"](path, name, guest, _progress("Restoring", path), doing, _left(until))
         _say("Counting rows, collecting statistics")
-        counts = __salt__["pgsql.row_counts"](name, guest, timeout or COUNT_SECONDS)
-        __salt__["pgsql.analyze"](name, guest, timeout or COUNT_SECONDS)
+        counts = __salt__["pgsql.row_counts"](name, guest, _left(until))
+        __salt__["pgsql.analyze"](name, guest, _left(until))
     wrong = [
         f"{table}: {counts.get(table)} rows instead of {rows}"
         for table, rows in contents["tables"].items()

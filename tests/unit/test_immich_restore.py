@@ -112,3 +112,8 @@ def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_ne
 def test_a_word_that_is_no_version_is_refused(functions):
     with pytest.raises(Exception, match="version=v3 is no full version"):
         told(functions, contents("3.3.1"), version="v3")
+
+
+def test_a_restore_has_hours_and_more_for_a_large_library(functions):
+    hours = {size: functions["_left"](functions["_deadline"]({"size": size})) / 3600 for size in (0, 3 * 10**9, 10**12)}
+    assert hours == pytest.approx({0: 6, 3 * 10**9: 24, 10**12: 7 * 24}, abs=0.01)
