@@ -510,9 +510,17 @@ def _differences(held, migrations, live):
     live
         What :py:func:`_live` returns.
     """
+    lost, unknown = _lost_rows(held, live)
     if sorted(name[:255] for name in migrations) != sorted(live["migrations"]):
-        return [], ["The backup and Immich's database have other migrations, as before an update: not compared."]
-    differences, now = [], live["tables"]
+        # Immich's role can note one, which must not hide that rows are missing.
+        others = "The backup and Immich's database have other migrations, as after an update: tables were not compared."
+        return lost, [others, *unknown]
+    return [*_other_tables(held, live["tables"]), *lost], unknown
+
+
+def _other_tables(held, now):
+    """Which tables only one of them has, as sentences."""
+    differences = []
     lacking, gone = sorted(now.keys() - held.keys()), sorted(held.keys() - now.keys())
     if lacking:
         differences.append(
@@ -521,13 +529,18 @@ def _differences(held, migrations, live):
         )
     if gone:
         differences.append(f"Immich's database lacks tables of it: {_named(gone)}. Find out who has dropped them.")
+    return differences
+
+
+def _lost_rows(held, live):
+    """Rows that tables of a backup should have, and why those could not be compared, as lists of sentences."""
     if live["older"] is None:
-        return differences, [f"Rows from before the backup were not compared: {live['unknown']}."]
+        return [], [f"Rows from before the backup were not compared: {live['unknown']}."]
     missing = {table: rows - held[table] for table, rows in live["older"].items() if rows > held.get(table, rows)}
-    if missing:
-        counted = _named(f"{rows} of {table}" for table, rows in sorted(missing.items()))
-        differences.append(f"It lacks rows that Immich's database had an hour before it: at least {counted}.")
-    return differences, []
+    if not missing:
+        return [], []
+    counted = _named(f"{rows} of {table}" for table, rows in sorted(missing.items()))
+    return [f"It lacks rows that Immich's database had an hour before it: at least {counted}."], []
 
 
 def _named(names):

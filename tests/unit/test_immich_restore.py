@@ -50,10 +50,18 @@ def test_rows_from_before_the_backup_that_it_lacks_are_a_difference(functions):
     assert told == "It lacks rows that Immich's database had an hour before it: at least 3 of public.asset."
 
 
-def test_after_an_update_nothing_is_compared_and_that_is_told(functions):
-    differences, (told,) = beside(functions, {"asset": 9}, migrations=(V2_7,), older={"public.asset": 9})
+def test_after_an_update_tables_are_not_compared_and_that_is_told(functions):
+    now = {"asset": 9, "person": 3, "kysely_migrations": 2}
+    differences, (told,) = beside(functions, now, migrations=(V2_7,), older={"public.asset": 5, "public.person": 3})
     assert differences == []
     assert "have other migrations" in told
+
+
+def test_a_migration_that_somebody_has_noted_does_not_hide_that_rows_are_missing(functions):
+    planted = (V3_3, "1999999999999-Planted")
+    (told,), (warning,) = beside(functions, NOW, migrations=planted, older={"public.asset": 9, "public.album": 2})
+    assert told == "It lacks rows that Immich's database had an hour before it: at least 4 of public.asset."
+    assert "have other migrations" in warning
 
 
 def test_rows_that_cannot_be_compared_are_told(functions):
