@@ -1108,11 +1108,11 @@ def _open_folders(derived):
     """Warnings of folders in which root of a container can leave a setuid program for other users of this host."""
     for part, folder in __salt__["immich_user.folders"](derived).items():
         if 0 in map(int, derived[part]["user"].split(":")) and __salt__["immich_user.open_to_others"](folder):
-            closed = f"`chmod o-x {shlex.quote(folder)}`"
+            closed = f"`chown root:root {shlex.quote(folder)} && chmod o-x {shlex.quote(folder)}`"
             yield (
                 (part, "user"),
                 (
-                    f"is root, and {folder} is open to every user of this host: a program that the container makes "
+                    f"is root, and {folder} is open to other users of this host: a program that the container makes "
                     f"setuid there runs with root's rights. Set it to own, or type {closed}"
                 ),
             )
