@@ -88,6 +88,7 @@ LONGEST_SCRIPT = 60000
 LOG_BYTES = 65536
 # Of maxmemory; and in MiB, what is not advised to be its half.
 NEARLY_FULL, LEAST_MEMORY = 0.8, 64
+BACKUP_NAME = re.compile("immich_[0-9]{8}T[0-9]{6}Z_")
 BACKUP_HOURS = 48
 # Work that takes longer than that, in seconds, is looked at for so many seconds: does it go on?
 LONGEST_WORK = 12 * 3600
@@ -1382,7 +1383,10 @@ def _backups_row(directory, now):
         written = {}
     except OSError as error:
         return WARNING, f"not checked: {directory} cannot be read: {error.strerror}", ""
-    ahead = sorted(name for name, time_ in written.items() if time_ > now + 60)
+    # Which one is the newest, for a rehearsal and for what is kept, goes by the time in the name.
+    soon = time.strftime("immich_%Y%m%dT%H%M%SZ_", time.gmtime(now + 60))
+    named = {name for name in written if BACKUP_NAME.match(name) and name > soon}
+    ahead = sorted(named | {name for name, time_ in written.items() if time_ > now + 60})
     if ahead:
         return FAILED, f"{ahead[0]} in {directory} is of the future: is the clock right?", "timedatectl"
     return _newest_row(list(written.values()), now, directory)

@@ -294,7 +294,10 @@ def _path(settings, backup):
 
 
 def _newest(database):
-    backups = [each for each in __salt__["immich.backups"]() if each["database"] in (None, database)]
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    backups = [
+        each for each in __salt__["immich.backups"]() if each["database"] in (None, database) and each["time"] <= now
+    ]
     if not backups:
         raise CommandExecutionError("There is no backup yet: make one with `salt-call immich.backup`.")
     return max(backups, key=lambda backup: backup["time"])["path"]

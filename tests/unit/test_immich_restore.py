@@ -1,6 +1,7 @@
 """What is made of a backup beside Immich's database, and of a version that cannot be true. Nothing runs here."""
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
 IMAGE = "ghcr.io/immich-app/immich-server:v3.3.1"
 PATH = "/var/backups/immich/immich_20261124T203000Z_v3.3.1_immich.dump"
@@ -125,3 +126,21 @@ def test_a_word_that_is_no_version_is_refused(functions):
 def test_a_restore_has_hours_and_more_for_a_large_library(functions):
     hours = {size: functions["_left"](functions["_deadline"]({"size": size})) / 3600 for size in (0, 3 * 10**9, 10**12)}
     assert hours == pytest.approx({0: 6, 3 * 10**9: 24, 10**12: 7 * 24}, abs=0.01)
+
+
+def test_a_backup_of_the_future_is_not_the_newest(modules, monkeypatch):
+    public = modules["immich.restore_drill"]
+    there = [
+        {"path": moment, "time": moment, "database": database}
+        for moment, database in (
+            ("2999-01-01T00:00:00Z", "immich"),
+            ("2026-11-02T00:00:00Z", "photos"),
+            ("2026-11-01T00:00:00Z", None),
+            ("2026-10-31T00:00:00Z", "immich"),
+        )
+    ]
+    monkeypatch.setitem(public.func.__globals__, "__salt__", {"immich.backups": lambda: there})
+    assert public.func.__globals__["_newest"]("immich") == "2026-11-01T00:00:00Z"
+    del there[1:]
+    with pytest.raises(CommandExecutionError, match="There is no backup yet"):
+        public.func.__globals__["_newest"]("immich")
