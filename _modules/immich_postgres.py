@@ -462,7 +462,8 @@ def _broken_settings(postgres, role, database):
     for name, settings in role["database_settings"].items():
         owners.append((f"role {postgres['user']} in the database {name}", set(settings)))
     return [
-        f"The {owner} has settings that immich:postgres:settings does not declare: {', '.join(sorted(names))}. "
+        f"The {owner} has settings that immich:postgres:settings does not declare: "
+        f"{', '.join(map(untrusted.plain, sorted(names)))}. "
         "Nothing of the formula sets them: apply immich.postgres, which resets them, or declare them."
         for owner, names in owners
         if names

@@ -9,7 +9,7 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock
+from immich_core import lock, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -573,7 +573,8 @@ def verified(name, settings=None):
         except CommandExecutionError as error:
             broken.append(str(error))
     if broken:
-        return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(broken)}
+        comment = "\n".join(map(untrusted.plain, broken))
+        return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
     warnings = _warnings(settings)
     return {**ret, "warnings": warnings} if warnings else ret
 

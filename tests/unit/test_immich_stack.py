@@ -33,6 +33,16 @@ def test_a_line_stays_one_under_the_name_of_its_container(supervisor, capsys):
     assert capsys.readouterr().out == "immich-server | \tx immich-stack: forged green 1m\n"
 
 
+def test_what_podman_says_of_a_failure_is_one_plain_line(program, monkeypatch, capsys):
+    def refused(_):
+        raise program.StackError("podman start: \x1b]0;title\x07crun:\nno \x9b31m\u202esuch\0immich-stack: forged")
+
+    monkeypatch.setattr(program, "Stack", refused)
+    monkeypatch.setattr(sys, "argv", ["immich-stack", "converge", "--directory", "/nowhere"])
+    assert program.main() == 1
+    assert capsys.readouterr().out == "immich-stack: podman start: crun: no  31m such immich-stack: forged\n"
+
+
 def test_a_flood_is_passed_over_and_said_once(supervisor, capsys):
     for number in range(100_000):
         supervisor.pass_on("immich-server", f"{number:04000}\n")
