@@ -722,9 +722,12 @@ def _put_back(settings, before, served, trouble):
 
 
 def _leave(before, keep_old, connection):
-    """Drop the old database or keep it; its name then."""
+    """Drop the old database or keep it, out of the reach of Immich's role; its name then."""
     if not __salt__["pgsql.database_exists"](before, connection):
         return None
+    if keep_old:
+        # It may be all that there is of what it holds, and whoever owns a database can drop it.
+        __salt__["pgsql.database_set"](before, owner=connection["user"], connection=connection)
     kept, drop = (before.replace("_before_", f"_{kind}_") for kind in ("kept", "drop"))
     # A database whose dropping was cut short can no longer be renamed: its name says first what becomes of it.
     __salt__["pgsql.database_rename"]({before: kept if keep_old else drop}, connection)

@@ -52,7 +52,13 @@ def settings(tmp_path):
             "port": 5432,
             "database": NAME,
             "user": NAME,
-            "connection": {"host": "/var/run/postgresql", "port": 5432, "maintenance_db": "postgres"},
+            "connection": {
+                "host": "/var/run/postgresql",
+                "port": 5432,
+                "user": "postgres",
+                "os_user": "postgres",
+                "maintenance_db": "postgres",
+            },
         },
         "valkey": {"database": 0, "user": "immich"},
         "upload_location": "/srv/immich/upload",
@@ -154,3 +160,18 @@ def test_a_check_that_never_ends_fails_a_restore(pg, settings, tmp_path, monkeyp
     monkeypatch.setitem(inside, "RESTORE_SECONDS", 600)
     public.loader.run(restore)
     assert pg.value("SELECT count(*) FROM asset", database=fresh) == 4
+
+
+def test_what_a_restore_keeps_is_out_of_reach_of_immichs_role(pg, settings):
+    before, kept = (f"{NAME}_{kind}_20260101T000000Z" for kind in ("before", "kept"))
+    pg.sql(f'CREATE DATABASE "{before}" OWNER {NAME}')
+    pg.sql(f'REVOKE CONNECT ON DATABASE "{before}" FROM PUBLIC')
+    public = pg.modules["immich.restore"]
+    connection = settings["postgres"]["connection"]
+    assert public.loader.run(public.func.__globals__["_leave"], before, True, connection) == kept
+    with pg.superuser() as session, session.cursor() as cursor:
+        cursor.execute(f"SET SESSION AUTHORIZATION {NAME}")
+        with pytest.raises(Exception, match=f"must be owner of database {kept}"):
+            cursor.execute(f'DROP DATABASE "{kept}"')
+        cursor.execute("SELECT has_database_privilege(%s, 'CONNECT')", (kept,))
+        assert cursor.fetchall() == [(False,)]
