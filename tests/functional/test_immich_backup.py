@@ -373,6 +373,8 @@ HIDING = {
     "CREATE EXTENSION hstore; ALTER TABLE asset ADD COLUMN tags hstore": "extension hstore is none that Immich needs",
     "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD FUNCTION helper(int)": "function public.helper(integer)",
     "ALTER TABLE asset RENAME TO hidden; CREATE VIEW asset AS SELECT * FROM hidden": "public.asset is no table but",
+    "CREATE MATERIALIZED VIEW seen AS TABLE asset": "public.seen is no table but another kind of relation (m)",
+    "CREATE TABLE parts (id int) PARTITION BY LIST (id)": "public.parts is no table but another kind of relation (p)",
     "CREATE RULE nothing AS ON INSERT TO asset DO INSTEAD NOTHING": "the table public.asset has a rule (nothing)",
     "ALTER TABLE asset ENABLE ROW LEVEL SECURITY": "the table public.asset has row security",
 }

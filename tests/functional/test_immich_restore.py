@@ -162,6 +162,20 @@ def test_a_check_that_never_ends_fails_a_restore(pg, settings, tmp_path, monkeyp
     assert pg.value("SELECT count(*) FROM asset", database=fresh) == 4
 
 
+def test_a_database_that_holds_the_same_as_the_backup_need_not_be_kept(pg, settings):
+    public = pg.modules["immich.restore"]
+
+    def differs(name, tables):
+        return public.loader.run(public.func.__globals__["_differs"], settings, name, {"tables": tables})
+
+    assert not differs(NAME, TABLES)
+    assert differs(NAME, {**TABLES, "public.asset": 5})
+    assert differs(NAME, {name: rows for name, rows in TABLES.items() if name != "public.text_like"})
+    # One that cannot be counted is kept.
+    pg.sql("ALTER TABLE asset OWNER TO postgres", database=NAME)
+    assert differs(NAME, TABLES)
+
+
 def test_what_a_restore_keeps_is_out_of_reach_of_immichs_role(pg, settings):
     before, kept = (f"{NAME}_{kind}_20260101T000000Z" for kind in ("before", "kept"))
     pg.sql(f'CREATE DATABASE "{before}" OWNER {NAME}')
