@@ -7,7 +7,7 @@ first line that failed is the cause and what follows from it stands below. It ch
 
 It works when little else does: this file needs no library and no other module of the formula, and asks those that are
 there. Without a pillar that can be used it goes by what was deployed: ``docker-compose.yml`` and ``immich.service``.
-Groups of checks run side by side, each in a process of its own (the module ``pgsql`` changes the user of the process
+Groups of checks run side by side, each in a process of its own (``pgsql_core`` changes the user of the process
 to connect). Each check has the same time, and more of it on a busy host: a service that hangs costs no more than that.
 
 Sources of the rules: Immich's documentation, and what was measured with its server v3.0.3.
@@ -56,7 +56,7 @@ MODULES = {
     "immich_user": "decided",
     "netns": "http_get",
     "podman_network": "diff",
-    "pgsql": "version",
+    "pgsql_server": "version",
     "systemd_unit": "status",
     "valkey_acl": "get",
 }
@@ -624,7 +624,7 @@ def _empty_library(here, path):
     try:
         postgres = _settings_of(here)["postgres"]
         connection = {**postgres["connection"], "connect_timeout": 2}
-        used = _call("pgsql.extension_indexes", "vector", postgres["database"], connection)
+        used = _call("pgsql_extension.indexes", "vector", postgres["database"], connection)
     except (_NotCheckedError, CommandExecutionError):
         return (
             WARNING,
@@ -798,7 +798,7 @@ def _acl_file_row(unit, here):
 
 def _postgres_answers(here):
     if not here["postgres"]["managed"]:
-        return [(OK, f"PostgreSQL {_call('pgsql.version', _postgres(here)) // 10000}")]
+        return [(OK, f"PostgreSQL {_call('pgsql_server.version', _postgres(here)) // 10000}")]
     port = here["postgres"]["port"]
     # SSLRequest of the protocol, which every server answers with one letter before anybody logs in.
     answer = _ask((socket.AF_UNIX, f"{here['socket_dir']}/.s.PGSQL.{port}"), b"\0\0\0\x08\x04\xd2\x16\x2f")
@@ -882,7 +882,7 @@ def _database(here):
 def _database_storage(here):
     if not here["postgres"]["managed"]:
         return [(OK, "is managed elsewhere")]
-    held = _call("pgsql.config_get", ["data_directory"], _postgres(here))["data_directory"]["running"]
+    held = _call("pgsql_config.get", ["data_directory"], _postgres(here))["data_directory"]["running"]
     return _storage_rows(held, _text("/proc/self/mountinfo"))
 
 
@@ -916,7 +916,7 @@ def _leftovers(here):
     where = "" if settings["postgres"]["managed"] else f" connection='{json.dumps(settings['postgres']['connection'])}'"
     for name in left["kept"]:
         seen = f"{name} is the database that Immich had before a restore, and takes its room"
-        rows.append((WARNING, seen, f"when nobody needs it any more: salt-call pgsql.database_drop {name}{where}"))
+        rows.append((WARNING, seen, f"when nobody needs it any more: salt-call pgsql_database.drop {name}{where}"))
     update = _call("immich_update.unfinished", settings)
     if update:
         seen = f"the update from {update['from']} to {update['to']} has not come to its end"

@@ -4,7 +4,7 @@ Restore Immich's database from a backup, and rehearse that
 
 A backup is a file of ``pg_dump --format=custom``, as ``immich.backup`` makes it. What is in it is under the control of
 the application, and it runs when it is restored: so a superuser makes an empty database with its owner and its
-extensions, and ``pgsql.dump_restore`` does the rest, logged in as a role that owns this database alone and is dropped
+extensions, and ``pgsql_dump.restore`` does the rest, logged in as a role that owns this database alone and is dropped
 afterwards. A dump can act with that login on all of the server, as Immich's role on the live database: so that role is
 not lent to it. What it made is given to Immich's role before the database takes its place.
 
@@ -73,8 +73,8 @@ TAG = "immich-restore"
 
 
 def __virtual__():
-    if "pgsql.version" not in __salt__:
-        return False, "immich.restore needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_server.version" not in __salt__:
+        return False, "immich.restore needs the execution module pgsql_server: is psycopg2 in Salt's Python?"
     return __virtualname__
 
 
@@ -306,7 +306,7 @@ def _newest(database):
 def _read(settings, path):
     try:
         _check_sum(path)
-        return __salt__["pgsql.dump_read"](
+        return __salt__["pgsql_dump.read"](
             path, [VERSIONS, *MIGRATIONS], _progress("Reading", path), settings["postgres"]["connection"]
         )
     except CommandExecutionError as error:
@@ -428,13 +428,13 @@ def _login_problems(settings):
     password = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:postgres:password", None, delimiter=":")
     owner = _owner(settings, database)
     if settings["postgres"]["managed"]:
-        role = __salt__["pgsql.role_get"](user, password, settings["postgres"]["connection"])
+        role = __salt__["pgsql_role.get"](user, password, settings["postgres"]["connection"])
         if not (role and role["password_matches"]):
             return [f"PostgreSQL has no role {user} with the pillar's password: apply immich.postgres."]
         # Raises if PostgreSQL does not listen there.
-        __salt__["pgsql.login_works"](user, password, owner)
+        __salt__["pgsql_role.login_works"](user, password, owner)
         return []
-    if __salt__["pgsql.login_works"](user, password, owner, database):
+    if __salt__["pgsql_role.login_works"](user, password, owner, database):
         return []
     advice = f"its pg_hba.conf needs a record `host all {user} ADDRESS-OF-THIS-HOST scram-sha-256`"
     return [
@@ -446,7 +446,7 @@ def _space_problems(settings, contents):
     connection = settings["postgres"]["connection"]
     if not settings["postgres"]["managed"]:
         return []
-    directory = __salt__["pgsql.config_get"](["data_directory"], connection)["data_directory"]["running"]
+    directory = __salt__["pgsql_config.get"](["data_directory"], connection)["data_directory"]["running"]
     needed, free = int(contents["size"] * SPACE_FACTOR), shutil.disk_usage(directory).free
     if free > needed:
         return []
@@ -476,8 +476,8 @@ def _live(settings, path):
     owner, older, until = _owner(settings, database), None, time.monotonic() + COUNT_SECONDS
     with _let_in(settings, database, settings["postgres"]["user"]):
         if not unknown:
-            older = __salt__["pgsql.rows_before"](database, CREATED, moment - SETTLED_SECONDS, owner, _left(until))
-        tables = __salt__["pgsql.row_counts"](database, owner, _left(until))
+            older = __salt__["pgsql_database.rows_before"](database, CREATED, moment - SETTLED_SECONDS, owner, _left(until))
+        tables = __salt__["pgsql_database.row_counts"](database, owner, _left(until))
     migrations = __salt__["immich_update.database"](settings)["migrations"]
     return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
 
@@ -498,7 +498,7 @@ def _incomparable(settings, named, moment):
     if named["database"] not in (None, postgres["database"]):
         return f"it is of the database {named['database']}"
     try:
-        created = __salt__["pgsql.database_created"](postgres["database"], postgres["connection"])
+        created = __salt__["pgsql_database.created"](postgres["database"], postgres["connection"])
     except CommandExecutionError as error:
         return f"PostgreSQL does not say when the database was created: {error}"
     return "the database was restored since" if created > moment else None
@@ -585,7 +585,7 @@ def _restored(settings, path, contents, keep_old, dump_first):
     _say(f"Stopping {UNIT}")
     _systemctl("stop")
     with _unchanged_if_it_fails(settings, fresh, served):
-        kept = _backed_up() if dump_first and __salt__["pgsql.database_exists"](database, connection) else None
+        kept = _backed_up() if dump_first and __salt__["pgsql_database.exists"](database, connection) else None
         with _guest(settings, fresh) as guest:
             _fill(settings, path, contents, fresh, guest)
         _take_over(settings, fresh, before)
@@ -613,11 +613,11 @@ def _backed_up():
 
 def _differs(settings, before, contents):
     """Whether the old database holds anything else than the backup, by its tables and how many rows they have."""
-    if not __salt__["pgsql.database_exists"](before, settings["postgres"]["connection"]):
+    if not __salt__["pgsql_database.exists"](before, settings["postgres"]["connection"]):
         return False
     try:
         with _let_in(settings, before, settings["postgres"]["user"]):
-            counts = __salt__["pgsql.row_counts"](before, _owner(settings, before), COUNT_SECONDS)
+            counts = __salt__["pgsql_database.row_counts"](before, _owner(settings, before), COUNT_SECONDS)
             return counts != contents["tables"]
     except CommandExecutionError as error:
         _say(f"What {before} holds could not be counted: {error}")
@@ -640,13 +640,13 @@ def _fill(settings, path, contents, name, guest):
     _say(f"Creating the database {name}")
     connection = settings["postgres"]["connection"]
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
-    __salt__["pgsql.database_set"](name, owner=guest["user"], connection=connection)
+    __salt__["pgsql_database.set"](name, owner=guest["user"], connection=connection)
     with _let_in(settings, name, guest["user"]):
         with _doing() as doing:
-            __salt__["pgsql.dump_restore"](path, name, guest, _progress("Restoring", path), doing, _left(until))
+            __salt__["pgsql_dump.restore"](path, name, guest, _progress("Restoring", path), doing, _left(until))
         _say("Counting rows, collecting statistics")
-        counts = __salt__["pgsql.row_counts"](name, guest, _left(until))
-        __salt__["pgsql.analyze"](name, guest, _left(until))
+        counts = __salt__["pgsql_database.row_counts"](name, guest, _left(until))
+        __salt__["pgsql_database.analyze"](name, guest, _left(until))
     wrong = [
         f"{table}: {counts.get(table)} rows instead of {rows}"
         for table, rows in contents["tables"].items()
@@ -659,8 +659,8 @@ def _fill(settings, path, contents, name, guest):
 def _take_over(settings, fresh, before):
     database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
     _say(f"{fresh} takes the place of {database}")
-    there = __salt__["pgsql.database_exists"](database, connection)
-    __salt__["pgsql.database_rename"]({**({database: before} if there else {}), fresh: database}, connection)
+    there = __salt__["pgsql_database.exists"](database, connection)
+    __salt__["pgsql_database.rename"]({**({database: before} if there else {}), fresh: database}, connection)
 
 
 @contextlib.contextmanager
@@ -678,7 +678,7 @@ def _unchanged_if_it_fails(settings, fresh, served):
     finally:
         if not complete:
             with contextlib.suppress(CommandExecutionError):  # the next run drops it
-                __salt__["pgsql.wait_until_ready"](connection)
+                __salt__["pgsql_server.wait_until_ready"](connection)
                 _drop(fresh, connection)
         if not complete and served:
             _systemctl("start", "--no-block")
@@ -709,9 +709,9 @@ def _put_back(settings, before, served, trouble):
     database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
     _say(f"Immich does not serve from it: {'; '.join(trouble)}")
     _systemctl("stop")
-    there = __salt__["pgsql.database_exists"](before, connection)
+    there = __salt__["pgsql_database.exists"](before, connection)
     drop = _beside(database, "drop")
-    __salt__["pgsql.database_rename"]({database: drop, **({before: database} if there else {})}, connection)
+    __salt__["pgsql_database.rename"]({database: drop, **({before: database} if there else {})}, connection)
     if served:
         _systemctl("start")
     _drop(drop, connection)
@@ -723,14 +723,14 @@ def _put_back(settings, before, served, trouble):
 
 def _leave(before, keep_old, connection):
     """Drop the old database or keep it, out of the reach of Immich's role; its name then."""
-    if not __salt__["pgsql.database_exists"](before, connection):
+    if not __salt__["pgsql_database.exists"](before, connection):
         return None
     if keep_old:
         # It may be all that there is of what it holds, and whoever owns a database can drop it.
-        __salt__["pgsql.database_set"](before, owner=connection["user"], connection=connection)
+        __salt__["pgsql_database.set"](before, owner=connection["user"], connection=connection)
     kept, drop = (before.replace("_before_", f"_{kind}_") for kind in ("kept", "drop"))
     # A database whose dropping was cut short can no longer be renamed: its name says first what becomes of it.
-    __salt__["pgsql.database_rename"]({before: kept if keep_old else drop}, connection)
+    __salt__["pgsql_database.rename"]({before: kept if keep_old else drop}, connection)
     if keep_old:
         return kept
     _drop(drop, connection)
@@ -747,7 +747,7 @@ def _beside(database, kind):
 def _leftovers(settings, of=(*HALVES, "before")):
     """Databases of restores, by default of those that were killed: ``{name: kind}``."""
     database, connection = settings["postgres"]["database"], settings["postgres"]["connection"]
-    names = __salt__["pgsql.database_list"](connection)
+    names = __salt__["pgsql_database.list"](connection)
     kinds = "|".join(of)
     found = {name: re.fullmatch(rf"{re.escape(database)}_({kinds})_\d{{8}}T\d{{6}}Z", name) for name in names}
     return {name: match[1] for name, match in found.items() if match}
@@ -774,15 +774,15 @@ def _record_left(settings):
 
 def _dismiss(settings):
     """Drop the role of a restore; what it still owns goes to Immich's."""
-    __salt__["pgsql.disconnect"]()
+    __salt__["pgsql_server.disconnect"]()
     name, connection = _guest_name(settings), settings["postgres"]["connection"]
-    if __salt__["pgsql.role_get"](name, connection=connection):
-        __salt__["pgsql.role_drop"](name, reassign_to=settings["postgres"]["user"], connection=connection)
+    if __salt__["pgsql_role.get"](name, connection=connection):
+        __salt__["pgsql_role.drop"](name, reassign_to=settings["postgres"]["user"], connection=connection)
 
 
 def _drop(name, connection):
-    if __salt__["pgsql.database_exists"](name, connection):
-        __salt__["pgsql.database_drop"](name, force=True, connection=connection)
+    if __salt__["pgsql_database.exists"](name, connection):
+        __salt__["pgsql_database.drop"](name, force=True, connection=connection)
 
 
 # -- roles -------------------------------------------------------------------------------------------------
@@ -801,7 +801,7 @@ def _guest(settings, database):
     """
     connection, name = settings["postgres"]["connection"], _guest_name(settings)
     password = secrets.token_urlsafe(32)
-    __salt__["pgsql.role_set"](
+    __salt__["pgsql_role.set"](
         name, login=True, superuser=False, createdb=False, createrole=False, replication=False, bypassrls=False,
         member_of=[], password=password, connection=connection,
     )  # fmt: skip
@@ -820,7 +820,7 @@ def _guest(settings, database):
 
 def _closed_door(login, database, user):
     """Why the role of a restore cannot log in at a server that the formula does not manage, as a list of sentences."""
-    if __salt__["pgsql.login_works"](login["user"], login["password"], login, database):
+    if __salt__["pgsql_role.login_works"](login["user"], login["password"], login, database):
         return []
     why = f"PostgreSQL at {login['host']} does not let the role {login['user']} in, which a restore makes and drops"
     return [

@@ -1,7 +1,7 @@
 """
 Bring PostgreSQL to what Immich needs of it.
 
-Requires the execution modules ``pgsql`` and ``immich_postgres``, and the states ``pgsql_config`` and
+Requires the execution modules ``pgsql_extension`` and ``immich_postgres``, and the states ``pgsql_config`` and
 ``pgsql_extension``.
 """
 
@@ -31,7 +31,7 @@ def server_configured(name, listen_address, database, vector_extension="auto", s
     service
         Service to restart, at most once, where that is needed. Defaults to none.
     connection
-        As in ``pgsql``. Defaults to the superuser on this host's server.
+        As in ``pgsql_server``. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -59,7 +59,7 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
     database keeps the vector extension that it has.
 
     The database belongs to the role that Immich logs in with, while a superuser creates the extensions: what that
-    role may have put into the schema ``public`` is looked at first, see ``pgsql.extension_create``.
+    role may have put into the schema ``public`` is looked at first, see ``pgsql_extension.create``.
 
     name
         What this is about, for the output only.
@@ -68,7 +68,7 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
     vector_extension
         ``vectorchord``, ``pgvector`` or ``auto``. Defaults to ``auto``.
     connection
-        As in ``pgsql``. Defaults to the superuser on this host's server.
+        As in ``pgsql_server``. Defaults to the superuser on this host's server.
 
     .. code-block:: yaml
 
@@ -79,7 +79,7 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
     ret = {"name": name, "result": True, "comment": "", "changes": {}}
     try:
         vector = __salt__["immich_postgres.vector_extension"](database, vector_extension, connection)
-        current = __salt__["pgsql.extension_list"](database, [vector], connection)[vector]
+        current = __salt__["pgsql_extension.list"](database, [vector], connection)[vector]
     except (CommandExecutionError, SaltInvocationError) as err:
         if __opts__["test"] and getattr(err, "absent", None):
             ret["result"] = None

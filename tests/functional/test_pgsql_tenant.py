@@ -1,4 +1,4 @@
-"""Looking into a tenant's data with the tenant's rights: `pgsql.table_list` and `pgsql.query_as`."""
+"""Looking into a tenant's data with the tenant's rights: `pgsql_database.table_list` and `pgsql_database.query_as`."""
 
 import time
 
@@ -53,7 +53,7 @@ TRAPS = {
 
 
 def test_rows_are_as_json_has_them(pg):
-    rows = pg.call.query_as("t_tenant", "t_db", "SELECT * FROM public.notes ORDER BY n")
+    rows = pg.modules.pgsql_database.query_as("t_tenant", "t_db", "SELECT * FROM public.notes ORDER BY n")
     assert rows == [
         {"name": "é \"'", "at": "2026-01-02T03:04:05+00:00", "n": 7},
         {"name": None, "at": None, "n": None},
@@ -64,7 +64,7 @@ def test_rows_are_as_json_has_them(pg):
 def test_what_the_tenant_planted_gets_his_own_rights_alone(pg, trap):
     for statement in TRAPS[trap]:
         as_tenant(pg, statement)
-    assert pg.call.query_as("t_tenant", "t_db", "SELECT name::text FROM public.trap") == [{"name": "t_tenant"}]
+    assert pg.modules.pgsql_database.query_as("t_tenant", "t_db", "SELECT name::text FROM public.trap") == [{"name": "t_tenant"}]
     assert not pg.value("SELECT rolsuper FROM pg_roles WHERE rolname = 't_tenant'")
 
 
@@ -78,7 +78,7 @@ def test_a_plain_superusers_query_would_fall_for_it(pg):
 
 def test_nothing_of_a_query_stays(pg):
     as_tenant(pg, "CREATE FUNCTION public.writes() RETURNS int LANGUAGE sql AS 'DELETE FROM public.notes; SELECT 1'")
-    assert pg.call.query_as("t_tenant", "t_db", "SELECT public.writes()") == [{"writes": 1}]
+    assert pg.modules.pgsql_database.query_as("t_tenant", "t_db", "SELECT public.writes()") == [{"writes": 1}]
     assert pg.value("SELECT count(*) FROM public.notes", database="t_db") == 2
 
 
@@ -90,18 +90,18 @@ def test_a_query_that_never_ends_is_ended(pg):
     )
     began = time.monotonic()
     with pytest.raises(CommandExecutionError, match="statement timeout"):
-        pg.call.query_as("t_tenant", "t_db", "SELECT public.slow()", timeout=1)
+        pg.modules.pgsql_database.query_as("t_tenant", "t_db", "SELECT public.slow()", timeout=1)
     assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("statement", ("SELECT * FROM public.missing", "SELECT passwd FROM pg_catalog.pg_shadow"))
 def test_what_the_role_may_not_is_an_error(pg, statement):
     with pytest.raises(CommandExecutionError):
-        pg.call.query_as("t_tenant", "t_db", statement)
+        pg.modules.pgsql_database.query_as("t_tenant", "t_db", statement)
 
 
 def test_a_missing_database_is_told_from_other_errors(pg):
-    for function in (lambda: pg.call.query_as("t_tenant", "t_none", "SELECT 1"), lambda: pg.call.table_list("t_none")):
+    for function in (lambda: pg.modules.pgsql_database.query_as("t_tenant", "t_none", "SELECT 1"), lambda: pg.modules.pgsql_database.table_list("t_none")):
         with pytest.raises(CommandExecutionError) as caught:
             function()
         assert caught.value.absent == "database"
@@ -110,9 +110,9 @@ def test_a_missing_database_is_told_from_other_errors(pg):
 def test_tables_without_those_of_extensions_and_views(pg):
     pg.sql("CREATE EXTENSION earthdistance CASCADE", database="t_db")
     as_tenant(pg, "CREATE VIEW public.seen AS SELECT 1; CREATE SCHEMA other; CREATE TABLE other.hidden ()")
-    assert pg.call.table_list("t_db") == ["notes"]
-    assert pg.call.table_list("t_db", "other") == ["hidden"]
-    assert pg.call.table_list("t_db", "none") == []
+    assert pg.modules.pgsql_database.table_list("t_db") == ["notes"]
+    assert pg.modules.pgsql_database.table_list("t_db", "other") == ["hidden"]
+    assert pg.modules.pgsql_database.table_list("t_db", "none") == []
 
 
 # What an owner may set for his database or himself, and what it would do to the sessions of a superuser, or to his own.
@@ -148,16 +148,16 @@ def set_by_the_tenant(pg, target, names):
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_sessions_take_over_no_setting_of_an_owner(pg, target):
-    pg.call.role_set("t_tenant", password="longer than abc")
+    pg.modules.pgsql_role.set("t_tenant", password="longer than abc")
     set_by_the_tenant(pg, target, [name for name in OWNERS_SETTINGS if not (name in IDENTITIES and "ROLE" in target)])
     pg.new_run()
     owner = {"host": "127.0.0.1", "user": "t_tenant", "password": "longer than abc", "maintenance_db": "t_db"}
     for connection in (None, owner):
-        assert pg.call.row_counts("t_db", connection) == {"public.notes": 2}
+        assert pg.modules.pgsql_database.row_counts("t_db", connection) == {"public.notes": 2}
         time.sleep(0.02)  # longer than the timeouts
         asked = "SELECT pg_sleep(0.02), name FROM pg_settings WHERE source IN ('database', 'user', 'database user')"
-        assert pg.call.query_as("t_tenant", "t_db", asked) == []
+        assert pg.modules.pgsql_database.query_as("t_tenant", "t_db", asked) == []
         # What writes, and what comes out of it, is as ever.
-        pg.call.schema_privileges_set("t_db", {"t_tenant": ["ALL"]}, connection=connection)
-    assert pg.call.login_works("t_tenant", "longer than abc", {"host": "127.0.0.1"}, "t_db")
-    assert not pg.call.login_works("t_tenant", "another", {"host": "127.0.0.1"}, "t_db")
+        pg.modules.pgsql_database.schema_privileges_set("t_db", {"t_tenant": ["ALL"]}, connection=connection)
+    assert pg.modules.pgsql_role.login_works("t_tenant", "longer than abc", {"host": "127.0.0.1"}, "t_db")
+    assert not pg.modules.pgsql_role.login_works("t_tenant", "another", {"host": "127.0.0.1"}, "t_db")
