@@ -477,7 +477,8 @@ def _broken_settings(postgres, role, database):
     return [
         _finding(
             "postgres-settings-undeclared",
-            f"The {owner} has settings that immich:postgres:settings does not declare: {', '.join(sorted(names))}",
+            f"The {owner} has settings that immich:postgres:settings does not declare: "
+            f"{', '.join(map(untrusted.plain, sorted(names)))}",
             remedy,
         )
         for owner, names in owners

@@ -52,8 +52,10 @@ DRILL_FILES = {
 HBA_NAME = "immich restore"
 # The end of the name of the role that restores, after that of Immich's.
 GUEST = "_restore"
-# A check or a default in a dump may never end.
-DRILL_SECONDS = 6 * 3600
+# A check or a default in a dump may never end. So much for all of a restore, and more for each gigabyte of its rows: no
+# disk is so slow. Progress tells nothing: one large index is one step for hours, and a check that sleeps for
+# each row makes progress for years.
+RESTORE_SECONDS, RESTORE_SECONDS_PER_GB, MOST_RESTORE_SECONDS = 6 * 3600, 6 * 3600, 7 * 86400
 # So may counting the rows of the live database, which its owner can lock or give policies.
 COUNT_SECONDS = 3600
 # By Immich's column for when a row was made, which is the beginning of its transaction: a backup may lack younger ones.
@@ -161,7 +163,7 @@ def restore_drill(backup=None, version=None):
         scratch = _beside(settings["postgres"]["database"], "drill")
         with _guest(settings, scratch) as guest:
             try:
-                _fill(settings, path, contents, scratch, guest, DRILL_SECONDS)
+                _fill(settings, path, contents, scratch, guest)
             finally:
                 _drop(scratch, settings["postgres"]["connection"])
         live = _live(settings, path)
@@ -292,7 +294,10 @@ def _path(settings, backup):
 
 
 def _newest(database):
-    backups = [each for each in __salt__["immich.backups"]() if each["database"] in (None, database)]
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    backups = [
+        each for each in __salt__["immich.backups"]() if each["database"] in (None, database) and each["time"] <= now
+    ]
     if not backups:
         raise CommandExecutionError("There is no backup yet: make one with `salt-call immich.backup`.")
     return max(backups, key=lambda backup: backup["time"])["path"]
@@ -468,13 +473,13 @@ def _live(settings, path):
     database, named = settings["postgres"]["database"], NAME.fullmatch(os.path.basename(path))
     moment = _moment(named)
     unknown = _incomparable(settings, named, moment)
-    owner, older = _owner(settings, database), None
+    owner, older, until = _owner(settings, database), None, time.monotonic() + COUNT_SECONDS
     with _let_in(settings, database, settings["postgres"]["user"]):
         if not unknown:
             older = __salt__["pgsql_database.rows_before"](
-                database, CREATED, moment - SETTLED_SECONDS, owner, COUNT_SECONDS
+                database, CREATED, moment - SETTLED_SECONDS, owner, _left(until)
             )
-        tables = __salt__["pgsql_database.row_counts"](database, owner, COUNT_SECONDS)
+        tables = __salt__["pgsql_database.row_counts"](database, owner, _left(until))
     migrations = __salt__["immich_update.database"](settings)["migrations"]
     return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
 
@@ -510,9 +515,17 @@ def _differences(held, migrations, live):
     live
         What :py:func:`_live` returns.
     """
+    lost, unknown = _lost_rows(held, live)
     if sorted(name[:255] for name in migrations) != sorted(live["migrations"]):
-        return [], ["The backup and Immich's database have other migrations, as before an update: not compared."]
-    differences, now = [], live["tables"]
+        # Immich's role can note one, which must not hide that rows are missing.
+        others = "The backup and Immich's database have other migrations, as after an update: tables were not compared."
+        return lost, [others, *unknown]
+    return [*_other_tables(held, live["tables"]), *lost], unknown
+
+
+def _other_tables(held, now):
+    """Which tables only one of them has, as sentences."""
+    differences = []
     lacking, gone = sorted(now.keys() - held.keys()), sorted(held.keys() - now.keys())
     if lacking:
         differences.append(
@@ -521,13 +534,18 @@ def _differences(held, migrations, live):
         )
     if gone:
         differences.append(f"Immich's database lacks tables of it: {_named(gone)}. Find out who has dropped them.")
+    return differences
+
+
+def _lost_rows(held, live):
+    """Rows that tables of a backup should have, and why those could not be compared, as lists of sentences."""
     if live["older"] is None:
-        return differences, [f"Rows from before the backup were not compared: {live['unknown']}."]
+        return [], [f"Rows from before the backup were not compared: {live['unknown']}."]
     missing = {table: rows - held[table] for table, rows in live["older"].items() if rows > held.get(table, rows)}
-    if missing:
-        counted = _named(f"{rows} of {table}" for table, rows in sorted(missing.items()))
-        differences.append(f"It lacks rows that Immich's database had an hour before it: at least {counted}.")
-    return differences, []
+    if not missing:
+        return [], []
+    counted = _named(f"{rows} of {table}" for table, rows in sorted(missing.items()))
+    return [f"It lacks rows that Immich's database had an hour before it: at least {counted}."], []
 
 
 def _named(names):
@@ -608,18 +626,29 @@ def _differs(settings, before, contents):
         return True
 
 
-def _fill(settings, path, contents, name, guest, timeout=None):
-    """Make a database, restore a backup into it, and see that all of it is there."""
+def _deadline(contents):
+    """Until when a backup has to be restored, on the monotonic clock."""
+    seconds = RESTORE_SECONDS + contents["size"] / 1000**3 * RESTORE_SECONDS_PER_GB
+    return time.monotonic() + min(seconds, MOST_RESTORE_SECONDS)
+
+
+def _left(deadline):
+    return max(1, round(deadline - time.monotonic()))
+
+
+def _fill(settings, path, contents, name, guest):
+    """Make a database, restore a backup into it, and see that all of it is there, by a deadline."""
+    until = _deadline(contents)
     _say(f"Creating the database {name}")
     connection = settings["postgres"]["connection"]
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))
     __salt__["pgsql_database.set"](name, owner=guest["user"], connection=connection)
     with _let_in(settings, name, guest["user"]):
         with _doing() as doing:
-            __salt__["pgsql_dump.restore"](path, name, guest, _progress("Restoring", path), doing, timeout)
+            __salt__["pgsql_dump.restore"](path, name, guest, _progress("Restoring", path), doing, _left(until))
         _say("Counting rows, collecting statistics")
-        counts = __salt__["pgsql_database.row_counts"](name, guest, timeout or COUNT_SECONDS)
-        __salt__["pgsql_database.analyze"](name, guest, timeout or COUNT_SECONDS)
+        counts = __salt__["pgsql_database.row_counts"](name, guest, _left(until))
+        __salt__["pgsql_database.analyze"](name, guest, _left(until))
     wrong = [
         f"{table}: {counts.get(table)} rows instead of {rows}"
         for table, rows in contents["tables"].items()
@@ -695,9 +724,12 @@ def _put_back(settings, before, served, trouble):
 
 
 def _leave(before, keep_old, connection):
-    """Drop the old database or keep it; its name then."""
+    """Drop the old database or keep it, out of the reach of Immich's role; its name then."""
     if not __salt__["pgsql_database.exists"](before, connection):
         return None
+    if keep_old:
+        # It may be all that there is of what it holds, and whoever owns a database can drop it.
+        __salt__["pgsql_database.set"](before, owner=connection["user"], connection=connection)
     kept, drop = (before.replace("_before_", f"_{kind}_") for kind in ("kept", "drop"))
     # A database whose dropping was cut short can no longer be renamed: its name says first what becomes of it.
     __salt__["pgsql_database.rename"]({before: kept if keep_old else drop}, connection)

@@ -325,8 +325,9 @@ def mounts_of_others(folder, user):
 
 def open_to_others(folder):
     """
-    Return whether every user of this host can run a setuid program that is in a folder: all directories of its path are
-    searchable by others, and the file system is not mounted with ``nosuid``.
+    Return whether another user of this host than root may run a setuid program that is in a folder: each directory of
+    its path can be searched by everybody, by its group or by its owner, other than root's, and the file system is not
+    mounted with ``nosuid``. Access control lists are not looked at.
 
     folder
         Absolute path. A folder that does not exist is not open.
@@ -341,10 +342,15 @@ def open_to_others(folder):
     try:
         if os.statvfs(path).f_flag & os.ST_NOSUID:
             return False
-        while os.stat(path).st_mode & stat.S_IXOTH:
+        while _lets_others_in(os.stat(path)):
             if path == "/":
                 return True
             path = os.path.dirname(path)
     except OSError:
         pass
     return False
+
+
+def _lets_others_in(held):
+    ways = stat.S_IXOTH | (stat.S_IXGRP if held.st_gid else 0) | (stat.S_IXUSR if held.st_uid else 0)
+    return bool(held.st_mode & ways)

@@ -10,7 +10,7 @@ import os
 from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
-from immich_core import component_checks, findings, run_facts
+from immich_core import component_checks, findings, run_facts, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -544,7 +544,7 @@ def _active(unit):
 
 
 def _sentences(found):
-    return [findings.sentence(each) for each in found]
+    return [untrusted.plain(findings.sentence(each)) for each in found]
 
 
 def _warnings(settings):

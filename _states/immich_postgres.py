@@ -7,6 +7,8 @@ Requires the execution modules ``pgsql_extension`` and ``immich_postgres``, and 
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import untrusted
+
 
 def __virtual__():
     if "immich_postgres.vector_extension" not in __salt__:
@@ -100,7 +102,8 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
         )
         ret["changes"].update(_named(extension, single["changes"]))
         if single["result"] is False:
-            return {**ret, "result": False, "comment": single["comment"]}
+            # It may name what the database's owner has named.
+            return {**ret, "result": False, "comment": untrusted.plain(single["comment"])}
         if single["changes"]:
             comments.append(single["comment"])
         if single["result"] is None:

@@ -5,6 +5,7 @@ Part: backups of the database
 
 import json
 import os
+import re
 import time
 
 from host_core import mounts
@@ -13,6 +14,7 @@ from immich_diagnosis.facts import read_text
 
 # Where the program that makes backups finds its directory.
 BACKUP_CONFIG = "/etc/immich-formula/backup.json"
+BACKUP_NAME = re.compile("immich_[0-9]{8}T[0-9]{6}Z_")
 BACKUP_HOURS = 48
 
 
@@ -62,7 +64,10 @@ def _backups_row(directory, now):
         written = {}
     except OSError as error:
         return WARNING, f"not checked: {directory} cannot be read: {error.strerror}", ""
-    ahead = sorted(name for name, time_ in written.items() if time_ > now + 60)
+    # Which one is the newest, for a rehearsal and for what is kept, goes by the time in the name.
+    soon = time.strftime("immich_%Y%m%dT%H%M%SZ_", time.gmtime(now + 60))
+    named = {name for name in written if BACKUP_NAME.match(name) and name > soon}
+    ahead = sorted(named | {name for name, time_ in written.items() if time_ > now + 60})
     if ahead:
         return FAILED, f"{ahead[0]} in {directory} is of the future: is the clock right?", "timedatectl"
     return _newest_row(list(written.values()), now, directory)

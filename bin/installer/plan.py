@@ -4,6 +4,7 @@ import os.path
 from urllib.parse import urlsplit
 
 from installer.downloads import size
+from installer.screen import plain
 
 # More than so many are counted.
 LISTED = 8
@@ -277,7 +278,7 @@ def in_full(states):
         lines += [f"    warning: {text}" for text in state.get("warnings", [])]
         lines += _nested(state["changes"], 6)
         lines.append("")
-    return "\n".join(lines)
+    return plain("\n".join(lines))
 
 
 def _nested(value, indent):

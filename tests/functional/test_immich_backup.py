@@ -100,10 +100,11 @@ def host(pg):
         with open(f"{host.work}/backup.json", "w", encoding="utf8") as file:
             json.dump(config, file)
 
-    def program(*arguments, **environment):
-        """The completed program; ``said`` is the last line that it printed."""
+    def program(*arguments, seconds=None, **environment):
+        """The completed program, ended if it takes longer; ``said`` is the last line that it printed."""
         assigned = [f"{name}={value}" for name, value in {"WORK": host.work, **environment}.items()]
-        done = run("env", *assigned, "/usr/bin/python3", "-c", RUNNER, *arguments, check=False)
+        limit = ["timeout", "-k", "1", str(seconds)] if seconds else []
+        done = run("env", *assigned, *limit, "/usr/bin/python3", "-c", RUNNER, *arguments, check=False)
         done.said = (done.stdout.splitlines() or [""])[-1]
         return done
 
@@ -372,6 +373,8 @@ HIDING = {
     "CREATE EXTENSION hstore; ALTER TABLE asset ADD COLUMN tags hstore": "extension hstore is none that Immich needs",
     "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD FUNCTION helper(int)": "function public.helper(integer)",
     "ALTER TABLE asset RENAME TO hidden; CREATE VIEW asset AS SELECT * FROM hidden": "public.asset is no table but",
+    "CREATE MATERIALIZED VIEW seen AS TABLE asset": "public.seen is no table but another kind of relation (m)",
+    "CREATE TABLE parts (id int) PARTITION BY LIST (id)": "public.parts is no table but another kind of relation (p)",
     "CREATE RULE nothing AS ON INSERT TO asset DO INSTEAD NOTHING": "the table public.asset has a rule (nothing)",
     "ALTER TABLE asset ENABLE ROW LEVEL SECURITY": "the table public.asset has row security",
 }
@@ -525,6 +528,35 @@ def test_what_is_hidden_only_while_it_is_dumped_fails_the_backup(owned, host, pr
     done = host.program("run", PATH=f"{host.work}/bin:/usr/bin:/bin")
     assert (done.returncode, len(host.listed())) == (1, 1), done.stdout + done.stderr
     assert said in done.said, done.stdout + done.stderr
+
+
+# More than a pipe holds, before and after what the real one writes.
+LOUD = """
+yes 'pg_dump: warning: nothing of importance' | head -c 200000 >&2
+real "$@" || exit
+yes 'pg_dump: warning: nothing of importance' | head -c 200000 >&2
+"""
+
+
+def test_a_dump_with_many_warnings_comes_to_its_end(owned, host):
+    run("sh", "-c", AT_THE_MOMENT.format(work=host.work, name="pg_dump", script=LOUD))
+    done = host.program("run", PATH=f"{host.work}/bin:/usr/bin:/bin", seconds=60)
+    assert done.returncode == 0, done.stdout
+    assert 1 <= done.stdout.count("nothing of importance") <= 20
+
+
+def test_functions_that_call_each_other_fail_the_backup(owned, host):
+    """pg_dump writes them in an order that no server takes, warns of it in more than a pipe holds, and ends well."""
+    made(host)
+    begin = "CREATE OR REPLACE FUNCTION f{}(i int) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT {}; END;"
+    calls = ["i", *(f"f{number}(i)" for number in range(1499))]
+    owned(" ".join(begin.format(number, call) for number, call in enumerate(calls)))
+    made(host)
+    owned(begin.format(0, "f1499(i)"))
+    done = host.program("run", seconds=120)
+    assert (done.returncode, len(host.listed())) == (1, 2), done.stdout
+    assert "objects that need each other" in done.said, done.said
+    assert "FUNCTION f1499" in done.said
 
 
 def test_a_name_sends_nothing_to_a_terminal_and_breaks_no_line(owned, host):

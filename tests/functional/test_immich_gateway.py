@@ -248,6 +248,17 @@ def test_address_of_ipv6(states, modules, written):
     assert (ret.result, ret.changes) == (True, {})
 
 
+def test_names_are_answered_to_the_network_alone_by_ipv6_too(states, written):
+    """Which packets that drops, tests/scenarios/test_gateway.py shows with a neighbour of IPv4."""
+    arguments = written(network={**NETWORK, "ipv6_subnet": "fd20:207::/64"})
+    assert states.immich_gateway.active("gateway", **arguments).result is True
+    rules = [line for line in table().splitlines() if "proto-dst 53" in line]
+    for address in ("ip daddr 10.207.0.1", "ip6 daddr fd20:207::1"):
+        of_it = [line.strip() for line in rules if f"ct original {address}" in line]
+        assert [line.rsplit(" ", 1)[1] for line in of_it] == ["drop", "accept"], table()
+        assert of_it[0].startswith('iifname != "lo" iifname != "t-immich0"')
+
+
 def test_without_the_firewall_no_address(states, written):
     arguments = written()
     RULES.write_text("table inet immich { nonsense }\n", encoding="utf8")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
 from immich_core import lock
 
@@ -32,9 +33,9 @@ def process(path):
     """A function that starts a process which holds the lock until it is told to end, or says why it does not."""
     started = []
 
-    def start(what, *options):
+    def start(what, *options, at=path):
         one = subprocess.Popen(
-            [sys.executable, "-B", "-c", HOLD, path, what, *options],
+            [sys.executable, "-B", "-c", HOLD, at, what, *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(one)
@@ -106,6 +107,27 @@ def test_who_holds_it_may_take_it_again(path):
         record = json.loads(Path(path).read_text(encoding="utf8"))
         assert (record["what"], record["lent"]) == ("update", False)
     assert Path(path).read_text(encoding="utf8") == ""
+
+
+def test_a_rehearsal_of_a_restore_keeps_no_backup_waiting(modules, process, monkeypatch):
+    public = modules["immich.restore_drill"]
+
+    def beside_a_drill():
+        with public.func.__globals__["_locked"]("restore drill"):
+            return process("backup", "borrow", at=lock.PATH).said, process("update", at=lock.PATH).said
+
+    backup, update = public.loader.run(beside_a_drill)
+    assert backup == "held"
+    assert "Restore drill under way" in update
+    # What a person types starts the unit then, and does not ask for the lock itself.
+    made = modules["immich.backup"]
+    monkeypatch.setitem(made.func.__globals__, "_run_unit", lambda: "made")
+    drill = process("restore drill", "lend", at=lock.PATH)
+    assert (drill.said, made()) == ("held", "made")
+    ended(drill)
+    process("restore", "lend", at=lock.PATH)
+    with pytest.raises(CommandExecutionError, match="Restore under way"):
+        made()
 
 
 LOOK = """

@@ -350,6 +350,7 @@ BREACHES = {
     "ALTER ROLE t_immich IN DATABASE t_immich SET default_transaction_read_only = on": [
         f"The role t_immich in the database t_immich {UNDECLARED.format('default_transaction_read_only')}"
     ],
+    "ALTER DATABASE t_immich SET \"t.a\u202eb\x9bc\" = '1'": [f"The database t_immich {UNDECLARED.format('t.a b c')}"],
     "ALTER DATABASE t_immich SET work_mem = '64MB'; ALTER DATABASE t_immich SET search_path = public": [],
 }
 
@@ -364,6 +365,23 @@ def seen(found):
 def test_broken_promises(promised, breach):
     promised.sql(breach)
     assert seen(immich(promised).verify(SETTINGS)) == BREACHES[breach]
+
+
+def test_a_trap_sends_nothing_to_a_terminal(pg, database):
+    """Its name stands in the comment of the state that refuses it."""
+    nasty = '"a\x1b]0;title\x07\x9b31m\u202eb"'
+    pg.sql(
+        f"""
+        SET ROLE t_immich;
+        CREATE TYPE public.{nasty} AS ENUM ('x');
+        CREATE FUNCTION public.lower(public.{nasty}) RETURNS text LANGUAGE sql AS 'SELECT NULL';
+        """,
+        database="t_immich",
+    )
+    ret = extensions_present(pg)
+    assert ret["result"] is False
+    assert "function lower" in ret["comment"]
+    assert ret["comment"].isprintable()
 
 
 def test_broken_extensions(promised):

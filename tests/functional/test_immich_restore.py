@@ -1,5 +1,6 @@
 """What a rehearsal of a restore learns of a live database on a real server, whatever its owner does meanwhile."""
 
+import subprocess
 import time
 
 import pytest
@@ -40,11 +41,8 @@ def pg(pg_server):
 
 
 @pytest.fixture
-def live(pg, tmp_path, monkeypatch):
-    """A function that tells of the live database what the drill of a backup learns, by the backup's age in seconds."""
-    public = pg.modules["immich.restore_drill"]
-    inside = public.func.__globals__
-    settings = {
+def settings(tmp_path):
+    return {
         "project_dir": str(tmp_path),
         "server": {"image": "ghcr.io/immich-app/immich-server:v3.3.1", "user": None},
         "machine_learning": {"enabled": False},
@@ -54,12 +52,25 @@ def live(pg, tmp_path, monkeypatch):
             "port": 5432,
             "database": NAME,
             "user": NAME,
-            "connection": {"host": "/var/run/postgresql", "port": 5432},
+            "connection": {
+                "host": "/var/run/postgresql",
+                "port": 5432,
+                "user": "postgres",
+                "os_user": "postgres",
+                "maintenance_db": "postgres",
+            },
         },
         "valkey": {"database": 0, "user": "immich"},
         "upload_location": "/srv/immich/upload",
         "network": {"name": "immich"},
     }
+
+
+@pytest.fixture
+def live(pg, settings, monkeypatch):
+    """A function that tells of the live database what the drill of a backup learns, by the backup's age in seconds."""
+    public = pg.modules["immich.restore_drill"]
+    inside = public.func.__globals__
 
     def ask(age=0, database=NAME, seconds=None):
         if seconds:
@@ -113,3 +124,68 @@ def test_a_policy_that_never_ends_is_given_up(pg, live):
     owner = {"host": "127.0.0.1", "user": NAME, "password": PASSWORD}
     pg.sql("ALTER TABLE asset DISABLE ROW LEVEL SECURITY", database=NAME)
     assert pg.modules.pgsql_database.row_counts(NAME, owner)["public.asset"] == 4
+
+
+def test_a_check_that_never_ends_fails_a_restore(pg, settings, tmp_path, monkeypatch):
+    """And so the rollback of an update, which is one: Immich is stopped meanwhile."""
+    pg.sql(
+        f"""
+        SET ROLE {NAME};
+        CREATE FUNCTION slow(i int) RETURNS boolean LANGUAGE plpgsql AS $$
+        BEGIN IF current_database() <> '{NAME}' THEN PERFORM pg_sleep(20); END IF; RETURN true; END $$;
+        ALTER TABLE asset ADD CHECK (id <> 4 OR slow(id));
+        """,
+        database=NAME,
+    )
+    path, fresh = str(tmp_path / "immich.dump"), f"{NAME}_restore_20260101T000000Z"
+    with open(path, "wb") as file:
+        command = ["runuser", "-u", "postgres", "--", "pg_dump", "--format=custom", NAME]
+        subprocess.run(command, stdout=file, check=True, cwd="/")
+    public = pg.modules["immich.restore"]
+    inside = public.func.__globals__
+    contents = {"tables": TABLES, "extensions": ["vector"], "size": 10**9}
+
+    def restore():
+        with inside["_guest"](settings, fresh) as guest:
+            inside["_fill"](settings, path, contents, fresh, guest)
+
+    monkeypatch.setitem(inside, "RESTORE_SECONDS", 2)
+    monkeypatch.setitem(inside, "RESTORE_SECONDS_PER_GB", 1)
+    began = time.monotonic()
+    with pytest.raises(CommandExecutionError, match=r"not come to its end within [123] s"):
+        public.loader.run(restore)
+    assert time.monotonic() - began < 15
+    # With time enough it comes to its end, and all rows are there.
+    pg.modules.pgsql_database.drop(fresh, force=True)
+    monkeypatch.setitem(inside, "RESTORE_SECONDS", 600)
+    public.loader.run(restore)
+    assert pg.value("SELECT count(*) FROM asset", database=fresh) == 4
+
+
+def test_a_database_that_holds_the_same_as_the_backup_need_not_be_kept(pg, settings):
+    public = pg.modules["immich.restore"]
+
+    def differs(name, tables):
+        return public.loader.run(public.func.__globals__["_differs"], settings, name, {"tables": tables})
+
+    assert not differs(NAME, TABLES)
+    assert differs(NAME, {**TABLES, "public.asset": 5})
+    assert differs(NAME, {name: rows for name, rows in TABLES.items() if name != "public.text_like"})
+    # One that cannot be counted is kept.
+    pg.sql("ALTER TABLE asset OWNER TO postgres", database=NAME)
+    assert differs(NAME, TABLES)
+
+
+def test_what_a_restore_keeps_is_out_of_reach_of_immichs_role(pg, settings):
+    before, kept = (f"{NAME}_{kind}_20260101T000000Z" for kind in ("before", "kept"))
+    pg.sql(f'CREATE DATABASE "{before}" OWNER {NAME}')
+    pg.sql(f'REVOKE CONNECT ON DATABASE "{before}" FROM PUBLIC')
+    public = pg.modules["immich.restore"]
+    connection = settings["postgres"]["connection"]
+    assert public.loader.run(public.func.__globals__["_leave"], before, True, connection) == kept
+    with pg.superuser() as session, session.cursor() as cursor:
+        cursor.execute(f"SET SESSION AUTHORIZATION {NAME}")
+        with pytest.raises(Exception, match=f"must be owner of database {kept}"):
+            cursor.execute(f'DROP DATABASE "{kept}"')
+        cursor.execute("SELECT has_database_privilege(%s, 'CONNECT')", (kept,))
+        assert cursor.fetchall() == [(False,)]

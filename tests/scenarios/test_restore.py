@@ -192,6 +192,7 @@ def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(host):
     host.apply()
     assert changed_by_apply(host) == {}
     assert host.out("systemctl is-active immich-restore-drill.timer") == "active"
+    assert host.out("systemctl show --property=MemoryMax --value immich-restore-drill") not in ("", "infinity")
     name = backup(host)
     host.run("systemctl start immich-restore-drill", timeout=120)
     assert f"{name} can be restored" in host.out("journalctl -u immich-restore-drill -o cat")

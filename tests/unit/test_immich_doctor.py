@@ -339,6 +339,14 @@ def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(tmp_
         os.utime(folder / name, (now - age, now - age))
     (folder / "c.dump").symlink_to("/proc/self")
     assert backups._backups_row(str(folder), now) == ("ok", "the newest is 1 hours old")
+    # The name counts too: a copy has the time of copying.
+    (folder / "immich_29990101T000000Z_v3.3.1_immich.dump").write_text("")
+    os.utime(folder / "immich_29990101T000000Z_v3.3.1_immich.dump", (now - 1, now - 1))
+    assert backups._backups_row(str(folder), now)[:2] == (
+        "failed",
+        f"immich_29990101T000000Z_v3.3.1_immich.dump in {folder} is of the future: is the clock right?",
+    )
+    (folder / "immich_29990101T000000Z_v3.3.1_immich.dump").unlink()
     (folder / "d.dump").write_text("")
     os.utime(folder / "d.dump", (now + 99999, now + 99999))
     assert backups._backups_row(str(folder), now)[:2] == (

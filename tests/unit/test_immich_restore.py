@@ -1,6 +1,7 @@
 """What is made of a backup beside Immich's database, and of a version that cannot be true. Nothing runs here."""
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
 IMAGE = "ghcr.io/immich-app/immich-server:v3.3.1"
 PATH = "/var/backups/immich/immich_20261124T203000Z_v3.3.1_immich.dump"
@@ -50,10 +51,18 @@ def test_rows_from_before_the_backup_that_it_lacks_are_a_difference(functions):
     assert told == "It lacks rows that Immich's database had an hour before it: at least 3 of public.asset."
 
 
-def test_after_an_update_nothing_is_compared_and_that_is_told(functions):
-    differences, (told,) = beside(functions, {"asset": 9}, migrations=(V2_7,), older={"public.asset": 9})
+def test_after_an_update_tables_are_not_compared_and_that_is_told(functions):
+    now = {"asset": 9, "person": 3, "kysely_migrations": 2}
+    differences, (told,) = beside(functions, now, migrations=(V2_7,), older={"public.asset": 5, "public.person": 3})
     assert differences == []
     assert "have other migrations" in told
+
+
+def test_a_migration_that_somebody_has_noted_does_not_hide_that_rows_are_missing(functions):
+    planted = (V3_3, "1999999999999-Planted")
+    (told,), (warning,) = beside(functions, NOW, migrations=planted, older={"public.asset": 9, "public.album": 2})
+    assert told == "It lacks rows that Immich's database had an hour before it: at least 4 of public.asset."
+    assert "have other migrations" in warning
 
 
 def test_rows_that_cannot_be_compared_are_told(functions):
@@ -112,3 +121,26 @@ def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_ne
 def test_a_word_that_is_no_version_is_refused(functions):
     with pytest.raises(Exception, match="version=v3 is no full version"):
         told(functions, contents("3.3.1"), version="v3")
+
+
+def test_a_restore_has_hours_and_more_for_a_large_library(functions):
+    hours = {size: functions["_left"](functions["_deadline"]({"size": size})) / 3600 for size in (0, 3 * 10**9, 10**12)}
+    assert hours == pytest.approx({0: 6, 3 * 10**9: 24, 10**12: 7 * 24}, abs=0.01)
+
+
+def test_a_backup_of_the_future_is_not_the_newest(modules, monkeypatch):
+    public = modules["immich.restore_drill"]
+    there = [
+        {"path": moment, "time": moment, "database": database}
+        for moment, database in (
+            ("2999-01-01T00:00:00Z", "immich"),
+            ("2026-11-02T00:00:00Z", "photos"),
+            ("2026-11-01T00:00:00Z", None),
+            ("2026-10-31T00:00:00Z", "immich"),
+        )
+    ]
+    monkeypatch.setitem(public.func.__globals__, "__salt__", {"immich.backups": lambda: there})
+    assert public.func.__globals__["_newest"]("immich") == "2026-11-01T00:00:00Z"
+    del there[1:]
+    with pytest.raises(CommandExecutionError, match="There is no backup yet"):
+        public.func.__globals__["_newest"]("immich")

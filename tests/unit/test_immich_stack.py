@@ -5,6 +5,7 @@ import importlib.util
 import os
 import socket
 import sys
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +32,48 @@ def test_a_line_stays_one_under_the_name_of_its_container(supervisor, capsys):
     """At a NUL the journal begins another line, as if the program itself had written it."""
     supervisor.pass_on("immich-server", "\tx\0immich-stack: forged\x1b[2J \x1b[32mgreen\x9b1m\x85\u2028\r\n")
     assert capsys.readouterr().out == "immich-server | \tx immich-stack: forged green 1m\n"
+
+
+def test_what_podman_says_of_a_failure_is_one_plain_line(program, monkeypatch, capsys):
+    def refused(_):
+        raise program.StackError("podman start: \x1b]0;title\x07crun:\nno \x9b31m\u202esuch\0immich-stack: forged")
+
+    monkeypatch.setattr(program, "Stack", refused)
+    monkeypatch.setattr(sys, "argv", ["immich-stack", "converge", "--directory", "/nowhere"])
+    assert program.main() == 1
+    assert capsys.readouterr().out == "immich-stack: podman start: crun: no  31m such immich-stack: forged\n"
+
+
+# A line without end, in whose second part, as it is read, words of the program itself seem to begin.
+ENDLESS = """#!/usr/bin/python3
+import sys
+if sys.argv[1] == "container":
+    print(1)
+else:
+    sys.stdout.write("x" * 4096 + "immich-stack: forged")
+    for _ in range(50):
+        sys.stdout.write("y" * 1000000)
+"""
+
+
+def test_a_line_without_end_is_split_and_each_part_has_the_name(supervisor, program, monkeypatch, tmp_path):
+    (tmp_path / "podman").write_text(ENDLESS, encoding="utf8")
+    (tmp_path / "podman").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    parts = []
+    monkeypatch.setattr(program, "say", lambda text: parts.append((text[:40], len(text))))
+    tracemalloc.start()
+    try:
+        supervisor._follow("immich-server", "c0ffee")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert parts[1][0].startswith("immich-server | immich-stack: forged")
+    assert len(parts) > 500
+    assert {text[:16] for text, _ in parts} == {"immich-server | "}
+    assert max(length for _, length in parts) <= 4096 + len("immich-server | ")
+    assert peak < 3_000_000
+    assert supervisor.ended.get_nowait() == "immich-server"
 
 
 def test_a_flood_is_passed_over_and_said_once(supervisor, capsys):

@@ -220,7 +220,7 @@ def test_directories_without_end_are_refused_and_not_followed(user, tmp_path):
     assert os.system(f"rm -rf {tmp_path}/library") == 0
 
 
-def test_a_folder_is_open_where_everybody_gets_to_it_and_its_programs_run(user, tmp_path):
+def test_a_folder_is_open_where_somebody_gets_to_it_and_its_programs_run(user, tmp_path):
     """On a file system of its own: /tmp may be mounted with nosuid."""
     top = tmp_path / "disk"
     top.mkdir()
@@ -236,7 +236,21 @@ def test_a_folder_is_open_where_everybody_gets_to_it_and_its_programs_run(user, 
         top.chmod(0o755)
         (top / "photos").chmod(0o750)
         assert not user.open_to_others(path)
-        (top / "photos").chmod(0o755)
+        # A share of a group's, and a folder of somebody's own; what is root's alone is closed.
+        for owner, group, mode, expected in (
+            (0, 1000, 0o750, True),
+            (0, 1000, 0o740, False),
+            (1000, 0, 0o770, True),
+            (1000, 0, 0o670, False),
+            (0, 0, 0o770, False),
+        ):
+            os.chown(path, owner, group)
+            os.chmod(path, mode)
+            assert user.open_to_others(path) is expected, (owner, group, mode)
+        os.chmod(path, 0o755)
+        os.chown(top, 1000, 1000)
+        top.chmod(0o700)
+        assert user.open_to_others(path)
         assert not user.open_to_others(f"{path}/gone")
         assert os.system(f"mount -o remount,nosuid {top}") == 0
         assert not user.open_to_others(path)

@@ -125,6 +125,18 @@ def test_in_full_every_state_stands_with_its_changes(first):
     assert "listen_addresses" in text
 
 
+def test_nothing_that_a_terminal_acts_on_is_shown_or_written():
+    nasty = "a \x1b]0;title\x07\x9b31m\x1b[2J\u202ename"
+    failed = state("immich_app.verified", result=False, comment=f"{nasty}\nb", changes={nasty: {"old": nasty}})
+    text = plan.in_full([failed])
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "    a  31m name\n    b\n" in text
+    out = io.StringIO()
+    screen.Screen(out).paragraph(nasty)
+    screen.Screen(out).table([("Also", [nasty])])
+    assert all(line.isprintable() for line in out.getvalue().split("\n"))
+
+
 def test_next_steps_of_an_address_that_no_phone_reaches():
     steps = dict(plan.next_steps({**OVERVIEW, "urls": ["http://127.0.0.1:2283"], "local_only": True, "backup": None}))
     assert "docs/howto/reverse-proxy.md" in steps["Open"][1]

@@ -379,11 +379,11 @@ def open_folder_warnings(folders):
         for other users of this host.
     """
     for part, folder in folders.items():
-        closed = f"`chmod o-x {shlex.quote(folder)}`"
+        closed = f"`chown root:root {shlex.quote(folder)} && chmod o-x {shlex.quote(folder)}`"
         yield (
             (part, "user"),
             (
-                f"is root, and {folder} is open to every user of this host: a program that the container makes "
+                f"is root, and {folder} is open to other users of this host: a program that the container makes "
                 f"setuid there runs with root's rights. Set it to own, or type {closed}"
             ),
         )
