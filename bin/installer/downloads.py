@@ -78,7 +78,7 @@ def apt_progress(total):
 
     def progress():
         done = _downloaded() - before
-        if total and done < total and not _dpkg_began(begin):
+        if total and done < total and max(begin, _last_download()) > _changed(DPKG_LOG):
             return f"{size(max(done, 0))} of {size(total)} downloaded"
         return _dpkg_line()
 
@@ -93,10 +93,15 @@ def _downloaded():
     return total
 
 
-def _dpkg_began(begin):
+def _last_download():
+    # apt gives a package that has come its time on the mirror: the folder that it was moved to tells when that was.
+    return max(map(_changed, [ARCHIVES, ARCHIVES / "partial", *ARCHIVES.glob("partial/*")]))
+
+
+def _changed(path):
     with contextlib.suppress(OSError):
-        return DPKG_LOG.stat().st_mtime > begin
-    return False
+        return path.stat().st_mtime
+    return 0
 
 
 def _dpkg_line():

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,51 @@ def test_addresses_of_apt():
 )
 def test_sizes(number, text):
     assert downloads.size(number) == text
+
+
+def test_each_download_of_apt_is_shown(tmp_path, monkeypatch):
+    """Podman, PostgreSQL and Valkey are a state each: apt downloads and dpkg unpacks for one after the other."""
+    log, partial = tmp_path / "dpkg.log", tmp_path / "archives/partial"
+    partial.mkdir(parents=True)
+    monkeypatch.setattr(downloads, "ARCHIVES", partial.parent)
+    monkeypatch.setattr(downloads, "DPKG_LOG", log)
+    clock = iter(range(int(time.time()) + 10, 1 << 40, 10))
+    progress = downloads.apt_progress(200_000_000)
+
+    def comes(name, size):
+        with open(partial / name, "wb") as file:
+            file.truncate(size)
+        at(partial / name, partial)
+
+    def came(name):
+        (partial / name).rename(partial.parent / name)
+        os.utime(partial.parent / name, (1, 1))
+        at(partial, partial.parent)
+
+    def dpkg(line):
+        log.write_text(f"2026-11-27 04:36:16 {line} 5.4.2 <none>\n", encoding="ascii")
+        at(log)
+
+    def at(*paths):
+        now = next(clock)
+        for path in paths:
+            os.utime(path, (now, now))
+
+    assert progress() == "0 kB of 200 MB downloaded"
+    comes("podman.deb", 50_000_000)
+    came("podman.deb")
+    assert progress() == "50 MB of 200 MB downloaded"
+    dpkg("install podman:amd64")
+    assert progress() == "unpacking podman"
+    dpkg("configure podman:amd64")
+    assert progress() == "setting up podman"
+    comes("postgresql.deb", 70_000_000)
+    assert progress() == "120 MB of 200 MB downloaded"
+    came("postgresql.deb")
+    comes("valkey.deb", 0)
+    assert progress() == "120 MB of 200 MB downloaded"
+    dpkg("install postgresql-17:amd64")
+    assert progress() == "unpacking postgresql-17"
 
 
 # -- which Salt ----------------------------------------
