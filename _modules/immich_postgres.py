@@ -32,6 +32,7 @@ PASSWORD_PILLAR = "immich:postgres:password"
 REFUSED = re.compile(
     r"permission denied|must be owner of|must be (?:a )?(?:superuser|member)|only (?:super|roles? with)"
 )
+SERVER_LOG = "podman logs --tail 100 immich-server"
 # An escape of log_line_prefix, with its padding.
 ESCAPE = re.compile(r"%(-?[0-9]*)([a-zA-Z%])")
 MOMENT = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\S* \S+"
@@ -368,8 +369,11 @@ def refusals(settings, connection=None):
 
 def _refusal(text, user):
     about_extension = "extension" in text
-    advice = "salt-call state.apply immich.postgres"
-    if about_extension and not any(name in text for name in (*OTHER_EXTENSIONS, *VECTOR_VERSIONS)):
+    if not about_extension:
+        advice = "report it if Immich's release notes ask for that right; else see what asks for it: " + SERVER_LOG
+    elif any(name in text for name in (*OTHER_EXTENSIONS, *VECTOR_VERSIONS)):
+        advice = "salt-call state.apply immich.postgres"
+    else:
         advice = "if Immich's release notes name that extension: create it as superuser, in the schema public"
     return {"seen": f"PostgreSQL refused the role {user}: {text}", "do": advice, "grant": about_extension}
 
