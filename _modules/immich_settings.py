@@ -78,6 +78,7 @@ _OWN_FILES = {
     ),
     "utils": (
         "immich_core/__init__",
+        "immich_core/durable",
         "immich_core/file_tree",
         "immich_core/lock",
         "immich_core/progress",

@@ -14,13 +14,12 @@ Sources of what is read here: Immich's tables of migrations and versions as of v
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock, versions
+from immich_core import durable, lock, versions
 
 __virtualname__ = "immich_update"
 
@@ -665,20 +664,7 @@ def _record(settings):
 
 
 def _write(path, text, mode):
-    """All of it or nothing, also when the power fails. What a write that failed has left is overwritten by the next."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "w", encoding="utf8") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.write(path, text, mode)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CommandExecutionError(f"{path} cannot be written: {error.strerror}") from error
+        raise CommandExecutionError(str(error)) from error
