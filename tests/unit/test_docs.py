@@ -59,6 +59,12 @@ def test_the_components_and_those_without_a_clean_are_named():
     assert named == sorted(name for name, folder in folders.items() if not (folder / "clean.sls").exists())
 
 
+def test_an_apply_is_typed_in_the_same_words_everywhere():
+    """On a master's minion `--local` finds neither formula nor pillar; without a master, file_client says so."""
+    pages = [*REPO.glob("*.md"), *REPO.glob("docs/*.md"), *REPO.glob("docs/howto/*.md")]
+    assert [page.name for page in pages if "--local state.apply" in page.read_text(encoding="utf8")] == []
+
+
 def test_every_module_that_knows_nothing_of_immich_has_a_page():
     borrowed = {path.stem for folder in ("_modules", "_states") for path in (REPO / folder).glob("*.py")}
     borrowed = {name for name in borrowed if not name.startswith("immich")}
