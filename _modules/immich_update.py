@@ -513,7 +513,8 @@ def roll_back(unit, settings, why):
     meanwhile, the former one cannot serve it: then Immich stays stopped and the text says how to restore the backup, or
     that is done if ``immich:update:rollback`` is ``restore``.
 
-    Returns None, and does nothing, if neither is under way: Immich did not serve before, or with the same settings.
+    Returns None, and does nothing, if neither is under way: Immich did not serve before, or with the same settings. Does
+    nothing either, and says so, if the installation was migrated in this run.
 
     unit
         Name of the systemd unit.
@@ -534,7 +535,11 @@ def roll_back(unit, settings, why):
     """
     try:
         if __salt__["immich_identity.migrated_by_this_run"]():
-            return None  # the former compose file names what is gone
+            # The former compose file names what is gone.
+            return (
+                f"{unit} does not serve: {why}\nThe former settings are not put back, as the installation was migrated in "
+                f"this run. See `journalctl -u {unit}`, correct the pillar and apply again"
+            )
         record = _record(settings)
         if record and record.get("what") == SETTINGS:
             return _settings_rolled_back(unit, settings, record["compose"], why)

@@ -162,6 +162,14 @@ def test_each_migration_that_is_known_belongs_to_its_release():
     assert len([name for name in before if name <= LAST_OF_2_7_5]) == 68  # counted in a database of v2.7.5
 
 
+def test_after_a_migration_it_is_said_that_nothing_is_put_back(monkeypatch):
+    monkeypatch.setattr(immich_update, "__salt__", {"immich_identity.migrated_by_this_run": lambda: True}, False)
+    monkeypatch.setattr(immich_update, "__context__", {}, False)
+    said = immich_update.roll_back("immich.service", {}, "port 2283 is in use")
+    assert said.startswith("immich.service does not serve: port 2283 is in use\n")
+    assert "not put back, as the installation was migrated in this run" in said
+
+
 def test_a_full_disk_is_named_and_nothing_half_stays(full_disk):
     """Through the module's own writer: on a whole host the disk is full for the backup before."""
     before = sorted(os.listdir(full_disk))
