@@ -435,11 +435,11 @@ def _database_facts(postgres, there, wanted):
         return found
     same = old == wanted["database"] and there.get("server") in (None, wanted["server"])
     try:
-        found["database_is_there"] = __salt__["pgsql.database_exists"](wanted["database"], connection)
+        found["database_is_there"] = __salt__["pgsql_database.exists"](wanted["database"], connection)
         if not same:
-            found["former_is_there"] = __salt__["pgsql.database_exists"](old, connection)
+            found["former_is_there"] = __salt__["pgsql_database.exists"](old, connection)
         if not same and found["database_is_there"]:
-            tables = __salt__["pgsql.table_list"](wanted["database"], "public", connection)
+            tables = __salt__["pgsql_database.table_list"](wanted["database"], "public", connection)
             found["database_is_immichs"] = any(table in tables for table in MIGRATIONS)
     except CommandExecutionError as error:
         found["unasked"] = str(error)
@@ -587,12 +587,12 @@ def why_role_stays(settings, role):
         salt-call --local immich_identity.why_role_stays "$SETTINGS" immich
     """
     connection, database = settings["postgres"]["connection"], settings["postgres"]["database"]
-    held = __salt__["pgsql.role_get"](role, connection=connection)
+    held = __salt__["pgsql_role.get"](role, connection=connection)
     if held is None:
         return None
     if held["superuser"] or held["createrole"] or held["replication"]:
         return "it administers the server"
-    return " ".join(__salt__["pgsql.role_dependencies"](role, connection, besides=database)) or None
+    return " ".join(__salt__["pgsql_role.dependencies"](role, connection, besides=database)) or None
 
 
 def change_owner(settings, part, old, new):

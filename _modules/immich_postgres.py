@@ -1,7 +1,7 @@
 """
 Decide what Immich needs of PostgreSQL, and check that it has it.
 
-Nothing here speaks to the server: the execution module ``pgsql`` does.
+Nothing here speaks to the server: the execution modules ``pgsql_*`` do.
 
 All facts are from Immich v3.0.3: server/src/constants.ts (extensions and their versions) and
 server/src/repositories/database.repository.ts.
@@ -57,8 +57,8 @@ ROLE = {
 
 
 def __virtual__():
-    if "pgsql.version" not in __salt__:
-        return False, "immich_postgres needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_server.version" not in __salt__:
+        return False, "immich_postgres needs the execution module pgsql_server: is psycopg2 in Salt's Python?"
     return True
 
 
@@ -74,7 +74,7 @@ def vector_extension(database, preference="auto", connection=None):
     preference
         ``vectorchord``, ``pgvector`` or ``auto``. Defaults to ``auto``.
     connection
-        As in ``pgsql``. Defaults to the superuser on this host's server.
+        As in ``pgsql_server``. Defaults to the superuser on this host's server.
 
     Raises ``CommandExecutionError`` if the server cannot be reached or does not offer what is wanted (the exception
     then has ``absent = "extension"``), and ``SaltInvocationError`` for another preference.
@@ -212,7 +212,7 @@ def password_differs(settings):
     # `pillar.get` returns asterisks to modules since Salt 3008.
     password = salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD_PILLAR, None, delimiter=":")
     try:
-        role = __salt__["pgsql.role_get"](postgres["user"], password=password, connection=postgres["connection"])
+        role = __salt__["pgsql_role.get"](postgres["user"], password=password, connection=postgres["connection"])
     except CommandExecutionError as err:
         if getattr(err, "absent", None) != "server":
             raise
@@ -243,20 +243,20 @@ def database_create(name, settings, vector):
     """
     postgres = settings["postgres"]
     connection, user = postgres["connection"], postgres["user"]
-    model = __salt__["pgsql.database_get"](postgres["database"], connection) or {"settings": {}, "privileges": {}}
+    model = __salt__["pgsql_database.get"](postgres["database"], connection) or {"settings": {}, "privileges": {}}
     # Not the limit of connections: the owner can set one that lets nobody in.
     copied = ["encoding", "lc_collate", "lc_ctype", "tablespace"]
     if model.get("provider") not in (None, "libc"):
         copied += ["provider", "locale"]
     options = {"encoding": "UTF8", **{key: model[key] for key in copied if key in model}}
-    __salt__["pgsql.database_create"](name, owner=user, connection=connection, **options)
+    __salt__["pgsql_database.create"](name, owner=user, connection=connection, **options)
     privileges = {**model["privileges"], "PUBLIC": []}
-    __salt__["pgsql.database_set"](name, settings=model["settings"], privileges=privileges, connection=connection)
-    own = __salt__["pgsql.role_get"](user, connection=connection)["database_settings"].get(postgres["database"])
+    __salt__["pgsql_database.set"](name, settings=model["settings"], privileges=privileges, connection=connection)
+    own = __salt__["pgsql_role.get"](user, connection=connection)["database_settings"].get(postgres["database"])
     if own:
-        __salt__["pgsql.role_set"](user, database_settings={name: own}, connection=connection)
+        __salt__["pgsql_role.set"](user, database_settings={name: own}, connection=connection)
     for extension in extensions(vector, present=False):
-        __salt__["pgsql.extension_create"](
+        __salt__["pgsql_extension.create"](
             extension, name, schema=SCHEMA, cascade=extension == "vchord", connection=connection
         )
 
@@ -290,7 +290,7 @@ def verify(settings, connection=None):
     settings
         The formula's settings, as of ``immich_settings.get``.
     connection
-        As in ``pgsql``. Defaults to that of the settings.
+        As in ``pgsql_server``. Defaults to that of the settings.
 
     Whether the role's password is that of the pillar is told where the pillar has one.
 
@@ -307,15 +307,15 @@ def verify(settings, connection=None):
     user, database = postgres["user"], postgres["database"]
     # Not pillar.get, which masks it.
     password = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:postgres:password", None)
-    role = __salt__["pgsql.role_get"](user, password=password, connection=connection)
+    role = __salt__["pgsql_role.get"](user, password=password, connection=connection)
     if role is None:
         return [f"PostgreSQL has no role {user}: apply immich.postgres."]
-    held = __salt__["pgsql.database_get"](database, connection)
+    held = __salt__["pgsql_database.get"](database, connection)
     if held is None:
         return [f"PostgreSQL has no database {database}: apply immich.postgres."]
     broken = _broken_role(user, role) + _broken_database(database, user, held)
     broken += _broken_settings(postgres, role, held)
-    powerful = __salt__["pgsql.role_powers"](user, connection)
+    powerful = __salt__["pgsql_role.powers"](user, connection)
     broken += [f"The role {user} is a member of {name}: apply immich.postgres." for name in powerful]
     broken += _broken_extensions(database, postgres["vector_extension"], connection)
     if postgres["managed"]:
@@ -335,7 +335,7 @@ def refusals(settings, connection=None):
     settings
         The formula's settings, as of ``immich_settings.get``.
     connection
-        As in ``pgsql``. Defaults to that of the settings.
+        As in ``pgsql_server``. Defaults to that of the settings.
 
     Raises ``CommandExecutionError`` if the server cannot be asked.
 
@@ -348,7 +348,7 @@ def refusals(settings, connection=None):
     postgres = settings["postgres"]
     if not postgres["managed"]:
         return {"found": [], "unknown": "the log of a server that is managed elsewhere is not read"}
-    held = __salt__["pgsql.config_get"](LOG_SETTINGS, connection or postgres["connection"])
+    held = __salt__["pgsql_config.get"](LOG_SETTINGS, connection or postgres["connection"])
     said = {name: setting["running"] for name, setting in held.items()}
     line, unknown = _log_line(said, postgres["user"])
     if unknown:
@@ -416,11 +416,11 @@ def _log(said, unit):
 def _vector_extensions(database, connection):
     names = list(VECTOR_VERSIONS)
     try:
-        return __salt__["pgsql.extension_list"](database, names, connection)
+        return __salt__["pgsql_extension.list"](database, names, connection)
     except CommandExecutionError as err:
         if getattr(err, "absent", None) != "database":
             raise
-    offered = __salt__["pgsql.extension_list"](None, names, connection)
+    offered = __salt__["pgsql_extension.list"](None, names, connection)
     return {name: {**extension, "installed": None} for name, extension in offered.items()}
 
 
@@ -481,7 +481,7 @@ def _broken_extensions(database, vector, connection):
             raise
         return [str(err)]
     broken = []
-    for name, extension in __salt__["pgsql.extension_list"](database, extensions(vector), connection).items():
+    for name, extension in __salt__["pgsql_extension.list"](database, extensions(vector), connection).items():
         where = f"in the database {database}"
         if extension["available"]:
             broken += [f"{sentence.rstrip('.')}: apply immich.postgres." for sentence in extension["not_yet"]]
@@ -515,8 +515,8 @@ def _broken_hba(settings, connection):
 
 
 def _broken_listening(address, connection):
-    setting = __salt__["pgsql.config_get"](["listen_addresses"], connection)["listen_addresses"]["running"]
-    without = __salt__["pgsql.config_list_with"]("listen_addresses", setting, [])
-    if __salt__["pgsql.config_list_with"]("listen_addresses", setting, [address]) != without:
+    setting = __salt__["pgsql_config.get"](["listen_addresses"], connection)["listen_addresses"]["running"]
+    without = list_settings.including("listen_addresses", setting, [])
+    if list_settings.including("listen_addresses", setting, [address]) != without:
         return [f"PostgreSQL does not listen at {address}, only at {setting}: apply immich.postgres."]
     return []

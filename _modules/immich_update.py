@@ -36,8 +36,8 @@ MOST_ROWS, LONGEST_TEXT = 10000, 255
 
 
 def __virtual__():
-    if "pgsql.query_as" not in __salt__:
-        return False, "immich_update needs the execution module pgsql: is psycopg2 in Salt's Python?"
+    if "pgsql_database.query_as" not in __salt__:
+        return False, "immich_update needs the execution module pgsql_server: is psycopg2 in Salt's Python?"
     return __virtualname__
 
 
@@ -147,7 +147,7 @@ def database(settings):
     """
     postgres = settings["postgres"]
     try:
-        tables = __salt__["pgsql.table_list"](postgres["database"], "public", postgres["connection"])
+        tables = __salt__["pgsql_database.table_list"](postgres["database"], "public", postgres["connection"])
     except CommandExecutionError as error:
         if getattr(error, "absent", None) is None:
             raise
@@ -163,7 +163,7 @@ def database(settings):
     if parts:
         statement = " UNION ALL ".join(parts)
         role = __salt__["immich_identity.current"](settings)["role"]
-        rows = __salt__["pgsql.query_as"](role, postgres["database"], statement, postgres["connection"])
+        rows = __salt__["pgsql_database.query_as"](role, postgres["database"], statement, postgres["connection"])
     found = [version(row["value"]) for row in rows if row["noted"] == VERSIONS]
     return {
         "tables": len(tables),
@@ -619,7 +619,7 @@ def _after_migration(unit, settings, record):
     finish(settings)
     return (
         f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. What {record['to']} "
-        f"made of the database is kept as {kept}: when nobody needs it, salt-call pgsql.database_drop {kept}. "
+        f"made of the database is kept as {kept}: when nobody needs it, salt-call pgsql_database.drop {kept}. "
         f"{_pillar_path(settings)} still says {record['to']}, so the next apply tries it again"
     )
 

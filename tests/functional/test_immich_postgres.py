@@ -406,12 +406,12 @@ def test_library_that_is_not_preloaded_and_version_that_moved(promised, vchord):
 def test_broken_record(promised):
     text = HBA.read_text()
     HBA.write_text("host all all 0.0.0.0/0 md5\n" + text)
-    promised.call.reload()
+    promised.modules.pgsql_server.reload()
     assert immich(promised).verify(SETTINGS) == [
         "In pg_hba.conf wider records precede that of t_immich: line 1: host all all 0.0.0.0 0.0.0.0 md5."
     ]
     HBA.write_text(text.replace("172.20.0.0/16", "172.21.0.0/16"))
-    promised.call.reload()
+    promised.modules.pgsql_server.reload()
     record = "host  t_immich  t_immich  172.20.0.0/16  scram-sha-256"
     sentence = f"pg_hba.conf lacks the record `{record}`, or was not read since: apply immich.postgres."
     assert immich(promised).verify(SETTINGS) == [sentence]
