@@ -16,13 +16,12 @@ import json
 import os
 import re
 import shlex
-import tempfile
 from pathlib import Path
 
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import run_facts, units
+from immich_core import durable, run_facts, units
 
 __virtualname__ = "immich_identity"
 
@@ -470,6 +469,8 @@ def note(**parts):
     """
     Write parts of the installation into the record, whole or not at all. None removes one.
 
+    Raises OSError that names the record if it cannot be written.
+
     CLI Example:
 
     .. code-block:: bash
@@ -481,7 +482,7 @@ def note(**parts):
     merged = {**(_record() or {}), **parts}
     record = {"format": FORMAT, "parts": {part: value for part, value in merged.items() if value is not None}}
     RECORD.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n", 0o600)
+    durable.write(RECORD, json.dumps(record, indent=1, sort_keys=True) + "\n", 0o600)
 
 
 def forget():
@@ -518,7 +519,7 @@ def move_project(old, new):
     """
     former = Path(old)
     if (former / MOVED).exists():
-        _write(Path(new) / MOVED, (former / MOVED).read_text(encoding="utf8"), 0o600)
+        durable.write(Path(new) / MOVED, (former / MOVED).read_text(encoding="utf8"), 0o600)
     for name in (MOVED, *WRITTEN):
         (former / name).unlink(missing_ok=True)
     for folder in (former / "secrets", former):
@@ -653,19 +654,3 @@ def kept_by_clean(settings):
     if clean["delete_database"] == there.get("database"):
         kept = {part: value for part, value in kept.items() if part == "library"}
     return kept if kept.keys() & {"library", "database"} else {}
-
-
-def _write(path, text, mode):
-    """All of it or nothing, also when the power fails."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w", encoding="utf8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(temporary, mode)
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

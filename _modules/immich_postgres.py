@@ -33,6 +33,7 @@ PASSWORD_PILLAR = "immich:postgres:password"
 REFUSED = re.compile(
     r"permission denied|must be owner of|must be (?:a )?(?:superuser|member)|only (?:super|roles? with)"
 )
+SERVER_LOG = "podman logs --tail 100 immich-server"
 # An escape of log_line_prefix, with its padding.
 ESCAPE = re.compile(r"%(-?[0-9]*)([a-zA-Z%])")
 MOMENT = r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)\S* \S+"
@@ -376,8 +377,11 @@ def refusals(settings, connection=None):
 
 def _refusal(text, user):
     about_extension = "extension" in text
-    remedy = APPLY
-    if about_extension and not any(name in text for name in (*OTHER_EXTENSIONS, *VECTOR_VERSIONS)):
+    if not about_extension:
+        remedy = "report it if Immich's release notes ask for that right; else see what asks for it: " + SERVER_LOG
+    elif any(name in text for name in (*OTHER_EXTENSIONS, *VECTOR_VERSIONS)):
+        remedy = APPLY
+    else:
         remedy = "if Immich's release notes name that extension: create it as superuser, in the schema public"
     severity = findings.ERROR if about_extension else findings.WARNING
     seen = f"PostgreSQL refused the role {user}: {text}"

@@ -13,13 +13,12 @@ Sources of what is read here: Immich's tables of migrations and versions as of v
 """
 
 import json
-import os
 from pathlib import Path
 
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock, run_facts, versions
+from immich_core import durable, lock, run_facts, versions
 
 __virtualname__ = "immich_update"
 
@@ -488,6 +487,7 @@ def roll_back(unit, settings, why):
     that is done if ``immich:update:rollback`` is ``restore``.
 
     Returns None, and does nothing, if neither is under way: Immich did not serve before, or with the same settings.
+    Does nothing either, and says so, if the installation was migrated in this run.
 
     unit
         Name of the systemd unit.
@@ -508,7 +508,11 @@ def roll_back(unit, settings, why):
     """
     try:
         if run_facts.of(__context__).migrated:
-            return None  # the former compose file names what is gone
+            # The former compose file names what is gone.
+            return (
+                f"{unit} does not serve: {why}\nThe former settings are not put back, as the installation was migrated "
+                f"in this run. See `journalctl -u {unit}`, correct the pillar and apply again"
+            )
         record = _record(settings)
         if record and record.get("what") == SETTINGS:
             return _settings_rolled_back(unit, settings, record["compose"], why)
@@ -638,20 +642,7 @@ def _record(settings):
 
 
 def _write(path, text, mode):
-    """All of it or nothing, also when the power fails. What a write that failed has left is overwritten by the next."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "w", encoding="utf8") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.write(path, text, mode)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        raise CommandExecutionError(f"{path} cannot be written: {error.strerror}") from error
+        raise CommandExecutionError(str(error)) from error

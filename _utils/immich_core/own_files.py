@@ -69,6 +69,7 @@ OWN_FILES = {
         "immich_core/__init__",
         "immich_core/component_checks",
         "immich_core/components",
+        "immich_core/durable",
         "immich_core/file_tree",
         "immich_core/findings",
         "immich_core/lock",

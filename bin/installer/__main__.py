@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from installer import DeployError, downloads, formula, plan, salt
+from installer import NOTHING_DONE, DeployError, downloads, formula, plan, salt
 from installer.run import InterruptedRunError, Runner
 from installer.screen import Screen
 
@@ -65,7 +65,7 @@ def deploy(screen, arguments):
     if arguments.plan:
         return 0
     if not arguments.yes and not agreed(screen):
-        screen.say("Nothing was changed.")
+        screen.say(NOTHING_DONE)
         return 0
     former = settle(used, release, keep=True)
     apply(screen, runner, states, found, overview, arguments, former)

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from installer import DeployError
+from installer import NOTHING_DONE, DeployError
 
 ARCHIVES = Path("/var/cache/apt/archives")
 DPKG_LOG = Path("/var/log/dpkg.log")
@@ -22,6 +22,7 @@ APT_HELPER = "/usr/lib/apt/apt-helper"
 QUICK = ["-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=15", "-o", "Acquire::https::Timeout=15"]
 # apt-get --print-uris, a line: 'address' file size hash
 URI = re.compile(r"^'([^']+)' (\S+) (\d+) (\S*)$", re.MULTILINE)
+NO_PGVECTOR = 'Debian 12 needs another repository for pgvector, see docs/versions.md, "Systems and services".\n'
 MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
     for kind in (
@@ -50,10 +51,9 @@ def packages(names):
         return []
     done = _apt("apt-get", "-qq", "install", "-y", "--print-uris", *names)
     if done.returncode:
-        raise DeployError(
-            f"apt cannot install what is needed: {_last_error(done)}\n"
-            'Debian 12 needs another repository for pgvector, see README.md, "Requirements". Nothing was changed.'
-        )
+        error = _last_error(done)
+        hint = NO_PGVECTOR if "Unable to locate package" in error and "pgvector" in error else ""
+        raise DeployError(f"apt cannot install what is needed: {error}\n{hint}{NOTHING_DONE}")
     return [(address, int(size)) for address, _, size, _ in URI.findall(done.stdout)]
 
 
@@ -67,7 +67,7 @@ def have_mirrors(found):
     if done.returncode:
         raise DeployError(
             f"The packages cannot be had: {_last_error(done)}\nIs this machine online, and do its files in "
-            "/etc/apt name mirrors that answer? Nothing was changed."
+            f"/etc/apt name mirrors that answer? {NOTHING_DONE}"
         )
 
 
@@ -78,7 +78,7 @@ def apt_progress(total):
 
     def progress():
         done = _downloaded() - before
-        if total and done < total and not _dpkg_began(begin):
+        if total and done < total and max(begin, _last_download()) > _changed(DPKG_LOG):
             return f"{size(max(done, 0))} of {size(total)} downloaded"
         return _dpkg_line()
 
@@ -93,10 +93,15 @@ def _downloaded():
     return total
 
 
-def _dpkg_began(begin):
+def _last_download():
+    # apt gives a package that has come its time on the mirror: the folder that it was moved to tells when that was.
+    return max(map(_changed, [ARCHIVES, ARCHIVES / "partial", *ARCHIVES.glob("partial/*")]))
+
+
+def _changed(path):
     with contextlib.suppress(OSError):
-        return DPKG_LOG.stat().st_mtime > begin
-    return False
+        return path.stat().st_mtime
+    return 0
 
 
 def _dpkg_line():
@@ -140,15 +145,12 @@ def _image(reference):
         return _size(_Registry(f"{base}/v2/{repository}"), digest or tag)
     except urllib.error.HTTPError as error:
         if error.code == 404:
-            raise DeployError(
-                f"{registry} has no image {reference}: check immich:version. Nothing was changed."
-            ) from error
+            raise DeployError(f"{registry} has no image {reference}: check immich:version. {NOTHING_DONE}") from error
         return None  # it is there, and says no to this look: Podman may have a login
     except (OSError, ValueError, KeyError) as error:
         reason = getattr(error, "reason", error)
         raise DeployError(
-            f"The images cannot be had: {registry} does not answer ({reason}). Is this machine online?\n"
-            "Nothing was changed."
+            f"The images cannot be had: {registry} does not answer ({reason}). Is this machine online?\n{NOTHING_DONE}"
         ) from error
 
 
@@ -198,7 +200,7 @@ def _size(registry, what):
         machine = MACHINES.get(platform.machine(), platform.machine())
         digests = {each.get("platform", {}).get("architecture"): each["digest"] for each in manifest["manifests"]}
         if machine not in digests:
-            raise DeployError(f"{registry.address} has no image for this machine ({machine}). Nothing was changed.")
+            raise DeployError(f"{registry.address} has no image for this machine ({machine}). {NOTHING_DONE}")
         manifest = registry.manifest(digests[machine])
     return sum(layer["size"] for layer in manifest["layers"])
 

@@ -113,7 +113,7 @@ def install(screen):
         if done.returncode:
             raise DeployError(
                 f"Salt cannot be had from PyPI: {_reason(done)}\n"
-                "Does this machine reach https://pypi.org? Nothing but /opt/immich-formula was changed."
+                "Does this machine reach https://pypi.org? Only /opt/immich-formula and packages for Salt were changed."
             )
 
 

@@ -496,6 +496,8 @@ def test_what_the_role_was_refused_is_told_from_the_servers_log(pg, database):
     assert 'refused the role t_immich: permission denied to create extension "file_fdw"' in extension["seen"]
     assert "if Immich's release notes name that extension" in extension["remedy"]
     assert table["seen"].endswith("permission denied for table pg_authid")
+    assert "state.apply" not in table["remedy"]  # no apply grants it
+    assert "podman logs" in table["remedy"]
     assert [each["severity"] for each in answer["found"]] == ["warning", "warning", "error"]
     assert own["seen"].isprintable()
     assert immich(pg).refusals({**settings, "postgres": {**SETTINGS["postgres"], "managed": False}})["unknown"]

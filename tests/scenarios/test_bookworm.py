@@ -139,6 +139,8 @@ def test_another_salt_takes_over(host):
         assert [row for row in host.salt("immich.doctor") if row["result"] == "failed"] == []
         name = host.salt("immich.backup")["name"]
         assert host.salt("immich.restore_drill", name)["changed"] == {}
+        host.salt("immich.restore", name, "confirm=host")
+        assert get(host, "/standin/state")["version"] == "v3.3.2"
     finally:
         host.run("ln -sf /opt/salt/bin/salt-call /usr/local/bin/salt-call")
     assert changed(host.apply()) == {}

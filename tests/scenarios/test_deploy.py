@@ -85,7 +85,7 @@ def test_deploy_with_a_salt_of_its_own(bare_host):
 
     offline = typed(host, f"{deploy} --yes", check=False)
     assert "ghcr.io does not answer" in offline
-    assert "Nothing was changed" in offline
+    assert "Nothing of the plan was done" in offline
     assert host.run("command -v podman", check=False).returncode != 0
     use_registry(host)
 
@@ -99,7 +99,7 @@ def test_deploy_with_a_salt_of_its_own(bare_host):
     assert host.out(f"stat -c '%a %U' {in_full}") == "600 root"
     assert "immich_app.running" in host.read(in_full)
     declined = host.run(f"echo n | {deploy}", timeout=600).stdout
-    assert "Nothing was changed" in declined
+    assert "Nothing of the plan was done" in declined
     assert host.run(f"command -v podman || ls {WRAPPER}", check=False).returncode != 0
     pillar = host.read(PILLAR)
     assert host.out(f"stat -c '%a %U' {PILLAR} $(dirname {PILLAR})").splitlines() == ["600 root", "700 root"]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.scenarios.conftest import changed, get, on_terminal, pillar_with, plain, post
 
+VALKEY = "REDISCLI_AUTH=$(cat /etc/immich-formula/valkey.password) valkey-cli --user immich-formula"
 APPLY = "salt-call --local state.apply immich"
 # Salt's own outputter over a return that was recorded, as salt-call calls it.
 OUTPUTTER = """
@@ -116,6 +117,17 @@ def test_it_warns_until_an_administrator_signs_up(first_run, host):
     assert answer["email"] == "a@example.org"
     assert get(host, "/api/server/config")["isInitialized"] is True
     assert_readable(plain(on_terminal(host, f"{APPLY} --state-output=changes")), warnings=0, lines=90)
+
+
+def test_what_valkey_refused_is_a_warning_of_the_apply_with_the_line_that_grants_it(host):
+    host.run(
+        'export REDISCLI_AUTH="$(cat /opt/podman/immich/secrets/redis_password; printf x)";'
+        ' REDISCLI_AUTH="${REDISCLI_AUTH%x}"; valkey-cli --user immich ECHO x'
+    )
+    warnings = [text for state in host.apply("immich.verify") for text in state.get("warnings", [])]
+    host.run(f"{VALKEY} ACL LOG RESET")
+    (told,) = [text for text in warnings if "Valkey denied ECHO to the user immich" in text]
+    assert 'extra_rules: ["+echo"]' in told
 
 
 def test_jobs_pass_all_queues_and_valkey_denied_nothing(host):

@@ -86,7 +86,9 @@ def test_a_slow_host_gives_up_too(host):
     """Each start takes longer than an exit is remembered, and none of them serves: only serving clears the count."""
     host.write("/run/test/slow.py", SLOW)
     program = "/usr/local/lib/immich-formula/immich-stack"
-    host.run(f"systemctl stop immich; sed -i 's/^STEADY_SECONDS = 60/STEADY_SECONDS = 1/' {program}")
+    steady = "^STEADY_SECONDS = 60"
+    host.run(f"systemctl stop immich; grep -q '{steady}' {program}")
+    host.run(f"sed -i 's/{steady}/STEADY_SECONDS = 1/' {program}")
     done = host.run("python3 /run/test/slow.py && timeout 60 systemctl start immich", check=False)
     assert done.returncode not in (0, 124)
     status = host.out("systemctl show --property StatusText immich")

@@ -80,6 +80,7 @@ def test_only_what_is_known_of_a_server_is_said(modules, settings, server, answe
     assert bool(state["unknown"]) is (initialized is None)
     warnings = modules.immich_app.server_warnings(settings)
     assert any("Nobody has signed up" in each["seen"] for each in warnings) is (initialized is False)
+    assert any("start-restore" in each["seen"] for each in warnings) is (initialized is False)
     assert any("not known" in each["seen"] for each in warnings) is (initialized is None)
     severities = [each["severity"] for each in warnings if each["code"] == "maintenance-mode"]
     assert severities == ["error"] * bool(maintenance)

@@ -1,6 +1,7 @@
 """What becomes of an installation when the pillar describes another one."""
 
 import json
+import os
 
 import pytest
 from salt.exceptions import CommandExecutionError
@@ -157,6 +158,16 @@ def test_the_record_is_written_whole_and_for_root_alone(identity, tmp_path):
     assert [path.name for path in record.parent.iterdir()] == [record.name]
     identity.forget()
     assert not record.parent.exists()
+
+
+def test_a_record_for_which_the_disk_is_full_is_named_and_nothing_half_stays(identity, full_disk, monkeypatch):
+    record = full_disk / "installation.json"
+    monkeypatch.setattr(identity, "RECORD", record)
+    before = sorted(os.listdir(full_disk))
+    with pytest.raises(OSError, match=f"{record} cannot be written: No space left"):
+        identity.note(role="after")
+    assert sorted(os.listdir(full_disk)) == before
+    assert json.loads(record.read_text())["parts"] == {"role": "before"}
 
 
 @pytest.mark.parametrize(

@@ -544,6 +544,11 @@ def test_a_secret_in_the_environment_is_never_quoted(subject):
         ("IMMICH_TRUSTED_PROXIES", "192.0.2.0/24,fd00::/64"),
         ("HTTPS_PROXY", "http://proxy:3128"),
         ("KEYBOARD", "qwertz"),
+        ("AWS_ACCESS_KEY_ID", "AKIA1"),
+        ("API_KEY_PATH", "/data/key"),
+        ("HF_ENDPOINT", "https://mirror.example:8443/@models/x"),
+        ("HF_ENDPOINT", "http://[::1]:8080/@models"),
+        ("NO_PROXIES", "http://a.example:80,http://b@c.example"),
     ),
 )
 def test_what_is_no_secret_may_stand_in_the_environment(subject, name, value):
@@ -813,8 +818,12 @@ WRONG = (
     ("server:environment:POSTGRES_PASSWORD", "geheim", "immich:postgres:password"),
     ("server:environment:VALKEY_TOKEN", "geheim", "immich:valkey:password"),
     ("server:environment:some_api_key", 4711, "Immich takes secrets on its own page"),
+    ("server:environment:MAPS_APIKEY", "geheim", "Immich takes secrets on its own page"),
+    ("server:environment:OIDC_PRIVATE_KEY_PEM", "geheim", "Authentication Settings > OAuth"),
     ("machine_learning:environment:HF_TOKEN", "geheim", "models are public"),
     ("machine_learning:environment:HTTPS_PROXY", "http://me:geheim@proxy:3128", "holds a URL with a password"),
+    ("machine_learning:environment:HTTPS_PROXY", "http://me:ge/heim@proxy:3128", "holds a URL with a password"),
+    ("machine_learning:environment:HTTPS_PROXY", "http://:geheim@[::1]:3128", "holds a URL with a password"),
     ("server:environment:IMMICH_WORKERS_INCLUDE", "microservices", "must include api"),
     ("server:environment:IMMICH_WORKERS_EXCLUDE", "api", "must not exclude api"),
     # PostgreSQL and Valkey

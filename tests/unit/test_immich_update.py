@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -164,15 +163,12 @@ def test_each_migration_that_is_known_belongs_to_its_release():
     assert len([name for name in before if name <= LAST_OF_2_7_5]) == 68  # counted in a database of v2.7.5
 
 
-@pytest.fixture
-def full_disk(tmp_path):
-    """A folder on a file system with no room left."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=True)
-    (tmp_path / "update.json").write_text("before")
-    with pytest.raises(OSError, match="No space"), open(tmp_path / "filler", "wb") as filler:
-        filler.write(b"x" * 2**17)
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
+def test_after_a_migration_it_is_said_that_nothing_is_put_back(monkeypatch):
+    monkeypatch.setattr(immich_update, "__salt__", {"immich_identity.migrated_by_this_run": lambda: True}, False)
+    monkeypatch.setattr(immich_update, "__context__", {}, False)
+    said = immich_update.roll_back("immich.service", {}, "port 2283 is in use")
+    assert said.startswith("immich.service does not serve: port 2283 is in use\n")
+    assert "not put back, as the installation was migrated in this run" in said
 
 
 def test_a_full_disk_is_named_and_nothing_half_stays(full_disk):

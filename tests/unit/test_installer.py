@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import re
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from installer import DeployError, downloads, formula, plan, run, salt, screen
 
 DATA = Path(__file__).parent / "data"
+TOP = Path(__file__).resolve().parents[2]
 OVERVIEW = {
     "urls": ["http://192.168.1.20:2283"],
     "local_only": False,
@@ -195,6 +200,94 @@ def test_sizes(number, text):
     assert downloads.size(number) == text
 
 
+@pytest.fixture
+def failing(monkeypatch):
+    """A function that lets each command end with this on its standard error."""
+
+    def fail(error, status=100):
+        def run(command, **kwargs):
+            return subprocess.CompletedProcess(command, status, "", error)
+
+        monkeypatch.setattr(subprocess, "run", run)
+
+    return fail
+
+
+def test_without_a_package_of_pgvector_it_says_where_there_is_one(failing):
+    failing("E: Unable to locate package postgresql-15-pgvector\n")
+    with pytest.raises(DeployError, match="Nothing of the plan was done") as stop:
+        downloads.packages(["podman", "postgresql-15-pgvector"])
+    ((file, heading),) = re.findall(r'see (\S+), "(.+)"', str(stop.value))
+    text = (TOP / file).read_text(encoding="utf8")
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    assert "https://wiki.postgresql.org/wiki/Apt" in section
+
+
+def test_another_package_that_is_missing_is_no_matter_of_pgvector(failing):
+    failing("E: Unable to locate package podman\n")
+    with pytest.raises(DeployError, match=r"Unable to locate package podman\nNothing of the plan was done\.$"):
+        downloads.packages(["podman"])
+
+
+def test_mirrors_that_do_not_answer_are_named(failing):
+    failing("Err:1 http://deb.debian.org/p.deb\n  Could not resolve 'deb.debian.org'\nE: Failed to fetch p.deb\n")
+    with pytest.raises(DeployError, match=r"deb\.debian\.org[\s\S]*/etc/apt name mirrors that answer\?"):
+        downloads.have_mirrors(APT)
+
+
+def test_without_pypi_it_says_what_it_needs(failing, monkeypatch):
+    failing("WARNING: Retrying\nERROR: No matching distribution found for salt~=3008.0\n")
+    monkeypatch.setattr(salt, "_run", lambda command, **kwargs: None)
+    monkeypatch.setattr(salt, "apt_install", lambda packages: None)
+    with pytest.raises(DeployError, match=r"No matching distribution found .*\nDoes this machine reach https://pypi"):
+        salt.install(screen.Screen(io.StringIO()))
+
+
+def test_each_download_of_apt_is_shown(tmp_path, monkeypatch):
+    """Podman, PostgreSQL and Valkey are a state each: apt downloads and dpkg unpacks for one after the other."""
+    log, partial = tmp_path / "dpkg.log", tmp_path / "archives/partial"
+    partial.mkdir(parents=True)
+    monkeypatch.setattr(downloads, "ARCHIVES", partial.parent)
+    monkeypatch.setattr(downloads, "DPKG_LOG", log)
+    clock = iter(range(int(time.time()) + 10, 1 << 40, 10))
+    progress = downloads.apt_progress(200_000_000)
+
+    def comes(name, size):
+        with open(partial / name, "wb") as file:
+            file.truncate(size)
+        at(partial / name, partial)
+
+    def came(name):
+        (partial / name).rename(partial.parent / name)
+        os.utime(partial.parent / name, (1, 1))
+        at(partial, partial.parent)
+
+    def dpkg(line):
+        log.write_text(f"2026-11-27 04:36:16 {line} 5.4.2 <none>\n", encoding="ascii")
+        at(log)
+
+    def at(*paths):
+        now = next(clock)
+        for path in paths:
+            os.utime(path, (now, now))
+
+    assert progress() == "0 kB of 200 MB downloaded"
+    comes("podman.deb", 50_000_000)
+    came("podman.deb")
+    assert progress() == "50 MB of 200 MB downloaded"
+    dpkg("install podman:amd64")
+    assert progress() == "unpacking podman"
+    dpkg("configure podman:amd64")
+    assert progress() == "setting up podman"
+    comes("postgresql.deb", 70_000_000)
+    assert progress() == "120 MB of 200 MB downloaded"
+    came("postgresql.deb")
+    comes("valkey.deb", 0)
+    assert progress() == "120 MB of 200 MB downloaded"
+    dpkg("install postgresql-17:amd64")
+    assert progress() == "unpacking postgresql-17"
+
+
 # -- which Salt ----------------------------------------
 
 
@@ -283,7 +376,6 @@ def test_an_update_takes_the_place_of_the_formula(tmp_path, monkeypatch):
 
 
 def test_all_that_salt_needs_is_copied():
-    top = Path(__file__).resolve().parents[2]
-    copied = formula.copied(top)
+    copied = formula.copied(TOP)
     assert {"immich", "_modules", "_states", "_utils", "_output", "bin/installer", "docs"} <= set(copied)
-    assert all((top / name).exists() for name in copied)
+    assert all((TOP / name).exists() for name in copied)

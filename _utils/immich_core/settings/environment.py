@@ -48,8 +48,11 @@ _ML_VARIABLES = {
     "MACHINE_LEARNING_CACHE_FOLDER": "immich:machine_learning:cache_location",
 }
 # The environment stands in a compose file that every user of the host can read, and in `podman inspect`.
-_SECRET_NAME = re.compile("SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|(_PASS|_KEY)$", re.IGNORECASE)
-_SECRET_URL = re.compile("://[^/\\s:@]*:[^/\\s@]+@")
+_SECRET_NAME = re.compile(
+    "SECRET|PASSWORD|PASSWD|PASSPHRASE|TOKEN|(_PASS|_KEY|APIKEY|PRIVATEKEY)(_(PEM|B64|BASE64))?$", re.IGNORECASE
+)
+# Between the colon and the @ stands a password, which may have a slash, or a port and a path that has an @.
+_SECRET_URL = re.compile(r"://[^/\s:@\[]*:(?!\d+([/,;]|$))[^\s@]+@")
 # HF_HUB_DISABLE_IMPLICIT_TOKEN and TOKENIZERS_PARALLELISM are switches.
 _SWITCHES = ("0", "1", "true", "false", "yes", "no", "on", "off")
 _SECRET_PLACES = (
