@@ -637,8 +637,17 @@ def _left(deadline):
 
 
 def _fill(settings, path, contents, name, guest):
-    """Make a database, restore a backup into it, and see that all of it is there, by a deadline."""
-    until = _deadline(contents)
+    """Make a database, restore a backup into it, and see that all of it is there, by a deadline; or drop it again."""
+    try:
+        _fill_until(_deadline(contents), settings, path, contents, name, guest)
+    except BaseException:
+        # What the server still does in it may never end, and would keep the guest's role from being dropped.
+        with contextlib.suppress(CommandExecutionError):  # the next run drops it
+            _drop(name, settings["postgres"]["connection"])
+        raise
+
+
+def _fill_until(until, settings, path, contents, name, guest):
     _say(f"Creating the database {name}")
     connection = settings["postgres"]["connection"]
     __salt__["immich_postgres.database_create"](name, settings, _vector_extension(contents, "vector"))

@@ -486,8 +486,8 @@ def roll_back(unit, settings, why):
     meanwhile, the former one cannot serve it: then Immich stays stopped and the text says how to restore the backup, or
     that is done if ``immich:update:rollback`` is ``restore``.
 
-    Returns None, and does nothing, if neither is under way: Immich did not serve before, or with the same settings.
-    Does nothing either, and says so, if the installation was migrated in this run.
+    Returns None, and does nothing, if neither is under way: Immich did not serve before, or with the same settings. If
+    the installation was migrated in this run, does nothing either, and says so.
 
     unit
         Name of the systemd unit.

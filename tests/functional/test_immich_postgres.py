@@ -380,7 +380,7 @@ def test_a_trap_sends_nothing_to_a_terminal(pg, database):
     )
     ret = extensions_present(pg)
     assert ret["result"] is False
-    assert "function lower" in ret["comment"]
+    assert 'function public.lower(public."a 31m b")' in ret["comment"]
     assert ret["comment"].isprintable()
 
 

@@ -83,6 +83,8 @@ class Host:
         self._write_identity()
         self._process = None
         self._calls = self._served = None
+        # What `salt` shows on standard error, and what it showed there last.
+        self.log_level, self.errors = "error", ""
         self.boot()
 
     def _write_identity(self):
@@ -231,7 +233,9 @@ class Host:
 
     def salt(self, *arguments, check=True, timeout=600):
         """`salt-call --local ARGUMENTS` as parsed JSON of the local minion's return."""
-        done = self.salt_call("--local", "--out=json", "--log-level=error", *arguments, check=False, timeout=timeout)
+        level = f"--log-level={self.log_level}"
+        done = self.salt_call("--local", "--out=json", level, *arguments, check=False, timeout=timeout)
+        self.errors = done.stderr
         try:
             answer = json.loads(done.stdout)["local"]
         except ValueError:

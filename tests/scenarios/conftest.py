@@ -94,8 +94,8 @@ def first_run(request):
     """The story of the first run, on a host that has only systemd, Python and Salt.
 
     ``plan`` is what `test=True` said before, ``states`` the first apply, which took ``seconds``, ``again`` the second,
-    ``plan_after`` another `test=True`. ``layers`` and ``containers`` are the host it left, powered off. Told once, also
-    to parallel workers.
+    ``plan_after`` another `test=True`. ``errors`` is what Salt wrote to standard error in the first two. ``layers`` and
+    ``containers`` are the host it left, powered off. Told once, also to parallel workers.
     """
     run = getattr(request.config, "workerinput", {}).get("testrunuid") or uuid.uuid4().hex
     folder, lock = claim(f"deployed-{run}", fcntl.LOCK_SH)
@@ -116,9 +116,13 @@ def tell(folder):
         with Host("host", lan=lan, layers=images.bare(), keep=folder) as host:
             use_registry(host)
             host.pillar(PILLAR)
-            story = {"plan": host.apply(test=True)}
+            # As typed by a person: other calls are told to show errors alone.
+            host.log_level = "warning"
+            story = {"plan": host.apply(test=True), "errors": host.errors}
             began = time.monotonic()
             story |= {"states": host.apply(), "seconds": time.monotonic() - began}
+            story["errors"] += host.errors
+            host.log_level = "error"
             story |= {"again": host.apply(), "plan_after": host.apply(test=True)}
             host.power_off()
     return story

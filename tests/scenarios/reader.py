@@ -23,7 +23,7 @@ LANGUAGES = {
     "mermaid": "read",
     "jinja": "read",
 }
-# Commands of a page that CI, the workflow or other tests run, as test_deploy.py.
+# Commands of a page that CI, the workflow or other tests run, as test_deploy.py and test_demo.py.
 ELSEWHERE = {
     "README.md": ["bin/demo", "bin/test", "bin/deploy"],
     "CONTRIBUTING.md": [

@@ -48,9 +48,13 @@ def test_terminal_shows_a_plan_and_a_first_run(first_run, host):
     assert "Fix what failed" not in plan + states
 
 
+def test_plan_and_first_run_warn_of_nothing_on_standard_error(first_run):
+    assert not re.search(r"\[(WARNING|ERROR|CRITICAL)", first_run.errors), first_run.errors
+
+
 def test_terminal_shows_a_converged_run(host):
-    text = plain(on_terminal(host, f"{APPLY} --state-output=changes"))
-    assert_readable(text, warnings=1, lines=90)
+    text = plain(on_terminal(host, APPLY))
+    assert_readable(text, warnings=1, lines=700)
     assert "[WARNING" not in text
     assert "[ERROR" not in text
 

@@ -50,15 +50,6 @@ def test_links_lead_somewhere():
     assert dead == []
 
 
-def test_the_components_and_those_without_a_clean_are_named():
-    page = (REPO / "docs/architecture.md").read_text(encoding="utf8")
-    folders = {path.parent.name: path.parent for path in (REPO / "immich").glob("*/init.sls")}
-    assert set(re.findall(r"^\| `immich\.(\w+)` \|", page, re.M)) == folders.keys()
-    (without,) = re.findall(r"All but\s([^.]*) have a `clean`", page)
-    named = re.findall(r"`(\w+)`", without)
-    assert named == sorted(name for name, folder in folders.items() if not (folder / "clean.sls").exists())
-
-
 def test_an_apply_is_typed_in_the_same_words_everywhere():
     """On a master's minion `--local` finds neither formula nor pillar; without a master, file_client says so."""
     pages = [*REPO.glob("*.md"), *REPO.glob("docs/*.md"), *REPO.glob("docs/howto/*.md")]

@@ -8,7 +8,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import immich_update
-from immich_core import versions
+from immich_core import run_facts, versions
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "standin/server/migrations.json"
 DIGEST = "@sha256:" + "0" * 64
@@ -164,8 +164,9 @@ def test_each_migration_that_is_known_belongs_to_its_release():
 
 
 def test_after_a_migration_it_is_said_that_nothing_is_put_back(monkeypatch):
-    monkeypatch.setattr(immich_update, "__salt__", {"immich_identity.migrated_by_this_run": lambda: True}, False)
-    monkeypatch.setattr(immich_update, "__context__", {}, False)
+    context = {}
+    run_facts.of(context).migrated = True
+    monkeypatch.setattr(immich_update, "__context__", context, False)
     said = immich_update.roll_back("immich.service", {}, "port 2283 is in use")
     assert said.startswith("immich.service does not serve: port 2283 is in use\n")
     assert "not put back, as the installation was migrated in this run" in said
