@@ -558,7 +558,7 @@ def test_a_limit_below_what_is_in_use_is_refused_before_anything_changes(bound, 
     server.run("SET", "a", "x" * (70 << 20))
     ret = bound(maxmemory="64m", test=testmode)
     assert (ret.result, ret.changes) == (False, {})
-    assert "immich:valkey:maxmemory is 64m, and this Valkey holds" in ret.comment
+    assert "immich:valkey:maxmemory: is 64m, and this Valkey holds" in ret.comment
     assert limit(server) == ("0", "noeviction")
     assert not (tmp_path / "formula").exists()
 
