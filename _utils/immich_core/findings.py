@@ -88,23 +88,3 @@ def sentence(found):
     if not found["remedy"]:
         return words
     return f"{words.rstrip('.')}. Next step: {found['remedy']}"
-
-
-def row(found):
-    """
-    Return a finding as a row of the doctor's table.
-
-    found
-        A finding.
-
-    .. code-block:: python
-
-        findings.row(found)
-    """
-    return {
-        "part": found["part"],
-        "result": RESULTS[found["severity"]],
-        "code": found["code"],
-        "seen": seen(found),
-        "remedy": found["remedy"],
-    }

@@ -6,7 +6,7 @@ Part: what the registry of components names
 from salt.exceptions import CommandExecutionError
 
 from immich_core import component_checks, findings
-from immich_diagnosis.check import OK, Check, call, of_finding
+from immich_diagnosis.check import OK, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import settings_of
 
 
@@ -20,6 +20,8 @@ def _components(here):
     def checked(function):
         try:
             return call(here, function, settings)
+        except NotCheckedError as error:
+            return [findings.not_verified("components", f"{function}: needs {error}")]
         except CommandExecutionError as error:
             return [findings.not_verified("components", f"{function}: {error}")]
 

@@ -69,12 +69,14 @@ def answers(formula, tmp_path_factory):
         ["state.show_sls", "immich"],
         ["state.show_sls", "immich.clean"],
         ["immich_settings.get"],
+        ["state.single", "immich_app.verified", "name=example"],
+        ["immich.doctor"],
         ["state.apply", "immich.example"],
         ["file.read", str(formula / "greeting")],
         ["state.apply", "immich.example.clean"],
     )
     minion = Minion(tmp_path_factory.mktemp("minion"), GRAINS, file_roots={"base": [str(formula)]})
-    keys = ("all", "clean", "settings", "applied", "greeting", "removed")
+    keys = ("all", "clean", "settings", "verified", "doctor", "applied", "greeting", "removed")
     return dict(zip(keys, minion.calls(*calls)))
 
 
@@ -90,12 +92,19 @@ def test_it_is_applied_with_what_it_requires(answers):
     assert "example.service" in answers["greeting"]
 
 
-def test_verification_and_doctor_are_given_what_it_says_of_itself(answers):
-    assert answers["settings"]["components"]["example"] == {
-        "units": ["example.service"],
-        "checks": ["example.verify"],
-        "page": "howto/configure.md",
-    }
+def test_verification_looks_at_its_units_and_asks_its_checks(answers):
+    (verified,) = answers["verified"].values()
+    assert verified["result"] is False
+    assert "example.service: is inactive. Next step: systemctl start example.service" in verified["comment"]
+    assert "example.verify is not loaded" in verified["comment"]
+
+
+def test_so_does_the_doctor(answers):
+    rows = [row for row in answers["doctor"] if row["part"] == "components"]
+    unit = next(row for row in rows if row["seen"] == "example.service: is inactive")
+    assert unit["result"] == "failed"
+    assert unit["remedy"].startswith("systemctl start example.service")
+    assert any(row["seen"].startswith("example.verify: ") for row in rows)
 
 
 def test_it_is_removed(answers, formula):

@@ -3,6 +3,7 @@
 import pytest
 
 from immich_core import findings
+from immich_diagnosis import check
 
 ABSENT = findings.finding("x", "database", "PostgreSQL has no role immich.", findings.apply("immich.postgres"))
 
@@ -24,11 +25,10 @@ def test_a_finding_as_a_sentence(changes, sentence):
 
 
 @pytest.mark.parametrize(("severity", "result"), ((findings.ERROR, "failed"), (findings.WARNING, "warning")))
-def test_a_finding_as_a_row(severity, result):
-    assert findings.row({**ABSENT, "severity": severity, "path": "immich:postgres"}) == {
-        "part": "database",
-        "result": result,
-        "code": "x",
-        "seen": "immich:postgres: PostgreSQL has no role immich.",
-        "remedy": "salt-call state.apply immich.postgres",
-    }
+def test_a_finding_as_a_row_of_the_doctor(severity, result):
+    assert check.of_finding({**ABSENT, "severity": severity, "path": "immich:postgres"}) == (
+        result,
+        "immich:postgres: PostgreSQL has no role immich.",
+        "salt-call state.apply immich.postgres",
+        "x",
+    )
