@@ -211,6 +211,7 @@ def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(host):
     assert "_v3.3.1_" in backup(host)
     host.run("systemctl start immich-restore-drill", timeout=120)
     assert "it is of Immich v999.0.0, and nothing else does" in host.out("journalctl -u immich-restore-drill -o cat")
+    sql(host, "DELETE FROM version_history WHERE version = '999.0.0'")
     name = backup(host)
     host.run(f"truncate -s 20000 /var/backups/immich/{name}")
     assert host.run("systemctl start immich-restore-drill", check=False).returncode
