@@ -12,6 +12,12 @@ import sys
 from immich_core import findings
 
 __virtualname__ = "immich"
+APPLYING = "immich.applying"
+NOT_LOADED = (
+    "The formula's modules were synced and do not load. `salt-call immich.doctor` and `salt-call -l debug test.ping` "
+    "say why. If a library is incomplete, type `python -m pip install --force-reinstall redis psycopg2-binary "
+    "jsonschema` with Salt's Python. Then apply again"
+)
 
 
 def __virtual__():
@@ -40,12 +46,18 @@ def applied(name):
         "result": True,
         "comment": f"{name} was applied with the modules just synced",
     }
+    if APPLYING in __context__:
+        return {**ret, "result": False, "comment": NOT_LOADED}
     arguments = {"concurrent": True, "test": __opts__["test"], "saltenv": __env__}
     if "immich" in __pillar__:
         # The outer run may have been given its pillar on the command line.
         arguments["pillar"] = {"immich": __pillar__["immich"]}
     _forget_packages()
-    answer = __salt__["state.sls"](name, **arguments)
+    __context__[APPLYING] = name  # the inner run has a copy
+    try:
+        answer = __salt__["state.sls"](name, **arguments)
+    finally:
+        del __context__[APPLYING]
     if not isinstance(answer, dict):
         ret.update(result=False, comment="\n".join(map(str, answer)))
         return ret

@@ -7,7 +7,7 @@ The states of ``immich.app`` and ``immich.verify``. ``settings`` is what ``immic
 
 import os
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import mounts
 from immich_core import component_checks, findings, run_facts, untrusted
@@ -102,7 +102,10 @@ def images_present(name, images):
             - images: [ghcr.io/immich-app/immich-server:v3.3.1]
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The images are present"}
-    missing = __salt__["immich_image.missing"](images)
+    try:
+        missing = __salt__["immich_image.missing"](images)
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "comment": str(error)}
     if not missing:
         return ret
     ret["changes"] = {image: {"old": None, "new": "pulled"} for image in missing}
@@ -532,7 +535,7 @@ def _checked(part, function, settings):
         return [findings.not_verified(part, f"{function} is not loaded")]
     try:
         return __salt__[function](settings)
-    except CommandExecutionError as error:
+    except (CommandExecutionError, SaltInvocationError, OSError) as error:
         return [findings.not_verified(part, error)]
 
 
@@ -560,6 +563,6 @@ def _refusals(settings):
     for module in ("immich_valkey", "immich_postgres"):
         try:
             found += __salt__[f"{module}.refusals"](settings)["found"]
-        except CommandExecutionError as error:
+        except (CommandExecutionError, SaltInvocationError) as error:
             found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
     return found

@@ -40,6 +40,8 @@ def held(name, what="removal"):
             return ret
     except BlockingIOError as error:
         return {**ret, "result": False, "comment": f"{error} Nothing was changed"}
+    except OSError as error:
+        return {**ret, "result": False, "comment": f"The lock cannot be taken, and nothing was changed: {error}"}
     holder = lock.under_way()
     if holder:
         return {**ret, "result": False, "comment": f"{lock.sentence(holder)} Nothing was changed"}

@@ -58,6 +58,10 @@ def run(command, seconds=None, size=LARGEST_OUTPUT, check=True):
         ended = read(command, seconds, size)
     except FileNotFoundError as error:
         raise CommandError(command, None, "there is no such program") from error
+    except TimeoutError:  # a deadline of the caller's
+        raise
+    except OSError as error:
+        raise CommandError(command, None, f"it cannot be run: {error.strerror}") from error
     if ended.code is None:
         limit = f"{size} bytes" if seconds is None else f"{seconds} s and {size} bytes"
         raise CommandError(command, None, f"it did not end within {limit}")

@@ -3,7 +3,7 @@ Part: what the registry of components names
 ===========================================
 """
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import component_checks, findings
 from immich_diagnosis.check import OK, Check, NotCheckedError, call, of_finding
@@ -22,7 +22,7 @@ def _components(here):
             return call(here, function, settings)
         except NotCheckedError as error:
             return [findings.not_verified("components", f"{function}: needs {error}")]
-        except CommandExecutionError as error:
+        except (CommandExecutionError, SaltInvocationError) as error:
             return [findings.not_verified("components", f"{function}: {error}")]
 
     found = component_checks.findings_of(components, active, checked)

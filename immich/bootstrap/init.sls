@@ -69,9 +69,10 @@ Salt's Python has the libraries of the formula's modules:
 
 The formula's {{ what }} are synced:
   saltutil.sync_{{ kind }}:
-    - refresh: false
+    - refresh: {{ loop.last }}
 {%-     if loop.last %}
     - reload_modules: true
+    - force_reload_modules: true
 {%-     endif %}
 {%-   endfor %}
 

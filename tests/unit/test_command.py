@@ -113,3 +113,10 @@ def test_systemctl_is_told_apart_by_its_verb(program):
     assert systemctl.run("show", "shop.service") == "show shop.service"
     with pytest.raises(command.CommandError, match=r"^systemctl start: Unit shop\.service not found\.$"):
         systemctl.run("start", "shop.service")
+
+
+def test_a_file_that_is_no_program_is_an_error_with_its_name(tmp_path):
+    path = tmp_path / "immich-thing"
+    path.write_text("")
+    with pytest.raises(command.CommandError, match="immich-thing: it cannot be run: Permission denied"):
+        command.run([str(path)])
