@@ -34,7 +34,7 @@ def test_each_attempt_and_each_row_of_the_doctor_stands_with_its_outcome():
         ("PostgreSQL: become superuser", "denied", "denied", "permission denied"),
         ("Valkey: FLUSHALL", "allowed", "allowed", "OK &amp; done"),
         ("settings", "ok", "ok", "the pillar is valid"),
-        ("Valkey service", "failed", "failed", "it is &lt;inactive&gt; → systemctl start valkey"),
+        ("Valkey service", "failed", "failed", "it is &lt;inactive&gt; → systemctl start valkey-server"),
         ("exposure", "warning", "warning", "nobody has signed up"),
     ]
     assert "container: 1 of 2 denied" in text
