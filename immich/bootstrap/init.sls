@@ -64,16 +64,13 @@ Salt's Python has the libraries of the formula's modules:
       - The formula's modules are synced
 {%-   endif %}
 
-{#- Not saltutil.sync_all, which looks for twenty kinds more. The last loads all anew. #}
+{#- Not saltutil.sync_all, which looks for sixteen kinds more. #}
 {%-   for kind, what in (("utils", "packages"), ("output", "outputters"), ("states", "states"), ("modules", "modules")) %}
 
 The formula's {{ what }} are synced:
   saltutil.sync_{{ kind }}:
     - refresh: {{ loop.last }}
-{%-     if loop.last %}
     - reload_modules: true
-    - force_reload_modules: true
-{%-     endif %}
 {%-   endfor %}
 
 {%- endif %}
