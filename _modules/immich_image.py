@@ -87,7 +87,7 @@ def pull(image):
     _say(f"Pulling {image}")
     terminal, inner = pty.openpty()  # Podman shows its progress on a terminal only
     fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    # The one call of Podman that is not run by host_core.podman, which gives it no terminal.
+    # Not by host_core.podman, which gives Podman no terminal.
     with subprocess.Popen(["podman", "pull", image], stdin=subprocess.DEVNULL, stdout=inner, stderr=inner) as process:
         os.close(inner)
         said, blobs = "", {}

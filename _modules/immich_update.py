@@ -35,7 +35,7 @@ MOST_ROWS, LONGEST_TEXT = 10000, 255
 
 def __virtual__():
     if "pgsql_database.query_as" not in __salt__:
-        return False, "immich_update needs the execution module pgsql_server: is psycopg2 in Salt's Python?"
+        return False, "immich_update needs the execution module pgsql_database: is psycopg2 in Salt's Python?"
     return __virtualname__
 
 
