@@ -388,7 +388,10 @@ def remove_containers(directory):
 
         salt-call --local immich_app.remove_containers /opt/podman/immich
     """
-    _podman("rm", "--force", "--time", "30", *containers(directory))
+    try:
+        podman.remove(*containers(directory))
+    except command.CommandError as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 # -- does it serve ----------------------------------------

@@ -39,3 +39,29 @@ def run(*arguments, seconds=DEADLINE, check=True):
         if "no such container" in error.words:
             raise GoneError(error.command, error.code, error.words) from error
         raise
+
+
+def remove(*containers, seconds=30):
+    """
+    Stop and remove containers, if there are such.
+
+    containers
+        Their names or IDs.
+    seconds
+        When one that has not stopped is killed. Defaults to 30.
+
+    Raises ``CommandError`` if one is left.
+
+    .. code-block:: python
+
+        podman.remove("immich-server")
+    """
+    words = ["rm", "--force", "--time", str(seconds), *containers]
+    try:
+        run(*words)
+    except command.CommandError as error:
+        # Its monitor was killed, as by systemd with a unit that is stopped while it starts. Podman fails for want of
+        # an exit code, but notes that the container has stopped (libpod/container_internal.go of Podman 5.4).
+        if "conmon exited prematurely" not in error.words:
+            raise
+        run(*words)

@@ -27,6 +27,17 @@ def test_start_returns_when_the_server_answers_and_stop_leaves_the_network(host)
 
 
 @pytest.mark.long
+def test_stop_removes_a_container_whose_monitor_was_killed(host):
+    """As systemd does to a unit that is stopped while it starts: Podman fails at first to remove the container."""
+    host.run("kill -9 $(podman inspect --format '{{.State.ConmonPid}}' immich-machine-learning)")
+    assert host.out("podman container inspect --format '{{.State.Running}}' immich-machine-learning") == "true"
+    host.run("systemctl stop immich")
+    assert active(host) == "inactive"
+    assert host.out("podman ps --all --format '{{.Names}}'") == ""
+    host.run("systemctl start immich")
+
+
+@pytest.mark.long
 def test_by_hand_down_makes_the_unit_inactive_for_good(host):
     host.run(f"cd {PROJECT} && podman compose ps && podman compose logs --tail 1 && podman compose down")
     host.wait_for("! systemctl is-active immich", 30)

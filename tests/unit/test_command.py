@@ -120,3 +120,15 @@ def test_a_file_that_is_no_program_is_an_error_with_its_name(tmp_path):
     path.write_text("")
     with pytest.raises(command.CommandError, match="immich-thing: it cannot be run: Permission denied"):
         command.run([str(path)])
+
+
+def test_a_container_whose_monitor_was_killed_is_removed_at_the_second_try(program, tmp_path):
+    """What the real one says is seen in tests/scenarios/test_service.py."""
+    tried = f"echo $* >>{tmp_path}/tried; test $(wc -l <{tmp_path}/tried) = 2"
+    program("podman", f"{tried} || {{ echo 'Error: c conmon exited prematurely, exit code …' >&2; exit 1; }}")
+    podman.remove("c", "d", seconds=5)
+    assert (tmp_path / "tried").read_text() == "rm --force --time 5 c d\n" * 2
+    program("podman", f"echo x >>{tmp_path}/once; echo 'Error: busy' >&2; exit 1")
+    with pytest.raises(command.CommandError, match="busy"):
+        podman.remove("c")
+    assert (tmp_path / "once").read_text() == "x\n"
