@@ -239,7 +239,7 @@ def set_(
 @_salt_errors
 def drop(name, force=False, connection=None):
     """
-    Drop a database and everything in it. PostgreSQL forbids that in a transaction.
+    Drop a database and everything in it, if there is one of this name. PostgreSQL forbids that in a transaction.
 
     name
         Name of the database.
@@ -263,7 +263,8 @@ def drop(name, force=False, connection=None):
         if server.query(declared, (name,)):
             server.run_alone(quoting.compose("ALTER DATABASE {} IS_TEMPLATE false", quoting.name(name)))
     words = quoting.text("WITH (FORCE)" if force else "")
-    server.run_alone(quoting.compose("DROP DATABASE {} {}", quoting.name(name), words))
+    # The server may still be at work on dropping it for somebody who was killed: this waits for that, and is content.
+    server.run_alone(quoting.compose("DROP DATABASE IF EXISTS {} {}", quoting.name(name), words))
 
 
 @_salt_errors

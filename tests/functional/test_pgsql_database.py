@@ -1,6 +1,8 @@
 """`pgsql_database`, execution module and states, on the host's PostgreSQL."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg2
@@ -313,6 +315,22 @@ def test_list_and_exists(pg):
     assert pg.modules.pgsql_database.exists("t_db") is True
     assert pg.modules.pgsql_database.exists("t_none") is False
     assert pg.modules.pgsql_database.get("t_none") is None
+
+
+def test_drop_waits_for_whoever_takes_the_database_away(pg):
+    """A restore that was killed leaves the server dropping: the next one still finds the database, and then none."""
+    pg.sql("CREATE DATABASE t_db")
+    with pg.superuser() as session, session.cursor() as cursor, ThreadPoolExecutor() as pool:
+        session.autocommit = False
+        cursor.execute("ALTER DATABASE t_db RENAME TO t_gone")
+        dropped = pool.submit(pg.modules.pgsql_database.drop, "t_db", force=True)
+        deadline, waiting = time.monotonic() + 30, 0
+        while not waiting and time.monotonic() < deadline:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            ((waiting,),) = cursor.fetchall()
+        assert waiting
+        session.commit()
+        assert dropped.result(30) is None
 
 
 def test_drop_without_force_refuses_connections(pg):
