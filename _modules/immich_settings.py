@@ -22,6 +22,7 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import components
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 
@@ -164,14 +165,17 @@ def _evaluate(pillar, found, files):
         *checks.check_lookup(lookup, files["schema"], __grains__),
         *trouble,
     ]
-    more += _conflicts(external, wrong | {path for path, _ in more})
+    if "podman" in components.of_roles(files["components"], settings["roles"]):
+        more += _conflicts(external, wrong | {path for path, _ in more})
     more += checks.check_schedules(_refused_schedules(settings["backup"], files["defaults"]["backup"]))
     found += [each for each in more if not problems.is_below(each[0], wrong)]
 
     if found:
         return {"errors": problems.report(found), "warnings": [], "settings": {}}
+    registry = files["components"]
+    left = [name for name, path in components.traces(registry).items() if os.path.exists(path)]
     derived = derivation.derived(
-        settings, external, gateway, _container_users(settings), files["components"], files["schema"]
+        settings, external, gateway, _container_users(settings), registry, left, files["schema"]
     )
     warned = [
         *checks.warnings(settings, external, _isolation(derived["network"])),
@@ -183,13 +187,13 @@ def _evaluate(pillar, found, files):
 def _files():
     if "immich_settings.files" not in __context__:
         cached = __context__.get("immich_settings.cached") or __salt__["cp.cache_files"](_SOURCES)
-        described, defaults, osfamilymap, components, timezones = map(_content, cached, _SOURCES)
+        described, defaults, osfamilymap, registry, timezones = map(_content, cached, _SOURCES)
         described = json.loads(described)
         __context__["immich_settings.files"] = {
             "schema": schema.inlined(described, described.pop("$defs")),
             "defaults": salt.utils.yaml.safe_load(defaults),
             "osfamilymap": salt.utils.yaml.safe_load(osfamilymap),
-            "components": salt.utils.yaml.safe_load(components),
+            "components": salt.utils.yaml.safe_load(registry),
             "timezones": json.loads(timezones),
         }
     return __context__["immich_settings.files"]

@@ -1,6 +1,6 @@
 # Takes the gateway's address and firewall away, after the services that listen there: that of PostgreSQL and Valkey is
 # included.
-{%- from "immich/settings.jinja" import settings, start with context %}
+{%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 
@@ -8,11 +8,7 @@ The gateway is stopped and stays so:
   service.dead:
     - name: immich-gateway
     - enable: false
-    - require:
-      - sls: immich.valkey.clean
-{%- if settings.postgres.managed %}
-      - sls: immich.postgres.clean
-{%- endif %}
+    - require: {{ included(sls) }}
 
 The gateway's files are removed:
   systemd_unit.files_absent:

@@ -122,8 +122,12 @@ def test_it_is_documented(formula):
 def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     pillar = {"roles": ["postgres"], "postgres": {"password": "postgres-secret-1"}}
     minion = Minion(tmp_path, GRAINS, pillar=pillar, file_roots={"base": [str(formula)]})
-    applied, removed = minion.calls(
-        ["saltutil.sync_all"], ["state.show_low_sls", "immich"], ["state.show_low_sls", "immich.clean"]
+    applied, removed, other, rows = minion.calls(
+        ["saltutil.sync_all"],
+        ["state.show_low_sls", "immich"],
+        ["state.show_low_sls", "immich.clean"],
+        ["state.apply", "immich.podman"],
+        ["immich.doctor"],
     )
     components = {"identity", "programs", "postgres", "backup"}
     assert {chunk["__sls__"] for chunk in applied} == {
@@ -138,3 +142,10 @@ def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     }
     packages = [chunk["pkgs"] for chunk in applied if chunk["state"] == "pkg"]
     assert packages == [["postgresql-17", "postgresql-17-pgvector"]]
+    assert [(state["__id__"], state["result"]) for state in other.values()] == [
+        ("The pillar is valid", True),
+        ("This host is ready for Immich", False),
+    ]
+    parts = {row["part"] for row in rows}
+    assert {"PostgreSQL service", "disk space", "backups"} <= parts
+    assert parts & {"Podman", "compose file", "Valkey service", "immich.service", "Immich", "uploads"} == set()

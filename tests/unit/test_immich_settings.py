@@ -440,6 +440,25 @@ def test_a_host_with_postgresql_alone(subject):
     settings = subject.module.get()
     assert list(settings["components"]) == ["identity", "programs", "postgres", "backup"]
     assert settings["includes"]["immich.postgres"] == ["immich.identity"]
+    assert (settings["postgres"]["managed"], settings["valkey"]["managed"]) == (True, False)
+
+
+def test_what_former_roles_have_left_counts_as_managed_for_its_removal(subject, monkeypatch):
+    monkeypatch.setattr(subject.module.os.path, "exists", lambda path: path.endswith("valkey.password"))
+    settings = subject.get({"roles": ["postgres"]})
+    assert settings["valkey"]["managed"] is True
+    assert "valkey" not in settings["components"]
+    assert settings["includes"]["immich.clean"][1:3] == ["immich.valkey.clean", "immich.postgres.clean"]
+    assert subject.get({})["valkey"]["managed"] is True
+
+
+def test_networks_of_a_host_without_podman_are_in_nobodys_way(subject):
+    subject.module.__salt__["podman_network.conflicts"] = lambda subnet, ignore: ["a route"]
+    try:
+        assert subject.errors(merged(REQUIRED, {"roles": ["postgres"]})) == {}
+        assert subject.errors(REQUIRED) != {}
+    finally:
+        del subject.module.__salt__["podman_network.conflicts"]
 
 
 def test_a_host_without_the_role_has_no_machine_learning(subject):
