@@ -494,7 +494,7 @@ def _amount(directory):
     return f"{files} files of {size / 1024**2:.1f} MiB"
 
 
-def verified(name, settings=None):
+def verified(name, settings):
     """
     Report what is not as declared, with the next step. Changes nothing.
 
@@ -502,14 +502,14 @@ def verified(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
-        Immich is as promised:
-          immich_app.verified: []
+        Immich is as declared:
+          immich_app.verified:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {
         "name": name,
         "changes": {},

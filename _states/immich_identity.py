@@ -9,13 +9,13 @@ Immich is stopped, and ``network_present`` creates the new network; ``recorded``
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import run_facts
+
 __virtualname__ = "immich_identity"
 
 # The parts that migrate while Immich is stopped. The others need no more than a new record.
 OWNERS = ("server_user", "machine_learning_user")
 MIGRATED = ("network", "project_dir", "role", "valkey_database", *OWNERS)
-# Between `compared` and `recorded` of a run: whether the formula makes the network.
-NETWORK_MADE = "immich_identity.network_made"
 
 
 def __virtual__():
@@ -24,7 +24,7 @@ def __virtual__():
     return __virtualname__
 
 
-def compared(name, settings=None):
+def compared(name, settings):
     """
     Make sure that the pillar describes the installation that is on this host, or one that it can become.
 
@@ -36,15 +36,16 @@ def compared(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         The installation is the one on record:
-          immich_identity.compared: []
+          immich_identity.compared:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar describes the installation of this host"}
+    run_facts.begin(__context__)
     try:
         plan = __salt__["immich_identity.plan"](settings)
         migrated = {part: change for part, change in plan["changes"].items() if part in MIGRATED}
@@ -59,7 +60,7 @@ def compared(name, settings=None):
         if plan["changes"]:
             ret["comment"] = f"The pillar changes the installation: {_listed(plan['changes'])}"
         if not there:
-            __context__[NETWORK_MADE] = not __salt__["podman_network.exists"](settings["network"]["name"])
+            run_facts.of(__context__).network_made = not __salt__["podman_network.exists"](settings["network"]["name"])
         if not there or __salt__["immich_identity.recorded"]():
             return ret
         ret["changes"]["record"] = {"old": None, "new": "made from unit and compose file"}
@@ -98,7 +99,7 @@ def _listed(changes):
     return "; ".join(f"{part} {change['old']} becomes {change['new']}" for part, change in changes.items())
 
 
-def network_replaced(name, settings=None):
+def network_replaced(name, settings):
     """
     Make sure that the network which Immich no longer uses is gone, before the new one takes its subnet.
 
@@ -108,12 +109,13 @@ def network_replaced(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's former network is absent:
-          immich_identity.network_replaced: []
+          immich_identity.network_replaced:
+            - settings: {{ settings | json }}
     """
     return _stepwise(name, {"network": _replace_network}, settings, "The network stays")
 
@@ -167,7 +169,7 @@ def _move_project(_, old, new):
     return f"The compose project was moved from {old} to {new}{stays}"
 
 
-def migrated(name, settings=None):
+def migrated(name, settings):
     """
     Make sure that nothing of Immich is left in a former project directory, that its role owns all of its database, that
     queued jobs are in its database of Valkey, and that its containers' users own their files.
@@ -176,12 +178,13 @@ def migrated(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's project, tables and queues are migrated:
-          immich_identity.migrated: []
+          immich_identity.migrated:
+            - settings: {{ settings | json }}
     """
     steps = {
         "project_dir": _move_project,
@@ -217,7 +220,6 @@ def _move_queues(settings, old, new):
 
 def _stepwise(name, steps, settings, nothing):
     """The story of a state that migrates some parts of the installation, each by its step."""
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": nothing}
     try:
         pending = __salt__["immich_identity.plan"](settings)["changes"]
@@ -242,7 +244,7 @@ def _would_migrate(due, settings):
     return ". ".join([f"Would be migrated: {_listed(due)}", *sentences])
 
 
-def recorded(name, settings=None):
+def recorded(name, settings):
     """
     Make sure that the record of the installation is what the pillar describes, and that former logins are gone.
 
@@ -253,16 +255,16 @@ def recorded(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         The installation is recorded:
           immich_identity.recorded:
+            - settings: {{ settings | json }}
             - require:
               - Immich is running
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The installation is as recorded"}
     try:
         there = __salt__["immich_identity.known"](settings["project_dir"])
@@ -281,7 +283,7 @@ def recorded(name, settings=None):
             return {**ret, "result": None, "comment": _would(ret["changes"])} if ret["changes"] else ret
         _remove_former(settings, changed, None if stays else role)
         if ret["changes"] or role or any(noted.get(part) != value for part, value in wanted.items()):
-            made = {"network_made": __context__.pop(NETWORK_MADE, None)} if first else {}
+            made = {"network_made": run_facts.of(__context__).take("network_made")} if first else {}
             __salt__["immich_identity.note"](**wanted, **made, former_role=None)
     except (CommandExecutionError, OSError) as error:
         return {
@@ -316,7 +318,7 @@ def _remove_former(settings, changed, role):
         __salt__["pgsql_role.drop"](role, reassign_to=postgres["user"], connection=postgres["connection"])
 
 
-def kept(name, settings=None):
+def kept(name, settings):
     """
     Make sure that the record says no more than what ``immich.clean`` leaves: the database and the library.
 
@@ -326,14 +328,14 @@ def kept(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         What stays of the installation is recorded:
-          immich_identity.kept: []
+          immich_identity.kept:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The record says what stays"}
     try:
         there = __salt__["immich_identity.known"](settings["project_dir"])

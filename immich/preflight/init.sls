@@ -1,8 +1,8 @@
 # What has to be true before a run that deploys Immich changes the host's services: library and version fit, the images
 # are there, and an update has its backup. A wrong library, a version that Immich cannot go to, or an image that cannot be
 # had stops nothing and touches no password. Applied alone it downloads and backs up, and Immich goes on serving. Depends
-# on immich.identity and immich.podman.installed.
-{%- from "immich/settings.jinja" import settings, start with context %}
+# on immich.identity, immich.programs and immich.podman.installed.
+{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 
@@ -43,7 +43,7 @@ Immich's {{ what }} is present:
 
 Immich can go to the version that is asked for:
   immich_update.possible:
-    - settings: {{ settings | json }}
+    - settings: {{ handed_down | json }}
     - require:
       - Immich's library is present
 
@@ -56,7 +56,11 @@ Immich's images are present:
 
 Immich's update is prepared:
   immich_update.prepared:
-    - settings: {{ settings | json }}
+    - settings: {{ handed_down | json }}
     - require:
       - Immich's images are present
+{%-   if "immich.programs" in settings.includes[sls] %}
+      # What the backup's program imports, also one of a former formula.
+      - sls: immich.programs
+{%-   endif %}
 {%- endif %}
