@@ -18,7 +18,7 @@ from pathlib import Path
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
 
-from immich_core import components, findings
+from immich_core import components, container_users, findings
 
 __virtualname__ = "immich_preflight"
 
@@ -75,7 +75,7 @@ def _found(settings):
     # By component. A server that former roles have left here counts as managed, for its removal alone.
     looks = {
         "app": lambda: [*_addresses(settings), *_port(settings, sockets)],
-        "preflight": lambda: __salt__["immich_user.obstacles"](settings),
+        "preflight": lambda: container_users.obstacles(settings),
         "postgres": lambda: _postgres(settings, sockets) if settings["postgres"]["managed"] else [],
         "valkey": lambda: _valkey(settings, sockets) if settings["valkey"]["managed"] else [],
     }

@@ -22,7 +22,7 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components
+from immich_core import components, container_users, owners
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 
@@ -87,21 +87,6 @@ def warnings():
         salt '*' immich_settings.warnings
     """
     return _evaluated()["warnings"]
-
-
-def secret_paths():
-    """
-    Return the pillar paths of secrets, with ``*`` for every entry of a list.
-
-    Raises ``CommandExecutionError`` if a file of the formula cannot be read.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_settings.secret_paths
-    """
-    return [problems.path_text(path) for path in schema.secrets(_files()["schema"])]
 
 
 def up_to_date():
@@ -268,7 +253,7 @@ def _container_users(settings):
         "machine_learning": settings["machine_learning"]["cache_location"],
     }
     return {
-        part: __salt__["immich_user.decided"](
+        part: container_users.decided(
             settings[part]["user"],
             settings[part]["own_user"]["id"],
             derivation.normal(folder),
@@ -282,8 +267,8 @@ def _open_folders(derived):
     """Folders that root of a container writes to and every user of this host can enter, by the part of the settings."""
     return {
         part: folder
-        for part, folder in __salt__["immich_user.folders"](derived).items()
-        if 0 in map(int, derived[part]["user"].split(":")) and __salt__["immich_user.open_to_others"](folder)
+        for part, folder in container_users.folders(derived).items()
+        if 0 in map(int, derived[part]["user"].split(":")) and owners.open_to_others(folder)
     }
 
 

@@ -21,7 +21,6 @@ MODULES = {
     "immich_postgres": "verify",
     "immich_valkey": "verify",
     "immich_update": "why_not",
-    "immich_user": "decided",
     "netns": "http_get",
     "podman_network": "diff",
     "pgsql_server": "version",

@@ -6,11 +6,9 @@
 {{ start(sls) }}
 {%- if settings %}
 
-{#- Until they are migrated, folders are those of before. #}
-{%-   set current = salt["immich_identity.current"](settings) %}
 {%-   set images = salt["immich_app.unit"](settings).images %}
-{%-   set accounts = salt["immich_user.accounts"](settings) %}
-{%-   for account in accounts %}
+{%-   set written = salt["immich_identity.folders"](settings) %}
+{%-   for account in written.accounts %}
 
 Immich's user {{ account.name }} is present:
   immich_app.account_present:
@@ -20,24 +18,20 @@ Immich's user {{ account.name }} is present:
       - sls: immich.identity
 {%-   endfor %}
 
-{%-   for what, part, path in (("library", "server", settings.upload_location),
-                               ("model cache", "machine_learning", settings.machine_learning.cache_location)) %}
-{%-     if part == "server" or settings.machine_learning.enabled %}
-{%-       set owner = salt["immich_user.numbers"](current[part ~ "_user"]) %}
+{%-   for folder in written.folders %}
 
-Immich's {{ what }} is present:
+Immich's {{ folder.what }} is present:
   immich_app.library_present:
-    - name: {{ path | json }}
-    - user: {{ owner.user }}
-    - group: {{ owner.group }}
+    - name: {{ folder.path | json }}
+    - user: {{ folder.user }}
+    - group: {{ folder.group }}
     - require:
       - sls: immich.identity
-{%-       for account in accounts %}
+{%-     for account in written.accounts %}
       - Immich's user {{ account.name }} is present
-{%-       endfor %}
-{%-       if what != "library" %}
+{%-     endfor %}
+{%-     if not loop.first %}
       - Immich's library is present
-{%-       endif %}
 {%-     endif %}
 {%-   endfor %}
 

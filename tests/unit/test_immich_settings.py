@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from salt.exceptions import CommandExecutionError
 
-from _modules import immich_user
+from immich_core.settings import problems, schema
 from tests import pillars
 
 REPO = Path(__file__).resolve().parents[2]
@@ -42,7 +42,6 @@ class Settings:
         self.module.__salt__ = {
             "cp.cache_files": lambda sources: [str(REPO / source[7:]) for source in sources],
             "netns.listening": list,
-            **{f"immich_user.{name}": getattr(immich_user, name) for name in ("decided", "folders", "open_to_others")},
         }
         self.module.__grains__ = grains
         self.module.__context__ = {}
@@ -233,7 +232,8 @@ def test_settings_hold_no_secret(subject):
     admin = {"host": "db.example", "password": "dba-secret-55555"}
     text = json.dumps(subject.get({"postgres": {"managed": False, "admin": admin}, "valkey": {"acl_users": users}}))
     assert not [secret for secret in (*SECRETS, "gitea-secret-4444", "dba-secret-55555") if secret in text]
-    assert subject.module.secret_paths() == [
+    inlined = schema.inlined(SCHEMA, SCHEMA["$defs"])
+    assert list(map(problems.path_text, schema.secrets(inlined))) == [
         "immich:postgres:password",
         "immich:postgres:admin:password",
         "immich:valkey:password",
