@@ -22,7 +22,7 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components, container_users, owners
+from immich_core import components, container_users, findings, owners
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 
@@ -61,7 +61,7 @@ def get():
 
 def errors():
     """
-    Return everything that is wrong with the pillar, as a list of ``path`` and ``message``.
+    Return everything that is wrong with the pillar, as a list of findings (``immich_core.findings``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read.
 
@@ -76,7 +76,7 @@ def errors():
 
 def warnings():
     """
-    Return what is allowed in the pillar but worth a second thought, as a list of ``path`` and ``message``.
+    Return what is allowed in the pillar but worth a second thought, as a list of findings (``immich_core.findings``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read.
 
@@ -166,7 +166,7 @@ def _evaluate(pillar, found, files):
         *checks.warnings(settings, external, _isolation(derived["network"])),
         *checks.open_folder_warnings(_open_folders(derived)),
     ]
-    return {"errors": [], "warnings": problems.report(warned), "settings": derived}
+    return {"errors": [], "warnings": problems.report(warned, findings.WARNING), "settings": derived}
 
 
 def _files():

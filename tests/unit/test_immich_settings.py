@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from salt.exceptions import CommandExecutionError
 
+from immich_core import findings
 from immich_core.settings import problems, schema
 from tests import pillars
 
@@ -51,12 +52,12 @@ class Settings:
 
     def errors(self, pillar):
         self.module.__pillar__ = {"immich": pillar}
-        return {error["path"]: error["message"] for error in self.module.errors()}
+        return {error["path"]: error["seen"] for error in self.module.errors()}
 
     def warnings(self, pillar):
         self.module.__pillar__ = {"immich": merged(REQUIRED, pillar)}
         assert self.module.errors() == []
-        return {warning["path"]: warning["message"] for warning in self.module.warnings()}
+        return {warning["path"]: warning["seen"] for warning in self.module.warnings()}
 
     def get(self, pillar):
         self.module.__pillar__ = {"immich": merged(REQUIRED, pillar)}
@@ -1044,8 +1045,8 @@ def assert_settings_or_errors(module, pillar):
     assert bool(found) != bool(got)
     for error in found:
         assert error["path"].split(":")[0] == "immich"
-        assert error["message"]
-        assert f"{error['path']} {error['message']}".isprintable()
+        assert error["seen"]
+        assert f"{error['path']} {error['seen']}".isprintable()
     assert pillars.MARK not in json.dumps([found, got, module.warnings()])
     return got
 
@@ -1066,3 +1067,15 @@ def test_hundreds_of_pillars_give_settings_or_errors(loaded, pillar):
 @fuzzed(pillars.RIGHT, 50)
 def test_right_pillars_are_accepted(loaded, pillar):
     assert assert_settings_or_errors(loaded.module, pillar)
+
+
+def test_problems_are_findings_that_a_state_and_the_doctor_put_into_words(subject):
+    (error,) = problems.report([(("port",), "must be from 1 to 65535")])
+    assert findings.seen(error) == "immich:port: must be from 1 to 65535"
+    assert (error["code"], error["severity"], error["remedy"]) == (
+        "setting-wrong",
+        "error",
+        "fix immich:port in the pillar",
+    )
+    subject.module.__pillar__ = {"immich": merged(REQUIRED, {"version": "release"})}
+    assert [(each["code"], each["severity"]) for each in subject.module.warnings()] == [("setting-doubtful", "warning")]
