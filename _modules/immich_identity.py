@@ -155,7 +155,7 @@ def _observed_users(directory):
 def plan(settings):
     """
     Return what becomes of the installation on this host when these settings are applied:
-    ``{"refusals": [sentences], "changes": {part: {"old": …, "new": …}}}``.
+    ``{"refusals": [findings], "changes": {part: {"old": …, "new": …}}}``.
 
     PostgreSQL and Podman are asked only where the answer matters.
 

@@ -9,7 +9,7 @@ Immich is stopped, and ``network_present`` creates the new network; ``recorded``
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import container_users, identity, installation, owners, run_facts
+from immich_core import container_users, findings, identity, installation, owners, run_facts
 
 __virtualname__ = "immich_identity"
 
@@ -51,7 +51,8 @@ def compared(name, settings):
         refused = _at_once(migrated, settings) if _in_this_run("migrated") else _unmigrated(migrated)
         refusals = plan["refusals"] + refused
         if refusals:
-            return {**ret, "result": False, "comment": "\n".join([*refusals, "Nothing was changed"])}
+            lines = [*map(findings.sentence, refusals), "Nothing was changed"]
+            return {**ret, "result": False, "comment": "\n".join(lines)}
         there = __salt__["immich_identity.known"](settings["project_dir"])
         for part in filter(migrated.get, identity.OWNERS):
             # What keeps the owners from being changed is found while Immich still serves.
@@ -84,10 +85,16 @@ def _in_this_run(function):
 
 
 def _unmigrated(changes):
-    words = "with `state.apply immich`, not with this state alone"
     return [
-        f"{identity.PARTS[part]}: {change['old']} becomes {change['new']} {words}" for part, change in changes.items()
+        _refusal(
+            "needs-whole-apply", identity.PARTS[part], f"{change['old']} becomes {change['new']}", findings.apply()
+        )
+        for part, change in changes.items()
     ]
+
+
+def _refusal(code, path, seen, remedy):
+    return findings.finding(code, "installation", seen, remedy, path)
 
 
 def _at_once(changes, settings):
@@ -96,8 +103,8 @@ def _at_once(changes, settings):
     if not update or update["refusal"]:
         return []
     paths = ", ".join(identity.PARTS[part] for part in changes)
-    words = f"an update from {update['from']} to {update['to']} could not be rolled back together with {paths}"
-    return [f"immich:version: {words}. Apply one, then the other"]
+    seen = f"an update from {update['from']} to {update['to']} could not be rolled back together with {paths}"
+    return [_refusal("update-and-migration", "immich:version", seen, "apply one, then the other")]
 
 
 def _listed(changes):

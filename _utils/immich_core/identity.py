@@ -7,7 +7,7 @@ Asks nobody: the record and the host are in ``_modules/immich_identity.py``.
 
 import shlex
 
-from immich_core import container_users
+from immich_core import container_users, findings
 
 SERVER = "immich-server"
 # Each part of an installation, and where the pillar has it.
@@ -60,7 +60,7 @@ def compare(there, wanted, facts):
     """
     Return what becomes of an installation when the pillar describes another one. Asks nobody.
 
-    ``{"refusals": [sentences], "changes": {part: {"old": …, "new": …}}}``; ``changes`` has the parts that differ.
+    ``{"refusals": [findings], "changes": {part: {"old": …, "new": …}}}``; ``changes`` has the parts that differ.
 
     there, wanted
         What ``immich_identity.known`` and :py:func:`declared` return.
@@ -82,22 +82,25 @@ def compare(there, wanted, facts):
     return {"refusals": [refusal for refusal in refusals if refusal], "changes": changes}
 
 
+def _refusal(code, part, seen, remedy):
+    return findings.finding(code, "installation", seen, remedy, PARTS[part])
+
+
 def _library_refusal(before, path, facts):
     moved_from = facts.get("library_moved_from")
     if before is None or (before == path and facts["library_is_there"]):
         return None
     if before == path:
-        return (
-            f"immich:upload_location: {path} was this installation's library and is gone: a mount missing? If it is "
-            f"really to start empty, create the folder by hand"
-        )
+        seen = f"{path} was this installation's library and is gone: a mount missing?"
+        return _refusal("library-gone", "library", seen, "mount it; if it is really to start empty, create it by hand")
+    if moved_from == before and facts["library_is_there"]:
+        return None
     if moved_from == before:
-        missing = f"immich:upload_location: {path} is not there, though {before} was said to be moved to it"
-        return None if facts["library_is_there"] else missing
-    return (
-        f"immich:upload_location: the installation's library is {before}, not {path}. Move the files, then set "
-        f"immich:upload_location_moved_from: {before}"
-    )
+        seen = f"{path} is not there, though {before} was declared as moved to it"
+        return _refusal("library-not-moved", "library", seen, "move the files, then apply again")
+    seen = f"the installation's library is {before}, not {path}"
+    remedy = f"move the files, then set immich:upload_location_moved_from: {before}"
+    return _refusal("library-differs", "library", seen, remedy)
 
 
 def _database_refusal(there, wanted, facts):
@@ -108,47 +111,49 @@ def _database_refusal(there, wanted, facts):
     if old == new and here:
         return _gone(new, facts) if facts["database_is_there"] is False else None
     if facts["unasked"]:
-        setting = PARTS["database" if here else "server"]
-        return f"{setting} is not the installation's, and PostgreSQL cannot be asked: {facts['unasked']}"
+        part = "database" if here else "server"
+        seen = f"the installation's is {there[part]}, and PostgreSQL cannot be asked: {facts['unasked']}"
+        return _refusal("database-not-asked", part, seen, f"start PostgreSQL, or set {there[part]}, then apply again")
     if facts["database_is_immichs"]:
         return _ambiguous(old, new, facts) if here and facts["former_is_there"] else None
     return _renamed(old, new, facts) if here else _elsewhere(there, wanted)
 
 
 def _gone(name, facts):
+    seen = f"{name} was this installation's database and is gone. Immich would start empty"
     create = _psql(facts, f'CREATE DATABASE "{name}"')
-    return (
-        f"immich:postgres:database: {name} was this installation's database and is gone. Immich would start empty. If "
-        f"that is wanted, or a backup is to be restored into it, create it first: {create}"
-    )
+    remedy = f"if that is wanted, or a backup is to be restored into it, create it first: {create}"
+    return _refusal("database-gone", "database", seen, remedy)
 
 
 def _ambiguous(old, new, facts):
     if facts["database_moved_from"] == old:
         return None
-    return (
-        f"immich:postgres:database: the installation's database is {old}, and {new} is one of Immich's too. Set {old}, "
-        f"or, if {new} has its content, immich:postgres:database_moved_from: {old}"
-    )
+    seen = f"the installation's database is {old}, and {new} is one of Immich's too"
+    remedy = f"set {old}, or, if {new} has its content, immich:postgres:database_moved_from: {old}"
+    return _refusal("database-ambiguous", "database", seen, remedy)
 
 
 def _elsewhere(there, wanted):
-    return (
-        f"immich:postgres:host: the installation's database {there['database']} is at {there['server']}, and at "
-        f"{wanted['server']} the database {wanted['database']} is none of Immich's: Immich would start empty. Stop "
-        f"Immich, dump the database there and restore it here, then apply again"
+    seen = (
+        f"the installation's database {there['database']} is at {there['server']}, and at {wanted['server']} the "
+        f"database {wanted['database']} is none of Immich's: Immich would start empty"
     )
+    remedy = "stop Immich, dump the database there and restore it here, then apply again"
+    return _refusal("database-elsewhere", "server", seen, remedy)
 
 
 def _renamed(old, new, facts):
-    empty = f"the installation's database is {old}, not {new}: Immich would start empty"
+    seen = f"the installation's database is {old}, not {new}: Immich would start empty"
     if facts["database_moved_from"] == old or not facts["former_is_there"]:
-        return f"immich:postgres:database: {empty}, as {new} is none of Immich's. Restore it there, or set its name"
+        seen = f"{seen}, as {new} is none of Immich's"
+        return _refusal("database-not-restored", "database", seen, f"restore it as {new}, or set its name")
     rename = _psql(facts, f'ALTER DATABASE "{old}" RENAME TO "{new}"')
-    return (
-        f"immich:postgres:database: {empty}. Rename it: systemctl stop immich; {rename}; then apply again. Or restore "
-        f"it as {new}, and set immich:postgres:database_moved_from: {old}"
+    remedy = (
+        f"rename it: systemctl stop immich; {rename}; then apply again. Or restore it as {new}, and set "
+        f"immich:postgres:database_moved_from: {old}"
     )
+    return _refusal("database-differs", "database", seen, remedy)
 
 
 def _psql(facts, statement):
@@ -160,19 +165,15 @@ def _psql(facts, statement):
 def _network_refusal(change, facts):
     if not change or not facts.get("network_users"):
         return None
-    users = ", ".join(facts["network_users"])
-    return (
-        f"immich:network: {change['new']} overlaps {change['old']}, which {users} use. Remove these, or give "
-        f"{change['new']} another subnet"
-    )
+    seen = f"{change['new']} overlaps {change['old']}, which {', '.join(facts['network_users'])} use"
+    return _refusal("network-used", "network", seen, f"remove these, or give {change['new']} another subnet")
 
 
 def _mount_refusal(part, path, facts):
     user = facts["wanted_users"][part]
-    return (
-        f"{PARTS[part]}: {path} is a mount point, below which the formula changes no owner, and does not belong to "
-        f"{user}. Type: systemctl stop immich; chown -R {user} {shlex.quote(path)}; then apply again"
-    )
+    seen = f"{path} is a mount point, below which the formula changes no owner, and does not belong to {user}"
+    remedy = f"systemctl stop immich; chown -R {user} {shlex.quote(path)}; then apply again"
+    return _refusal("mount-owner", part, seen, remedy)
 
 
 def kept(there, clean):

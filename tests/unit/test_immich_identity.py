@@ -8,8 +8,8 @@ from salt.exceptions import CommandExecutionError
 
 from _modules import immich_identity
 from _states import immich_identity as states_immich_identity
+from immich_core import findings, installation, owners, run_facts
 from immich_core import identity as core
-from immich_core import installation, owners, run_facts
 
 THERE = {
     "server": "host.containers.internal:5432",
@@ -54,9 +54,9 @@ DECISIONS = {
     "database was renamed": (PHOTOS, {"database_is_immichs": True, "former_is_there": False}, None),
     "two databases of Immich": (PHOTOS, {"database_is_immichs": True}, "one of Immich's too"),
     "database was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "immich"}, None),
-    "database was not restored": (PHOTOS, {"database_moved_from": "immich"}, "none of Immich's. Restore it"),
-    "another was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "x"}, "Set immich"),
-    "both databases are gone": (PHOTOS, {"former_is_there": False}, "none of Immich's. Restore it"),
+    "database was not restored": (PHOTOS, {"database_moved_from": "immich"}, "none of Immich's. Next step: restore it"),
+    "another was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "x"}, "set immich"),
+    "both databases are gone": (PHOTOS, {"former_is_there": False}, "none of Immich's. Next step: restore it"),
     "database is gone": ({}, {"database_is_there": False}, 'CREATE DATABASE "immich"\''),
     "PostgreSQL is down": ({}, {"database_is_there": None, "unasked": "no answer"}, None),
     "PostgreSQL is down, database changed": (PHOTOS, {"database_is_there": None, "unasked": "no answer"}, "no answer"),
@@ -90,14 +90,16 @@ def test_a_part_is_migrated_or_refused(case):
     wanted, facts, words = DECISIONS[case]
     plan = core.compare(THERE, {**THERE, **wanted}, {**FACTS, **facts})
     assert plan["changes"] == {part: {"old": THERE[part], "new": value} for part, value in wanted.items()}
-    assert (words in "".join(plan["refusals"])) if words else plan["refusals"] == []
+    text = "".join(map(findings.sentence, plan["refusals"]))
+    assert (words in text) if words else plan["refusals"] == []
 
 
 def test_all_refusals_come_at_once_and_name_the_pillar():
     wanted = {**THERE, **PHOTOS, **MOVED, "network": "photos"}
     refusals = core.compare(THERE, wanted, {**FACTS, "network_users": ["shop"]})["refusals"]
     paths = ["immich:upload_location", "immich:postgres:database", "immich:network"]
-    assert [refusal.partition(": ")[0] for refusal in refusals] == paths
+    assert [refusal["path"] for refusal in refusals] == paths
+    assert all(refusal["remedy"] for refusal in refusals)
 
 
 @pytest.mark.parametrize("there", ({}, {"library": "/srv/immich/upload"}))
