@@ -162,8 +162,10 @@ def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     assert packages == [["postgresql-17", "postgresql-17-pgvector"]]
     assert [(state["__id__"], state["result"]) for state in other.values()] == [
         ("The pillar is valid", True),
-        ("This host is ready for Immich", False),
+        ("This host is ready for Immich", True),
+        ("immich.podman is of this host's roles", False),
     ]
+    assert "has no component podman" in list(other.values())[-1]["comment"]
     parts = {row["part"] for row in rows}
     assert {"PostgreSQL service", "disk space", "backups"} <= parts
     assert parts & {"Podman", "compose file", "Valkey service", "immich.service", "Immich", "uploads"} == set()
