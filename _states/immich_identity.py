@@ -284,8 +284,8 @@ def _stepwise(name, steps, settings, nothing):
 
 def _would_migrate(due, settings):
     """What a dry run reports, with the number of files that would change their owner."""
-    owners = [part for part in identity.OWNERS if part in due]
-    sentences = [_planned_owner(settings, part, due[part]["new"]) for part in owners]
+    changing = [part for part in identity.OWNERS if part in due]
+    sentences = [_planned_owner(settings, part, due[part]["new"]) for part in changing]
     return ". ".join([f"Would be migrated: {_listed(due)}", *sentences])
 
 
