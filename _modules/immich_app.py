@@ -15,7 +15,7 @@ import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, podman, unit_file
-from immich_core import findings, progress, project, run_facts, units, untrusted
+from immich_core import container_users, findings, progress, project, run_facts, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -85,7 +85,7 @@ def unit(settings):
         "after": units.before_immich(settings),
         "mounts": list(map(unit_file.quoted, _mounts(settings))),
         "images": [settings[part]["image"] for part in parts],
-        "owner": {part: __salt__["immich_user.numbers"](settings[part]["user"]) for part in parts},
+        "owner": {part: container_users.numbers(settings[part]["user"]) for part in parts},
     }
 
 

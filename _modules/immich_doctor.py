@@ -27,7 +27,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from immich_core import lock
 from immich_diagnosis import facts
 from immich_diagnosis.check import FAILED, OK, WARNING, NotCheckedError, table_row
-from immich_diagnosis.parts import FORMULA, GROUPS
+from immich_diagnosis.parts import FORMULA, GROUPS, of_host
 from immich_diagnosis.words import one_line, remedy_for
 
 __virtualname__ = "immich"
@@ -71,7 +71,7 @@ def doctor(timeout=5):
     rows, told = _run_groups((FORMULA,), loaded, seconds)
     working = lock.under_way() or {}
     here = {**loaded, **facts.gather(told.get("settings")), "working": working, "seconds": seconds}
-    rest, _ = _run_groups(GROUPS, here, seconds)
+    rest, _ = _run_groups(of_host(here["settings"]), here, seconds)
     rows += [_meanwhile(row, working) for row in rest]
     if any(row["result"] == FAILED for row in rows):
         __context__["retcode"] = 1

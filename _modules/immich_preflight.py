@@ -18,7 +18,7 @@ from pathlib import Path
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings
+from immich_core import components, container_users, findings
 
 __virtualname__ = "immich_preflight"
 
@@ -38,14 +38,19 @@ def __virtual__():
     return __virtualname__
 
 
-def obstacles(settings):
+def obstacles(settings, sls=""):
     """
     Return what keeps the settings from being applied on this host, as findings (``immich_core.findings``).
 
-    ``path`` is the pillar path that this host cannot fulfil, and ``remedy`` names the pillar lines that it could.
+    ``path`` is the pillar path that this host cannot fulfil, and ``remedy`` names the pillar lines that it could. Only
+    what the components of this host need is looked at.
 
     settings
         The formula's settings.
+
+    sls
+        The SLS that is to be applied, as in ``immich.postgres``. If this host's roles do not bring its component, that
+        is the one obstacle. Defaults to none.
 
     CLI Example:
 
@@ -53,6 +58,9 @@ def obstacles(settings):
 
         salt-call --local immich_preflight.obstacles "$SETTINGS"
     """
+    foreign = components.other_role(settings, sls)
+    if foreign:
+        return [foreign]
     # Every SLS of a run asks, before and after the run has started what listens then.
     cached = __context__.get(OBSTACLES)
     if not cached or cached["of"] != settings:
@@ -64,12 +72,14 @@ def obstacles(settings):
 def _found(settings):
     sockets = __salt__["netns.listening"]()
     sockets = _with_holders(sockets, {settings["port"], settings["postgres"]["port"], *_valkey_ports(settings)})
-    found = [*_addresses(settings), *_port(settings, sockets), *__salt__["immich_user.obstacles"](settings)]
-    if settings["postgres"]["managed"]:
-        found += _postgres(settings, sockets)
-    if settings["valkey"]["managed"]:
-        found += _valkey(settings, sockets)
-    return found
+    # By component. A server that former roles have left here counts as managed, for its removal alone.
+    looks = {
+        "app": lambda: [*_addresses(settings), *_port(settings, sockets)],
+        "preflight": lambda: container_users.obstacles(settings),
+        "postgres": lambda: _postgres(settings, sockets) if settings["postgres"]["managed"] else [],
+        "valkey": lambda: _valkey(settings, sockets) if settings["valkey"]["managed"] else [],
+    }
+    return [found for name, look in looks.items() if name in settings["components"] for found in look()]
 
 
 def _obstacle(code, path, seen, remedy):

@@ -276,8 +276,7 @@ def restore_leftovers(settings):
 def _settings():
     settings = __salt__["immich_settings.get"]()
     if not settings:
-        errors = [f"{error['path']}: {error['message']}" for error in __salt__["immich_settings.errors"]()]
-        _refuse(["The pillar is wrong:", *errors])
+        _refuse(["The pillar is wrong:", *map(findings.seen, __salt__["immich_settings.errors"]())])
     return settings
 
 

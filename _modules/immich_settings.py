@@ -22,6 +22,7 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import components, container_users, findings, owners
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 
@@ -60,7 +61,7 @@ def get():
 
 def errors():
     """
-    Return everything that is wrong with the pillar, as a list of ``path`` and ``message``.
+    Return everything that is wrong with the pillar, as a list of findings (``immich_core.findings``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read.
 
@@ -75,7 +76,7 @@ def errors():
 
 def warnings():
     """
-    Return what is allowed in the pillar but worth a second thought, as a list of ``path`` and ``message``.
+    Return what is allowed in the pillar but worth a second thought, as a list of findings (``immich_core.findings``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read.
 
@@ -86,21 +87,6 @@ def warnings():
         salt '*' immich_settings.warnings
     """
     return _evaluated()["warnings"]
-
-
-def secret_paths():
-    """
-    Return the pillar paths of secrets, with ``*`` for every entry of a list.
-
-    Raises ``CommandExecutionError`` if a file of the formula cannot be read.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_settings.secret_paths
-    """
-    return [problems.path_text(path) for path in schema.secrets(_files()["schema"])]
 
 
 def up_to_date():
@@ -164,32 +150,35 @@ def _evaluate(pillar, found, files):
         *checks.check_lookup(lookup, files["schema"], __grains__),
         *trouble,
     ]
-    more += _conflicts(external, wrong | {path for path, _ in more})
+    if "podman" in components.of_roles(files["components"], settings["roles"]):
+        more += _conflicts(external, wrong | {path for path, _ in more})
     more += checks.check_schedules(_refused_schedules(settings["backup"], files["defaults"]["backup"]))
     found += [each for each in more if not problems.is_below(each[0], wrong)]
 
     if found:
         return {"errors": problems.report(found), "warnings": [], "settings": {}}
+    registry = files["components"]
+    left = [name for name, path in components.traces(registry).items() if os.path.exists(path)]
     derived = derivation.derived(
-        settings, external, gateway, _container_users(settings), files["components"], files["schema"]
+        settings, external, gateway, _container_users(settings), registry, left, files["schema"]
     )
     warned = [
         *checks.warnings(settings, external, _isolation(derived["network"])),
         *checks.open_folder_warnings(_open_folders(derived)),
     ]
-    return {"errors": [], "warnings": problems.report(warned), "settings": derived}
+    return {"errors": [], "warnings": problems.report(warned, findings.WARNING), "settings": derived}
 
 
 def _files():
     if "immich_settings.files" not in __context__:
         cached = __context__.get("immich_settings.cached") or __salt__["cp.cache_files"](_SOURCES)
-        described, defaults, osfamilymap, components, timezones = map(_content, cached, _SOURCES)
+        described, defaults, osfamilymap, registry, timezones = map(_content, cached, _SOURCES)
         described = json.loads(described)
         __context__["immich_settings.files"] = {
             "schema": schema.inlined(described, described.pop("$defs")),
             "defaults": salt.utils.yaml.safe_load(defaults),
             "osfamilymap": salt.utils.yaml.safe_load(osfamilymap),
-            "components": salt.utils.yaml.safe_load(components),
+            "components": salt.utils.yaml.safe_load(registry),
             "timezones": json.loads(timezones),
         }
     return __context__["immich_settings.files"]
@@ -264,7 +253,7 @@ def _container_users(settings):
         "machine_learning": settings["machine_learning"]["cache_location"],
     }
     return {
-        part: __salt__["immich_user.decided"](
+        part: container_users.decided(
             settings[part]["user"],
             settings[part]["own_user"]["id"],
             derivation.normal(folder),
@@ -278,8 +267,8 @@ def _open_folders(derived):
     """Folders that root of a container writes to and every user of this host can enter, by the part of the settings."""
     return {
         part: folder
-        for part, folder in __salt__["immich_user.folders"](derived).items()
-        if 0 in map(int, derived[part]["user"].split(":")) and __salt__["immich_user.open_to_others"](folder)
+        for part, folder in container_users.folders(derived).items()
+        if 0 in map(int, derived[part]["user"].split(":")) and owners.open_to_others(folder)
     }
 
 

@@ -101,7 +101,7 @@ def pillar_valid(name, errors, warnings=()):
         What the state is about, for the output.
 
     errors
-        List of ``{"path": …, "message": …}``, as from ``immich_settings.errors``. An empty list is success.
+        List of findings, as from ``immich_settings.errors``. An empty list is success.
 
     warnings
         What is allowed but worth a second thought: a list of the same form, as from ``immich_settings.warnings``.
@@ -115,10 +115,11 @@ def pillar_valid(name, errors, warnings=()):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar is valid"}
     if warnings:
-        ret["warnings"] = list(map(_line, warnings))
+        ret["warnings"] = list(map(findings.seen, warnings))
     if errors:
         ret["result"] = False
-        ret["comment"] = f"The pillar is wrong; nothing was changed. Fix these and apply again:\n{_lines(errors)}"
+        lines = "\n".join(map(findings.seen, errors))
+        ret["comment"] = f"The pillar is wrong; nothing was changed. Fix these and apply again:\n{lines}"
     return ret
 
 
@@ -144,11 +145,3 @@ def host_ready(name, obstacles):
         lines = "\n".join(map(findings.sentence, obstacles))
         ret["comment"] = f"Nothing was changed. Fix these and apply again:\n{lines}"
     return ret
-
-
-def _lines(problems):
-    return "\n".join(map(_line, problems))
-
-
-def _line(problem):
-    return f"{problem['path']}: {problem['message']}"

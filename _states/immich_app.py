@@ -10,7 +10,7 @@ import os
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import mounts
-from immich_core import component_checks, findings, run_facts, untrusted
+from immich_core import component_checks, container_users, findings, run_facts, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -61,7 +61,7 @@ def library_present(name, user="root", group="root"):
         comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {**ret, "result": False, "comment": comment}
     if os.path.isdir(name):
-        return ret if user == "root" or __salt__["immich_user.owner"](name) else _with_new_owner(ret, name, user, group)
+        return ret if user == "root" or container_users.owner(name) else _with_new_owner(ret, name, user, group)
     ret["changes"] = {"directory": {"old": None, "new": name}}
     if __opts__["test"]:
         return {**ret, "result": None, "comment": f"The folder {name} would be created"}
@@ -413,7 +413,7 @@ def account_present(name, number):
             - number: 60883
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The user {name} is present"}
-    if __salt__["immich_user.account"](name) == {"user": number, "group": number}:
+    if container_users.account(name) == {"user": number, "group": number}:
         return ret
     ret["changes"] = {name: {"old": None, "new": number}}
     if __opts__["test"]:  # Salt's own states of users name no changes in a dry run
@@ -446,7 +446,7 @@ def account_absent(name, number):
             - number: 60883
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"There is no user {name} of the formula's"}
-    held = __salt__["immich_user.account"](name)
+    held = container_users.account(name)
     if set(held.values()) - {number, None} or not any(held.values()):
         return ret
     ret["changes"] = {name: {"old": number, "new": None}}
@@ -454,9 +454,9 @@ def account_absent(name, number):
         return {**ret, "result": None, "comment": f"The user {name} would be removed"}
     for kind in ("user", "group"):
         # userdel removes the group too, where login.defs says so.
-        if __salt__["immich_user.account"](name)[kind] is not None:
+        if container_users.account(name)[kind] is not None:
             __salt__[f"{kind}.delete"](name)
-    if any(__salt__["immich_user.account"](name).values()):
+    if any(container_users.account(name).values()):
         return {**ret, "result": False, "changes": {}, "comment": f"The user {name} could not be removed"}
     return {**ret, "comment": f"The user {name} was removed"}
 
@@ -494,7 +494,7 @@ def _amount(directory):
     return f"{files} files of {size / 1024**2:.1f} MiB"
 
 
-def verified(name, settings=None):
+def verified(name, settings):
     """
     Report what is not as declared, with the next step. Changes nothing.
 
@@ -502,14 +502,14 @@ def verified(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
-        Immich is as promised:
-          immich_app.verified: []
+        Immich is as declared:
+          immich_app.verified:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {
         "name": name,
         "changes": {},

@@ -9,13 +9,12 @@ Immich is stopped, and ``network_present`` creates the new network; ``recorded``
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import container_users, findings, identity, installation, owners, run_facts
+
 __virtualname__ = "immich_identity"
 
-# The parts that migrate while Immich is stopped. The others need no more than a new record.
-OWNERS = ("server_user", "machine_learning_user")
-MIGRATED = ("network", "project_dir", "role", "valkey_database", *OWNERS)
-# Between `compared` and `recorded` of a run: whether the formula makes the network.
-NETWORK_MADE = "immich_identity.network_made"
+# Errors that make a state fail.
+FAILURES = (CommandExecutionError, OSError, installation.RecordError)
 
 
 def __virtual__():
@@ -24,7 +23,7 @@ def __virtual__():
     return __virtualname__
 
 
-def compared(name, settings=None):
+def compared(name, settings):
     """
     Make sure that the pillar describes the installation that is on this host, or one that it can become.
 
@@ -36,39 +35,48 @@ def compared(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         The installation is the one on record:
-          immich_identity.compared: []
+          immich_identity.compared:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar describes the installation of this host"}
+    run_facts.begin(__context__)
     try:
         plan = __salt__["immich_identity.plan"](settings)
-        migrated = {part: change for part, change in plan["changes"].items() if part in MIGRATED}
+        migrated = {part: change for part, change in plan["changes"].items() if part in identity.MIGRATED}
         refused = _at_once(migrated, settings) if _in_this_run("migrated") else _unmigrated(migrated)
         refusals = plan["refusals"] + refused
         if refusals:
-            return {**ret, "result": False, "comment": "\n".join([*refusals, "Nothing was changed"])}
+            lines = [*map(findings.sentence, refusals), "Nothing was changed"]
+            return {**ret, "result": False, "comment": "\n".join(lines)}
         there = __salt__["immich_identity.known"](settings["project_dir"])
-        for part in (part for part in OWNERS if part in migrated):
+        for part in filter(migrated.get, identity.OWNERS):
             # What keeps the owners from being changed is found while Immich still serves.
-            __salt__["immich_identity.planned_owner"](settings, part, migrated[part]["new"])
+            _planned_owner(settings, part, migrated[part]["new"])
         if plan["changes"]:
             ret["comment"] = f"The pillar changes the installation: {_listed(plan['changes'])}"
         if not there:
-            __context__[NETWORK_MADE] = not __salt__["podman_network.exists"](settings["network"]["name"])
-        if not there or __salt__["immich_identity.recorded"]():
+            run_facts.of(__context__).network_made = not __salt__["podman_network.exists"](settings["network"]["name"])
+        if not there or installation.record():
             return ret
         ret["changes"]["record"] = {"old": None, "new": "made from unit and compose file"}
         if __opts__["test"]:
             return {**ret, "result": None}
-        __salt__["immich_identity.note"](**there)
-    except (CommandExecutionError, OSError) as error:
+        _note(**there)
+    except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\nNothing was changed"}
     return ret
+
+
+def _note(**parts):
+    # What follows in this run can no longer be rolled back to the former compose file.
+    if installation.RECORD.exists():
+        run_facts.of(__context__).migrated = True
+    installation.note(**parts)
 
 
 def _in_this_run(function):
@@ -77,11 +85,16 @@ def _in_this_run(function):
 
 
 def _unmigrated(changes):
-    paths = __salt__["immich_identity.paths"]()
     return [
-        f"{paths[part]}: {change['old']} becomes {change['new']} with `state.apply immich`, not with this state alone"
+        _refusal(
+            "needs-whole-apply", identity.PARTS[part], f"{change['old']} becomes {change['new']}", findings.apply()
+        )
         for part, change in changes.items()
     ]
+
+
+def _refusal(code, path, seen, remedy):
+    return findings.finding(code, "installation", seen, remedy, path)
 
 
 def _at_once(changes, settings):
@@ -89,16 +102,16 @@ def _at_once(changes, settings):
     update = __salt__["immich_update.plan"](settings) if changes else {}
     if not update or update["refusal"]:
         return []
-    paths = ", ".join(__salt__["immich_identity.paths"]()[part] for part in changes)
-    words = f"an update from {update['from']} to {update['to']} could not be rolled back together with {paths}"
-    return [f"immich:version: {words}. Apply one, then the other"]
+    paths = ", ".join(identity.PARTS[part] for part in changes)
+    seen = f"an update from {update['from']} to {update['to']} could not be rolled back together with {paths}"
+    return [_refusal("update-and-migration", "immich:version", seen, "apply one, then the other")]
 
 
 def _listed(changes):
     return "; ".join(f"{part} {change['old']} becomes {change['new']}" for part, change in changes.items())
 
 
-def network_replaced(name, settings=None):
+def network_replaced(name, settings):
     """
     Make sure that the network which Immich no longer uses is gone, before the new one takes its subnet.
 
@@ -108,12 +121,13 @@ def network_replaced(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's former network is absent:
-          immich_identity.network_replaced: []
+          immich_identity.network_replaced:
+            - settings: {{ settings | json }}
     """
     return _stepwise(name, {"network": _replace_network}, settings, "The network stays")
 
@@ -153,21 +167,32 @@ def network_present(name, network, containers=(), former=None):
 
 def _replace_network(settings, old, new):
     made = not __salt__["podman_network.exists"](new)
-    stays = __salt__["immich_identity.why_network_stays"](settings, old)
+    stays = _why_network_stays(settings, old)
     if not stays and __salt__["podman_network.exists"](old):
         __salt__["podman_network.remove"](old)
-    __salt__["immich_identity.note"](network=new, network_made=made)
+    _note(network=new, network_made=made)
     return f"The network {old} stays: {stays}" if stays else f"The network {old} was removed"
 
 
+def _why_network_stays(settings, network):
+    """Why a network that Immich no longer uses is not to be removed, or None."""
+    if network in [each["name"] for each in settings["podman"]["external_networks"]]:
+        return "the pillar lists it"
+    if __salt__["immich_identity.known"](settings["project_dir"]).get("network_made") is False:
+        return "it was there before the formula"
+    own = __salt__["immich_app.containers"](__salt__["immich_identity.current"](settings)["project_dir"])
+    users = [name for name in __salt__["podman_network.containers"](network) if name not in own]
+    return f"{', '.join(users)} use it" if users else None
+
+
 def _move_project(_, old, new):
-    left = __salt__["immich_identity.move_project"](old, new)
-    __salt__["immich_identity.note"](project_dir=new)
+    left = installation.move_project(old, new)
+    _note(project_dir=new)
     stays = f". {old} stays, with {', '.join(left)}" if left else ""
     return f"The compose project was moved from {old} to {new}{stays}"
 
 
-def migrated(name, settings=None):
+def migrated(name, settings):
     """
     Make sure that nothing of Immich is left in a former project directory, that its role owns all of its database, that
     queued jobs are in its database of Valkey, and that its containers' users own their files.
@@ -176,32 +201,55 @@ def migrated(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         Immich's project, tables and queues are migrated:
-          immich_identity.migrated: []
+          immich_identity.migrated:
+            - settings: {{ settings | json }}
     """
     steps = {
         "project_dir": _move_project,
         "role": _reassign,
         "valkey_database": _move_queues,
-        **{part: _owner_change(part) for part in OWNERS},
+        **{part: _owner_change(part) for part in identity.OWNERS},
     }
     return _stepwise(name, steps, settings, "Project directory, role, queues and owners stay")
 
 
 def _owner_change(part):
-    return lambda settings, old, new: __salt__["immich_identity.change_owner"](settings, part, old, new)
+    return lambda settings, old, new: _change_owner(settings, part, old, new)
+
+
+def _change_owner(settings, part, old, new):
+    """
+    Change the owner of what a container writes. The record names both users meanwhile: an interrupted run is completed
+    by the next one, whichever of them that one declares.
+    """
+    folder = container_users.folders(settings)[identity.OWNERS[part][0]]
+    # A first run has no record before its end.
+    noted = installation.record()
+    if noted:
+        _note(**{part: f"{old.partition(',')[0]}, partly {new}"})
+    done = owners.change_owner(folder, new)
+    if noted:
+        _note(**{part: new})
+    return f"{done} files of {folder} changed their owner to {new}"
+
+
+def _planned_owner(settings, part, new):
+    """What that would do, as a sentence."""
+    folder = container_users.folders(settings)[identity.OWNERS[part][0]]
+    return f"{owners.count(folder, new)} files of {folder} would change their owner to {new}"
 
 
 def _reassign(settings, old, new):
     postgres = settings["postgres"]
     # Noted before: should this run end early, the next one knows whom to drop. Doing it twice does no harm.
-    __salt__["immich_identity.note"](former_role=old)
+    _note(former_role=old)
     __salt__["pgsql_database.reassign"](postgres["database"], old, new, postgres["connection"])
-    __salt__["immich_identity.note"](role=new)
+    _note(role=new)
     return f"Everything of {old} in the database {postgres['database']} belongs to {new}"
 
 
@@ -211,13 +259,12 @@ def _move_queues(settings, old, new):
     except CommandExecutionError as error:
         # Immich queues its jobs again each night, and serves without them.
         said = f"Its jobs were not moved, and its keys stay in number {old}: {error}"
-    __salt__["immich_identity.note"](valkey_database=new)
+    _note(valkey_database=new)
     return f"Immich uses Valkey's database {new} instead of {old}. {said}"
 
 
 def _stepwise(name, steps, settings, nothing):
     """The story of a state that migrates some parts of the installation, each by its step."""
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": nothing}
     try:
         pending = __salt__["immich_identity.plan"](settings)["changes"]
@@ -230,19 +277,19 @@ def _stepwise(name, steps, settings, nothing):
         for part, change in due.items():
             said.append(steps[part](settings, change["old"], change["new"]))
             ret["changes"][part] = change
-    except (CommandExecutionError, OSError) as error:
+    except FAILURES as error:
         return {**ret, "result": False, "comment": f"{error}\nImmich is stopped. Correct that, then apply again"}
     return {**ret, "comment": ". ".join(said)}
 
 
 def _would_migrate(due, settings):
     """What a dry run reports, with the number of files that would change their owner."""
-    owners = [part for part in OWNERS if part in due]
-    sentences = [__salt__["immich_identity.planned_owner"](settings, part, due[part]["new"]) for part in owners]
+    changing = [part for part in identity.OWNERS if part in due]
+    sentences = [_planned_owner(settings, part, due[part]["new"]) for part in changing]
     return ". ".join([f"Would be migrated: {_listed(due)}", *sentences])
 
 
-def recorded(name, settings=None):
+def recorded(name, settings):
     """
     Make sure that the record of the installation is what the pillar describes, and that former logins are gone.
 
@@ -253,37 +300,37 @@ def recorded(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         The installation is recorded:
           immich_identity.recorded:
+            - settings: {{ settings | json }}
             - require:
               - Immich is running
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The installation is as recorded"}
     try:
         there = __salt__["immich_identity.known"](settings["project_dir"])
-        noted = __salt__["immich_identity.recorded"]()
-        wanted = __salt__["immich_identity.declared"](settings)
-        own = [part for part in wanted if part not in MIGRATED and there.get(part) != wanted[part]]
+        noted = installation.record() or {}
+        wanted = identity.declared(settings)
+        own = [part for part in wanted if part not in identity.MIGRATED and there.get(part) != wanted[part]]
         changed = {part: {"old": there.get(part), "new": wanted[part]} for part in own}
         # A dry run on a host that has an installation, and no record, has told of it in `compared`.
         first = not noted and not (__opts__["test"] and there)
         ret["changes"] = {"record": {"old": None, "new": "written"}} if first else dict(changed)
-        role = _former_role(there, wanted)
-        stays = role and __salt__["immich_identity.why_role_stays"](settings, role)
+        role = identity.former_role(there, wanted)
+        stays = role and _why_role_stays(settings, role)
         if role and not stays:
             ret["changes"]["former role"] = {"old": role, "new": None}
         if __opts__["test"]:
             return {**ret, "result": None, "comment": _would(ret["changes"])} if ret["changes"] else ret
         _remove_former(settings, changed, None if stays else role)
         if ret["changes"] or role or any(noted.get(part) != value for part, value in wanted.items()):
-            made = {"network_made": __context__.pop(NETWORK_MADE, None)} if first else {}
-            __salt__["immich_identity.note"](**wanted, **made, former_role=None)
-    except (CommandExecutionError, OSError) as error:
+            made = {"network_made": run_facts.of(__context__).take("network_made")} if first else {}
+            _note(**wanted, **made, former_role=None)
+    except FAILURES as error:
         return {
             **ret,
             "changes": {},
@@ -298,10 +345,15 @@ def _would(changes):
     return f"Would be recorded: {', '.join(changes)}"
 
 
-def _former_role(there, wanted):
-    """The role that Immich no longer uses, also where this dry run would be the one to replace it."""
-    role = there.get("role") if there.get("role") != wanted["role"] else there.get("former_role")
-    return role if role != wanted["role"] else None
+def _why_role_stays(settings, role):
+    """Why a role of PostgreSQL that Immich no longer uses is not to be dropped, or None."""
+    connection, database = settings["postgres"]["connection"], settings["postgres"]["database"]
+    held = __salt__["pgsql_role.get"](role, connection=connection)
+    if held is None:
+        return None
+    if held["superuser"] or held["createrole"] or held["replication"]:
+        return "it administers the server"
+    return " ".join(__salt__["pgsql_role.dependencies"](role, connection, besides=database)) or None
 
 
 def _remove_former(settings, changed, role):
@@ -316,7 +368,7 @@ def _remove_former(settings, changed, role):
         __salt__["pgsql_role.drop"](role, reassign_to=postgres["user"], connection=postgres["connection"])
 
 
-def kept(name, settings=None):
+def kept(name, settings):
     """
     Make sure that the record says no more than what ``immich.clean`` leaves: the database and the library.
 
@@ -326,26 +378,26 @@ def kept(name, settings=None):
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
         What stays of the installation is recorded:
-          immich_identity.kept: []
+          immich_identity.kept:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
     ret = {"name": name, "changes": {}, "result": True, "comment": "The record says what stays"}
     try:
         there = __salt__["immich_identity.known"](settings["project_dir"])
-        stays = __salt__["immich_identity.kept_by_clean"](settings)
+        stays = identity.kept(there, settings["clean"])
         if there == stays:
             return ret
         ret["changes"]["record"] = {"old": there, "new": stays or None}
         if __opts__["test"]:
             return {**ret, "result": None, "comment": "The record would say what stays"}
-        __salt__["immich_identity.forget"]()
+        installation.forget()
         if stays:
-            __salt__["immich_identity.note"](**stays)
-    except (CommandExecutionError, OSError) as error:
+            _note(**stays)
+    except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return {**ret, "comment": f"On record are {', '.join(stays)}" if stays else "The record was removed"}

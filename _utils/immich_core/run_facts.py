@@ -33,6 +33,9 @@ class Facts:
     # Whether this run has moved something of the installation: a former compose file names what is gone
     # (immich_identity.note, immich_update).
     migrated: bool = False
+    # Whether the formula makes Immich's network, on a host without an installation. Set by immich_identity.compared,
+    # taken by immich_identity.recorded.
+    network_made: Optional[bool] = None
 
     def take(self, name):
         """
@@ -48,6 +51,23 @@ class Facts:
         value = getattr(self, name)
         setattr(self, name, None)
         return value
+
+
+def begin(run):
+    """
+    Forget what was seen before this run, by another one or by an execution function in the same process.
+
+    Salt hands each run a copy of ``__context__``, and the copy has the same object. Called by the first state of a run,
+    ``immich_identity.compared``.
+
+    run
+        The ``__context__`` of the run.
+
+    .. code-block:: python
+
+        run_facts.begin(__context__)
+    """
+    run[KEY] = Facts()
 
 
 def of(run):

@@ -181,7 +181,7 @@ def _planted_row(kind, paths, folder):
 
 GROUPS = (
     (Check("mounts", _mounted),),
-    (Check("disk space", _space),),
+    (Check("disk space", _space, everywhere=True),),
     (Check("uploads", _uploads), Check("model cache", _cache)),
     (Check("planted files", _planted),),
 )

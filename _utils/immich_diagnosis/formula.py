@@ -7,7 +7,7 @@ The first that is checked: what it returns as settings, the others go by.
 
 import importlib.util
 
-from immich_diagnosis.check import FAILED, OK, WARNING, Check, call, of_finding
+from immich_diagnosis.check import FAILED, OK, Check, call, of_finding
 from immich_diagnosis.words import one_line
 
 LIBRARIES = ("redis", "psycopg2", "jsonschema")
@@ -21,7 +21,6 @@ MODULES = {
     "immich_postgres": "verify",
     "immich_valkey": "verify",
     "immich_update": "why_not",
-    "immich_user": "decided",
     "netns": "http_get",
     "podman_network": "diff",
     "pgsql_server": "version",
@@ -56,11 +55,8 @@ def _pillar(here):
             "assign it in the pillar's top file, see pillar.example",
         )
         return
-    for error in call(here, "immich_settings.errors"):
-        path, message = error["path"], error["message"]
-        yield FAILED, f"{path} {message}", f"fix {path} in the pillar"
-    for warning in call(here, "immich_settings.warnings"):
-        yield WARNING, f"{warning['path']} {warning['message']}", f"see {warning['path']} in the pillar"
+    yield from map(of_finding, call(here, "immich_settings.errors"))
+    yield from map(of_finding, call(here, "immich_settings.warnings"))
     settings = here["told"]["settings"] = call(here, "immich_settings.get")
     for obstacle in call(here, "immich_preflight.obstacles", settings) if settings else []:
         yield of_finding(obstacle)

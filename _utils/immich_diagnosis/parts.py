@@ -20,5 +20,29 @@ from immich_diagnosis import (
 )
 
 FORMULA = formula.CHECKS
-PARTS = (host, folders, podman, postgres, valkey, application, reachability, components, backups)
+# The component that each is about: a host without it has nothing to look at there. None: every host has it.
+PARTS = {
+    host: "preflight",
+    folders: "preflight",
+    podman: "podman",
+    postgres: "postgres",
+    valkey: "valkey",
+    application: "app",
+    reachability: "app",
+    components: None,
+    backups: "backup",
+}
 GROUPS = tuple(group for part in PARTS for group in part.GROUPS)
+
+
+def of_host(settings):
+    """The groups of checks for what a host has by its roles; without settings, all."""
+    if not settings:
+        return GROUPS
+    has = {None, *settings["components"]}
+    groups = [
+        tuple(check for check in group if component in has or check.everywhere)
+        for part, component in PARTS.items()
+        for group in part.GROUPS
+    ]
+    return tuple(filter(None, groups))

@@ -81,6 +81,8 @@ def listens(part, sls):
         settings = settings_of(here)
         if not settings[part]["managed"]:
             return [(OK, "is managed elsewhere")]
+        if "gateway" not in settings["components"]:
+            return [(OK, "no container of this host looks for it")]
         address, port = settings["gateway_address"], settings[part]["port"]
         sockets = call(here, "netns.listening")
         if any(each["port"] == port and each["address"] in (address, "0.0.0.0", "::") for each in sockets):

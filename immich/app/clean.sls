@@ -1,7 +1,7 @@
 # Removes Immich's service, containers, compose project and secrets. The library and the model cache stay, with the
 # users of the formula's who own them, unless immich:clean names their path. Images stay: `podman image prune --all`
 # removes what nothing uses.
-{%- from "immich/settings.jinja" import settings, start with context %}
+{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 {%-   set service = salt["immich_app.unit"](settings) %}
@@ -14,6 +14,7 @@ Immich is stopped and disabled:
 
 What stays of the installation is recorded:
   immich_identity.kept:
+    - settings: {{ handed_down | json }}
     - require:
       - Immich is stopped and disabled
 

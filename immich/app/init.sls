@@ -1,6 +1,6 @@
 # Immich itself: compose project, secrets, and the service that runs them. Requires the checks before any change, its
 # network, PostgreSQL and Valkey; where those are managed elsewhere, only that they answer.
-{%- from "immich/settings.jinja" import settings, start with context %}
+{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 
@@ -45,6 +45,7 @@ Immich's secret {{ secret }} is present:
 
 Immich's project, tables and queues are migrated:
   immich_identity.migrated:
+    - settings: {{ handed_down | json }}
     - require:
       - Immich's project directory is present
       - sls: immich.postgres
@@ -53,7 +54,7 @@ Immich's project, tables and queues are migrated:
 Immich's compose file is managed:
   immich_app.compose_file_managed:
     - name: {{ compose_file | json }}
-    - settings: {{ settings | json }}
+    - settings: {{ handed_down | json }}
     - require:
       - Immich's project directory is present
       - Immich's project, tables and queues are migrated
@@ -80,7 +81,7 @@ Immich's unit is present:
 Immich is running:
   immich_app.running:
     - name: immich.service
-    - settings: {{ settings | json }}
+    - settings: {{ handed_down | json }}
     - require:
       - sls: immich.valkey
       - Immich's compose file is managed
@@ -98,6 +99,7 @@ Immich's former Valkey passwords are invalid:
 
 The installation is recorded:
   immich_identity.recorded:
+    - settings: {{ handed_down | json }}
     - require:
       - Immich is running
 

@@ -3,16 +3,17 @@
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
+{#- Of a PostgreSQL that is managed elsewhere nothing is removed: that SLS may be empty, which Salt takes for missing. #}
+{%- set before = [] %}
+{%- for each in settings.includes[sls] if settings.postgres.managed or each != "immich.postgres.clean" %}
+{%-   do before.append({"sls": each}) %}
+{%- endfor %}
 
 The gateway is stopped and stays so:
   service.dead:
     - name: immich-gateway
     - enable: false
-    - require:
-      - sls: immich.valkey.clean
-{%- if settings.postgres.managed %}
-      - sls: immich.postgres.clean
-{%- endif %}
+    - require: {{ before | json }}
 
 The gateway's files are removed:
   systemd_unit.files_absent:

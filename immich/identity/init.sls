@@ -1,10 +1,11 @@
 # Before anything changes: the pillar describes the installation that is on this host, or one that it can become. A run
 # with immich.app migrates what differs; a database or library that Immich would find empty is refused. Depends on
 # immich.bootstrap.
-{%- from "immich/settings.jinja" import settings, start with context %}
+{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 
 The installation is the one on record:
-  immich_identity.compared: []
+  immich_identity.compared:
+    - settings: {{ handed_down | json }}
 {%- endif %}

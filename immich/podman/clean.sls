@@ -1,6 +1,6 @@
 # Removes Immich's network, where nothing else uses it, and the choice of a compose provider. Podman itself, other
 # networks and the directory of compose projects stay.
-{%- from "immich/settings.jinja" import settings, start with context %}
+{%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 {%-   set current = salt["immich_identity.current"](settings) %}
@@ -10,9 +10,7 @@ Podman network {{ current.network }} is absent:
     - name: {{ current.network | json }}
     - keep_used: true
     - removed_containers: {{ salt["immich_app.containers"](current.project_dir) | json }}
-    - require:
-      - sls: immich.app.clean
-      - sls: immich.gateway.clean
+    - require: {{ included(sls) }}
 
 podman compose has its own choice of provider:
   file.absent:

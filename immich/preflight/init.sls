@@ -1,16 +1,14 @@
 # What has to be true before a run that deploys Immich changes the host's services: library and version fit, the images
 # are there, and an update has its backup. A wrong library, a version that Immich cannot go to, or an image that cannot be
 # had stops nothing and touches no password. Applied alone it downloads and backs up, and Immich goes on serving. Depends
-# on immich.identity and immich.podman.installed.
-{%- from "immich/settings.jinja" import settings, start with context %}
+# on immich.identity, immich.programs and immich.podman.installed.
+{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 
-{#- Until they are migrated, folders are those of before. #}
-{%-   set current = salt["immich_identity.current"](settings) %}
 {%-   set images = salt["immich_app.unit"](settings).images %}
-{%-   set accounts = salt["immich_user.accounts"](settings) %}
-{%-   for account in accounts %}
+{%-   set written = salt["immich_identity.folders"](settings) %}
+{%-   for account in written.accounts %}
 
 Immich's user {{ account.name }} is present:
   immich_app.account_present:
@@ -20,30 +18,26 @@ Immich's user {{ account.name }} is present:
       - sls: immich.identity
 {%-   endfor %}
 
-{%-   for what, part, path in (("library", "server", settings.upload_location),
-                               ("model cache", "machine_learning", settings.machine_learning.cache_location)) %}
-{%-     if part == "server" or settings.machine_learning.enabled %}
-{%-       set owner = salt["immich_user.numbers"](current[part ~ "_user"]) %}
+{%-   for folder in written.folders %}
 
-Immich's {{ what }} is present:
+Immich's {{ folder.what }} is present:
   immich_app.library_present:
-    - name: {{ path | json }}
-    - user: {{ owner.user }}
-    - group: {{ owner.group }}
+    - name: {{ folder.path | json }}
+    - user: {{ folder.user }}
+    - group: {{ folder.group }}
     - require:
       - sls: immich.identity
-{%-       for account in accounts %}
+{%-     for account in written.accounts %}
       - Immich's user {{ account.name }} is present
-{%-       endfor %}
-{%-       if what != "library" %}
+{%-     endfor %}
+{%-     if not loop.first %}
       - Immich's library is present
-{%-       endif %}
 {%-     endif %}
 {%-   endfor %}
 
 Immich can go to the version that is asked for:
   immich_update.possible:
-    - settings: {{ settings | json }}
+    - settings: {{ handed_down | json }}
     - require:
       - Immich's library is present
 
@@ -56,7 +50,11 @@ Immich's images are present:
 
 Immich's update is prepared:
   immich_update.prepared:
-    - settings: {{ settings | json }}
+    - settings: {{ handed_down | json }}
     - require:
       - Immich's images are present
+{%-   if "immich.programs" in settings.includes[sls] %}
+      # What the backup's program imports, also one of a former formula.
+      - sls: immich.programs
+{%-   endif %}
 {%- endif %}

@@ -1,20 +1,21 @@
 # Immich is stopped for what cannot change while it runs, and its former network is gone; immich.app starts it again.
 # Networks, PostgreSQL and Valkey wait for this where they are in the same run: applied alone they stop nothing. Depends
 # on immich.preflight.
-{%- from "immich/settings.jinja" import settings, start with context %}
+{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls, ["immich.preflight"]) }}
 {%- if settings %}
 
 Immich is stopped for what cannot change while it runs:
   immich_app.stopped_for_changes:
     - name: immich.service
-    - settings: {{ settings | json }}
+    - settings: {{ handed_down | json }}
     - require:
       - sls: immich.preflight
 
 # Before the network of the pillar is present, which may have the subnet of the former one.
 Immich's former network is absent:
   immich_identity.network_replaced:
+    - settings: {{ handed_down | json }}
     - require:
       - Immich is stopped for what cannot change while it runs
     # Of these, what is in this run waits.

@@ -4,16 +4,16 @@
 {%- if settings %}
 
 The library of the host's programs is present:
+  # One state for both packages: after each that changes something, Salt reloads all modules. The programs themselves lie
+  # beside them and are of other components.
   file.recurse:
-    - names:
-      - /usr/local/lib/immich-formula/host_core:
-        - source: salt://_utils/host_core
-      - /usr/local/lib/immich-formula/immich_core:
-        - source: salt://_utils/immich_core
+    - name: /usr/local/lib/immich-formula
+    - source: salt://_utils
+    - include_pat: E@^(host_core|immich_core)/
+    - exclude_pat: E@(^|/)__pycache__(/|$)|^[^/]*$
     - clean: true
     - dir_mode: "0755"
     - file_mode: "0644"
-    - exclude_pat: E@(^|/)__pycache__(/|$)
     - require:
       - sls: immich.identity
 {%- endif %}

@@ -1,5 +1,6 @@
 """A component is a folder and an entry: one is added to a copy of the formula, applied, documented and removed."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.test_other_systems import Minion
+from tests.functional.test_other_systems import PILLAR, Minion
 
 pytestmark = pytest.mark.once
 
@@ -44,6 +45,14 @@ The greeting is absent:
     - name: GREETING
 {%- endif %}
 """
+VERIFIED = """
+{%- from "immich/settings.jinja" import settings with context %}
+
+Its components are as required:
+  immich_app.verified:
+    - settings: {{ settings | json }}
+"""
+TOKEN = "token-of-the-hook"
 GRAINS = {"os_family": "Debian", "os": "Debian", "osfinger": "Debian-13"}
 
 
@@ -56,7 +65,7 @@ def formula(tmp_path_factory):
     with (copy / "immich/components.yaml").open("a", encoding="utf8") as registry:
         registry.write(ENTRY)
     (copy / "immich/example").mkdir()
-    for name, text in (("init", INIT), ("clean", CLEAN)):
+    for name, text in (("init", INIT), ("clean", CLEAN), ("verified", VERIFIED)):
         (copy / f"immich/example/{name}.sls").write_text(text.replace("GREETING", str(copy / "greeting")))
     return copy
 
@@ -69,13 +78,14 @@ def answers(formula, tmp_path_factory):
         ["state.show_sls", "immich"],
         ["state.show_sls", "immich.clean"],
         ["immich_settings.get"],
-        ["state.single", "immich_app.verified", "name=example"],
+        ["state.apply", "immich.example.verified"],
         ["immich.doctor"],
         ["state.apply", "immich.example"],
         ["file.read", str(formula / "greeting")],
         ["state.apply", "immich.example.clean"],
     )
-    minion = Minion(tmp_path_factory.mktemp("minion"), GRAINS, file_roots={"base": [str(formula)]})
+    pillar = {**PILLAR, "backup": {"on_failure": f"notify {TOKEN}"}}
+    minion = Minion(tmp_path_factory.mktemp("minion"), GRAINS, pillar=pillar, file_roots={"base": [str(formula)]})
     keys = ("all", "clean", "settings", "verified", "doctor", "applied", "greeting", "removed")
     return dict(zip(keys, minion.calls(*calls)))
 
@@ -83,6 +93,14 @@ def answers(formula, tmp_path_factory):
 def test_it_is_one_of_all_components(answers):
     assert answers["all"]["The greeting is present"]["__sls__"] == "immich.example"
     assert answers["clean"]["The greeting is absent"]["__sls__"] == "immich.example.clean"
+
+
+def test_states_get_no_more_of_the_settings_than_they_need(answers):
+    """What is rendered is logged at debug level, and cached on a master."""
+    states = {name: json.dumps(state) for name, state in answers["all"].items()}
+    assert [name for name, state in states.items() if TOKEN in state] == ["The hook of a failed backup is present"]
+    assert [name for name, state in states.items() if '"components"' in state] == ["Immich is as declared"]
+    assert [name for name, state in states.items() if '"includes"' in state] == []
 
 
 def test_it_is_applied_with_what_it_requires(answers):
@@ -122,8 +140,12 @@ def test_it_is_documented(formula):
 def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     pillar = {"roles": ["postgres"], "postgres": {"password": "postgres-secret-1"}}
     minion = Minion(tmp_path, GRAINS, pillar=pillar, file_roots={"base": [str(formula)]})
-    applied, removed = minion.calls(
-        ["saltutil.sync_all"], ["state.show_low_sls", "immich"], ["state.show_low_sls", "immich.clean"]
+    applied, removed, other, rows = minion.calls(
+        ["saltutil.sync_all"],
+        ["state.show_low_sls", "immich"],
+        ["state.show_low_sls", "immich.clean"],
+        ["state.apply", "immich.podman"],
+        ["immich.doctor"],
     )
     components = {"identity", "programs", "postgres", "backup"}
     assert {chunk["__sls__"] for chunk in applied} == {
@@ -138,3 +160,12 @@ def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     }
     packages = [chunk["pkgs"] for chunk in applied if chunk["state"] == "pkg"]
     assert packages == [["postgresql-17", "postgresql-17-pgvector"]]
+    assert [(state["__id__"], state["result"]) for state in other.values()] == [
+        ("The pillar is valid", True),
+        ("This host is ready for Immich", True),
+        ("immich.podman is of this host's roles", False),
+    ]
+    assert "has no component podman" in list(other.values())[-1]["comment"]
+    parts = {row["part"] for row in rows}
+    assert {"PostgreSQL service", "disk space", "backups"} <= parts
+    assert parts & {"Podman", "compose file", "Valkey service", "immich.service", "Immich", "uploads"} == set()

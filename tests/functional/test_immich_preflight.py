@@ -93,3 +93,35 @@ def test_a_memory_limit_below_what_valkey_holds(obstacles):
             client.delete("large")
     assert list(found) == ["immich:valkey:maxmemory"]
     assert "is 64m, and this Valkey holds" in found["immich:valkey:maxmemory"]
+
+
+def test_a_host_is_asked_for_what_its_components_need(loaders):
+    """Immich's port and Valkey's are nothing to a host of PostgreSQL, nor is a Valkey with a password."""
+    with socket.create_server(("127.0.0.1", 2283)):
+        loaders.opts["pillar"]["immich"] = {"postgres": PASSWORDS["postgres"], "roles": ["postgres"]}
+        assert found_of(loaders) == set()
+        # Valkey serves on this host, and its administrator's password is another one.
+        with redis.Redis() as client:
+            client.config_set("requirepass", "of-another-service")
+            try:
+                loaders.context.clear()
+                assert found_of(loaders) == set()
+                loaders.context.clear()
+                loaders.opts["pillar"]["immich"] = PASSWORDS
+                assert {"immich:port", "immich:valkey:admin_password"} <= found_of(loaders)
+            finally:
+                client.execute_command("AUTH", "of-another-service")
+                client.config_set("requirepass", "")
+
+
+def found_of(loaders):
+    settings = loaders.modules["immich_settings.get"]()
+    return {each["path"] for each in loaders.modules["immich_preflight.obstacles"](settings)}
+
+
+def test_a_component_of_another_role_is_the_one_obstacle(loaders):
+    loaders.opts["pillar"]["immich"] = {"postgres": PASSWORDS["postgres"], "roles": ["postgres"]}
+    settings = loaders.modules["immich_settings.get"]()
+    (found,) = loaders.modules["immich_preflight.obstacles"](settings, "immich.podman")
+    assert found["seen"] == "this host is postgres, and has no component podman"
+    assert loaders.modules["immich_preflight.obstacles"](settings, "immich.postgres") == []

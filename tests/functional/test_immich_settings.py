@@ -21,7 +21,7 @@ def errors(loaders):
 
     def evaluate(**pillar):
         loaders.opts["pillar"]["immich"] = {**PASSWORDS, **pillar}
-        return {error["path"]: error["message"] for error in loaders.modules["immich_settings.errors"]()}
+        return {error["path"]: error["seen"] for error in loaders.modules["immich_settings.errors"]()}
 
     return evaluate
 

@@ -1,13 +1,20 @@
 """How the modules and their libraries get there, whichever Salt it is, and pillars that arrive encrypted."""
 
+import base64
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from tests.host import images
 from tests.host.machine import Host
-from tests.scenarios.conftest import PASSWORDS, PILLAR, changed, merged
+from tests.scenarios.conftest import PASSWORDS, PILLAR, changed, get, merged, pillar_with, post
 
+REPO = Path(__file__).resolve().parents[2]
+# The formula as it was before its decisions were packages, and before the checks that come before any change were a
+# component: its programs import other modules from the library that the new formula replaces under them.
+FORMER = "4a6af03d5803749bcd3daac2144059c3fb51d050"
 KEY = """
 %no-protection
 Key-Type: eddsa
@@ -53,6 +60,31 @@ def test_an_updated_formula_syncs_its_modules_in_the_same_run(host):
     assert changed(host.apply()) == {}
     host.run("rm -r /srv/salt/_modules")
     host.salt("saltutil.sync_all")
+
+
+@pytest.mark.long
+def test_a_newer_formula_and_a_newer_immich_come_in_one_run(ready_host):
+    """The former formula's program backs up before the update, and its service is stopped, with the new library."""
+    host, configured = ready_host, "/etc/salt/minion.d/former.conf"
+    git = ["git", "-c", f"safe.directory={REPO}", "-C", REPO, "archive"]
+    parts = ["immich", "_modules", "_output", "_states", "_utils"]
+    former = subprocess.run([*git, FORMER, *parts], capture_output=True, check=True).stdout
+    host.run("mkdir /srv/former && base64 -d | tar -x -C /srv/former", stdin=base64.b64encode(former).decode())
+    host.write(configured, "file_roots: {base: [/srv/former]}\n")
+    host.apply()
+    assert host.run("test -e /usr/local/lib/immich-formula/host_core", check=False).returncode
+    post(host, "/standin/assets")
+
+    host.run(f"rm {configured}")
+    host.pillar(pillar_with(version="v3.4.0"))
+    done = changed(host.apply())
+    assert done["The library of the host's programs is present"]
+    assert done["Immich's update is prepared"]["backup"]
+    assert get(host, "/api/server/version")["minor"] == 4
+    assert len(host.salt("immich.backups")) == 1
+    assert changed(host.apply()) == {}
+    host.apply("immich.clean")
+    assert host.run("test -e /usr/local/lib/immich-formula", check=False).returncode
 
 
 @pytest.mark.long

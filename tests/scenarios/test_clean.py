@@ -62,7 +62,8 @@ def test_clean_deletes_data_only_when_told_by_name(own_host):
     host = own_host
     doomed = ("/srv/immich/upload", "/var/backups/immich")
     meant = {"delete_database": "immich", "delete_uploads": doomed[0], "delete_backups": doomed[1]}
-    host.pillar(pillar_with(clean=meant))
+    # Of roles that were narrowed since: what they no longer ask for is removed all the same.
+    host.pillar(pillar_with(clean=meant, roles=["postgres"]))
     post(host, "/standin/assets")
     host.salt("immich.backup")
     plan = "\n".join(state["comment"] for state in host.apply("immich.clean", test=True))
@@ -73,6 +74,13 @@ def test_clean_deletes_data_only_when_told_by_name(own_host):
     host.apply("immich.clean")
     assert host.run(f"test -e {doomed[0]} || test -e {doomed[1]}", check=False).returncode != 0
     assert host.run("test -d /srv/immich/model-cache", check=False).returncode == 0
+    left = [
+        "systemctl cat immich.service",
+        "test -e /etc/immich-gateway.nft",
+        "podman network exists immich",
+        "grep -q 'user immich' /etc/valkey/users.acl",
+    ]
+    assert [command for command in left if host.run(command, check=False).returncode == 0] == []
     # Users go with what they own.
     assert host.out("getent passwd immich-server immich-ml | cut -d : -f 1", check=False) == "immich-ml"
     assert host.run("getent group immich-server", check=False).stdout == ""

@@ -99,3 +99,23 @@ def test_the_lines_that_it_names_cure_it(occupied):
     assert "this host's Valkey is at port 6380. Next step: write `immich:valkey:port: 6380`" in refusal(
         occupied, **cured
     )
+
+
+def test_a_host_of_postgresql_alone_is_asked_for_that_alone(occupied):
+    """Immich's port is taken, and Valkey's default port another program's: neither is this host's business."""
+    taken(occupied, 2283)
+    postgres = {**PILLAR["postgres"], "port": 5433}
+    lookup = {"postgres": {"unit": "postgresql@17-other"}}
+    occupied.pillar({"roles": ["postgres"], "postgres": postgres, "lookup": lookup})
+    occupied.apply()
+    assert changed(occupied.apply()) == {}
+    occupied.salt("immich.backup")
+    rows = occupied.salt("immich.doctor")
+    assert [row for row in rows if row["result"] == "failed"] == []
+    assert {"PostgreSQL", "database", "backups"} <= {row["part"] for row in rows}
+    for test in (True, False):
+        states = occupied.apply("immich.app", test=test, check=False)
+        assert changed(states) == {}
+        failed = [state for state in states if state["result"] is False]
+        assert [state["id"] for state in failed] == ["immich.app is of this host's roles"]
+        assert "immich:roles: this host is postgres, and has no component app" in failed[0]["comment"]

@@ -11,7 +11,7 @@ REPO = Path(__file__).resolve().parents[2]
 REGISTRY = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="utf8"))
 ALL = ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"]
 BOTH = ["postgres", "valkey"]
-KEYS = {"brings", "requires", "requires_managed", "roles", "packages", "units", "checks", "page", "clean"}
+KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", "units", "checks", "page", "clean"}
 
 
 @pytest.mark.parametrize(
@@ -30,21 +30,52 @@ def test_components_of_a_host(roles, expected):
 
 def test_a_host_includes_what_it_has_and_no_more():
     host = components.of_roles(REGISTRY, ["postgres"])
-    includes = components.includes(REGISTRY, host, ["postgres"])
+    includes = components.includes(REGISTRY, host, [], ["postgres"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     assert includes["immich.postgres"] == ["immich.identity"]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean"]
-    # What is applied by its name, though no role of this host asks for it, has all that it requires.
-    assert "immich.podman" in includes["immich.gateway"]
+
+
+def test_what_former_roles_have_left_is_removed_and_not_applied():
+    host = components.of_roles(REGISTRY, ["postgres"])
+    includes = components.includes(REGISTRY, host, ["app", "valkey"], ["postgres", "valkey"])
+    assert includes["immich"] == [f"immich.{name}" for name in host]
+    removed = ["backup", "app", "valkey", "postgres", "programs"]
+    assert includes["immich.clean"] == [f"immich.{name}.clean" for name in removed]
+    assert includes["immich.valkey.clean"] == ["immich.app.clean"]
+    # Where nothing of it was left, a removal by its name touches nothing else.
+    assert includes["immich.gateway.clean"] == []
+
+
+def test_a_component_of_another_role_is_named():
+    host = components.of_roles(REGISTRY, ["postgres"])
+    settings = {
+        "roles": ["postgres"],
+        "components": components.observed(REGISTRY, host),
+        "includes": components.includes(REGISTRY, host, [], ["postgres"]),
+    }
+    for sls in ("", "immich", "immich.postgres", "immich.bootstrap.host", "immich.programs"):
+        assert components.other_role(settings, sls) is None
+    for sls in ("immich.app", "immich.podman.installed"):
+        found = components.other_role(settings, sls)
+        assert found["path"] == "immich:roles"
+        assert f"do not apply {sls} here" in found["remedy"]
+
+
+def test_each_component_that_can_be_removed_has_a_trace_below_etc_or_usr():
+    traces = components.traces(REGISTRY)
+    assert set(traces) == {name for name, entry in REGISTRY.items() if entry.get("clean", True)}
+    assert all(path.startswith(("/etc/", "/usr/local/")) for path in traces.values())
 
 
 def test_a_server_that_is_managed_elsewhere_needs_no_gateway():
-    assert components.includes(REGISTRY, list(REGISTRY), BOTH)["immich.valkey"] == ["immich.identity", "immich.gateway"]
-    assert components.includes(REGISTRY, list(REGISTRY), ["postgres"])["immich.valkey"] == ["immich.identity"]
+    managed, elsewhere = (components.includes(REGISTRY, list(REGISTRY), [], each) for each in (BOTH, ["postgres"]))
+    assert managed["immich.valkey"] == ["immich.identity", "immich.gateway"]
+    assert elsewhere["immich.valkey"] == ["immich.identity"]
 
 
 def test_what_requires_a_component_is_removed_before_it():
-    includes = components.includes(REGISTRY, list(REGISTRY), BOTH)
+    includes = components.includes(REGISTRY, list(REGISTRY), [], BOTH)
     assert includes["immich.clean"] == [
         f"immich.{name}.clean" for name in ("backup", "app", "valkey", "postgres", "gateway", "podman", "programs")
     ]

@@ -8,7 +8,8 @@ from salt.exceptions import CommandExecutionError
 
 from _modules import immich_identity
 from _states import immich_identity as states_immich_identity
-from immich_core import run_facts
+from immich_core import findings, installation, owners, run_facts
+from immich_core import identity as core
 
 THERE = {
     "server": "host.containers.internal:5432",
@@ -53,9 +54,9 @@ DECISIONS = {
     "database was renamed": (PHOTOS, {"database_is_immichs": True, "former_is_there": False}, None),
     "two databases of Immich": (PHOTOS, {"database_is_immichs": True}, "one of Immich's too"),
     "database was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "immich"}, None),
-    "database was not restored": (PHOTOS, {"database_moved_from": "immich"}, "none of Immich's. Restore it"),
-    "another was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "x"}, "Set immich"),
-    "both databases are gone": (PHOTOS, {"former_is_there": False}, "none of Immich's. Restore it"),
+    "database was not restored": (PHOTOS, {"database_moved_from": "immich"}, "none of Immich's. Next step: restore it"),
+    "another was restored": (PHOTOS, {"database_is_immichs": True, "database_moved_from": "x"}, "set immich"),
+    "both databases are gone": (PHOTOS, {"former_is_there": False}, "none of Immich's. Next step: restore it"),
     "database is gone": ({}, {"database_is_there": False}, 'CREATE DATABASE "immich"\''),
     "PostgreSQL is down": ({}, {"database_is_there": None, "unasked": "no answer"}, None),
     "PostgreSQL is down, database changed": (PHOTOS, {"database_is_there": None, "unasked": "no answer"}, "no answer"),
@@ -85,34 +86,43 @@ DECISIONS = {
 
 
 @pytest.mark.parametrize("case", DECISIONS)
-def test_a_part_is_migrated_or_refused(modules, case):
+def test_a_part_is_migrated_or_refused(case):
     wanted, facts, words = DECISIONS[case]
-    plan = modules.immich_identity.compare(THERE, {**THERE, **wanted}, {**FACTS, **facts})
+    plan = core.compare(THERE, {**THERE, **wanted}, {**FACTS, **facts})
     assert plan["changes"] == {part: {"old": THERE[part], "new": value} for part, value in wanted.items()}
-    assert (words in "".join(plan["refusals"])) if words else plan["refusals"] == []
+    text = "".join(map(findings.sentence, plan["refusals"]))
+    assert (words in text) if words else plan["refusals"] == []
 
 
-def test_all_refusals_come_at_once_and_name_the_pillar(modules):
+def test_all_refusals_come_at_once_and_name_the_pillar():
     wanted = {**THERE, **PHOTOS, **MOVED, "network": "photos"}
-    refusals = modules.immich_identity.compare(THERE, wanted, {**FACTS, "network_users": ["shop"]})["refusals"]
+    refusals = core.compare(THERE, wanted, {**FACTS, "network_users": ["shop"]})["refusals"]
     paths = ["immich:upload_location", "immich:postgres:database", "immich:network"]
-    assert [refusal.partition(": ")[0] for refusal in refusals] == paths
+    assert [refusal["path"] for refusal in refusals] == paths
+    assert all(refusal["remedy"] for refusal in refusals)
 
 
 @pytest.mark.parametrize("there", ({}, {"library": "/srv/immich/upload"}))
-def test_what_is_not_known_cannot_differ(modules, there):
+def test_what_is_not_known_cannot_differ(there):
     facts = {**FACTS, "database_is_there": False}
-    assert modules.immich_identity.compare(there, THERE, facts) == {"refusals": [], "changes": {}}
+    assert core.compare(there, THERE, facts) == {"refusals": [], "changes": {}}
 
 
 @pytest.fixture
 def identity(modules, monkeypatch, tmp_path):
     """The module, with record and unit below ``tmp_path``."""
-    monkeypatch.setattr(immich_identity, "RECORD", tmp_path / "lib/installation.json")
+    monkeypatch.setattr(installation, "RECORD", tmp_path / "lib/installation.json")
     monkeypatch.setattr(immich_identity, "UNIT", tmp_path / "immich.service")
     monkeypatch.setattr(immich_identity, "__salt__", modules, raising=False)
-    monkeypatch.setattr(immich_identity, "__context__", {}, raising=False)
     return immich_identity
+
+
+@pytest.fixture
+def migration(identity, monkeypatch):
+    """The module of the states, with the same record, in a run of its own."""
+    monkeypatch.setattr(states_immich_identity, "__context__", {}, raising=False)
+    monkeypatch.setattr(states_immich_identity, "__salt__", identity.__salt__, raising=False)
+    return states_immich_identity
 
 
 @pytest.fixture
@@ -130,8 +140,8 @@ def deployed(modules, settings, tmp_path):
 
 
 def test_an_installation_without_a_record_is_known_by_unit_and_compose_file(identity, deployed):
-    assert identity.known("/nonexistent") == identity.declared(deployed)
-    assert not identity.recorded()
+    assert identity.known("/nonexistent") == core.declared(deployed)
+    assert not installation.record()
 
 
 def test_a_compose_file_of_somebody_else_says_what_it_says(identity, deployed, tmp_path):
@@ -144,11 +154,11 @@ def test_a_compose_file_of_somebody_else_says_what_it_says(identity, deployed, t
     assert identity.known("/nonexistent") == {}
 
 
-def test_the_record_is_written_whole_and_for_root_alone(identity, tmp_path):
-    identity.note(role="immich", former_role="old")
-    assert not run_facts.of(identity.__context__).migrated
-    identity.note(network="photos", former_role=None)
-    assert run_facts.of(identity.__context__).migrated
+def test_the_record_is_written_whole_and_for_root_alone(migration, tmp_path):
+    migration._note(role="immich", former_role="old")
+    assert not run_facts.of(migration.__context__).migrated
+    migration._note(network="photos", former_role=None)
+    assert run_facts.of(migration.__context__).migrated
     record = tmp_path / "lib/installation.json"
     assert json.loads(record.read_text(encoding="utf8")) == {
         "format": 1,
@@ -156,16 +166,16 @@ def test_the_record_is_written_whole_and_for_root_alone(identity, tmp_path):
     }
     assert (record.stat().st_mode & 0o777, record.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert [path.name for path in record.parent.iterdir()] == [record.name]
-    identity.forget()
+    installation.forget()
     assert not record.parent.exists()
 
 
-def test_a_record_for_which_the_disk_is_full_is_named_and_nothing_half_stays(identity, full_disk, monkeypatch):
+def test_a_record_for_which_the_disk_is_full_is_named_and_nothing_half_stays(full_disk, monkeypatch):
     record = full_disk / "installation.json"
-    monkeypatch.setattr(identity, "RECORD", record)
+    monkeypatch.setattr(installation, "RECORD", record)
     before = sorted(os.listdir(full_disk))
     with pytest.raises(OSError, match=f"{record} cannot be written: No space left"):
-        identity.note(role="after")
+        installation.note(role="after")
     assert sorted(os.listdir(full_disk)) == before
     assert json.loads(record.read_text())["parts"] == {"role": "before"}
 
@@ -179,60 +189,62 @@ def test_a_record_that_cannot_be_understood_is_no_missing_one(identity, deployed
     (tmp_path / "lib/installation.json").write_text(text, encoding="utf8")
     with pytest.raises(CommandExecutionError, match=words):
         identity.plan(deployed)
-    assert identity.current(deployed) == identity.declared(deployed)
+    assert identity.current(deployed) == core.declared(deployed)
 
 
-def test_a_former_directory_keeps_what_is_not_the_formulas(identity, tmp_path):
+def test_a_former_directory_keeps_what_is_not_the_formulas(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     (old / "secrets").mkdir(parents=True)
     new.mkdir()
     for name in ("docker-compose.yml", "update.json", "notes", "secrets/db_password", "secrets/redis_password"):
         (old / name).write_text(name, encoding="utf8")
-    assert identity.move_project(str(old), str(new)) == ["notes"]
+    assert installation.move_project(str(old), str(new)) == ["notes"]
     assert {path.name: path.stat().st_mode & 0o777 for path in new.iterdir()} == {"update.json": 0o600}
     (old / "notes").unlink()
     # As after a run that ended before the record was written.
-    assert identity.move_project(str(old), str(new)) == []
+    assert installation.move_project(str(old), str(new)) == []
     assert not old.exists()
     assert (new / "update.json").read_text(encoding="utf8") == "update.json"
 
 
-def test_owners_are_on_record_while_they_change(identity, deployed, tmp_path, monkeypatch):
+def test_owners_are_on_record_while_they_change(identity, migration, deployed, tmp_path, monkeypatch):
     """Whichever user the next run wants, it knows that files of both are there."""
     folder = tmp_path / "photos"
     (folder / "upload").mkdir(parents=True)
     deployed["upload_location"] = str(folder)
-    parts = {**identity.declared(deployed), "server_user": "0:0"}
-    identity.note(**parts)
+    parts = {**core.declared(deployed), "server_user": "0:0"}
+    installation.note(**parts)
 
     def killed(*_):
         raise OSError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setitem(identity.__salt__["immich_user.change_owner"].func.__globals__, "_change", killed)
+        patch.setattr(owners, "_change", killed)
         with pytest.raises(OSError, match="killed"):
-            identity.change_owner(deployed, "server_user", "0:0", "60883:60883")
+            migration._change_owner(deployed, "server_user", "0:0", "60883:60883")
     assert identity.known()["server_user"] == "0:0, partly 60883:60883"
     for user in ("0:0", "60883:60883"):
         deployed["server"]["user"] = user
         assert identity.plan(deployed)["changes"]["server_user"]["new"] == user
-    assert identity.planned_owner(deployed, "server_user", "60883:60883") == (
+    assert migration._planned_owner(deployed, "server_user", "60883:60883") == (
         f"2 files of {folder} would change their owner to 60883:60883"
     )
-    assert "2 files" in identity.change_owner(deployed, "server_user", "0:0", "60883:60883")
+    assert "2 files" in migration._change_owner(deployed, "server_user", "0:0", "60883:60883")
     assert identity.plan(deployed)["changes"] == {}
     assert folder.stat().st_uid == 60883
 
 
-def test_photos_of_before_are_given_to_the_formulas_own_user_where_the_pillar_says_so(identity, deployed, tmp_path):
+def test_photos_of_before_are_given_to_the_formulas_own_user_where_the_pillar_says_so(
+    identity, migration, deployed, tmp_path
+):
     folder = tmp_path / "photos"
     (folder / "upload").mkdir(parents=True)
     (tmp_path / "immich.service").unlink()
     deployed.update(upload_location=str(folder), project_dir="/nonexistent")
     assert identity.plan(deployed)["changes"] == {"server_user": {"old": "0:0", "new": "60883:60883"}}
     # The record is made at the end of the first run.
-    identity.change_owner(deployed, "server_user", "0:0", "60883:60883")
-    assert not identity.recorded()
+    migration._change_owner(deployed, "server_user", "0:0", "60883:60883")
+    assert not installation.record()
     assert identity.plan(deployed)["changes"] == {}
 
 
@@ -249,8 +261,8 @@ CLEANED = {
 def test_clean_leaves_on_record_what_it_leaves_on_the_host(identity, settings, case):
     clean, kept = CLEANED[case]
     settings["clean"].update(clean)
-    identity.note(**THERE)
-    assert set(identity.kept_by_clean(settings)) == kept
+    installation.note(**THERE)
+    assert set(core.kept(identity.known(), settings["clean"])) == kept
 
 
 def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch, testmode):
@@ -263,9 +275,10 @@ def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch
     functions = {
         "immich_identity.plan": lambda _: plan,
         "immich_identity.known": lambda _: THERE,
-        "immich_identity.planned_owner": too_deep,
         "immich_update.plan": lambda _: {},
     }
+    monkeypatch.setattr(states_immich_identity, "_planned_owner", too_deep)
+    monkeypatch.setattr(states_immich_identity, "__context__", {}, raising=False)
     monkeypatch.setattr(states_immich_identity, "__salt__", functions, raising=False)
     monkeypatch.setattr(states_immich_identity, "__opts__", {"test": testmode}, raising=False)
     run = [{"state": "immich_identity", "fun": "migrated"}]

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 from salt.exceptions import CommandExecutionError
 
-from _modules import immich_user
+from immich_core import findings
+from immich_core.settings import problems, schema
 from tests import pillars
 
 REPO = Path(__file__).resolve().parents[2]
@@ -42,7 +43,6 @@ class Settings:
         self.module.__salt__ = {
             "cp.cache_files": lambda sources: [str(REPO / source[7:]) for source in sources],
             "netns.listening": list,
-            **{f"immich_user.{name}": getattr(immich_user, name) for name in ("decided", "folders", "open_to_others")},
         }
         self.module.__grains__ = grains
         self.module.__context__ = {}
@@ -52,12 +52,12 @@ class Settings:
 
     def errors(self, pillar):
         self.module.__pillar__ = {"immich": pillar}
-        return {error["path"]: error["message"] for error in self.module.errors()}
+        return {error["path"]: error["seen"] for error in self.module.errors()}
 
     def warnings(self, pillar):
         self.module.__pillar__ = {"immich": merged(REQUIRED, pillar)}
         assert self.module.errors() == []
-        return {warning["path"]: warning["message"] for warning in self.module.warnings()}
+        return {warning["path"]: warning["seen"] for warning in self.module.warnings()}
 
     def get(self, pillar):
         self.module.__pillar__ = {"immich": merged(REQUIRED, pillar)}
@@ -233,7 +233,8 @@ def test_settings_hold_no_secret(subject):
     admin = {"host": "db.example", "password": "dba-secret-55555"}
     text = json.dumps(subject.get({"postgres": {"managed": False, "admin": admin}, "valkey": {"acl_users": users}}))
     assert not [secret for secret in (*SECRETS, "gitea-secret-4444", "dba-secret-55555") if secret in text]
-    assert subject.module.secret_paths() == [
+    inlined = schema.inlined(SCHEMA, SCHEMA["$defs"])
+    assert list(map(problems.path_text, schema.secrets(inlined))) == [
         "immich:postgres:password",
         "immich:postgres:admin:password",
         "immich:valkey:password",
@@ -440,6 +441,25 @@ def test_a_host_with_postgresql_alone(subject):
     settings = subject.module.get()
     assert list(settings["components"]) == ["identity", "programs", "postgres", "backup"]
     assert settings["includes"]["immich.postgres"] == ["immich.identity"]
+    assert (settings["postgres"]["managed"], settings["valkey"]["managed"]) == (True, False)
+
+
+def test_what_former_roles_have_left_counts_as_managed_for_its_removal(subject, monkeypatch):
+    monkeypatch.setattr(subject.module.os.path, "exists", lambda path: path.endswith("valkey.password"))
+    settings = subject.get({"roles": ["postgres"]})
+    assert settings["valkey"]["managed"] is True
+    assert "valkey" not in settings["components"]
+    assert settings["includes"]["immich.clean"][1:3] == ["immich.valkey.clean", "immich.postgres.clean"]
+    assert subject.get({})["valkey"]["managed"] is True
+
+
+def test_networks_of_a_host_without_podman_are_in_nobodys_way(subject):
+    subject.module.__salt__["podman_network.conflicts"] = lambda subnet, ignore: ["a route"]
+    try:
+        assert subject.errors(merged(REQUIRED, {"roles": ["postgres"]})) == {}
+        assert subject.errors(REQUIRED) != {}
+    finally:
+        del subject.module.__salt__["podman_network.conflicts"]
 
 
 def test_a_host_without_the_role_has_no_machine_learning(subject):
@@ -1025,8 +1045,8 @@ def assert_settings_or_errors(module, pillar):
     assert bool(found) != bool(got)
     for error in found:
         assert error["path"].split(":")[0] == "immich"
-        assert error["message"]
-        assert f"{error['path']} {error['message']}".isprintable()
+        assert error["seen"]
+        assert f"{error['path']} {error['seen']}".isprintable()
     assert pillars.MARK not in json.dumps([found, got, module.warnings()])
     return got
 
@@ -1047,3 +1067,15 @@ def test_hundreds_of_pillars_give_settings_or_errors(loaded, pillar):
 @fuzzed(pillars.RIGHT, 50)
 def test_right_pillars_are_accepted(loaded, pillar):
     assert assert_settings_or_errors(loaded.module, pillar)
+
+
+def test_problems_are_findings_that_a_state_and_the_doctor_put_into_words(subject):
+    (error,) = problems.report([(("port",), "must be from 1 to 65535")])
+    assert findings.seen(error) == "immich:port: must be from 1 to 65535"
+    assert (error["code"], error["severity"], error["remedy"]) == (
+        "setting-wrong",
+        "error",
+        "fix immich:port in the pillar",
+    )
+    subject.module.__pillar__ = {"immich": merged(REQUIRED, {"version": "release"})}
+    assert [(each["code"], each["severity"]) for each in subject.module.warnings()] == [("setting-doubtful", "warning")]

@@ -7,13 +7,10 @@ import stat
 
 import pytest
 
+from immich_core import container_users, owners
+
 OWN = 60883
 PAIR = f"{OWN}:{OWN}"
-
-
-@pytest.fixture
-def user(modules):
-    return modules.immich_user
 
 
 def folder(path, owner=0, files=()):
@@ -42,13 +39,13 @@ DECISIONS = {
 
 
 @pytest.mark.parametrize("case", DECISIONS)
-def test_the_user_is_who_it_was_or_who_owns_the_folder_or_the_formulas_own(user, tmp_path, case):
+def test_the_user_is_who_it_was_or_who_owns_the_folder_or_the_formulas_own(tmp_path, case):
     there, said, former, expected = DECISIONS[case]
     path = str(tmp_path / "photos") if there is None else folder(tmp_path / "photos", *there)
-    assert user.decided(said, OWN, path, former) == expected
+    assert container_users.decided(said, OWN, path, former) == expected
 
 
-def test_whose_a_folder_is_root_need_not_be_let_in_to_know(user, tmp_path, monkeypatch):
+def test_whose_a_folder_is_root_need_not_be_let_in_to_know(tmp_path, monkeypatch):
     """As on a network share with root_squash, which no test host has: everywhere else root may list every folder."""
 
     def refused(path):
@@ -56,8 +53,8 @@ def test_whose_a_folder_is_root_need_not_be_let_in_to_know(user, tmp_path, monke
 
     path = folder(tmp_path / "photos", 1000, ("upload",))
     monkeypatch.setattr(os, "listdir", refused)
-    assert user.owner(path) == "1000:1000"
-    assert user.decided(None, OWN, path, None) == "1000:1000"
+    assert container_users.owner(path) == "1000:1000"
+    assert container_users.decided(None, OWN, path, None) == "1000:1000"
 
 
 def test_the_settings_say_the_user_of_the_record(modules, settings, loaders, monkeypatch):
@@ -82,10 +79,10 @@ class Told(dict):
         return self.modules[name]
 
 
-def test_root_owns_files_by_name(user):
+def test_root_owns_files_by_name():
     """Salt's file states take `user: 0` for nothing said: a file of another owner stayed unreadable."""
-    assert user.numbers("0:0") == {"user": "root", "group": "root"}
-    assert user.numbers("2000:3000, partly 7:7") == {"user": 2000, "group": 3000}
+    assert container_users.numbers("0:0") == {"user": "root", "group": "root"}
+    assert container_users.numbers("2000:3000, partly 7:7") == {"user": 2000, "group": 3000}
 
 
 @pytest.fixture
@@ -102,17 +99,17 @@ def accounts():
         os.system(f"userdel {name} 2>/dev/null; groupdel {name} 2>/dev/null")
 
 
-def test_a_name_or_a_number_of_somebody_elses_is_in_the_way(user, settings, accounts):
-    assert user.obstacles(settings) == []
+def test_a_name_or_a_number_of_somebody_elses_is_in_the_way(settings, accounts):
+    assert container_users.obstacles(settings) == []
     accounts("immich-server", 60999)
     accounts("photographer", 60884)
-    assert [each["path"] for each in user.obstacles(settings)] == [
+    assert [each["path"] for each in container_users.obstacles(settings)] == [
         *["immich:server:own_user:name"] * 2,
         *["immich:machine_learning:own_user:id"] * 2,
     ]
     for part in ("server", "machine_learning"):
         settings[part]["user"] = "0:0"
-    assert user.obstacles(settings) == []
+    assert container_users.obstacles(settings) == []
 
 
 def test_an_account_is_made_and_removed_as_the_dry_run_says(states, accounts, testmode):
@@ -153,31 +150,31 @@ def library(tmp_path):
     return path
 
 
-def owners(path):
+def owners_of(path):
     return {each.lstat().st_uid for each in (path, *path.rglob("*"))}
 
 
-def test_a_folder_is_given_to_another_user_and_nothing_else_is(user, library, tmp_path):
-    assert user.count(str(library), PAIR) == 7
-    assert user.change_owner(str(library), PAIR) == 7
-    assert owners(library / "upload") == {OWN}
+def test_a_folder_is_given_to_another_user_and_nothing_else_is(library, tmp_path):
+    assert owners.count(str(library), PAIR) == 7
+    assert owners.change_owner(str(library), PAIR) == 7
+    assert owners_of(library / "upload") == {OWN}
     assert {name: (library / name).lstat().st_uid for name in ("file", "folder", "null")} == {
         "file": OWN,
         "folder": OWN,
         "null": 0,
     }
-    assert owners(tmp_path / "outside") == {0}
+    assert owners_of(tmp_path / "outside") == {0}
     assert stat.S_IMODE((library / "upload/shell").stat().st_mode) == 0o755
     assert stat.S_IMODE((library / "upload").stat().st_mode) == 0o2755
     # A setuid file of the right owner loses its bit, too.
     (library / "upload/shell").chmod(0o4755)
-    assert user.change_owner(str(library), PAIR) == 1
-    assert user.count(str(library), PAIR) == 0
-    assert user.change_owner(str(library), "0:0") == 7
-    assert owners(library) == {0}
+    assert owners.change_owner(str(library), PAIR) == 1
+    assert owners.count(str(library), PAIR) == 0
+    assert owners.change_owner(str(library), "0:0") == 7
+    assert owners_of(library) == {0}
 
 
-def test_a_run_that_was_cut_is_taken_up(user, library, monkeypatch):
+def test_a_run_that_was_cut_is_taken_up(library, monkeypatch):
     """The folder itself comes last, so that its owner tells whether all have changed."""
     chown, calls = os.chown, []
 
@@ -189,25 +186,25 @@ def test_a_run_that_was_cut_is_taken_up(user, library, monkeypatch):
 
     monkeypatch.setattr(os, "chown", dies)
     with pytest.raises(OSError, match="killed"):
-        user.change_owner(str(library), PAIR)
+        owners.change_owner(str(library), PAIR)
     assert library.stat().st_uid == 0
-    assert user.change_owner(str(library), PAIR) == 4
+    assert owners.change_owner(str(library), PAIR) == 4
 
 
-def test_what_is_mounted_below_stays_and_is_told(user, library, tmp_path):
+def test_what_is_mounted_below_stays_and_is_told(library, tmp_path):
     point = library / "thumbs \\1"
     point.mkdir()
     assert os.system(f"mount --bind '{tmp_path}/outside' '{point}'") == 0
     try:
-        assert user.mounts_of_others(str(library), PAIR) == [str(point)]
-        assert user.mounts_of_others(str(library), "0:0") == []
-        user.change_owner(str(library), PAIR)
-        assert owners(tmp_path / "outside") == {0}
+        assert owners.mounts_of_others(str(library), PAIR) == [str(point)]
+        assert owners.mounts_of_others(str(library), "0:0") == []
+        owners.change_owner(str(library), PAIR)
+        assert owners_of(tmp_path / "outside") == {0}
     finally:
         os.system(f"umount '{point}'")
 
 
-def test_directories_without_end_are_refused_and_not_followed(user, tmp_path):
+def test_directories_without_end_are_refused_and_not_followed(tmp_path):
     top = os.open(folder(tmp_path / "library"), os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("d", dir_fd=top)
@@ -216,11 +213,11 @@ def test_directories_without_end_are_refused_and_not_followed(user, tmp_path):
         top = below
     os.close(top)
     with pytest.raises(OSError, match="nested more than 100 directories deep"):
-        user.change_owner(str(tmp_path / "library"), PAIR)
+        owners.change_owner(str(tmp_path / "library"), PAIR)
     assert os.system(f"rm -rf {tmp_path}/library") == 0
 
 
-def test_a_folder_is_open_where_somebody_gets_to_it_and_its_programs_run(user, tmp_path):
+def test_a_folder_is_open_where_somebody_gets_to_it_and_its_programs_run(tmp_path):
     """On a file system of its own: /tmp may be mounted with nosuid."""
     top = tmp_path / "disk"
     top.mkdir()
@@ -230,12 +227,12 @@ def test_a_folder_is_open_where_somebody_gets_to_it_and_its_programs_run(user, t
     try:
         (top / "photos").mkdir()
         path = str(top / "photos")
-        assert user.open_to_others(path)
+        assert owners.open_to_others(path)
         top.chmod(0o750)
-        assert not user.open_to_others(path)
+        assert not owners.open_to_others(path)
         top.chmod(0o755)
         (top / "photos").chmod(0o750)
-        assert not user.open_to_others(path)
+        assert not owners.open_to_others(path)
         # A share of a group's, and a folder of somebody's own; what is root's alone is closed.
         for owner, group, mode, expected in (
             (0, 1000, 0o750, True),
@@ -246,14 +243,14 @@ def test_a_folder_is_open_where_somebody_gets_to_it_and_its_programs_run(user, t
         ):
             os.chown(path, owner, group)
             os.chmod(path, mode)
-            assert user.open_to_others(path) is expected, (owner, group, mode)
+            assert owners.open_to_others(path) is expected, (owner, group, mode)
         os.chmod(path, 0o755)
         os.chown(top, 1000, 1000)
         top.chmod(0o700)
-        assert user.open_to_others(path)
-        assert not user.open_to_others(f"{path}/gone")
+        assert owners.open_to_others(path)
+        assert not owners.open_to_others(f"{path}/gone")
         assert os.system(f"mount -o remount,nosuid {top}") == 0
-        assert not user.open_to_others(path)
+        assert not owners.open_to_others(path)
     finally:
         os.system(f"umount {top}")
 

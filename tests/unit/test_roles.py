@@ -28,10 +28,11 @@ def test_a_host_needs_the_passwords_of_its_roles(host, expected):
     assert roles.passwords(host) == expected
 
 
-def test_a_service_is_managed_where_its_role_is():
-    assert roles.managed(settings(*ALL)) == ["postgres", "valkey"]
-    assert roles.managed(settings(*ALL, valkey=False)) == ["postgres"]
-    assert roles.managed(settings("valkey")) == ["valkey"]
+def test_a_service_is_managed_where_its_component_is():
+    both = ["identity", "postgres", "valkey"]
+    assert roles.managed(settings(*ALL), both) == ["postgres", "valkey"]
+    assert roles.managed(settings(*ALL, valkey=False), both) == ["postgres"]
+    assert roles.managed(settings("valkey"), ["identity", "valkey"]) == ["valkey"]
 
 
 @pytest.mark.parametrize("names", (ALL, ALL[:4], ["postgres"], ["valkey"], ["postgres", "valkey", "proxy"], ["proxy"]))

@@ -15,3 +15,12 @@ def test_a_fact_is_taken_once():
     run_facts.of(run).images = (["a"], {"a": "id"})
     assert run_facts.of(run).take("images") == (["a"], {"a": "id"})
     assert run_facts.of(run).take("images") is None
+
+
+def test_a_run_begins_without_the_facts_of_another_one():
+    process = {}
+    run_facts.of(process).migrated = True
+    run = dict(process)  # as Salt copies it
+    run_facts.begin(run)
+    assert run_facts.of(run) == run_facts.Facts()
+    assert run_facts.of(process).migrated

@@ -32,7 +32,7 @@ def merged(lower, upper):
     return {**lower, **{key: merged(lower.get(key), value) for key, value in upper.items()}}
 
 
-def derived(settings, networks, gateway, users, registry, schema):
+def derived(settings, networks, gateway, users, registry, left, schema):
     """
     Settings with what follows from them, and without secrets.
 
@@ -44,8 +44,11 @@ def derived(settings, networks, gateway, users, registry, schema):
         Each container's UID:GID on this host, by its part of the settings.
     registry
         What ``components.yaml`` holds.
+    left
+        Names of the components that left a trace on this host.
     """
     host = components.of_roles(registry, settings["roles"])
+    services = managed(settings, {*host, *left})
     external = [network for _, network in networks]
     own = next(network for network in external if network["name"] == settings["network"])
     following = {
@@ -56,7 +59,7 @@ def derived(settings, networks, gateway, users, registry, schema):
         "network": own,
         "project_dir": project_dir(settings),
         "components": components.observed(registry, host),
-        "includes": components.includes(registry, host, managed(settings)),
+        "includes": components.includes(registry, host, left, services),
         "server": {
             "user": users["server"],
             "image": _image(settings["server"]["image"], settings["version"]),
@@ -72,10 +75,12 @@ def derived(settings, networks, gateway, users, registry, schema):
         "podman": {"external_networks": external},
         "backup": {"directory": normal(settings["backup"]["directory"])},
         "postgres": {
+            "managed": "postgres" in services,
             "host": settings["postgres"]["host"] or HOST_NAME,
             "connection": _postgres_connection(settings["postgres"], settings["lookup"]["postgres"]),
         },
         "valkey": {
+            "managed": "valkey" in services,
             "host": settings["valkey"]["host"] or HOST_NAME,
             "connection": _valkey_connection(settings["valkey"]),
             "acl_users": [_acl_user(index, user) for index, user in enumerate(settings["valkey"]["acl_users"])],

@@ -7,7 +7,14 @@ A path is a tuple of keys and indexes below the pillar key ``immich``.
 
 import difflib
 
+from immich_core import findings
+
 PILLAR_KEY = "immich"
+# Code and remedy of the finding of a problem, by its severity.
+_FOUND = {
+    findings.ERROR: ("setting-wrong", "fix {} in the pillar"),
+    findings.WARNING: ("setting-doubtful", "see {} in the pillar"),
+}
 
 
 def path_text(path):
@@ -20,10 +27,14 @@ def is_below(path, others):
     return any(path[:length] in others for length in range(1, len(path) + 1))
 
 
-def report(problems):
-    """Each problem once, in the order of their paths."""
+def report(problems, severity=findings.ERROR):
+    """Each problem once, as a finding, in the order of their paths."""
+    code, remedy = _FOUND[severity]
     unique = dict.fromkeys((path_text((PILLAR_KEY, *path)), message) for path, message in problems)
-    return [{"path": path, "message": message} for path, message in sorted(unique)]
+    return [
+        findings.finding(code, "pillar", message, remedy.format(path), path, severity)
+        for path, message in sorted(unique)
+    ]
 
 
 def likely(word, known, prefix=": "):

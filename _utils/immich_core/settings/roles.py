@@ -31,6 +31,11 @@ def passwords(settings):
     return needed
 
 
-def managed(settings):
-    """The services that this pillar manages on this host."""
-    return [part for part in ("postgres", "valkey") if settings[part]["managed"] and part in settings["roles"]]
+def managed(settings, components):
+    """
+    The services that this pillar manages on this host.
+
+    components
+        Those that the host has, or that its former roles have left on it.
+    """
+    return [part for part in ("postgres", "valkey") if settings[part]["managed"] and part in components]
