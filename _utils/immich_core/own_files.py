@@ -31,6 +31,7 @@ OWN_FILES = {
         "pgsql_hba",
         "pgsql_role",
         "pgsql_server",
+        "pgsql_table",
         "podman_network",
         "systemd_unit",
         "valkey_acl",
