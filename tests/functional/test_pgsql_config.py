@@ -105,7 +105,7 @@ def test_restart_happens_once_and_is_announced(pg):
     assert restarts() == once
 
 
-def test_restart_that_an_interrupted_run_owes_is_made_up_for(pg):
+def test_a_restart_that_an_interrupted_run_did_not_reach_is_done_by_the_next(pg):
     """As after a kill between ALTER SYSTEM and the restart, or between ALTER SYSTEM and the reload."""
     pg.sql("ALTER SYSTEM SET max_connections = 90")
     pg.sql("ALTER SYSTEM SET checkpoint_timeout = '6min'")
