@@ -142,6 +142,10 @@ def _managed(name, word, desired):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is {word} as specified"}
     try:
         before = unit_looks.statuses(globals(), name)[name]
+        if "active" in desired and before["active"] == "activating" and not __opts__["test"]:
+            # It is being started: this waits until it is active, and is no change of this state.
+            __salt__["systemd_unit.call"]("start", name)
+            before = __salt__["systemd_unit.status"](name)
         missing = before["loaded"] == "not-found"
         if missing and not __opts__["test"]:
             return {
