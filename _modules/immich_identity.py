@@ -227,7 +227,7 @@ def _database_facts(postgres, there, wanted):
         if not same:
             found["former_is_there"] = __salt__["pgsql_database.exists"](old, connection)
         if not same and found["database_is_there"]:
-            tables = __salt__["pgsql_database.table_list"](wanted["database"], "public", connection)
+            tables = __salt__["pgsql_table.list"](wanted["database"], "public", connection)
             found["database_is_immichs"] = any(table in tables for table in MIGRATIONS)
     except CommandExecutionError as error:
         found["unasked"] = str(error)

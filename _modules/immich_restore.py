@@ -475,10 +475,10 @@ def _live(settings, path):
     owner, older, until = _owner(settings, database), None, time.monotonic() + COUNT_SECONDS
     with _let_in(settings, database, settings["postgres"]["user"]):
         if not unknown:
-            older = __salt__["pgsql_database.rows_before"](
+            older = __salt__["pgsql_table.rows_before"](
                 database, CREATED, moment - SETTLED_SECONDS, owner, _left(until)
             )
-        tables = __salt__["pgsql_database.row_counts"](database, owner, _left(until))
+        tables = __salt__["pgsql_table.row_counts"](database, owner, _left(until))
     migrations = __salt__["immich_update.database"](settings)["migrations"]
     return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
 
@@ -618,7 +618,7 @@ def _differs(settings, before, contents):
         return False
     try:
         with _let_in(settings, before, settings["postgres"]["user"]):
-            counts = __salt__["pgsql_database.row_counts"](before, _owner(settings, before), COUNT_SECONDS)
+            counts = __salt__["pgsql_table.row_counts"](before, _owner(settings, before), COUNT_SECONDS)
             return counts != contents["tables"]
     except CommandExecutionError as error:
         _say(f"What {before} holds could not be counted: {error}")
@@ -655,7 +655,7 @@ def _fill_until(until, settings, path, contents, name, guest):
         with _doing() as doing:
             __salt__["pgsql_dump.restore"](path, name, guest, _progress("Restoring", path), doing, _left(until))
         _say("Counting rows, collecting statistics")
-        counts = __salt__["pgsql_database.row_counts"](name, guest, _left(until))
+        counts = __salt__["pgsql_table.row_counts"](name, guest, _left(until))
         __salt__["pgsql_database.analyze"](name, guest, _left(until))
     wrong = [
         f"{table}: {counts.get(table)} rows instead of {rows}"

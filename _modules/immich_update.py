@@ -145,7 +145,7 @@ def database(settings):
     """
     postgres = settings["postgres"]
     try:
-        tables = __salt__["pgsql_database.table_list"](postgres["database"], "public", postgres["connection"])
+        tables = __salt__["pgsql_table.list"](postgres["database"], "public", postgres["connection"])
     except CommandExecutionError as error:
         if getattr(error, "absent", None) is None:
             raise

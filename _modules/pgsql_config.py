@@ -25,7 +25,7 @@ def get(names, connection=None):
     """
     Return server settings, as they are in force and as the configuration files have them.
 
-    Of each: ``running``; ``persisted`` (what the files say, else the built-in default); ``below`` (the same
+    Of each: ``running``; ``persisted`` (from the configuration files, else the built-in default); ``below`` (the same
     without what ALTER SYSTEM wrote); ``restart`` (whether a change needs one); ``comparable`` (whether ``running``
     is the server's value, not one of this session's own).
 

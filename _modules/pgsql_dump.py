@@ -46,7 +46,7 @@ def __virtual__():
 @_salt_errors
 def read(path, rows_of=(), progress=None, connection=None):
     """
-    Read a dump that ``pg_dump --format=custom`` wrote, from its first byte to its last, and tell what is in it.
+    Read a dump that ``pg_dump --format=custom`` wrote, from its first byte to its last, and return what is in it.
 
     ``tables`` maps each table to the number of its rows, ``extensions`` lists the extensions that the dump wants,
     ``size`` is what the rows take as text and large objects as they are, in bytes, ``rows`` maps the tables of
@@ -91,7 +91,7 @@ def restore(path, database, connection, progress=None, doing=None, timeout=None)
     """
     Restore a dump that ``pg_dump --format=custom`` wrote into an empty database, as a role that is no superuser.
 
-    Restoring a dump runs what is in it: checks, expressions of indexes, defaults, and whatever somebody wrote into the
+    Restoring a dump runs what is in it: checks, expressions of indexes, defaults, and whatever was written into the
     file. So the session has been logged in as the role that will own it all; one of a superuser with ``SET ROLE``
     could be taken back by the dump. ``pg_restore`` speaks to the server itself: without ``psql``, no line of a dump
     is a command of psql. It runs without privileges on this host.
@@ -177,7 +177,7 @@ def _dump_list(program, path):
 
 @contextlib.contextmanager
 def _reading_dump(command, path, progress, password_file="/dev/null", options="", **streams):
-    """Run a program that reads a dump on its standard input, as nobody in particular; end it with the block."""
+    """Run a program that reads a dump on its standard input, as an unprivileged user; end it with the block."""
     with _opened(path) as dump:
         process = subprocess.Popen(
             [*UNPRIVILEGED, *command],
@@ -204,7 +204,7 @@ def _reading_dump(command, path, progress, password_file="/dev/null", options=""
 
 @contextlib.contextmanager
 def _killed_after(process, seconds):
-    """Kill a process that runs for longer; the event in the block then says so."""
+    """Kill a process that runs for longer; the event in the block is set then."""
     late = threading.Event()
 
     def kill():
@@ -231,7 +231,7 @@ def _opened(path):
 
 def _feed(dump, pipe, progress):
     done = 0
-    # Whoever reads may end before the file does, and has its own words for it.
+    # The reading program may end before the file does, and reports why itself.
     with contextlib.suppress(BrokenPipeError), contextlib.closing(pipe):
         # The entry is one of the first, and what replaces it has its length.
         block = dump.read(1024 * 1024).replace(DUMP_SEARCH_PATH, _OWNERS, 1)

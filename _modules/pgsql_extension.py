@@ -72,7 +72,7 @@ def create(name, database, schema=None, version=None, cascade=False, connection=
     """
     Create an extension in a database.
 
-    Whoever may create objects in the schema could have put functions or operators there that are called like
+    A role that may create objects in the schema could have put functions or operators there that are called like
     PostgreSQL's own, for the extension's script to trip over with the rights of a superuser. A schema that
     holds such objects is refused. See https://www.postgresql.org/docs/current/extend-extensions.html, "Security
     Considerations for Extensions", and the caution on earthdistance in its own chapter.
@@ -82,7 +82,7 @@ def create(name, database, schema=None, version=None, cascade=False, connection=
     database
         Name of the database.
     schema
-        Where its objects go. Defaults to what the extension says, else ``public``.
+        Where its objects go. Defaults to the extension's own schema, else ``public``.
     version
         Defaults to the server's default version.
     cascade

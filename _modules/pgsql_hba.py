@@ -1,7 +1,7 @@
 """
 Manage single records of a PostgreSQL server's pg_hba.conf, on the server's own host.
 
-The server says which records it sees there; only the text of the file is this module's business.
+The server reports which records it sees there; this module reads and writes the file's text only.
 
 Every function takes ``connection``: see the execution module ``pgsql_server``, which documents it.
 """
@@ -31,7 +31,7 @@ def get(name, record=None, connection=None):
     Return how pg_hba.conf stands to the record that is tagged with a name.
 
     ``lines`` are the records with that tag, ``wanted`` is the record as it should stand there, ``ahead`` are the
-    ones before it that match some of the same connections and are not narrower, ``loaded`` tells whether the
+    ones before it that match some of the same connections and are not narrower, ``loaded`` is whether the
     server has read the file since it was last written.
 
     name

@@ -45,7 +45,7 @@ def get(name, password=None, connection=None):
     name
         Name of the role.
     password
-        A password in clear; ``password_matches`` then tells whether it is the role's. Where ``pg_authid`` may
+        A password in clear; ``password_matches`` is then whether it is the role's. Where ``pg_authid`` may
         not be read that is found out by logging in. Defaults to not looking.
 
     Raises ``CommandExecutionError`` if the server cannot be reached.
@@ -102,7 +102,7 @@ def set_(
     """
     Create a role, or change the one that is there, in one transaction.
 
-    What is not given is left alone, or is PostgreSQL's default in a new role.
+    What is not given stays as it is; in a new role it is PostgreSQL's default.
 
     name
         Name of the role.
@@ -211,7 +211,7 @@ def dependencies(name, connection=None, besides=None):
 @_salt_errors
 def powers(name, connection=None):
     """
-    Return the roles through which a role can do more than its own attributes say, directly or by way of others.
+    Return the roles that give a role more rights than its own attributes, directly or by way of others.
 
     These are PostgreSQL's predefined roles, but for ``pg_database_owner``, and roles with SUPERUSER, CREATEDB,
     CREATEROLE, REPLICATION or BYPASSRLS.
@@ -297,7 +297,7 @@ def timestamp(value, connection=None):
 @_salt_errors
 def login_works(user, password, connection=None, database=None):
     """
-    Tell whether the server lets a role in with a password, asking it to prove by SCRAM that it checked it.
+    Return whether the server lets a role in with a password, asking it to prove by SCRAM that it checked it.
 
     user
         Name of the role.

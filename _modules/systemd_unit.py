@@ -29,10 +29,10 @@ def __virtual__():
 
 def status(name):
     """
-    Return what systemd says of a unit: ``{"loaded": …, "active": …, "enabled": …, "outdated": …, "text": …}``.
+    Return the state of a unit: ``{"loaded": …, "active": …, "enabled": …, "outdated": …, "text": …}``.
 
     ``loaded``, ``active`` and ``enabled`` are systemd's words (LoadState, ActiveState, UnitFileState); ``outdated`` is
-    True if systemd has read another unit file than the one on the disk; ``text`` is what the service says of itself.
+    True if systemd has read another unit file than the one on the disk; ``text`` is the service's own status text.
 
     name
         Name of the unit, with its kind: ``immich.service``.
@@ -50,7 +50,7 @@ def status(name):
 
 def statuses(*names):
     """
-    Return what systemd says of several units, by name, each as :py:func:`status` does: in one look.
+    Return the states of several units by name, each as :py:func:`status` does, with one ``systemctl show``.
 
     names
         Names of the units, each with its kind.
@@ -77,7 +77,7 @@ def call(*arguments):
     """
     Run ``systemctl ARGUMENTS``, and return what it prints.
 
-    Raises ``CommandExecutionError`` with what it said if it fails.
+    Raises ``CommandExecutionError`` with its error message if it fails.
 
     CLI Example:
 

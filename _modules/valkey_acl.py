@@ -40,35 +40,14 @@ One connection per target is opened in a run and shared by all functions.
       password_file: /etc/salt/valkey.password
 """
 
-import itertools
-import os
-import secrets
-import time
-
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from valkey_core import (
-    acl_assertions,
-    acl_commands,
-    acl_file,
-    acl_rules,
-    acl_users,
-    addresses,
-    errors,
-    passwords,
-    replies,
-)
-from valkey_core import connection as arguments_of
+from valkey_core import acl_assertions, acl_judging, acl_plan, acl_reading, acl_saving, acl_users, errors, replies
 from valkey_core import session as sessions
 
 __virtualname__ = "valkey_acl"
 __func_alias__ = {"list_": "list", "set_": "set"}
-
-# After this time no file system gives a changed file the time stamp that it had before.
-FILE_STAMP_SECONDS = 2
-# More users than these are not read one by one, but from the list of all.
-SINGLE_LOOKS = 20
 
 _as_salts = errors.raised_as(CommandExecutionError, SaltInvocationError)
 
@@ -98,7 +77,7 @@ def get(name, connection=None):
         salt-call valkey_acl.get alice
     """
     session = _session(connection)
-    user = _read(session, [name]).get(name)
+    user = acl_reading.read(session, [name]).get(name)
     return user and acl_users.described(user)
 
 
@@ -118,7 +97,7 @@ def list_(connection=None):
 
         salt-call valkey_acl.list
     """
-    users = _read_all(_session(connection))[1]
+    users = acl_reading.read_all(_session(connection))[1]
     return {name: acl_users.described(user) for name, user in users.items()}
 
 
@@ -207,7 +186,7 @@ def delete(name, connection=None):
         salt-call valkey_acl.delete alice
     """
     session = _session(connection)
-    if name not in _read(session, [name]):
+    if name not in acl_reading.read(session, [name]):
         return False
     if name == session["whoami"] != "default":
         return _delete_own(session, name)
@@ -240,14 +219,17 @@ def dry_run(name, command, rules=None, connection=None):
     """
     session = _session(connection)
     if rules is not None:
-        subject = {"user": name, **_scratch(_definition({"name": name, "rules": rules}, None))}
+        subject = {
+            "user": name,
+            **acl_judging.scratch(acl_plan.definition({"name": name, "rules": rules}, None, _from_pillar)),
+        }
     else:
-        if name not in _read(session, [name]):
+        if name not in acl_reading.read(session, [name]):
             raise errors.ServerError(f"There is no ACL user {name}.")
         subject = {"user": name, "name": name, "set": None}
     words = acl_assertions.words(command)
-    subject["lines"] = acl_assertions.lines(words, _command_info(session, [words[0]]))
-    (denials,) = _dry_runs(session, [subject])
+    subject["lines"] = acl_assertions.lines(words, acl_reading.command_info(session, [words[0]]))
+    (denials,) = acl_judging.dry_runs(session, [subject])
     refusals = [denial for denial in denials if denial]
     return {"allowed": not refusals, "reason": refusals[0] if refusals else ""}
 
@@ -390,7 +372,7 @@ def compare(users, remove=None, remove_unlisted=False, scratch=True, connection=
 
         salt-call valkey_acl.compare '[{"name": "alice", "rules": "~app:* +@read"}]'
     """
-    plan = _plan(_session(connection), users, remove, remove_unlisted, scratch)
+    plan = acl_plan.plan(_session(connection), users, remove, remove_unlisted, scratch, _from_pillar)
     return {key: plan[key] for key in ("changes", "problems", "broken", "unchecked", "unsaved", "kept")}
 
 
@@ -413,7 +395,7 @@ def replace(users, remove=None, remove_unlisted=False, connection=None):
         salt-call valkey_acl.replace '[{"name": "alice", "rules": "~app:* +@read"}]'
     """
     session = _session(connection)
-    plan = _plan(session, users, remove, remove_unlisted, True)
+    plan = acl_plan.plan(session, users, remove, remove_unlisted, True, _from_pillar)
     if plan["problems"]:
         raise errors.ServerError(" ".join(plan["problems"]))
     if not plan["changes"] and not plan["unsaved"] and not plan["stray"]:
@@ -493,9 +475,6 @@ def disconnect():
     return True
 
 
-# --- Connection ------------------------------------------------------------------------------------------
-
-
 def _session(connection):
     layers = (__opts__.get("valkey"), __pillar__.get("valkey"))
     return sessions.opened(__context__, connection, layers, _from_pillar)
@@ -516,332 +495,11 @@ def _delete_own(session, name):
     try:
         sessions.transaction(session, [["ACL", "DELUSER", name], sessions.save_command(session)])
     except errors.RefusedError:
-        pass  # cut off, and not let in again: the user is gone
+        pass  # disconnected, and the login refused: the user is deleted
     else:
         raise errors.ServerError(f"The server did not delete the ACL user {name}.")
     sessions.close_all(__context__)
     path = session["aclfile"] or session["config_file"]
-    if _is_local(session) and name in _file_lines(session, path)["users"]:
+    if acl_saving.is_local(session) and name in acl_saving.file_lines(session, path)["users"]:
         raise errors.ServerError(f"The ACL user {name} is deleted, but the server did not save that in {path}.")
     return True
-
-
-# --- What the server holds -------------------------------------------------------------------------------
-
-
-def _list_lines(session):
-    """The server's users as it writes them, a line each. Keeps the names of scratch users that a crash left."""
-    (lines,) = sessions.pipeline(session, [["ACL", "LIST"]])
-    replies.check(lines, f"The user {session['whoami']} may not list ACL users")
-    names = [line.split(" ", 2)[1] for line in lines]
-    session["stray"] = sorted(name for name in names if name.startswith(acl_users.SCRATCH_PREFIX))
-    return lines
-
-
-def _read_all(session):
-    """Lines and users that the server holds now."""
-    lines = _list_lines(session)
-    return lines, dict(acl_rules.parse_line(line) for line in lines)
-
-
-def _read(session, names):
-    """Of these users those that the server holds now."""
-    if len(names) > SINGLE_LOOKS:
-        lines = {line.split(" ", 2)[1]: line for line in _list_lines(session)}
-        return dict(acl_rules.parse_line(lines[name]) for name in names if name in lines)
-    # What this takes does not grow with the number of the other users.
-    users = {}
-    for name, reply in zip(names, sessions.pipeline(session, [["ACL", "GETUSER", name] for name in names])):
-        replies.check(reply, f"The user {session['whoami']} may not read ACL users")
-        if reply is not None:
-            users[name] = acl_rules.parse_reply(replies.pairs(reply))
-    return users
-
-
-def _stray(session):
-    """Scratch users that a crash left. Those of a transaction are never visible: one look in a run is enough."""
-    if "stray" not in session:
-        _list_lines(session)
-    return session["stray"]
-
-
-def _command_table(session):
-    if "table" not in session:
-        (reply,) = sessions.pipeline(session, [["COMMAND"]])
-        replies.check(reply, "The server refused COMMAND")
-        session["table"] = acl_commands.table(reply)
-    return session["table"]
-
-
-def _command_info(session, names):
-    """The table of some commands. Those the server does not know are not in it."""
-    if "table" in session:
-        return session["table"]
-    (reply,) = sessions.pipeline(session, [["COMMAND", "INFO", *sorted(set(names))]])
-    replies.check(reply, "The server refused COMMAND INFO")
-    return acl_commands.table(reply)
-
-
-def _forgets_sanitizing(session):
-    """Valkey 9.1.2 takes the words about payloads and holds nothing of them; others show one of the two for default."""
-    (reply,) = sessions.pipeline(session, [["ACL", "GETUSER", "default"]])
-    replies.check(reply, f"The user {session['whoami']} may not read ACL users")
-    return not any(flag.endswith("sanitize-payload") for flag in replies.pairs(reply)["flags"])
-
-
-# --- Plan ------------------------------------------------------------------------------------------------
-
-
-def _plan(session, users, remove, remove_unlisted, scratch):
-    """What to send, what it changes, and what speaks against it."""
-    acl_users.check(users)
-    ours = None if remove_unlisted else [*(user["name"] for user in users), *(remove or [])]
-    lines, current = _read_all(session) if ours is None else (None, _read(session, ours))
-    stray = _stray(session)
-    declared = {user["name"]: _definition(user, current.get(user["name"])) for user in users}
-    if any(not user["sanitize"] for user in declared.values()) and _forgets_sanitizing(session):
-        for user in declared.values():
-            user["sanitize"] = True
-
-    def commands():
-        return _command_table(session)
-
-    changed = acl_users.changed(declared, current, commands)
-    removed, kept = acl_users.removed(declared, current, remove, remove_unlisted, session["whoami"])
-    changes = {name: acl_users.change(current.get(name), declared[name], commands) for name in changed}
-    changes.update({name: {"old": acl_users.shown(current[name]), "new": None} for name in removed})
-    judged = {"problems": _database_problems(session, declared, changed), "broken": [], "unchecked": []}
-    if not judged["problems"]:
-        new_rules = {
-            name: declared[name]
-            for name in changed
-            if not acl_users.same_rules(declared[name], current.get(name), commands)
-        }
-        judged = _judged(session, users, new_rules, scratch)
-    problems = [*judged["problems"], *_lockout_problems(session, declared, current, changed, removed)]
-    unsaved = bool(stray) or _unsaved(session, lines, current, ours)
-    if (changes or unsaved) and not (session["aclfile"] or session["config_file"]):
-        problems.append(
-            f"{session['where']} has neither an ACL file nor a configuration file: a restart would forget the users."
-            " Start it with one of them."
-        )
-    return {
-        **judged,
-        "changes": changes,
-        "problems": problems,
-        "unsaved": unsaved,
-        "kept": kept,
-        "stray": stray,
-        "commands": [
-            *(["ACL", "SETUSER", name, *acl_rules.setuser_arguments(declared[name])] for name in changed),
-            *(["ACL", "DELUSER", name] for name in removed),
-        ],
-        "undo": [
-            ["ACL", "SETUSER", name, *acl_rules.setuser_arguments(current[name])]
-            if name in current
-            else ["ACL", "DELUSER", name]
-            for name in [*changed, *removed]
-        ],
-    }
-
-
-def _definition(user, current):
-    """The definition that a user should have: what is declared, over what there is."""
-    try:
-        return acl_users.definition(user, current, passwords.declared(user, _from_pillar))
-    except errors.ValkeyError as err:
-        raise type(err)(f"The ACL user {user['name']}: {err}") from err
-
-
-def _lockout_problems(session, declared, current, changed, removed):
-    own = session["whoami"]
-    if "default" in removed:
-        return ["The server does not let the user default be removed; it can be disabled instead."]
-    if own in removed:
-        return [f"{own} is the user of the connection itself: log in as another user to remove it."]
-    if own not in changed:
-        return []
-    hashes = _own_hashes(session)
-    if acl_users.accepts(current[own], hashes) and not acl_users.accepts(declared[own], hashes):
-        return [
-            f"The connection logs in as {own}, whose password would be another one: list a second connection with that."
-        ]
-    if acl_users.manages_users(declared[own], _command_table(session)):
-        return []
-    return [f"The connection is logged in as {own}, who could manage no ACL users afterwards: log in as another user."]
-
-
-def _own_hashes(session):
-    """The SHA-256 of the passwords of the connections that log in as the session's user."""
-    own = [each for each in session["candidates"] if arguments_of.username(each) == session["whoami"]]
-    return set().union(*map(_candidate_hashes, own))
-
-
-def _candidate_hashes(candidate):
-    try:
-        password = arguments_of.password(candidate, _from_pillar)
-    except errors.RefusedError:  # it has none now
-        return set()
-    return {passwords.sha256(password)} if password else set()
-
-
-def _database_problems(session, declared, changed):
-    if replies.knows_databases(session):
-        return []
-    return [
-        f"{session['product']} {session['version']} knows no db= in the rules of {name}: Valkey 9.1 is the least."
-        for name in changed
-        if acl_users.has_databases(declared[name])
-    ]
-
-
-# --- Rules, judged by the server -------------------------------------------------------------------------
-
-
-def _judged(session, users, new_rules, scratch):
-    """
-    ``problems``, sentences about allows and denies that do not hold and about rules that the server does not take;
-    ``broken``, users whose allows and denies do not hold; ``unchecked``, users whose allows and denies were not judged.
-
-    ``ACL DRYRUN`` takes only a user that exists. For new rules (``new_rules``, by name) that is a scratch user; where
-    there may be none, the commands and categories in them are looked up, no more.
-    """
-    assertions = {user["name"]: acl_assertions.of(user) for user in users}
-    asked = sorted({words[0] for pairs in assertions.values() for words, _ in pairs})
-    table = _command_info(session, asked) if asked else {}
-    subjects = [
-        _subject(name, pairs, table, new_rules.get(name))
-        for name, pairs in assertions.items()
-        if (scratch if name in new_rules else pairs)
-    ]
-    broken = {}
-    for subject, denials in zip(subjects, _dry_runs(session, subjects)):
-        rest = iter(denials)
-        found = [[next(rest) for _ in span] for span in subject["spans"]]
-        broken[subject["user"]] = acl_assertions.broken(subject["user"], subject["pairs"], found)
-    unknown = [] if scratch else _unknown_names(session, new_rules)
-    return {
-        "problems": [*itertools.chain.from_iterable(broken.values()), *unknown],
-        "broken": [name for name, sentences in broken.items() if sentences],
-        "unchecked": [name for name, pairs in assertions.items() if pairs and name in new_rules and not scratch],
-    }
-
-
-def _subject(name, pairs, table, new_rules):
-    """A user to ask ACL DRYRUN about: the one that there is, or a scratch user with the new rules."""
-    spans = [acl_assertions.lines(words, table) for words, _ in pairs]
-    return {
-        **(_scratch(new_rules) if new_rules else {"name": name, "set": None}),
-        "user": name,
-        "pairs": pairs,
-        "spans": spans,
-        "lines": [line for span in spans for line in span],
-    }
-
-
-def _scratch(user):
-    """A disabled user without a password and with the same rules, for ACL DRYRUN."""
-    name = acl_users.SCRATCH_PREFIX + secrets.token_hex(8)
-    return {"name": name, "set": ["reset", "off", *acl_rules.user_rules(user)]}
-
-
-def _dry_runs(session, subjects):
-    """
-    For each subject the reasons why its lines are denied, "" where one is allowed.
-
-    A scratch user is made and removed within one transaction: no other client ever sees it, no file can hold it.
-    """
-    if not subjects:
-        return []
-    commands = []
-    for subject in subjects:
-        if subject["set"]:
-            commands.append(["ACL", "SETUSER", subject["name"], *subject["set"]])
-        commands += [["ACL", "DRYRUN", subject["name"], *line["words"]] for line in subject["lines"]]
-        if subject["set"]:
-            commands.append(["ACL", "DELUSER", subject["name"]])
-    answers = iter(sessions.transaction(session, commands))
-    return [_subject_denials(subject, answers) for subject in subjects]
-
-
-def _subject_denials(subject, answers):
-    refused = next(answers) if subject["set"] else None
-    denied = [next(answers) for _ in subject["lines"]]
-    if subject["set"]:
-        next(answers)
-    replies.check(refused, f"The server does not take the rules of {subject['user']}")
-    return [acl_assertions.denial(line, reply) for line, reply in zip(subject["lines"], denied)]
-
-
-def _unknown_names(session, new_rules):
-    return [
-        f"The server does not take the rules of {name}: it knows no {unknown}."
-        for name, user in new_rules.items()
-        for unknown in acl_commands.unknown(user, _command_table(session))
-    ]
-
-
-# --- Saving ----------------------------------------------------------------------------------------------
-
-
-def _unsaved(session, lines, current, names):
-    """
-    Whether the file from which the server takes its users at its next start differs from its memory, in
-    some users or, if names is None, in any; only then the lines of memory are looked at.
-
-    Only a file on this host can be read; of a server elsewhere nothing is claimed.
-    """
-    path = session["aclfile"] or session["config_file"]
-    if not path or not _is_local(session):
-        return False
-    try:
-        in_file = _file_lines(session, path)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    if names is None and set(in_file["users"].values()) == set(lines):
-        return False
-    saved = acl_file.users_of(in_file, names, bool(session["aclfile"]))
-    names = set(saved) | set(current) if names is None else names
-    if any((name in saved) != (name in current) for name in names):
-        return True
-    saved = {name: saved[name] for name in names if name in saved}
-    return bool(acl_users.changed(saved, current, lambda: _command_table(session)))
-
-
-def _file_lines(session, path):
-    """
-    The lines of a file that are about users, as of ``acl_file.lines_of``.
-
-    They are kept as long as the file is the one that was read. A file that has changed just now could change again
-    without its time stamps moving, and is not kept.
-    """
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as stream:
-        status = os.fstat(stream.fileno())
-        stamp = (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-        stamp_known, lines = session.get("file", (None, None))
-        if stamp == stamp_known:
-            return lines
-        lines = acl_file.lines_of(stream)
-    if time.time() - status.st_ctime > FILE_STAMP_SECONDS:
-        session["file"] = stamp, lines
-    return lines
-
-
-def _is_local(session):
-    """Whether the server runs on this host and sees the same files."""
-    if "local" not in session:
-        session["local"] = _runs_here(session)
-    return session["local"]
-
-
-def _runs_here(session):
-    if not session["unix_socket"] and not addresses.is_own(session["host"]):
-        return False
-    try:
-        with open(f"/proc/{session['process_id']}/comm", encoding="utf-8") as stream:
-            command = stream.read().strip()
-    except OSError:
-        return False
-    return command == os.path.basename(session["executable"])[:15]

@@ -125,7 +125,7 @@ def apply_(
     if plan["absent"]:
         raise errors.ServerError(
             f"This host does not have the address {', '.join(plan['absent'])}, and the server would stop at its next"
-            " start if told to listen there. Add the address first."
+            " start with it in `bind`. Add the address first."
         )
     if plan["acl_file"]:
         _write_acl_file(plan["acl_file"], config_file, user, group, connection)

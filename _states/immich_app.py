@@ -9,7 +9,7 @@ import os
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import mounts
+from host_core import mounts, unit_looks
 from immich_core import component_checks, container_users, findings, run_facts, untrusted
 
 __virtualname__ = "immich_app"
@@ -284,7 +284,7 @@ def running(name, settings):
 
 def _foreseen_status(name, settings):
     """What systemd says of the unit; in a dry run, what it would say after the states before this one."""
-    status = __utils__["systemd_looks.statuses"](globals(), name)[name]
+    status = unit_looks.statuses(globals(), name)[name]
     if __opts__["test"] and status["active"] == "active" and __salt__["immich_app.reasons_to_stop"](settings):
         return {**status, "active": FORESEEN}
     return status

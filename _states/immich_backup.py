@@ -8,7 +8,7 @@ The states of ``immich.backup``.
 import salt.utils.data
 from salt.exceptions import CommandExecutionError
 
-from host_core import mounts
+from host_core import mounts, unit_looks
 
 __virtualname__ = "immich_backup"
 
@@ -99,7 +99,7 @@ def scheduled(name, enabled=True):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is as specified"}
     try:
-        units = __utils__["systemd_looks.statuses"](globals(), name, _service(name))
+        units = unit_looks.statuses(globals(), name, _service(name))
         ret["changes"] = _timer_changes(units[name], enabled)
         if __opts__["test"]:
             verb = "started" if enabled else "stopped"
@@ -146,7 +146,7 @@ def dead(name):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and not scheduled"}
     try:
-        units = __utils__["systemd_looks.statuses"](globals(), name, _service(name))
+        units = unit_looks.statuses(globals(), name, _service(name))
         ret["changes"] = _timer_changes(units[name], False)
         service = units[_service(name)]["active"]
         if service not in ("inactive", "failed"):

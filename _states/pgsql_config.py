@@ -2,10 +2,10 @@
 Manage settings of a PostgreSQL server, through ALTER SYSTEM.
 
 What the configuration files hold and what the running server uses are both looked at: a restart that was due when
-a run was interrupted is made up for by the next one.
+a run was interrupted is done by the next one.
 
-Requires the execution modules ``pgsql_config``, ``pgsql_server`` and ``netns``. Both states take ``connection``:
-see the execution module ``pgsql_server``, which documents it.
+Requires the execution modules ``pgsql_config``, ``pgsql_server``, ``systemd_unit`` and ``netns``. Both states take
+``connection``: see the execution module ``pgsql_server``, which documents it.
 """
 
 import salt.utils.network
@@ -37,7 +37,7 @@ def present(name, settings=None, include=None, service=None, connection=None):
     service
         Service to restart where one is needed, such as ``postgresql@17-main``: also for an address in
         ``listen_addresses`` that this host did not have yet when the server started.
-        Defaults to none: such a setting then takes effect when somebody restarts the server.
+        Defaults to none: such a setting then takes effect when the server is restarted for another reason.
 
     .. code-block:: yaml
 
@@ -99,7 +99,7 @@ def absent(name, include=None, service=None, connection=None):
         wanted, statements = {}, {}
         for key, entries in (include or {}).items():
             wanted[key] = list_settings.excluding(key, current[key]["persisted"], entries)
-            # What ALTER SYSTEM wrote goes altogether where it says no more than the files below it.
+            # What ALTER SYSTEM wrote is reset where it is the same as the files below it.
             as_below = not _changes({key: current[key]["below"]}, {key: wanted[key]}, connection)
             statements[key] = None if as_below else wanted[key]
         return _apply(ret, current, wanted, statements, service, connection)
@@ -119,7 +119,7 @@ def _current(names, connection):
 
 
 def _apply(ret, current, wanted, statements, service, connection):
-    """Bring the files and the running server to what is wanted; ``statements`` is how to say it to ALTER SYSTEM."""
+    """Bring files and running server to what is declared; ``statements`` are the values for ALTER SYSTEM."""
     persisted = _persisted_changes(current, wanted, connection)
     running = _running_changes(current, wanted, connection)
     due = {key: change for key, change in running.items() if current[key]["restart"]}
@@ -210,13 +210,9 @@ def _restarted(service, verb):
 
 
 def _restart(service, connection):
-    reason = ""
     try:
-        done = __salt__["service.restart"](service)
+        __salt__["pgsql_server.restart"](service, connection)
     except CommandExecutionError as err:
-        done, reason = False, f" {err}"
-    if not done:
         raise CommandExecutionError(
-            f"The settings are persisted, but {service} did not restart: see `journalctl -u {service}`.{reason}"
-        )
-    __salt__["pgsql_server.wait_until_ready"](connection)
+            f"The settings are persisted, but {service} did not restart: see `journalctl -u {service}`. {err}"
+        ) from err

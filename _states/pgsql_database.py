@@ -1,8 +1,8 @@
 """
 Manage PostgreSQL databases.
 
-What a state does not declare is left alone. What cannot be changed in place (encoding, locale, provider) makes
-the state fail and say so; a database is never dropped and made again.
+What a state does not declare stays as it is. What cannot be changed in place (encoding, locale, provider) makes
+the state fail and report it; a database is never dropped and recreated.
 
 Requires the execution modules ``pgsql_database``, ``pgsql_config`` and ``pgsql_server``. Both states take
 ``connection``: see the execution module ``pgsql_server``, which documents it.
@@ -49,7 +49,7 @@ def present(
     name
         Name of the database.
     owner
-        Role that owns it. What is inside keeps its owners. Left alone by default.
+        Role that owns it. What is inside keeps its owners. Not changed by default.
     encoding, locale, lc_collate, lc_ctype, provider
         Such as ``UTF8``, ``C.UTF-8`` and ``libc``, ``icu`` or ``builtin``. ``locale`` is that of the provider;
         with ``libc`` it stands for both ``lc_collate`` and ``lc_ctype``. They are fixed once the database is there.
@@ -58,19 +58,19 @@ def present(
         Database to copy, looked at only when the database is created. Defaults to ``template0`` if encoding or
         locale are given, else to ``template1``.
     tablespace
-        Where its files are. Moving them needs a moment without connections. Left alone by default.
+        Where its files are. Moving them needs a moment without connections. Not changed by default.
     connection_limit
-        Number of connections at a time, -1 for no limit. Left alone by default.
+        Number of connections at a time, -1 for no limit. Not changed by default.
     settings
-        Settings of its sessions, as a dictionary; nothing as a value resets one. Left alone by default.
+        Settings of its sessions, as a dictionary; nothing as a value resets one. Not changed by default.
     reset_other_settings
-        Whether settings that are not declared are reset, or a list of the names that are left alone.
+        Whether settings that are not declared are reset, or a list of the names that are kept.
         Defaults to ``False``. An owner can set what makes sessions of others fail in his database.
     privileges
         ``{grantee: [privilege, …]}``, the exact list for each grantee named, of ``CONNECT``, ``CREATE``,
-        ``TEMPORARY`` and ``ALL``. ``PUBLIC`` is everybody. Grantees who are not named are left alone.
+        ``TEMPORARY`` and ``ALL``. ``PUBLIC`` is everybody. Grantees who are not named keep theirs.
     schema_privileges
-        The same on the schema ``public``, of ``CREATE``, ``USAGE`` and ``ALL``. Left alone by default.
+        The same on the schema ``public``, of ``CREATE``, ``USAGE`` and ``ALL``. Not changed by default.
 
     .. code-block:: yaml
 
@@ -156,11 +156,11 @@ def absent(name, force=False, connection=None):
         Name of the database.
     force
         Whether to drop it with everything in it, ending the connections to it first.
-        Defaults to ``False``: the state then fails and says what would be lost.
+        Defaults to ``False``: the state then fails and names what would be lost.
 
     .. code-block:: yaml
 
-        The shop's database is gone:
+        The shop's database is absent:
           pgsql_database.absent:
             - name: shop
             - force: true
@@ -174,7 +174,7 @@ def absent(name, force=False, connection=None):
         lost = f"with {usage['size']} of data and {usage['connections']} connections"
         if not force:
             ret["result"] = False
-            ret["comment"] = f"Database {name} is there, {lost}. Say `force: true` to drop it with everything in it."
+            ret["comment"] = f"Database {name} is there, {lost}. Set `force: true` to drop it with everything in it."
             return ret
         change = {"database": {"old": name, "new": None}}
         if __opts__["test"]:
@@ -201,7 +201,7 @@ def _current(name, declared, connection):
         current = __salt__["pgsql_database.get"](name, connection)
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None) == "server":
-            return None, f" What there is cannot be told yet: {err}"
+            return None, f" The current state is not known yet: {err}"
         raise
     if current and "schema_privileges" in declared:
         current["schema_privileges"] = __salt__["pgsql_database.schema_privileges"](name, connection=connection)

@@ -1,7 +1,7 @@
 """
 Manage PostgreSQL extensions.
 
-What stands in the way (no package, no superuser, a library that is not preloaded) is said before anything is tried.
+What stands in the way (no package, no superuser, a library that is not preloaded) is reported before anything is tried.
 
 Requires the execution module ``pgsql_extension``. Both states take ``connection``: see the execution
 module ``pgsql_server``, which documents it.
@@ -37,9 +37,9 @@ def present(
     database
         Name of the database.
     schema
-        Schema of its objects. Left alone by default; a new one goes where the extension says, else to ``public``.
+        Schema of its objects. Not changed by default; a new one goes to the extension's own schema, else to ``public``.
     version
-        Version that it shall have. Left alone by default; a new one gets the server's default version.
+        Version that it shall have. Not changed by default; a new one gets the server's default version.
     update
         Whether to bring it to the server's default version. Defaults to ``False``. Not together with ``version``.
     cascade
@@ -130,7 +130,7 @@ def absent(name, database, cascade=False, connection=None):
         except CommandExecutionError as err:
             missing = getattr(err, "absent", None)
             if missing == "server" and __opts__["test"]:
-                return {**ret, "result": None, "comment": f"What there is cannot be told yet: {err}"}
+                return {**ret, "result": None, "comment": f"The current state is not known yet: {err}"}
             if missing != "database":
                 raise
             return ret
@@ -162,7 +162,7 @@ def _current(name, database, connection):
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None):
             nothing = {"installed": None, "available": None, "schema": None, "requires": [], "refused": []}
-            return nothing, [f"It cannot be told yet: {err}"]
+            return nothing, [f"The current state is not known yet: {err}"]
         raise
     return current, current["not_yet"]
 
@@ -190,7 +190,7 @@ def _refused(name, current, changes, cascade):
         refused.append(f"The extension {name} cannot be moved out of the schema {current['schema']}.")
     # Another state of the same run may be about to create them, but for that it would have to come first.
     if current["requires"] and not current["installed"] and not cascade and not __opts__["test"]:
-        refused.append(f"The extension {name} requires {', '.join(current['requires'])}: say `cascade: true`.")
+        refused.append(f"The extension {name} requires {', '.join(current['requires'])}: set `cascade: true`.")
     return refused
 
 

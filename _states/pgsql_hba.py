@@ -85,7 +85,7 @@ def _managed(ret, name, record, connection):
             if record is not None:
                 ret["result"] = None
                 ret["changes"] = {"record": {"old": None, "new": record}}
-                ret["comment"] = f"pg_hba.conf would get the record {name}. It cannot be told yet: {err}"
+                ret["comment"] = f"pg_hba.conf would get the record {name}. More is not known yet: {err}"
             return ret
         changes = _changes(current)
         if not changes:

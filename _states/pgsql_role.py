@@ -1,7 +1,7 @@
 """
 Manage PostgreSQL roles.
 
-What a state does not declare is left alone. Passwords are compared with the verifier that the server stores, so
+What a state does not declare stays as it is. Passwords are compared with the verifier that the server stores, so
 that a password which is right is never written, and they never reach the server in clear.
 
 Requires the execution modules ``pgsql_role``, ``pgsql_config`` and ``pgsql_server``. Both states take ``connection``:
@@ -49,24 +49,24 @@ def present(
     name
         Name of the role.
     login, superuser, createdb, createrole, replication, bypassrls, inherit
-        The role's attributes, as booleans. Left alone by default; in a new role PostgreSQL's defaults hold.
+        The role's attributes, as booleans. Not changed by default; in a new role PostgreSQL's defaults hold.
     connection_limit
-        Number of connections at a time, -1 for no limit. Left alone by default.
+        Number of connections at a time, -1 for no limit. Not changed by default.
     valid_until
-        A time stamp after which the password is no longer valid, ``infinity`` for no limit. Left alone by default.
+        A time stamp after which the password is no longer valid, ``infinity`` for no limit. Not changed by default.
     password, password_pillar, password_file
         The password: in clear or as a verifier, as a pillar path, or as the path of a file on the minion whose
-        one final line feed is dropped. Left alone by default.
+        one final line feed is dropped. Not changed by default.
     password_encryption
         ``scram-sha-256`` to have a right password that is stored as md5 written again.
         Defaults to accepting both.
     member_of
         The exact list of roles it is a member of: names, or ``{name: {admin, inherit, set}}`` with booleans
-        (``inherit`` and ``set`` need PostgreSQL 16). Left alone by default.
+        (``inherit`` and ``set`` need PostgreSQL 16). Not changed by default.
     settings
-        Settings of its sessions, as a dictionary; nothing as a value resets one. Left alone by default.
+        Settings of its sessions, as a dictionary; nothing as a value resets one. Not changed by default.
     database_settings
-        The same in one database: ``{database: {name: value}}``. Left alone by default.
+        The same in one database: ``{database: {name: value}}``. Not changed by default.
     reset_other_settings
         Whether settings that are not declared are reset, those in a database too, or a list of the names that are left
         alone. Defaults to ``False``. A role can set for itself what makes its sessions fail.
@@ -142,8 +142,8 @@ def absent(name, reassign_to=None, connection=None):
     """
     Ensure that a role is absent.
 
-    A role that owns something or was granted something is not dropped, unless told whom to give it to. That is
-    done in one transaction per database, as PostgreSQL sees the objects of one at a time.
+    A role that owns something or was granted something is not dropped, unless ``reassign_to`` names its new owner.
+    That is done in one transaction per database, as PostgreSQL sees the objects of one at a time.
 
     name
         Name of the role.
@@ -152,7 +152,7 @@ def absent(name, reassign_to=None, connection=None):
 
     .. code-block:: yaml
 
-        The reports are gone:
+        The role of the reports is absent:
           pgsql_role.absent:
             - name: reports
             - reassign_to: shop
@@ -165,7 +165,9 @@ def absent(name, reassign_to=None, connection=None):
         needed = __salt__["pgsql_role.dependencies"](name, connection)
         if needed and reassign_to is None:
             ret["result"] = False
-            ret["comment"] = f"Role {name} is needed: {' '.join(needed)} Say with reassign_to who takes it over."
+            ret["comment"] = (
+                f"Role {name} is needed: {' '.join(needed)} Set `reassign_to` to the role that takes it over."
+            )
             return ret
         ret["changes"] = {"role": {"old": name, "new": None}}
         handed = f" What it still owns by then goes to {reassign_to}." if needed else ""
@@ -193,7 +195,7 @@ def _current(name, secret, connection):
         return __salt__["pgsql_role.get"](name, password=secret, connection=connection), ""
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "absent", None) == "server":
-            return None, f" What there is cannot be told yet: {err}"
+            return None, f" The current state is not known yet: {err}"
         raise
 
 

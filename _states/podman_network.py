@@ -1,7 +1,7 @@
 """
 Manage the networks of Podman.
 
-What is not said about a network is left to Podman when it is created, and left alone afterwards.
+What is not declared of a network is left to Podman when it is created, and not changed afterwards.
 
 A network that is not as described is removed and created again, since Podman cannot change it in place. Where
 containers use it, the state fails, names them and changes nothing.
@@ -13,7 +13,7 @@ import shutil
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-# Arguments of the state that say nothing about the network.
+# Arguments of the state that do not describe the network.
 NOT_OF_THE_NETWORK = ("name", "removed_containers", "replaces")
 
 
@@ -89,7 +89,7 @@ def present(
 
     interface_name
         Name of the bridge; for ``macvlan`` and ``ipvlan``, of the parent interface. At most 15 characters. A
-        Podman that cannot name the bridge (4.3) chooses a name, and the comment says so. Defaults to a name
+        Podman that cannot name the bridge (4.3) chooses a name, and the comment reports it. Defaults to a name
         that Podman chooses.
 
     internal
@@ -106,10 +106,10 @@ def present(
         List of addresses of the name servers that containers use, the whole list. Defaults to the host's.
 
     options
-        Further options of the driver, a dictionary; others than these are left alone. Defaults to none.
+        Further options of the driver, a dictionary; others are not changed. Defaults to none.
 
     labels
-        Labels, a dictionary; others than these are left alone. Defaults to none.
+        Labels, a dictionary; others are not changed. Defaults to none.
 
     routes
         List of ``{destination, gateway, metric}``, the metric optional, the whole list. Defaults to none.
@@ -125,24 +125,24 @@ def present(
         Name of a network that an earlier state of the same run removes: a dry run does not count its subnet. Defaults
         to none.
     """
-    said = {key: value for key, value in locals().items() if value is not None and key not in NOT_OF_THE_NETWORK}
+    declared = {key: value for key, value in locals().items() if value is not None and key not in NOT_OF_THE_NETWORK}
     ret = {"name": name, "result": True, "changes": {}, "comment": f"Network {name} is present as specified"}
     try:
-        return _present(ret, name, said, *((removed_containers, replaces) if __opts__["test"] else ((), None)))
+        return _present(ret, name, declared, *((removed_containers, replaces) if __opts__["test"] else ((), None)))
     except (CommandExecutionError, SaltInvocationError) as exc:
         return dict(ret, result=False, changes={}, comment=str(exc))
 
 
-def _present(ret, name, said, removed_containers, replaces):
-    changes, note = _diff(name, said)
+def _present(ret, name, declared, removed_containers, replaces):
+    changes, note = _diff(name, declared)
     ret["comment"] += note
     if not changes:
         return ret
 
     if shutil.which("podman"):
-        __salt__["podman_network.check"](name, **said)
+        __salt__["podman_network.check"](name, **declared)
     there = __salt__["podman_network.exists"](name)
-    obstacle = _conflict(name, said, replaces) or (there and _use(name, changes, removed_containers))
+    obstacle = _conflict(name, declared, replaces) or (there and _use(name, changes, removed_containers))
     if obstacle:
         return dict(ret, result=False, comment=obstacle)
 
@@ -152,11 +152,11 @@ def _present(ret, name, said, removed_containers, replaces):
         return dict(ret, result=None, comment=f"Network {name} would be {verb}{note}")
 
     if there:
-        _replace(name, said)
+        _replace(name, declared)
     else:
-        __salt__["podman_network.create"](name, **said)
+        __salt__["podman_network.create"](name, **declared)
 
-    left, _ = _diff(name, said)
+    left, _ = _diff(name, declared)
     if left:
         comment = f"There were no errors, but network {name} still differs in {', '.join(left)}: {left}"
         return dict(ret, result=False, comment=comment)
@@ -212,23 +212,23 @@ def _absent(ret, name, keep_used, removed_containers):
     return dict(ret, comment=f"Network {name} has been removed")
 
 
-def _diff(name, said):
-    """What differs, and a note on what this Podman cannot do. Takes that out of what is said."""
-    changes = __salt__["podman_network.diff"](name, **said)
-    bridge = said.get("driver", "bridge") == "bridge"
-    if not (changes and bridge and "interface_name" in said and shutil.which("podman")):
+def _diff(name, declared):
+    """What differs, and a note on what this Podman cannot do. Removes that from what is declared."""
+    changes = __salt__["podman_network.diff"](name, **declared)
+    bridge = declared.get("driver", "bridge") == "bridge"
+    if not (changes and bridge and "interface_name" in declared and shutil.which("podman")):
         return changes, ""
     if __salt__["podman_network.supports"]("interface_name"):
         return changes, ""
-    del said["interface_name"]
-    return __salt__["podman_network.diff"](name, **said), "; this Podman cannot name its interface"
+    del declared["interface_name"]
+    return __salt__["podman_network.diff"](name, **declared), "; this Podman cannot name its interface"
 
 
-def _conflict(name, said, replaces):
-    if said.get("driver", "bridge") != "bridge":
+def _conflict(name, declared, replaces):
+    if declared.get("driver", "bridge") != "bridge":
         return ""  # macvlan and ipvlan share the subnet of their parent.
-    subnets = [said[key] for key in ("subnet", "ipv6_subnet") if key in said]
-    for subnet in subnets or [each["subnet"] for each in said.get("subnets", [])]:
+    subnets = [declared[key] for key in ("subnet", "ipv6_subnet") if key in declared]
+    for subnet in subnets or [each["subnet"] for each in declared.get("subnets", [])]:
         taken = __salt__["podman_network.conflicts"](subnet, ignore=[name, *([replaces] if replaces else [])])
         if taken:
             return f"Network {name} cannot have {subnet}: it overlaps {', '.join(taken)}. Choose another."
@@ -250,12 +250,12 @@ def _remove_first(users):
     return f"Remove its containers first: {', '.join(users)}. Nothing was changed."
 
 
-def _replace(name, said):
-    """Podman checks a description only while it creates: what it refuses must not cost the old network."""
+def _replace(name, declared):
+    """Podman checks a description only while it creates: if it refuses, the old network is restored."""
     old = __salt__["podman_network.inspect"](name)
     __salt__["podman_network.remove"](name)
     try:
-        __salt__["podman_network.create"](name, **said)
+        __salt__["podman_network.create"](name, **declared)
     except CommandExecutionError as exc:
         try:
             if not __salt__["podman_network.supports"]("interface_name"):
@@ -264,6 +264,7 @@ def _replace(name, said):
             __salt__["podman_network.create"](name, **known)
         except CommandExecutionError as second:
             raise CommandExecutionError(
-                f"{exc}. Network {name} is gone, as it could not be made as it was either: {second}. Apply again."
+                f"{exc}. Network {name} does not exist any more, as it could not be restored either: {second}. "
+                "Apply again."
             ) from second
         raise CommandExecutionError(f"{exc}. Network {name} is as it was.") from exc

@@ -1,14 +1,16 @@
 """
-Keep units of systemd running, enabled, or as their files say.
+Keep units of systemd running, enabled, or loaded from their current files.
 
 For units that need no more than that; Salt's ``service`` states know more, and start five times as many processes.
 
-:depends: - ``_utils/systemd_looks.py``
+:depends: - ``_utils/host_core``
 """
 
 import os
 
 from salt.exceptions import CommandExecutionError
+
+from host_core import unit_looks
 
 # What systemd calls a unit that is as desired; one that is static or generated cannot be enabled, nor has it to be.
 GOOD = {
@@ -21,8 +23,6 @@ VERBS = {"enabled": "enable", "active": "start"}
 def __virtual__():
     if "systemd_unit.status" not in __salt__:
         return False, "The state systemd_unit needs the execution module systemd_unit."
-    if "systemd_looks.statuses" not in __utils__:
-        return False, "The state systemd_unit needs _utils/systemd_looks.py: run saltutil.sync_utils."
     return True
 
 
@@ -60,22 +60,22 @@ def enabled(name):
 
 def loaded(name):
     """
-    Make sure that systemd goes by the unit's files as they are on the disk; nothing is restarted.
+    Make sure that systemd has loaded the unit's files as they are on the disk; nothing is restarted.
 
     name
         Name of the unit, with its kind.
 
-    Let it ``watch`` the states that write these files: then a dry run says so too, before a file has changed.
+    Let it ``watch`` the states that write these files: then a dry run reports it too, before a file has changed.
 
     .. code-block:: yaml
 
-        systemd goes by the files of Valkey's unit:
+        systemd has loaded the files of Valkey's unit:
           systemd_unit.loaded:
             - name: valkey-server.service
     """
-    ret = {"name": name, "changes": {}, "result": True, "comment": f"systemd goes by the files of {name}"}
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"systemd has loaded the files of {name}"}
     try:
-        if __utils__["systemd_looks.statuses"](globals(), name)[name]["outdated"]:
+        if unit_looks.statuses(globals(), name)[name]["outdated"]:
             return _reloaded(ret)
     except CommandExecutionError as error:
         return {**ret, "result": False, "comment": str(error)}
@@ -84,7 +84,7 @@ def loaded(name):
 
 def files_absent(name, files):
     """
-    Make sure that unit files are gone, from the disk and from systemd's memory.
+    Make sure that unit files are absent from the disk and not loaded by systemd.
 
     name
         What the state is about, for the output.
@@ -141,7 +141,11 @@ def _reloaded(ret):
 def _managed(name, word, desired):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is {word} as specified"}
     try:
-        before = __utils__["systemd_looks.statuses"](globals(), name)[name]
+        before = unit_looks.statuses(globals(), name)[name]
+        if "active" in desired and before["active"] == "activating" and not __opts__["test"]:
+            # It is being started: this waits until it is active, and is no change of this state.
+            __salt__["systemd_unit.call"]("start", name)
+            before = __salt__["systemd_unit.status"](name)
         missing = before["loaded"] == "not-found"
         if missing and not __opts__["test"]:
             return {

@@ -105,7 +105,7 @@ def absent(name, connection=None):
 
     .. code-block:: yaml
 
-        The ACL user alice is gone:
+        The ACL user alice is absent:
           valkey_acl.absent:
             - name: alice
     """

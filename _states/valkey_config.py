@@ -157,8 +157,8 @@ def _announcement(found, service):
 
 def _absence(addresses):
     return (
-        f"This host does not have the address {', '.join(addresses)}, and the server would stop at its next start if"
-        " told to listen there. Add the address first; nothing was changed."
+        f"This host does not have the address {', '.join(addresses)}, and the server would stop at its next start"
+        " with it in `bind`. Add the address first; nothing was changed."
     )
 
 

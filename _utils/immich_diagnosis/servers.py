@@ -6,6 +6,7 @@ Each function makes a check, of ``postgres`` or ``valkey``.
 """
 
 import socket
+import time
 
 from salt.exceptions import CommandExecutionError
 
@@ -24,7 +25,7 @@ def service(part, explained=None):
         _known_units(part, here)
         rows = []
         for unit in here[part]["units"]:
-            status = call(here, "systemd_unit.status", f"{unit}.service")
+            status = _status(here, f"{unit}.service")
             if status["active"] != "active":
                 seen = f"{unit} is {status['active']} {status['text']}".strip()
                 start = f"systemctl start {unit} || journalctl -n 20 -u {unit}"
@@ -33,6 +34,16 @@ def service(part, explained=None):
         return rows or [(OK, f"{', '.join(here[part]['units'])} is active")]
 
     return check
+
+
+def _status(here, unit):
+    """What systemd says of a unit; of one that is starting, after up to 3 seconds: PostgreSQL answers before it is."""
+    for _ in range(30):
+        status = call(here, "systemd_unit.status", unit)
+        if status["active"] != "activating":
+            break
+        time.sleep(0.1)
+    return status
 
 
 def _known_units(part, here):

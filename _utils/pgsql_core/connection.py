@@ -62,12 +62,12 @@ def merged(*layers):
 
 
 def is_socket(arguments):
-    """Tell whether the server is reached through a socket in the file system."""
+    """Return whether the server is reached through a socket in the file system."""
     return str(arguments["host"]).startswith("/")
 
 
 def is_this_host(arguments):
-    """Tell whether the server is on this host, as far as its address says."""
+    """Return whether the server is on this host, as far as its address shows."""
     return is_socket(arguments) or arguments["host"] in ("localhost", "127.0.0.1", "::1")
 
 

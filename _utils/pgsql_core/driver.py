@@ -2,8 +2,8 @@
 psycopg2, which not every Python that Salt runs in has
 ======================================================
 
-It is imported where it is used, so that modules load far enough to say that they need it, and need no restart of Salt
-once it is there.
+It is imported where it is used, so that modules load far enough to report that they need it, and need no restart of
+Salt once it is there.
 """
 
 

@@ -8,7 +8,7 @@ import re
 
 from pgsql_core.errors import ServerError
 
-# Bytes of one line that a client program prints: names in it are those of whoever made the dump. The longest that
+# Bytes of one line that a client program prints: names in it come from the dump's author. The longest that
 # counts has the names of 1,600 columns, each of 63 bytes that are doubled, and quotes.
 LONGEST_LINE = 256 * 1024
 # Tables of a dump that are counted: by their names alone a small file could fill the memory.

@@ -19,7 +19,7 @@ class ServerError(PgsqlError):
     The server cannot be reached, or refuses, or something else on this host does.
 
     ``absent`` is ``server`` when a server on this host does not run, and ``database`` when the database does not exist,
-    so that a dry run can tell "not there yet" from "broken". ``sqlstate`` is PostgreSQL's code, if it sent one.
+    so that a dry run can distinguish "not there yet" from "broken". ``sqlstate`` is PostgreSQL's code, if it sent one.
     """
 
     def __init__(self, message, absent=None, sqlstate=None):

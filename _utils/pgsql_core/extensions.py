@@ -24,7 +24,7 @@ def described(row, offer, may_create):
     Return one entry of ``pgsql_extension.list``.
 
     row
-        What the database says of the extension.
+        The row of the extension in the database.
 
     offer
         What the server offers of it, or nothing.

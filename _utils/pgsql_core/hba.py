@@ -160,7 +160,7 @@ def _addresses_overlap(left, right):
 
 
 def _is_narrower(rule, record):
-    """Somebody's deliberate exception, such as a reject for one address, stays ahead."""
+    """A deliberate exception, such as a reject for one address, stays ahead."""
     inner, outer = network(rule), network(record)
     if inner is None or outer is None or inner.version != outer.version or not inner.subnet_of(outer):
         return False

@@ -3,7 +3,7 @@ Text of others, made fit to be shown
 ====================================
 """
 
-# Characters of what a server or a client program says that are shown.
+# Characters that are shown of a message of a server or a client program.
 LONGEST_MESSAGE = 4000
 
 
@@ -11,7 +11,7 @@ def shown(text):
     """
     Return text on one line, with no more than ``LONGEST_MESSAGE`` characters, all of them printable.
 
-    Names and messages of whoever owns a database may hold what a terminal takes for a command.
+    Names and messages of a database's owner may hold escape sequences that a terminal acts on.
     """
     text = text[:LONGEST_MESSAGE].replace("\n", " ")
     return "".join(char if char.isprintable() else "?" for char in text)

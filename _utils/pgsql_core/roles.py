@@ -39,7 +39,7 @@ def check(name, password=None, connection_limit=None, member_of=None, **declared
 
 
 def dependency(row):
-    """Return what a role owns or was granted, as a sentence; ``row`` says of what kind, where and how many."""
+    """Return what a role owns or was granted, as a sentence; ``row`` has the kind, the place and the number."""
     if row["owned"]:
         return f"It {'owns' if row['owns'] else 'has privileges on'} the database {row['owned']}."
     verb = "owns" if row["owns"] else "has privileges on"

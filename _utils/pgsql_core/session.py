@@ -36,7 +36,7 @@ class Session:
 
     @property
     def is_dead(self):
-        # An idle session has nothing to say: if there is something to read, the server is saying good-bye.
+        # On an idle session there is nothing to read, unless the server ends it.
         return self.raw.closed or bool(select.select([self.raw.fileno()], [], [], 0)[0])
 
     def take_back_owners_settings(self):
@@ -77,7 +77,7 @@ class Server:
         return self._session(database).raw.server_version
 
     def is_superuser(self, database=None):
-        """Tell whether the role of the connection is a superuser."""
+        """Return whether the role of the connection is a superuser."""
         return self._session(database).raw.info.parameter_status("is_superuser") == "on"
 
     def query(self, statement, values=None, database=None):
@@ -118,7 +118,7 @@ class Server:
                 raw.autocommit = True
 
     def has_database(self, name):
-        """Tell whether there is a database."""
+        """Return whether there is a database."""
         return bool(self.query("SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s", (name,)))
 
     def reload(self):
@@ -146,7 +146,7 @@ class Server:
             raw.close()
 
     def lets_in(self, user, password, database=None):
-        """Tell whether the server lets a role in with a password, which it has to check by SCRAM."""
+        """Return whether the server lets a role in with a password, which it has to check by SCRAM."""
         import psycopg2
 
         settings = {**self.settings, "user": user}
@@ -219,7 +219,7 @@ class Server:
             try:
                 return _dial_with(f"{environment} {arguments.SESSION_OPTIONS} {arguments.NEWER_SESSION_OPTIONS}", given)
             except psycopg2.OperationalError as err:
-                # The one word that tells an older server before there is a session.
+                # The only sign of an older server before there is a session.
                 if "transaction_timeout" not in str(err):
                     raise
                 older.add(self.address)
@@ -272,7 +272,7 @@ def _rows(cursor):
 
 
 def _sessions(context):
-    # A forked process (`parallel: True`) must neither use nor close its parent's sessions: closing says good-bye to
+    # A forked process (`parallel: True`) must neither use nor close its parent's sessions: closing sends a farewell to
     # the server on a socket that both have.
     return context.setdefault(SESSIONS, {}).setdefault(os.getpid(), {})
 
@@ -284,7 +284,7 @@ def _dial_with(options, given):
 
 
 def _listens(settings):
-    """Tell a server that is not there from one that does not let us in; libpq has no code for it."""
+    """Distinguish a server that does not run from one that refuses the login; libpq has no code for it."""
     port = int(settings["port"])
     try:
         if arguments.is_socket(settings):

@@ -54,7 +54,7 @@ def to_reset(current, reset):
         Settings as PostgreSQL stores them.
 
     reset
-        ``True`` for all, or a list of the names that are left alone.
+        ``True`` for all, or a list of the names that are kept.
     """
     kept = set() if reset is True else {name.lower() for name in reset}
     return {name: None for name in current if name.lower() not in kept}

@@ -19,7 +19,7 @@ ITERATIONS = 4096
 
 def matches(password, verifier, role):
     """
-    Tell whether a stored verifier is that of a password.
+    Return whether a stored verifier is that of a password.
 
     password
         In clear. One that has the form of a verifier is taken as one, as PostgreSQL itself does.
@@ -47,7 +47,7 @@ def matches(password, verifier, role):
 
 
 def is_verifier(password):
-    """Tell whether PostgreSQL would take a text as a verifier and not as a password."""
+    """Return whether PostgreSQL would take a text as a verifier and not as a password."""
     return bool(SCRAM_VERIFIER.fullmatch(password) or MD5_VERIFIER.fullmatch(password))
 
 

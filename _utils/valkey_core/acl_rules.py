@@ -221,6 +221,6 @@ def _selector_rules(selector):
 
 
 def _reply_rules(reply):
-    # A user of no database has nothing there, one of all of them `alldbs`; a server without databases says neither.
+    # A user of no database has nothing there, one of all of them `alldbs`; a server without databases shows neither.
     databases = ["resetdbs"] if reply.get("databases") == "" else []
     return [*databases, *(rule for part in REPLY_RULES for rule in reply.get(part, "").split(" ") if rule)]

@@ -87,7 +87,7 @@ def equal(words, others):
 
 
 def _in_bytes(word):
-    """Sizes as bytes: the server says 1073741824 where the file says 1gb."""
+    """Sizes as bytes: the server reports 1073741824 where the file has 1gb."""
     size = re.fullmatch(r"(\d+)(k|kb|m|mb|g|gb)", word.lower())
     if not size:
         return word

@@ -19,7 +19,7 @@ class ServerError(ValkeyError):
 
 
 class UnreachableError(ServerError):
-    """Nothing answers where the server should be. States tell it apart under ``test=True``, by ``unreachable``."""
+    """Nothing answers where the server should be. States distinguish it under ``test=True``, by ``unreachable``."""
 
     def __init__(self, message):
         super().__init__(message)
@@ -41,9 +41,9 @@ class BusyError(ServerError):
         # The reply names what ends it: "BUSY … You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
         self.remedy = "FUNCTION KILL" if "FUNCTION KILL" in reply else "SCRIPT KILL"
         super().__init__(
-            f"{where} is busy with a script and answers nobody else. End it as its administrator: {self.remedy}. Where"
-            " that replies UNKILLABLE, the script has written, and only SHUTDOWN NOSAVE or a restart of the service"
-            " ends it."
+            f"{where} is busy with a script and answers no other client. End it as its administrator: {self.remedy}."
+            " Where that replies UNKILLABLE, the script has written, and only SHUTDOWN NOSAVE or a restart of the"
+            " service ends it."
         )
 
 

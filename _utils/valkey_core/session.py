@@ -163,7 +163,7 @@ def _greeting(session, username):
         answers = pipeline(session, [["ACL", "WHOAMI"], ["INFO", "server"], ["CONFIG", "GET", "aclfile"]])
     except RefusedError as err:
         if "protected mode" in str(err):
-            raise RefusedError(f"{where} is in protected mode and lets in nobody but its own host.") from err
+            raise RefusedError(f"{where} is in protected mode and accepts connections from its own host only.") from err
         raise RefusedError(f"{where} does not accept the credentials of the user {username}.") from err
     if any(isinstance(reply, exceptions.AuthenticationError) for reply in answers):
         raise RefusedError(f"{where} does not accept the user {username} without a password.")

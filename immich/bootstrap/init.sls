@@ -64,12 +64,14 @@ Salt's Python has the libraries of the formula's modules:
       - The formula's modules are synced
 {%-   endif %}
 
-{#- Not saltutil.sync_all, which looks for sixteen kinds more. #}
+{#- Not saltutil.sync_all, which looks for sixteen kinds more. A running minion has to load what is new for its next job;
+    where there is none, Salt would wait a second for it. #}
+{%-   set minion = salt["file.find"](opts["sock_dir"], name="minion_event_*_pull.ipc") %}
 {%-   for kind, what in (("utils", "packages"), ("output", "outputters"), ("states", "states"), ("modules", "modules")) %}
 
 The formula's {{ what }} are synced:
   saltutil.sync_{{ kind }}:
-    - refresh: {{ loop.last }}
+    - refresh: {{ loop.last and minion != [] }}
     - reload_modules: true
 {%-   endfor %}
 

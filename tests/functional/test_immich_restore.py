@@ -123,7 +123,7 @@ def test_a_policy_that_never_ends_is_given_up(pg, live):
     # The session that others use has no timeout left.
     owner = {"host": "127.0.0.1", "user": NAME, "password": PASSWORD}
     pg.sql("ALTER TABLE asset DISABLE ROW LEVEL SECURITY", database=NAME)
-    assert pg.modules.pgsql_database.row_counts(NAME, owner)["public.asset"] == 4
+    assert pg.modules.pgsql_table.row_counts(NAME, owner)["public.asset"] == 4
 
 
 def test_a_check_that_never_ends_fails_a_restore(pg, settings, tmp_path, monkeypatch):

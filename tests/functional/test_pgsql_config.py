@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from tests.functional.pgsql_server import CONFIG, UNIT, restarts
+from tests.functional.pgsql_server import CONFIG, UNIT, restarts, systemctl
 
 pytestmark = pytest.mark.once
 
@@ -105,7 +105,7 @@ def test_restart_happens_once_and_is_announced(pg):
     assert restarts() == once
 
 
-def test_restart_that_an_interrupted_run_owes_is_made_up_for(pg):
+def test_a_restart_that_an_interrupted_run_did_not_reach_is_done_by_the_next(pg):
     """As after a kill between ALTER SYSTEM and the restart, or between ALTER SYSTEM and the reload."""
     pg.sql("ALTER SYSTEM SET max_connections = 90")
     pg.sql("ALTER SYSTEM SET checkpoint_timeout = '6min'")
@@ -240,6 +240,40 @@ def test_server_that_is_not_there(pg, testmode):
     assert ("would be restarted" if testmode else "Cannot connect") in ret["comment"]
     ret = absent(pg, test=testmode, **arguments)
     assert ret["result"] is testmode
+
+
+def test_restart_waits_for_the_server_alone(pg):
+    started = pg.value("SELECT pg_postmaster_start_time()")
+    assert pg.modules.pgsql_server.restart(UNIT) is True
+    assert pg.modules.systemd_unit.status(f"{UNIT}.service")["active"] == "activating"
+    assert pg.value("SELECT pg_postmaster_start_time()") > started
+    ret = pg.state("systemd_unit.running", f"{UNIT}.service")
+    assert (ret["result"], ret["changes"]) == (True, {})
+    assert systemctl("is-active", UNIT) == "active"
+
+
+def test_systemd_does_not_limit_restarts(pg):
+    """It takes five starts within ten seconds by default."""
+    for _ in range(7):
+        assert pg.modules.pgsql_server.restart(UNIT) is True
+
+
+def test_server_that_does_not_start(pg):
+    CONF_D.write_text("shared_preload_libraries = 't_none'\n")
+    ret = present(pg, settings={"max_connections": 90}, service=UNIT)
+    assert (ret["result"], set(ret["changes"])) == (False, {"max_connections"})
+    assert f"{UNIT} did not restart" in ret["comment"]
+    assert 'could not access file "t_none"' in ret["comment"]
+    # The next run makes up for it.
+    CONF_D.unlink()
+    systemctl("start", UNIT)
+    assert present(pg, settings={"max_connections": 90}, service=UNIT)["result"] is True
+    assert pg.value("SHOW max_connections") == "90"
+
+
+def test_server_that_does_not_answer_in_time(pg):
+    with pytest.raises(CommandExecutionError, match="PostgreSQL does not answer"):
+        pg.modules.pgsql_server.restart(UNIT, {"host": "/run/nowhere"}, timeout=0.1)
 
 
 def test_service_that_does_not_restart(pg):

@@ -179,7 +179,7 @@ def test_all_privileges_and_none(pg):
     assert "No such privilege: SELECT" in ret["comment"]
 
 
-def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
+def test_undeclared_settings_are_reset_where_asked(pg, testmode):
     pg.sql("CREATE DATABASE t_db")
     for setting in ("work_mem = '17MB'", "search_path = public", "local_preload_libraries = 'nosuch'", "jit = off"):
         pg.sql(f"ALTER DATABASE t_db SET {setting}")
@@ -275,7 +275,7 @@ def test_is_not_dropped_without_force(pg, testmode):
     assert "t_db" in pg.databases()
 
 
-def test_drops_with_force_although_somebody_is_connected(pg, testmode):
+def test_drops_with_force_although_a_client_is_connected(pg, testmode):
     pg.sql("CREATE DATABASE t_db")
     # The formula's own session is in there too.
     pg.modules.pgsql_database.schema_privileges("t_db")
@@ -348,7 +348,7 @@ def test_schema_that_is_not_there(pg):
         pg.modules.pgsql_database.schema_privileges("t_db")
 
 
-def test_database_that_is_not_there_is_told_from_a_server_that_is_not(pg):
+def test_an_absent_database_is_distinguished_from_an_absent_server(pg):
     with pytest.raises(CommandExecutionError) as error:
         pg.modules.pgsql_database.schema_privileges("t_none")
     assert error.value.absent == "database"

@@ -120,7 +120,7 @@ def test_a_dump_is_read_whole_and_restored_with_its_rows(pg, dumped):
     assert read["rows"]["public.T, of (odd) names"][1] == {"a": "2", 'b "c': "\\\\."}
     steps, told = [], []
     pg.modules.pgsql_dump.restore(path, "t_to", OWNER, progress=told.append, doing=steps.append)
-    assert pg.modules.pgsql_database.row_counts("t_to", OWNER) == rows
+    assert pg.modules.pgsql_table.row_counts("t_to", OWNER) == rows
     assert told[-1] == Path(path).stat().st_size
     assert any("place_ll_to_earth_idx" in step for step in steps)
     owners = pg.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'", database="t_to")
@@ -158,12 +158,12 @@ def test_a_trap_in_a_dump_gains_nothing(pg, dumped):
     assert gained(pg) == ["superuser", "createrole", "loot"]
     disarm(pg)
     pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
-    assert pg.modules.pgsql_database.row_counts("t_to", OWNER) == {"public.t": 3}
+    assert pg.modules.pgsql_table.row_counts("t_to", OWNER) == {"public.t": 3}
     assert gained(pg) == []
     # Nor later, when a superuser does what a deployment does.
     pg.sql("REINDEX DATABASE t_to", database="t_to")
     pg.sql("ANALYZE", database="t_to")
-    pg.modules.pgsql_database.row_counts("t_to")
+    pg.modules.pgsql_table.row_counts("t_to")
     assert gained(pg) == []
 
 
@@ -189,7 +189,7 @@ def test_meta_commands_of_psql_in_names_comments_and_data_are_text(pg, dumped):
     )
     path = dumped()
     pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
-    assert list(pg.modules.pgsql_database.row_counts("t_to", OWNER).values()) == [2]
+    assert list(pg.modules.pgsql_table.row_counts("t_to", OWNER).values()) == [2]
     assert gained(pg) == []
 
 
@@ -201,15 +201,15 @@ def test_a_dump_that_fails_leaves_nothing(pg, dumped):
     path = dumped()
     with pytest.raises(CommandExecutionError, match="hstore"):
         pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
-    assert pg.modules.pgsql_database.row_counts("t_to", OWNER) == {}
+    assert pg.modules.pgsql_table.row_counts("t_to", OWNER) == {}
 
 
-def test_databases_swap_names_though_somebody_is_connected(pg):
+def test_databases_swap_names_though_clients_are_connected(pg):
     pg.sql("CREATE TABLE new (i int)", database="t_to")
     with pg.superuser("t_from"), pg.superuser("t_to"):
         pg.modules.pgsql_database.rename({"t_from": "t_old", "t_to": "t_from"})
-    assert pg.modules.pgsql_database.row_counts("t_from") == {"public.new": 0}
-    assert pg.modules.pgsql_database.row_counts("t_old") == {}
+    assert pg.modules.pgsql_table.row_counts("t_from") == {"public.new": 0}
+    assert pg.modules.pgsql_table.row_counts("t_old") == {}
     with pytest.raises(CommandExecutionError, match="does not exist"):
         pg.modules.pgsql_database.rename({"t_old": "t_x", "t_absent": "t_y"})
     assert "t_old" in pg.databases()
@@ -250,7 +250,7 @@ def test_names_of_several_lines_are_names(pg, dumped):
     )
     name = "public.a (b) FROM stdin;\n\\.\nc"
     read = pg.modules.pgsql_dump.read(dumped(), [name])
-    assert read["tables"] == {name: 2, "public.t": 1} == pg.modules.pgsql_database.row_counts("t_from")
+    assert read["tables"] == {name: 2, "public.t": 1} == pg.modules.pgsql_table.row_counts("t_from")
     assert read["rows"][name] == [{"d) FROM stdin;\ne": "1", 'f"g': "2"}, {"d) FROM stdin;\ne": "3", 'f"g': "4"}]
 
 

@@ -75,7 +75,7 @@ def test_new_one_goes_to_public_or_where_it_has_to(pg, files):
     assert installed(pg) == {"unaccent": ("1.1", "public"), "t_fixed": ("1.0", "pg_catalog")}
 
 
-def test_version_is_left_alone_unless_declared(pg):
+def test_version_is_not_changed_unless_declared(pg):
     pg.sql("CREATE EXTENSION pg_trgm VERSION '1.5'", database="t_db")
     assert present(pg, "pg_trgm", schema="public")["changes"] == {}
     assert present(pg, "pg_trgm", version="1.5")["changes"] == {}
@@ -200,7 +200,7 @@ def test_schema_that_cannot_move(pg, files, testmode):
 def test_required_extensions(pg):
     ret = present(pg, "earthdistance")
     assert (ret["result"], ret["changes"]) == (False, {})
-    assert ret["comment"] == "The extension earthdistance requires cube: say `cascade: true`."
+    assert ret["comment"] == "The extension earthdistance requires cube: set `cascade: true`."
     assert installed(pg) == {}
     assert present(pg, "earthdistance", schema="public", cascade=True)["result"] is True
     assert set(installed(pg)) == {"cube", "earthdistance"}

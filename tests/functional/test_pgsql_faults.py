@@ -169,7 +169,7 @@ def test_a_forked_process_leaves_its_parents_sessions_open(pg, at_once):
     assert pg.sql(statement) == before
 
 
-def test_database_that_could_only_be_created_is_not_told_as_declared(pg):
+def test_database_that_could_only_be_created_is_not_reported_as_declared(pg):
     """The changes of a failed state named what had not happened."""
     ret = pg.state("pgsql_database.present", "t_new", owner="t_owner", settings={"no_such_setting": 1})
     assert ret["result"] is False

@@ -120,7 +120,7 @@ def test_changed_record_replaces_the_old_one(pg, changed, testmode):
         assert present(pg, **changed)["changes"] == {}
 
 
-def test_exception_of_somebody_stays_ahead(pg):
+def test_a_deliberate_exception_stays_ahead(pg):
     """A narrower record ahead of ours is somebody's will."""
     text = "local all postgres peer\nhost t_db t_role 127.0.0.7/32 reject\nhost all all 127.0.0.0/8 trust\n"
     rewrite(pg, text)
@@ -202,7 +202,7 @@ def test_line_that_the_server_does_not_understand_is_taken_back(pg):
     assert HBA.read_text() == before
 
 
-def test_file_with_an_error_of_somebody_else(pg, testmode):
+def test_file_with_an_error_in_another_record(pg, testmode):
     HBA.write_text(f"{HBA.read_text()}host nonsense\n")
     before = HBA.read_text()
     ret = present(pg, test=testmode)

@@ -132,7 +132,7 @@ def test_drift(pg, key, testmode):
     assert present(pg, test=testmode, **FULL)["changes"].keys() == (ret["changes"].keys() if testmode else set())
 
 
-def test_what_is_not_declared_is_left_alone(pg):
+def test_what_is_not_declared_is_not_changed(pg):
     pg.sql("CREATE ROLE t_role LOGIN CREATEDB CONNECTION LIMIT 3 PASSWORD 'abc' IN ROLE pg_monitor")
     before = pg.everything()
     assert present(pg)["changes"] == {}
@@ -449,7 +449,7 @@ def test_settings_are_compared_by_meaning(pg):
     assert "work_mem" not in held
 
 
-def test_settings_that_nobody_declared_are_reset_where_asked(pg, testmode):
+def test_undeclared_settings_are_reset_where_asked(pg, testmode):
     for statement in ("CREATE ROLE t_role", "CREATE DATABASE t_db", "CREATE DATABASE t_other"):
         pg.sql(statement)
     pg.sql("ALTER ROLE t_role SET work_mem = '17MB'; ALTER ROLE t_role SET \"My.own\" = 'x'")
@@ -673,7 +673,7 @@ def test_list(pg):
     assert {"postgres", "t_role"} <= set(pg.modules.pgsql_role.list())
 
 
-def test_get_of_nobody(pg):
+def test_get_of_an_absent_role(pg):
     assert pg.modules.pgsql_role.get("t_nobody") is None
 
 

@@ -1,4 +1,4 @@
-"""Looking into a tenant's data with the tenant's rights: `pgsql_database.table_list` and `pgsql_database.query_as`."""
+"""Looking into a tenant's data with the tenant's rights: `pgsql_table.list` and `pgsql_database.query_as`."""
 
 import time
 
@@ -102,10 +102,10 @@ def test_what_the_role_may_not_is_an_error(pg, statement):
         pg.modules.pgsql_database.query_as("t_tenant", "t_db", statement)
 
 
-def test_a_missing_database_is_told_from_other_errors(pg):
+def test_a_missing_database_is_distinguished_from_other_errors(pg):
     for function in (
         lambda: pg.modules.pgsql_database.query_as("t_tenant", "t_none", "SELECT 1"),
-        lambda: pg.modules.pgsql_database.table_list("t_none"),
+        lambda: pg.modules.pgsql_table.list("t_none"),
     ):
         with pytest.raises(CommandExecutionError) as caught:
             function()
@@ -115,9 +115,9 @@ def test_a_missing_database_is_told_from_other_errors(pg):
 def test_tables_without_those_of_extensions_and_views(pg):
     pg.sql("CREATE EXTENSION earthdistance CASCADE", database="t_db")
     as_tenant(pg, "CREATE VIEW public.seen AS SELECT 1; CREATE SCHEMA other; CREATE TABLE other.hidden ()")
-    assert pg.modules.pgsql_database.table_list("t_db") == ["notes"]
-    assert pg.modules.pgsql_database.table_list("t_db", "other") == ["hidden"]
-    assert pg.modules.pgsql_database.table_list("t_db", "none") == []
+    assert pg.modules.pgsql_table.list("t_db") == ["notes"]
+    assert pg.modules.pgsql_table.list("t_db", "other") == ["hidden"]
+    assert pg.modules.pgsql_table.list("t_db", "none") == []
 
 
 # What an owner may set for his database or himself, and what it would do to the sessions of a superuser, or to his own.
@@ -158,7 +158,7 @@ def test_sessions_take_over_no_setting_of_an_owner(pg, target):
     pg.new_run()
     owner = {"host": "127.0.0.1", "user": "t_tenant", "password": "longer than abc", "maintenance_db": "t_db"}
     for connection in (None, owner):
-        assert pg.modules.pgsql_database.row_counts("t_db", connection) == {"public.notes": 2}
+        assert pg.modules.pgsql_table.row_counts("t_db", connection) == {"public.notes": 2}
         time.sleep(0.02)  # longer than the timeouts
         asked = "SELECT pg_sleep(0.02), name FROM pg_settings WHERE source IN ('database', 'user', 'database user')"
         assert pg.modules.pgsql_database.query_as("t_tenant", "t_db", asked) == []

@@ -170,7 +170,7 @@ def test_present_is_stable(states, said):
     assert (ret.result, ret.changes) == (True, {}), ret.comment
 
 
-def test_present_leaves_alone_what_is_not_said(states):
+def test_present_does_not_change_what_is_not_declared(states):
     states.podman_network.present("t-full", **FULL)
     before = network("t-full")
     for said in ({}, {"labels": {"flag": True}}, {"mtu": 1400}, {"dns": True}):
@@ -219,7 +219,7 @@ def test_present_leaves_alone_what_is_not_said(states):
     ),
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_present_mends_drift(states, said, key, new):
+def test_present_corrects_drift(states, said, key, new):
     """Each kind of drift is told by a dry run, and mended by a real one with the same changes."""
     states.podman_network.present("t-full", **FULL)
     before = network("t-full")
@@ -253,7 +253,7 @@ def test_present_does_not_touch_a_network_in_use(states, container, testmode, ru
     assert states.podman_network.present("t-net", subnet="10.201.0.0/24").changes == {}
 
 
-def test_present_in_a_dry_run_does_not_count_containers_that_will_be_gone(states, container):
+def test_present_in_a_dry_run_does_not_count_containers_that_will_be_removed(states, container):
     states.podman_network.present("t-net", subnet="10.201.0.0/24")
     container("t-net", "t-user", True)
     before = network("t-net")
@@ -299,7 +299,7 @@ def test_present_keeps_the_old_network_if_podman_refuses_the_new_one(states):
     assert {**after, "id": "", "created": ""} == {**before, "id": "", "created": ""}
 
 
-def test_present_says_what_makes_no_sense(states, testmode):
+def test_present_refuses_what_makes_no_sense(states, testmode):
     ret = states.podman_network.present("t-net", subnet="10.201.0.0/24", gateway="10.9.0.1", test=testmode)
     assert (ret.result, ret.changes) == (False, {})
     assert ret.comment == "The gateway 10.9.0.1 is not in the subnet 10.201.0.0/24"
@@ -336,7 +336,7 @@ def test_supports_what_podman_has(modules, option):
 
 
 @only("interface_name" in PODMAN_LACKS)
-def test_podman_that_cannot_name_interfaces_says_so_and_chooses(states, testmode):
+def test_podman_that_cannot_name_interfaces_chooses_and_the_comment_reports_it(states, testmode):
     said = {"subnet": "10.201.0.0/24", "interface_name": "t-net0"}
     ret = states.podman_network.present("t-net", **said, test=testmode)
     assert_outcome(ret, testmode, {"t-net"})
@@ -375,7 +375,7 @@ def test_what_podman_lacks_is_refused_by_name_before_anything_changes(states, te
         for feature in ("ip_range from-to", "macvlan without subnet", "ipvlan", "no_default_route")
     ],
 )
-def test_what_podman_itself_refuses_is_told(states, said, reason):
+def test_what_podman_itself_refuses_is_reported(states, said, reason):
     assert_refused(states.podman_network.present("t-net", **said), reason, None)
 
 
@@ -441,7 +441,7 @@ def test_module_reads_and_writes(modules, container):
     assert modules.podman_network.exists("t-net") is False
 
 
-def test_module_says_what_is_not_there(modules):
+def test_module_names_what_is_absent(modules):
     with pytest.raises(CommandExecutionError, match="Podman has no network t-none"):
         modules.podman_network.inspect("t-none")
     with pytest.raises(CommandExecutionError, match="no gateway for IPv6"):
@@ -589,7 +589,7 @@ def test_podman_that_makes_neither_the_new_network_nor_the_old_one(states, fake_
     )
     ret = states.podman_network.present("t-net", **NEW)
     assert (ret.result, ret.changes) == (False, {})
-    assert "disk is full. Network t-net is gone" in ret.comment
+    assert "disk is full. Network t-net does not exist any more" in ret.comment
     assert "Apply again" in ret.comment
     (tmp_path / "full").unlink()
     assert states.podman_network.present("t-net", **NEW).result is True

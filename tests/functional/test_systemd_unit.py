@@ -95,19 +95,19 @@ def test_a_unit_that_is_not_there(states, testmode):
         assert "is its package installed?" in ret.comment
 
 
-def test_a_unit_that_does_not_start_says_where_to_look(states, unit):
+def test_the_error_of_a_unit_that_does_not_start_names_its_log(states, unit):
     UNIT.write_text("[Service]\nType=oneshot\nExecStart=/usr/bin/false\n[Install]\nWantedBy=multi-user.target\n")
     ret = states.systemd_unit.running(NAME)
     assert (ret.result, ret.changes) == (False, {})
     assert f"journalctl -u {NAME}" in ret.comment
 
 
-def test_a_failing_call_raises_what_systemd_said(modules):
+def test_a_failing_call_raises_the_message_of_systemd(modules):
     with pytest.raises(CommandExecutionError, match="t-nowhere"):
         modules.systemd_unit.call("start", "t-nowhere.service")
 
 
-def test_status_tells_systemds_words(modules, states, unit):
+def test_status_has_the_words_of_systemd(modules, states, unit):
     unit()
     assert modules.systemd_unit.status(NAME)["active"] == "inactive"
     states.systemd_unit.running(NAME)

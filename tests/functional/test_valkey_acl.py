@@ -120,7 +120,7 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize("drift", DRIFTS.values(), ids=DRIFTS)
-def test_present_mends_drift(states, server, testmode, drift):
+def test_present_corrects_drift(states, server, testmode, drift):
     declared = {"password": "secret", "rules": RULES, "connection": server.connection}
     states.valkey_acl.present("alice", **declared)
     right = server.line("alice")
@@ -189,7 +189,7 @@ def test_orders_and_ways_of_saying_the_same_are_no_difference(states, server):
     assert states.valkey_acl.present("alice", rules="~a ~b +get +set +@hash -hget", **declared).changes
 
 
-def test_undeclared_rules_and_passwords_are_left_alone(states, server):
+def test_undeclared_rules_and_passwords_are_not_changed(states, server):
     server.run("ACL", "SETUSER", "alice", "on", ">old", "~a", "+get")
     ret = states.valkey_acl.present("alice", password="new", connection=server.connection)
     assert set(ret.changes["alice"]["new"]) == {"password"}
@@ -635,7 +635,7 @@ def test_file_that_changes_in_the_midst_of_a_run_is_read_again(states, server):
     assert server.aclfile.read_text() == saved
 
 
-def test_unsaved_users_of_others_are_left_alone(states, server):
+def test_unsaved_users_of_others_are_ignored(states, server):
     states.valkey_acl.present("alice", rules=RULES, connection=server.connection)
     server.run("ACL", "SETUSER", "stranger", "on", "~x", "+get")
     assert states.valkey_acl.present("alice", rules=RULES, connection=server.connection).changes == {}
@@ -883,7 +883,7 @@ def _verdict(server, name, words):
 
 @given(rules=acl_rules.RULES, other=acl_rules.RULES)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_users_are_told_apart_exactly_where_the_server_tells_them_apart(modules, server, rules, other):
+def test_users_differ_exactly_where_they_differ_for_the_server(modules, server, rules, other):
     """Equal in meaning: the server allows the same commands to both. Different: there is one that it does not."""
     rules, other = _known(server, rules), _known(server, other)
     try:

@@ -80,7 +80,7 @@ def test_connection_that_is_cut_while_a_user_is_deleted(modules, server, after):
     assert "stranger" not in str(held(server))
 
 
-def test_client_that_somebody_kills_between_two_states(quick_states, server):
+def test_client_that_is_killed_between_two_states(quick_states, server):
     managed(quick_states, server.connection)
     server.run("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
     assert managed(quick_states, server.connection)["changes"] == {}

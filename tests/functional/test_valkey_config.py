@@ -128,7 +128,7 @@ def test_another_address_is_taken_without_a_restart(states, address):
     assert answers(address)
 
 
-def test_drift_of_the_running_server_is_mended_live(states, address):
+def test_drift_of_the_running_server_is_corrected_live(states, address):
     states.valkey_config.managed("config", **declared())
     ask("CONFIG", "SET", "bind", "127.0.0.1")
     ret = states.valkey_config.managed("config", **declared())

@@ -26,6 +26,10 @@ LANGUAGES = {
 # Commands of a page that CI, the workflow or other tests run, as test_deploy.py and test_demo.py.
 ELSEWHERE = {
     "README.md": ["bin/demo", "bin/test", "bin/deploy"],
+    "docs/howto/extension.md": [  # tests/functional/test_extension.py does the same without network
+        "pip wheel --no-deps .",
+        "salt-pip install './saltext_pgsql_valkey_podman-0.1.0-py3-none-any.whl[pgsql,valkey]'",
+    ],
     "CONTRIBUTING.md": [
         "bin/test",
         "bin/test tests/unit/test_valkey_acl.py",

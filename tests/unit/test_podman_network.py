@@ -1,9 +1,10 @@
 """The decisions of `podman_network` that need no Podman: what a description means, and what a route is."""
 
 import pytest
-from salt.exceptions import SaltInvocationError
 
-from _modules import podman_network
+from host_core import routes
+from podman_core import addresses, create_options, description, isolation
+from podman_core.errors import DescriptionError
 
 # Lines as the kernel prints them: default, half a default, a subnet, a refused one.
 ROUTES = """\
@@ -24,9 +25,9 @@ fd000000000000000000000000000005 80 00000000000000000000000000000000 00 00000000
 
 def test_routes_leave_out_defaults_and_what_is_no_way_out(monkeypatch):
     texts = {"/proc/net/route": ROUTES, "/proc/net/ipv6_route": ROUTES_6}
-    monkeypatch.setattr(podman_network, "_lines", lambda path: texts[path].splitlines())
-    routes = [(str(route), interface) for route, interface in podman_network._routes()]
-    assert routes == [("192.168.1.0/24", "eth0"), ("fd00::/64", "eth0")]
+    monkeypatch.setattr(routes, "_lines", lambda path: texts[path].splitlines())
+    found = [(str(route), interface) for route, interface in routes.subnets()]
+    assert found == [("192.168.1.0/24", "eth0"), ("fd00::/64", "eth0")]
 
 
 @pytest.mark.parametrize(
@@ -42,16 +43,18 @@ def test_routes_leave_out_defaults_and_what_is_no_way_out(monkeypatch):
 )
 def test_range_is_what_podman_makes_of_it(text, start, end):
     """Podman 5.4 answered these."""
-    assert [str(address) for address in podman_network._range(text)] == [start, end]
+    assert [str(address) for address in addresses.bounds(text)] == [start, end]
 
 
 def test_gateways_and_ranges_stay_with_their_subnet():
     """Podman pairs them by their place alone: a subnet without must not inherit its neighbour's."""
-    arguments = podman_network._subnet_arguments(
-        [
-            {"subnet": "10.1.0.0/24", "gateway": "10.1.0.9"},
-            {"subnet": "10.2.0.0/24", "ip_range": "10.2.0.128/25"},
-        ]
+    arguments = create_options.arguments(
+        {
+            "subnets": [
+                {"subnet": "10.1.0.0/24", "gateway": "10.1.0.9"},
+                {"subnet": "10.2.0.0/24", "ip_range": "10.2.0.128/25"},
+            ]
+        }
     )
     places = {}
     for flag, value in zip(arguments[::2], arguments[1::2]):
@@ -92,27 +95,28 @@ def test_gateways_and_ranges_stay_with_their_subnet():
     ),
 )
 def test_description_that_makes_no_sense_is_refused(said, says):
-    with pytest.raises(SaltInvocationError, match=says):
-        podman_network._spec(**{"name": "shop", **said})
+    with pytest.raises(DescriptionError, match=says):
+        description.described(**{"name": "shop", **said})
 
 
 @pytest.mark.parametrize(("version", "default"), (("4.3.1", "false"), ("5.4.2", "false"), ("6.0.0", "strict")))
-def test_without_isolation_a_network_is_as_its_podman_makes_it(monkeypatch, version, default):
-    """Podman 6 isolates bridges strictly. Debian has none yet, so the version is put in by hand."""
-    monkeypatch.setattr(podman_network, "_version", lambda: version)
+def test_without_isolation_a_network_is_as_its_podman_makes_it(version, default):
+    """Podman 6 isolates bridges strictly. Debian has none yet."""
     for isolate in (False, True, "strict"):
-        said = podman_network._spec("shop", isolate=isolate)["options"]
-        assert podman_network._same("options", {}, said) is (said["isolate"] == default)
-        assert podman_network._same("options", {"isolate": said["isolate"]}, said)
+        said = description.described("shop", isolate=isolate)
+        value = said["options"]["isolate"]
+        changed = description.differences(said, {"options": {}}, lambda: isolation.default(version))
+        assert bool(changed) is (value != default)
+        assert description.differences(said, {"options": {"isolate": value}}, None) == {}
 
 
 def test_a_second_subnet_of_ipv6():
-    said = podman_network._spec("shop", subnet="10.1.0.0/24", gateway="10.1.0.9", ipv6_subnet="fd00:1:0::/64")
+    said = description.described("shop", subnet="10.1.0.0/24", gateway="10.1.0.9", ipv6_subnet="fd00:1:0::/64")
     assert said == {"subnets": [{"subnet": "10.1.0.0/24", "gateway": "10.1.0.9"}, {"subnet": "fd00:1::/64"}]}
 
 
 def test_description_has_one_form():
-    said = podman_network._spec(
+    said = description.described(
         "shop",
         subnet="FD00:0:0::5/64",
         gateway="fd00:0::1",
@@ -137,7 +141,7 @@ def test_description_has_one_form():
 
 def test_parent_is_the_interface():
     """Podman keeps the option under the other name."""
-    assert podman_network._spec("shop", driver="macvlan", options={"parent": "eth0"}) == {
+    assert description.described("shop", driver="macvlan", options={"parent": "eth0"}) == {
         "driver": "macvlan",
         "interface_name": "eth0",
     }
@@ -156,5 +160,5 @@ def test_parent_is_the_interface():
     ),
 )
 def test_subnets_are_a_whole_list_but_for_what_podman_adds(old, new, ipv6, same):
-    old, new = ([{"subnet": subnet} for subnet in side] for side in (old, new))
-    assert podman_network._same_subnets(old, new, ipv6) is same
+    old, new = ({"subnets": [{"subnet": subnet} for subnet in side]} for side in (old, new))
+    assert (description.differences({**new, "ipv6": ipv6}, {**old, "ipv6": ipv6}, None) == {}) is same

@@ -1,4 +1,4 @@
-"""FORMULA, the changelog and the documents name one released version, by the scheme of CONTRIBUTING.md, "Release"."""
+"""FORMULA, extension, changelog and documents name one released version, by "Release" in CONTRIBUTING.md."""
 
 import re
 from pathlib import Path
@@ -24,6 +24,13 @@ def test_formula_has_the_version_of_the_changelog():
     order = [tuple(map(int, release[:3])) for release in releases]
     assert order == sorted(set(order), reverse=True)
     assert [release[3] for release in releases] == sorted((release[3] for release in releases), reverse=True)
+
+
+def test_extension_has_that_version():
+    """In its metadata, and in the name of the file that docs/howto/extension.md installs."""
+    metadata = re.findall(r'^version = "(.+?)"', (REPO / "pyproject.toml").read_text(encoding="utf8"), re.M)
+    page = (REPO / "docs/howto/extension.md").read_text(encoding="utf8")
+    assert {*metadata, *re.findall(r"saltext_pgsql_valkey_podman-(.+?)-py3", page)} == {VERSION}
 
 
 def test_documents_pin_the_tag_of_that_version():

@@ -116,7 +116,7 @@ class FailureError(Exception):
         (errors.ServerError("x"), {}),
     ),
 )
-def test_errors_reach_the_caller_with_what_tells_them_apart(error, attributes):
+def test_errors_reach_the_caller_with_what_distinguishes_them(error, attributes):
     with pytest.raises(FailureError) as caught, errors.raised_as(FailureError, ValueError):
         raise error
     assert str(caught.value) == str(error)

@@ -4,7 +4,7 @@ One look at systemd for all states of a run that ask after units, as long as the
 
 import re
 
-LOOKED = "systemd_looks.looked"
+LOOKED = "unit_looks.looked"
 UNIT = re.compile(r"[^/]+\.(service|socket|target|timer)")
 
 
