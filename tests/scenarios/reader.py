@@ -29,9 +29,10 @@ ELSEWHERE = {
     "CONTRIBUTING.md": [
         "bin/test",
         "bin/test tests/unit/test_valkey_acl.py",
+        "bin/test tests/functional/test_valkey_acl.py",
         "bin/test tests/scenarios/test_first_run.py",
         "python3 -m tests.host run",
-        "python3 -m tests.host pytest tests/unit/test_valkey_acl.py -k rules",
+        "python3 -m tests.host pytest tests/functional/test_valkey_acl.py -k rules",
         "pip install pre-commit",
         "pre-commit install",
         "pre-commit run --all-files",
