@@ -61,6 +61,18 @@ FIRST = (
 )
 
 
+# Of a file: one of its tests has failed, and may have left a shared host in any state.
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.failed:
+        item.parent.stash[FAILED] = True
+    return report
+
+
 def pytest_collection_modifyitems(items):
     """Long files first."""
     ranks = {name: rank for rank, name in enumerate(FIRST)}

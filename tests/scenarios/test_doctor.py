@@ -1,5 +1,6 @@
 """Each fault is really caused on a deployed host: `immich.doctor` names it first, and its advice mends it."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from tests.scenarios.conftest import PASSWORDS, PILLAR, merged, pillar_with
+from tests.scenarios.conftest import FAILED, PASSWORDS, PILLAR, deployed, merged, pillar_with
 
 PSQL = "runuser -u postgres -- psql -qd immich -c"
 VALKEY = "REDISCLI_AUTH=$(cat /etc/immich-formula/valkey.password) valkey-cli --user immich-formula"
@@ -296,6 +297,38 @@ TOGETHER = (
     "update interrupted",
     "backup failed",
 )
+
+
+class Patients:
+    """A deployed host for the tests of this file, until one of them fails: the next one gets another."""
+
+    def __init__(self, first_run):
+        self._first_run, self._host, self._life = first_run, None, contextlib.ExitStack()
+
+    def host(self):
+        if self._host is None:
+            self._host = self._life.enter_context(deployed(self._first_run))
+        return self._host
+
+    def dismiss(self):
+        self._host = None
+        self._life.close()
+
+
+@pytest.fixture(scope="module")
+def patients(first_run):
+    patients = Patients(first_run)
+    yield patients
+    patients.dismiss()
+
+
+@pytest.fixture
+def deployed_host(patients, request):
+    file = request.node.parent
+    if file.stash.get(FAILED, False):
+        patients.dismiss()
+    file.stash[FAILED] = False
+    return patients.host()
 
 
 def doctor(host):
