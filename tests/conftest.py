@@ -1,10 +1,9 @@
-"""Fixtures of the tests that run inside a test host: Salt's loaders over the formula's own modules."""
+"""What tests cost, and the fixtures of all that call the formula's modules through Salt's loader."""
 
 import collections
 import contextlib
-import gc
+import copy
 import logging
-import multiprocessing
 import os
 import resource
 from pathlib import Path
@@ -14,9 +13,14 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 INSIDE_HOST = Path("/srv/formula/immich").exists()
 
-# Tests of modules run inside a host, scenarios outside, with hosts in their hands. Each side collects its own.
-collect_ignore = ["scenarios"] if INSIDE_HOST else ["unit", "functional"]
+# What needs services and root runs inside a host, scenarios outside, with hosts in their hands.
+collect_ignore = ["scenarios"] if INSIDE_HOST else ["functional"]
 
+PILLAR = {
+    "timezone": "Europe/Paris",
+    "postgres": {"password": "postgres-secret-1"},
+    "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
+}
 
 SECONDS, CORE_SECONDS = collections.Counter(), collections.Counter()
 _core_seconds_before = 0
@@ -62,6 +66,15 @@ def pytest_runtest_protocol(item, nextitem):
     return ran
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests of what this system has not are not collected: see the marker `only`."""
+    here, elsewhere = [], []
+    for item in items:
+        (here if all(mark.args[0] for mark in item.iter_markers("only")) else elsewhere).append(item)
+    items[:] = here
+    config.hook.pytest_deselected(items=elsewhere)
+
+
 def pytest_collection_finish():
     """What booting the host and collecting took is no file's."""
     if INSIDE_HOST:
@@ -90,37 +103,11 @@ def pytest_unconfigure():
     logging.raiseExceptions = False
 
 
-@pytest.fixture(scope="session")
-def minion_opts():
-    """A masterless minion's configuration that loads the repository's modules and states in place."""
-    import salt.config  # absent outside a host, where nothing asks for this fixture
-
-    opts = salt.config.minion_config("/etc/salt/minion")
-    opts["file_client"] = "local"
-    opts["__cli"] = "salt-call"  # functions of `state` hand their pillar on
-    opts["module_dirs"] = [str(REPO)]
-    opts["modules_dirs"] = [str(REPO / "_modules")]
-    opts["states_dirs"] = [str(REPO / "_states")]
-    opts["utils_dirs"] = [str(REPO / "_utils")]
-    return opts
-
-
-@pytest.fixture(scope="session")
-def session_loaders(minion_opts, tmp_path_factory):
-    """Making loaders takes longer than most tests, so all share them."""
-    from tests.loaders import Run
-
-    run = Run(dict(minion_opts, pillar={}, test=False, cachedir=str(tmp_path_factory.mktemp("cache"))))
-    # What is there now stays: tests that collect garbage need not look through all of Salt each time.
-    gc.collect()
-    gc.freeze()
-    return run
-
-
 @pytest.fixture
 def loaders(session_loaders):
     """Salt's loaders as one run has them: an empty ``__context__``, and an empty pillar.
 
+    Which they are, the folder's own conftest.py says: those of a host's minion, or some that ask no machine.
     Change ``loaders.opts["pillar"]`` in place to give a test its pillar.
     """
     session_loaders.context.clear()
@@ -134,42 +121,10 @@ def modules(loaders):
 
 
 @pytest.fixture
-def states(loaders):
-    """The states, each call of which is a run of its own."""
-    return loaders.states
-
-
-@pytest.fixture
-def quick_states(loaders):
-    """A function that runs a state by its name in the run of ``modules``, and returns its plain dictionary."""
-
-    def run(function, *args, test=False, **kwargs):
-        return loaders.quick[test][function](*args, **kwargs)
-
-    return run
-
-
-@pytest.fixture
-def at_once():
-    """A function that calls another one in four processes at the same time and gives their answers."""
-
-    def run(function):
-        fork = multiprocessing.get_context("fork")
-        start, answers = fork.Barrier(4), fork.Queue()
-
-        def work():
-            start.wait()
-            answers.put(function())
-
-        processes = [fork.Process(target=work) for _ in range(4)]
-        for process in processes:
-            process.start()
-        answered = [answers.get(timeout=120) for _ in processes]
-        for process in processes:
-            process.join()
-        return answered
-
-    return run
+def settings(loaders, modules):
+    """The settings of a short pillar."""
+    loaders.opts["pillar"]["immich"] = copy.deepcopy(PILLAR)
+    return modules.immich_settings.get()
 
 
 @pytest.fixture(params=[False, True], ids=["real", "test=True"])

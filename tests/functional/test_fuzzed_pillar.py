@@ -16,7 +16,6 @@ import salt.state
 import tomllib
 import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
-from hypothesis import strategies as st
 
 from tests.pillars import MARK, RIGHT, WRONG
 
@@ -274,12 +273,6 @@ def test_right_pillars_arrive_to_the_letter(compiler, podman_compose, pillar):
 
 @fuzz(WRONG, 15)
 def test_wrong_pillars_are_refused_as_a_whole(compiler, podman_compose, pillar):
-    check(compiler, podman_compose, pillar)
-
-
-@pytest.mark.long
-@fuzz(st.one_of(RIGHT, WRONG), 20)
-def test_more_pillars_arrive_or_are_refused(compiler, podman_compose, pillar):
     check(compiler, podman_compose, pillar)
 
 

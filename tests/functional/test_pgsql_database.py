@@ -415,6 +415,7 @@ def test_a_database_is_given_to_another_role_and_nothing_else_is(pg):
     pg.modules.pgsql_database.reassign("t_db", "t_owner", "t_new")
 
 
+@pytest.mark.once
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),

@@ -745,7 +745,7 @@ ROLES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES, first=ROLES, then=ROLES)
 def test_any_role_is_there_and_stays(pg, name, first, then):
     for declared in (first, then):

@@ -61,6 +61,18 @@ FIRST = (
 )
 
 
+# Of a file: one of its tests has failed, and may have left a shared host in any state.
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    if report.failed:
+        item.parent.stash[FAILED] = True
+    return report
+
+
 def pytest_collection_modifyitems(items):
     """Long files first."""
     ranks = {name: rank for rank, name in enumerate(FIRST)}
@@ -154,19 +166,29 @@ def deployed_host(first_run):
         yield host
 
 
+AS_IT_IS = """
+stat --format %y /srv/pillar/immich.sls
+systemctl is-active --quiet immich && curl -sf http://127.0.0.1:2283/api/server/ping
+"""
+
+
+@pytest.fixture(scope="module")
+def given():
+    """How each shared host of this file was when its last test got it."""
+    return {}
+
+
 @pytest.fixture
-def host(deployed_host):
+def host(deployed_host, given):
     """A deployed host that the tests of one file share. Each finds it as the scenarios' pillar describes it.
 
-    It is applied anew after a test that wrote a pillar or left an Immich that does not serve.
+    It is applied anew for the next one after a test that wrote a pillar or left an Immich that does not serve.
     """
-    written = deployed_host.out("stat --format %y /srv/pillar/immich.sls")
-    yield deployed_host
-    serves = "systemctl is-active --quiet immich && curl -sf http://127.0.0.1:2283/api/server/ping >/dev/null"
-    as_before = f"stat --format %y /srv/pillar/immich.sls; {serves} && echo serves"
-    if deployed_host.out(as_before, check=False) != f"{written}\nserves":
+    if given.get(deployed_host) not in (None, deployed_host.out(AS_IT_IS, check=False)):
         deployed_host.pillar(PILLAR)
         deployed_host.apply()
+    given[deployed_host] = deployed_host.out(AS_IT_IS, check=False)
+    return deployed_host
 
 
 @pytest.fixture

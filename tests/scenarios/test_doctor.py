@@ -1,5 +1,6 @@
 """Each fault is really caused on a deployed host: `immich.doctor` names it first, and its advice mends it."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from tests.scenarios.conftest import PASSWORDS, PILLAR, merged, pillar_with
+from tests.scenarios.conftest import FAILED, PASSWORDS, PILLAR, deployed, merged, pillar_with
 
 PSQL = "runuser -u postgres -- psql -qd immich -c"
 VALKEY = "REDISCLI_AUTH=$(cat /etc/immich-formula/valkey.password) valkey-cli --user immich-formula"
@@ -280,22 +281,68 @@ FAULTS = {
     ),
 }
 
-# These hide nothing of each other.
-TOGETHER = (
+# The faults of a group hide nothing of each other: they are caused together, and each is named and mended.
+BESIDE_A_SERVING_IMMICH = (
     "time zone never set",
     "a marker gone",
     "disk full",
+    "model cache of another owner",
     "gateway's firewall gone",
     "extension that needs a superuser",
     "role with too much",
     "vector extension moved",
     "Valkey rules without channels",
     "password file not readable",
+    "password file changed",
     "restore killed",
     "database kept",
     "update interrupted",
     "backup failed",
 )
+BESIDE_EACH_OTHER_TOO = (
+    "Valkey full",
+    "Valkey denies a command that Immich needs",
+    "database of a newer version",
+    "container removed by hand",
+)
+WITH_IMMICH_STOPPED = ("PostgreSQL down", "network removed", "image gone", "Immich stopped")
+GROUPS = {
+    "beside a serving Immich": BESIDE_A_SERVING_IMMICH,
+    "beside each other too": BESIDE_EACH_OTHER_TOO,
+    "with Immich stopped": WITH_IMMICH_STOPPED,
+}
+
+
+class Patients:
+    """A deployed host for the tests of this file, until one of them fails: the next one gets another."""
+
+    def __init__(self, first_run):
+        self._first_run, self._host, self._life = first_run, None, contextlib.ExitStack()
+
+    def host(self):
+        if self._host is None:
+            self._host = self._life.enter_context(deployed(self._first_run))
+        return self._host
+
+    def dismiss(self):
+        self._host = None
+        self._life.close()
+
+
+@pytest.fixture(scope="module")
+def patients(first_run):
+    patients = Patients(first_run)
+    yield patients
+    patients.dismiss()
+
+
+@pytest.fixture
+def deployed_host(patients, request):
+    file = request.node.parent
+    if file.stash.get(FAILED, False):
+        patients.dismiss()
+    file.stash[FAILED] = False
+    return patients.host()
 
 
 def doctor(host):
@@ -349,7 +396,7 @@ def mend(host, rows):
 CASES = [
     pytest.param(each, id=name, marks=() if each.quick else pytest.mark.long)
     for name, each in FAULTS.items()
-    if name not in TOGETHER
+    if not any(name in group for group in GROUPS.values())
 ]
 
 
@@ -377,8 +424,9 @@ def test_fault_is_named_first_and_mended(deployed_host, fault):
 
 
 @pytest.mark.long
-def test_faults_beside_each_other_are_all_named_and_mended(deployed_host):
-    host, faults = deployed_host, [FAULTS[name] for name in TOGETHER]
+@pytest.mark.parametrize("group", GROUPS)
+def test_faults_beside_each_other_are_all_named_and_mended(deployed_host, group):
+    host, faults = deployed_host, [FAULTS[name] for name in GROUPS[group]]
     host.pillar(pillar_with(**{key: value for fault in faults for key, value in (fault.pillar or {}).items()}))
     for fault in faults:
         host.run(fault.cause)
@@ -443,8 +491,23 @@ def test_it_changes_nothing(host):
 
 
 @pytest.mark.long
-def test_everything_is_broken_at_once(own_host):
-    host = own_host
+def test_podman_that_hangs(host):
+    """A script takes Podman's place and hangs for the doctor alone: what makes the real one hang is beyond reach."""
+    host.run("mv /usr/bin/podman /usr/bin/podman.away")
+    host.write("/usr/bin/podman", HANGING_PODMAN, mode="0755")
+    try:
+        rows = host.salt("immich.doctor")
+    finally:
+        host.run("mv /usr/bin/podman.away /usr/bin/podman")
+    # What is asked of Podman for the pillar stands above. On a busy host silence is a warning.
+    silent = [row["part"] for row in rows if re.search("no answer within|took longer than", row["seen"])]
+    assert next(part for part in silent if part != "pillar") == "Podman", rows
+    assert host.run("pgrep -f [a]sked-by-the-doctor", check=False).returncode == 1
+
+
+@pytest.mark.long
+def test_everything_is_broken_at_once(host):
+    """The last test of this file: nothing is mended."""
     host.run(
         "systemctl stop immich postgresql@17-main valkey-server immich-gateway; nft delete table inet immich",
         check=False,
@@ -463,18 +526,3 @@ def test_everything_is_broken_at_once(own_host):
     )
     rows = doctor(host)
     assert [row["part"] for row in failed(rows)][:3] == ["Python libraries", "modules of the formula", "pillar"]
-
-
-@pytest.mark.long
-def test_podman_that_hangs(host):
-    """A script takes Podman's place and hangs for the doctor alone: what makes the real one hang is beyond reach."""
-    host.run("mv /usr/bin/podman /usr/bin/podman.away")
-    host.write("/usr/bin/podman", HANGING_PODMAN, mode="0755")
-    try:
-        rows = host.salt("immich.doctor")
-    finally:
-        host.run("mv /usr/bin/podman.away /usr/bin/podman")
-    # What is asked of Podman for the pillar stands above. On a busy host silence is a warning.
-    silent = [row["part"] for row in rows if re.search("no answer within|took longer than", row["seen"])]
-    assert next(part for part in silent if part != "pillar") == "Podman", rows
-    assert host.run("pgrep -f [a]sked-by-the-doctor", check=False).returncode == 1

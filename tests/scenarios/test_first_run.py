@@ -161,8 +161,7 @@ def test_everything_is_back_after_a_reboot(host):
 
 
 @pytest.mark.long
-def test_postgresql_down_at_boot_and_started_later(own_host):
-    host = own_host
+def test_postgresql_down_at_boot_and_started_later(host):
     host.run("systemctl disable --now postgresql; systemctl mask postgresql@17-main")
     host.reboot()
     host.wait_for("journalctl -u immich | grep -q 'time(s) in a row'", 60)

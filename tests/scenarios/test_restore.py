@@ -305,8 +305,7 @@ def test_the_old_database_is_put_back_if_immich_does_not_serve_from_the_restored
 
 
 @pytest.mark.long
-def test_a_planted_function_gains_nothing(own_host):
-    host = own_host
+def test_a_planted_function_gains_nothing(host):
     upload(host, 1)
     sql(
         host,
@@ -323,19 +322,21 @@ def test_a_planted_function_gains_nothing(own_host):
         CREATE INDEX trapped ON asset (calm("originalPath"));
         """,
     )
+    assets = rows(host)
     restore(host, backup(host))
     host.apply()
-    assert seen(host)[0]["assets"] == 1
+    assert rows(host) == assets
     assert sql(host, "SELECT rolsuper FROM pg_roles WHERE rolname = 'immich'") == "f"
     assert host.run("find / /tmp -xdev -name loot", check=False).stdout == ""
+    sql(host, "DROP FUNCTION IF EXISTS calm(text) CASCADE; DROP FUNCTION IF EXISTS trap(text) CASCADE")
 
 
 @pytest.mark.long
-def test_killed_at_each_point_in_turn_then_completed(own_host):
+def test_killed_at_each_point_in_turn_then_completed(host):
     """Whenever it dies, Immich's database is the old or the new one, whole, and serves; the last run completes it."""
-    host = own_host
     upload(host, 2)
     grown(host)
+    files = seen(host)[1]
     name = backup(host)
     old = rows(host)
     killed = []
@@ -354,7 +355,9 @@ def test_killed_at_each_point_in_turn_then_completed(own_host):
     assert [each for each in databases(host) if each != "immich" and "_kept_" not in each] == []
     assert host.run(f"grep 'Salt: immich restore' {HBA}", check=False).returncode == 1
     assert len(killed) >= len(POINTS) - 1, killed
-    assert seen(host)[1] == 2 + len(POINTS)
+    assert seen(host)[1] == files + len(POINTS)
+    for kept in set(databases(host)) - {"immich"}:
+        sql(host, f"DROP DATABASE {kept}")
 
 
 @pytest.mark.long
@@ -408,16 +411,13 @@ def test_two_at_once_are_one(host):
 
 
 @pytest.mark.long
-def test_a_full_disk_leaves_everything_as_it_was(own_host):
+def test_a_full_disk_leaves_everything_as_it_was(host):
     """The database's own tablespace fills up: the restored one is made in the same."""
-    host = own_host
     grown(host)
     name = backup(host)
     host.run("mkdir /srv/small; mount -t tmpfs -o size=60m tmpfs /srv/small; install -d -o postgres /srv/small/pg")
-    host.run("systemctl stop immich")
     sql(host, "CREATE TABLESPACE small LOCATION '/srv/small/pg'", "postgres")
-    sql(host, "ALTER DATABASE immich SET TABLESPACE small", "postgres")
-    host.run("systemctl start immich")
+    moved_to(host, "small")
     used = int(host.out("df --output=used -k /srv/small | tail -n 1"))
     host.run(f"mount -o remount,size={used + 20000}k /srv/small")
     before = seen(host)
@@ -425,6 +425,16 @@ def test_a_full_disk_leaves_everything_as_it_was(own_host):
     host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
     assert seen(host) == before
     assert databases(host) == ["immich"]
+    moved_to(host, "pg_default")
+    sql(host, "DROP TABLESPACE small", "postgres")
+    host.run("umount /srv/small")
+
+
+def moved_to(host, tablespace):
+    """With the database in that tablespace, and Immich started again."""
+    host.run("systemctl stop immich")
+    sql(host, f"ALTER DATABASE immich SET TABLESPACE {tablespace}", "postgres")
+    host.run("systemctl start immich")
 
 
 @pytest.mark.long
@@ -446,8 +456,7 @@ def test_postgresql_killed_in_the_middle(host):
 
 
 @pytest.mark.long
-def test_power_cut_then_completed(own_host):
-    host = own_host
+def test_power_cut_then_completed(host):
     grown(host)
     name = backup(host)
     old = rows(host)

@@ -117,8 +117,7 @@ def test_a_compose_file_broken_by_hand_is_named_and_stop_still_stops(host):
     assert get(host, "/api/server/ping") == {"res": "pong"}
 
 
-def test_the_upload_mount_is_needed(own_host):
-    host = own_host
+def test_the_upload_mount_is_needed(host):
     assert "/srv/immich/upload" in host.out("systemctl show -p RequiresMountsFor immich")
     host.run(
         "echo 'tmpfs /srv/immich/upload tmpfs noauto 0 0' >>/etc/fstab; systemctl daemon-reload; systemctl stop immich"
@@ -126,6 +125,7 @@ def test_the_upload_mount_is_needed(own_host):
     states = host.apply(check=False)
     failed = [state for state in states if state["result"] is False]
     assert "is not mounted" in failed[0]["comment"]
+    host.run("sed -i '/immich.upload tmpfs/d' /etc/fstab; systemctl daemon-reload; systemctl start immich")
 
 
 def test_machine_learning_that_crashes_shows_in_the_status_while_photos_are_served(host):

@@ -1,30 +1,53 @@
-"""The settings of a short pillar, and a full disk, for whoever needs some."""
+"""Salt's loader over the formula's modules without a minion.
+
+Nothing here asks the machine: grains, configuration and files are given, so these tests pass for any user on any system
+with Python 3.9 or newer. What needs a service, root or files of other users is in ``tests/functional``.
+"""
 
 import copy
-import subprocess
+import resource
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-PILLAR = {
-    "timezone": "Europe/Paris",
-    "postgres": {"password": "postgres-secret-1"},
-    "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
-}
+REPO = Path(__file__).resolve().parents[2]
+GRAINS = {"id": "host", "os": "Debian", "os_family": "Debian", "osfinger": "Debian-13"}
 
 
-@pytest.fixture
-def settings(loaders, modules):
-    loaders.opts["pillar"]["immich"] = copy.deepcopy(PILLAR)
-    return modules.immich_settings.get()
+@pytest.fixture(scope="session")
+def session_loaders(tmp_path_factory):
+    """Making a loader takes longer than most tests, so all share it."""
+    import salt.config  # most tests do without Salt
+    import salt.loader
+
+    cache, context, pillar = tmp_path_factory.mktemp("salt"), {}, {}
+    opts = copy.deepcopy(dict(salt.config.DEFAULT_MINION_OPTS)) | {
+        "__role": "minion",
+        "cachedir": str(cache),
+        "extension_modules": str(cache / "extmods"),
+        "file_client": "local",
+        "file_roots": {"base": [str(REPO)]},
+        "fileserver_backend": ["roots"],
+        "grains": GRAINS,
+        "id": GRAINS["id"],
+        "module_dirs": [str(REPO)],
+        "pillar": pillar,
+    }
+    utils = salt.loader.utils(opts, context=context)
+    modules = salt.loader.minion_mods(opts, context=context, utils=utils)
+    for loader in (modules, modules.pack["__salt__"]):
+        # Before Salt 3008 each loader has a copy of its options.
+        loader.pack["__pillar__"] = pillar
+    return SimpleNamespace(opts=opts, modules=modules, context=context)
 
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A folder on a file system with no room left."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], check=True)
+    """A folder where writing fails in the middle of a file, as it does on a full disk."""
     (tmp_path / "update.json").write_text("before")
     (tmp_path / "installation.json").write_text('{"format": 1, "parts": {"role": "before"}}')
-    with pytest.raises(OSError, match="No space"), open(tmp_path / "filler", "wb") as filler:
-        filler.write(b"x" * 2**17)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
     yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -3,11 +3,7 @@
 import base64
 import re
 
-import pytest
-
 from tests.host.page import page, picture
-
-pytestmark = pytest.mark.once
 
 FACTS = [("Immich", "v3.3.1"), ("Debian", "13.2")]
 ROWS = [

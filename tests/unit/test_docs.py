@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytestmark = pytest.mark.once
-
 REPO = Path(__file__).resolve().parents[2]
 FORMS = REPO / ".github/ISSUE_TEMPLATE"
 REFERENCE = "\n".join(path.read_text(encoding="utf8") for path in sorted((REPO / "docs/modules").glob("*.md")))

@@ -50,7 +50,7 @@ def server(settings):
 
     settings["bind_address"] = ["127.0.0.1"]
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
         settings["port"] = listening.server_port
         yield answers
         listening.shutdown()

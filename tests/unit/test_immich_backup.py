@@ -7,13 +7,12 @@ import time
 
 import pytest
 
-from tests.functional.release import POSTGRES
-
 PILLAR = {
     "postgres": {"password": "postgres-secret-1"},
     "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
 }
 HOUR = 3600
+POSTGRES = 17  # of Debian 13, whose grains conftest.py gives
 
 
 @pytest.fixture

@@ -175,7 +175,7 @@ def test_after_a_migration_it_is_said_that_nothing_is_put_back(monkeypatch):
 def test_a_full_disk_is_named_and_nothing_half_stays(full_disk):
     """Through the module's own writer: on a whole host the disk is full for the backup before."""
     before = sorted(os.listdir(full_disk))
-    with pytest.raises(CommandExecutionError, match=f"{full_disk}/update.json cannot be written: No space left"):
+    with pytest.raises(CommandExecutionError, match=f"{full_disk}/update.json cannot be written: File too large"):
         immich_update._write(full_disk / "update.json", "x" * 100000, 0o600)
     assert sorted(os.listdir(full_disk)) == before
     assert (full_disk / "update.json").read_text() == "before"

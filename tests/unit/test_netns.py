@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from _modules import netns
 
 # Taken from a little-endian machine; the column of the inode is the tenth in both.
+READS_PROC = pytest.mark.only(sys.platform == "linux")
 PROC_NET_TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1538 00000000:0000 0A 00000000:00000000 00:00000000 00000000   105        0 20001 1 0 100 0 0 10 0
@@ -36,6 +38,7 @@ def test_listeners_of_the_kernels_tables():
     ]
 
 
+@READS_PROC
 @pytest.mark.parametrize(("family", "address"), ((socket.AF_INET, "127.0.0.7"), (socket.AF_INET6, "::1")))
 def test_listening_sockets_are_told_by_address(family, address):
     with socket.create_server((address, 0), family=family) as server:

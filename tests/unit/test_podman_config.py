@@ -1,15 +1,19 @@
 """The configuration of `podman compose`, as Podman reads it."""
 
+import sys
 from pathlib import Path
 
 import pytest
-import tomllib  # Python 3.11, the oldest of the test hosts
 from jinja2 import Environment
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 REPO = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     "provider", ("/usr/bin/podman-compose", "/srv/\U00010000A", '/srv/a"b', "/srv/a\\u0041<&'{{}}")
 )
