@@ -16,6 +16,7 @@ from pathlib import Path
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import terminal
 from immich_core import findings, untrusted
 from pgsql_core import list_settings
 
@@ -370,7 +371,7 @@ def refusals(settings, connection=None):
         zone = zoneinfo.ZoneInfo(said["log_timezone"])
         since = datetime.datetime.fromtimestamp(__salt__["immich_app.refusals_since"](), zone)
         refused = [match for match in refused if match["time"] >= f"{since:%Y-%m-%d %H:%M:%S}"]
-    texts = [untrusted.printable(match["text"], 200) for match in reversed(refused)]
+    texts = [terminal.one_line(match["text"], 200) for match in reversed(refused)]
     latest = list(dict.fromkeys(texts))[:SHOWN]
     return {"found": [_refusal(text, postgres["user"]) for text in latest], "unknown": ""}
 
@@ -482,7 +483,7 @@ def _broken_settings(postgres, role, database):
         _finding(
             "postgres-settings-undeclared",
             f"The {owner} has settings that immich:postgres:settings does not declare: "
-            f"{', '.join(map(untrusted.plain, sorted(names)))}",
+            f"{', '.join(map(terminal.plain, sorted(names)))}",
             remedy,
         )
         for owner, names in owners

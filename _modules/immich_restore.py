@@ -38,8 +38,8 @@ import salt.utils.data
 import salt.utils.hashutils
 from salt.exceptions import CommandExecutionError
 
-from host_core import unit_file
-from immich_core import findings, lock, progress, units, untrusted, versions
+from host_core import terminal, unit_file
+from immich_core import findings, lock, progress, units, versions
 
 __virtualname__ = "immich"
 
@@ -549,7 +549,7 @@ def _lost_rows(held, live):
 
 
 def _named(names):
-    names = [untrusted.printable(name, 100) for name in names]
+    names = [terminal.one_line(name, 100) for name in names]
     return ", ".join([*names[:5], *(["…"] if len(names) > 5 else [])])
 
 

@@ -12,7 +12,8 @@ import time
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import findings, untrusted
+from host_core import terminal
+from immich_core import findings
 
 __virtualname__ = "immich_valkey"
 
@@ -554,7 +555,7 @@ def _refused_names(kind, denied, user):
     entries = [entry for entry in denied if entry["reason"] == kind]
     if not entries:
         return None
-    names = list(dict.fromkeys(untrusted.printable(entry["object"], 60) for entry in entries))
+    names = list(dict.fromkeys(terminal.one_line(entry["object"], 60) for entry in entries))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     seen = f"Valkey denied the {kind} {', '.join(map(json.dumps, names[:SHOWN]))}{more} to the user {user}"
     remedy = (

@@ -9,8 +9,8 @@ import os
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import mounts
-from immich_core import component_checks, findings, run_facts, untrusted
+from host_core import mounts, terminal
+from immich_core import component_checks, findings, run_facts
 
 __virtualname__ = "immich_app"
 
@@ -547,7 +547,7 @@ def _active(unit):
 
 
 def _sentences(found):
-    return [untrusted.plain(findings.sentence(each)) for each in found]
+    return [terminal.plain(findings.sentence(each)) for each in found]
 
 
 def _warnings(settings):

@@ -7,7 +7,7 @@ Requires the execution modules ``pgsql_extension`` and ``immich_postgres``, and 
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import untrusted
+from host_core import terminal
 
 
 def __virtual__():
@@ -103,7 +103,7 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
         ret["changes"].update(_named(extension, single["changes"]))
         if single["result"] is False:
             # It may name what the database's owner has named.
-            return {**ret, "result": False, "comment": untrusted.plain(single["comment"])}
+            return {**ret, "result": False, "comment": terminal.plain(single["comment"])}
         if single["changes"]:
             comments.append(single["comment"])
         if single["result"] is None:

@@ -65,6 +65,7 @@ OWN_FILES = {
         "host_core/mounts",
         "host_core/podman",
         "host_core/systemctl",
+        "host_core/terminal",
         "host_core/unit_file",
         "immich_core/__init__",
         "immich_core/component_checks",

@@ -3,6 +3,8 @@ Text of others, made fit to be shown
 ====================================
 """
 
+from host_core import terminal
+
 # Characters of what a server or a client program says that are shown.
 LONGEST_MESSAGE = 4000
 
@@ -13,8 +15,7 @@ def shown(text):
 
     Names and messages of whoever owns a database may hold what a terminal takes for a command.
     """
-    text = text[:LONGEST_MESSAGE].replace("\n", " ")
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return terminal.plain(text[:LONGEST_MESSAGE])
 
 
 def printable(line):
