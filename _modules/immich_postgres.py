@@ -13,10 +13,9 @@ import re
 import zoneinfo
 from pathlib import Path
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import terminal
+from host_core import pillar, terminal
 from immich_core import findings, untrusted
 from pgsql_core import list_settings
 
@@ -214,8 +213,7 @@ def password_differs(settings):
         salt-call immich_postgres.password_differs "$(salt-call --out=json immich_settings.get)"
     """
     postgres = settings["postgres"]
-    # `pillar.get` returns asterisks to modules since Salt 3008.
-    password = salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD_PILLAR, None, delimiter=":")
+    password = pillar.value(__pillar__, PASSWORD_PILLAR)
     try:
         role = __salt__["pgsql_role.get"](postgres["user"], password=password, connection=postgres["connection"])
     except CommandExecutionError as err:
@@ -310,8 +308,7 @@ def verify(settings, connection=None):
     postgres = settings["postgres"]
     connection = connection or postgres["connection"]
     user, database = postgres["user"], postgres["database"]
-    # Not pillar.get, which masks it.
-    password = salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD_PILLAR, None)
+    password = pillar.value(__pillar__, PASSWORD_PILLAR)
     role = __salt__["pgsql_role.get"](user, password=password, connection=connection)
     if role is None:
         return [_finding("postgres-role-absent", f"PostgreSQL has no role {user}")]

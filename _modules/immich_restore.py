@@ -34,11 +34,10 @@ import sys
 import threading
 import time
 
-import salt.utils.data
 import salt.utils.hashutils
 from salt.exceptions import CommandExecutionError
 
-from host_core import terminal, unit_file
+from host_core import pillar, terminal, unit_file
 from immich_core import findings, lock, progress, units, versions
 
 __virtualname__ = "immich"
@@ -425,7 +424,7 @@ def _vector_extension(contents, otherwise):
 def _login_problems(settings):
     """Immich's role has to log in from this host; whether pg_hba.conf lets it is for later where it is managed."""
     user, database = settings["postgres"]["user"], settings["postgres"]["database"]
-    password = salt.utils.data.traverse_dict_and_list(__pillar__, "immich:postgres:password", None, delimiter=":")
+    password = pillar.value(__pillar__, "immich:postgres:password")
     owner = _owner(settings, database)
     if settings["postgres"]["managed"]:
         role = __salt__["pgsql_role.get"](user, password, settings["postgres"]["connection"])

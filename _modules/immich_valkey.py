@@ -9,10 +9,9 @@ import json
 import re
 import time
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import terminal
+from host_core import pillar, terminal
 from immich_core import findings
 
 __virtualname__ = "immich_valkey"
@@ -362,7 +361,7 @@ def verify(settings, connection=None):
     """
     name = settings["valkey"]["user"]
     own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
-    if salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD, None) is not None:
+    if pillar.value(__pillar__, PASSWORD) is not None:
         # A former password beside it is a finding of its own.
         own.update(password_pillar=PASSWORD, keep_passwords=True)
     connection = connection or logins(settings)

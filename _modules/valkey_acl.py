@@ -45,9 +45,9 @@ import os
 import secrets
 import time
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import pillar
 from valkey_core import (
     acl_assertions,
     acl_commands,
@@ -502,8 +502,7 @@ def _session(connection):
 
 
 def _from_pillar(path):
-    # pillar.get and config.get mask what they take from the pillar, since Salt 3008.
-    return salt.utils.data.traverse_dict_and_list(__pillar__, path, None, delimiter=":")
+    return pillar.value(__pillar__, path)
 
 
 def _one(connection, *command):

@@ -63,6 +63,7 @@ OWN_FILES = {
         "host_core/__init__",
         "host_core/command",
         "host_core/mounts",
+        "host_core/pillar",
         "host_core/podman",
         "host_core/systemctl",
         "host_core/terminal",

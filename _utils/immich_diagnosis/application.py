@@ -5,9 +5,9 @@ Part: what is deployed, and whether it runs
 
 from pathlib import Path
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError
 
+from host_core import pillar
 from immich_core import versions
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
@@ -63,7 +63,7 @@ def _secrets(here):
     settings_of(here)
     for name, path in SECRETS.items():
         file = Path(here["directory"], "secrets", name)
-        wanted = salt.utils.data.traverse_dict_and_list(here["pillar"], path, None)
+        wanted = pillar.value(here["pillar"], path)
         if not file.is_file() or not file.read_bytes():
             yield FAILED, f"{file} is missing or empty", "salt-call state.apply immich.app"
         elif wanted is not None and file.read_bytes() != str(wanted).encode():
