@@ -89,6 +89,8 @@ OWN_FILES = {
         "immich_core/settings/schema",
         "immich_core/units",
         "immich_core/untrusted",
+        "immich_core/valkey_memory",
+        "immich_core/valkey_users",
         "immich_core/versions",
         "immich_diagnosis/__init__",
         "immich_diagnosis/application",
