@@ -18,7 +18,7 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import unit_file
-from immich_core import findings, lock, units
+from immich_core import findings, lock, postgres_extensions, units
 
 __virtualname__ = "immich"
 
@@ -193,7 +193,7 @@ def backup_plan(settings):
         "keep_days": backup["keep_days"],
         "environment": environment,
         "compose_file": f"{settings['project_dir']}/docker-compose.yml",
-        "extensions": __salt__["immich_postgres.known_extensions"](),
+        "extensions": postgres_extensions.known(),
     }
     return {
         "user": user,

@@ -3,8 +3,7 @@ Decide what Immich needs of PostgreSQL, and check that it has it.
 
 Nothing here speaks to the server: the execution modules ``pgsql_*`` do.
 
-All facts are from Immich v3.0.3: server/src/constants.ts (extensions and their versions) and
-server/src/repositories/database.repository.ts.
+Which extensions Immich needs is in ``immich_core/postgres_extensions.py``.
 """
 
 import datetime
@@ -17,15 +16,10 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import pillar, terminal
 from immich_core import findings, untrusted
+from immich_core import postgres_extensions as extensions
+from immich_core.postgres_extensions import OTHER_EXTENSIONS, SCHEMA, VECTOR_EXTENSIONS, VECTOR_VERSIONS
 from pgsql_core import list_settings
 
-# Immich's name of a vector extension (DB_VECTOR_EXTENSION) and PostgreSQL's.
-VECTOR_EXTENSIONS = {"vectorchord": "vchord", "pgvector": "vector"}
-# From the first version (included) to the last (excluded).
-VECTOR_VERSIONS = {"vchord": ((0, 3), (2,)), "vector": ((0, 5), (1,))}
-PRELOAD_LIBRARIES = {"vchord": "vchord.so"}
-OTHER_EXTENSIONS = ["cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"]
-SCHEMA = "public"
 # Immich sets it for its database by itself.
 SEARCH_PATH = "search_path"
 PASSWORD_PILLAR = "immich:postgres:password"
@@ -97,104 +91,14 @@ def vector_extension(database, preference="auto", connection=None):
             return extension
     wanted = list(VECTOR_EXTENSIONS.values()) if preference == "auto" else [VECTOR_EXTENSIONS[preference]]
     for extension in wanted:
-        if supported(extension, known[extension]["available"]):
+        if extensions.supported(extension, known[extension]["available"]):
             return extension
+    acceptable = " or ".join(map(extensions.version_range, wanted))
     error = CommandExecutionError(
-        f"The server does not offer {' or '.join(_range(extension) for extension in wanted)}: install its package. "
-        f"It offers {_offers(known)}."
+        f"The server does not offer {acceptable}: install its package. It offers {_offers(known)}."
     )
     error.absent = "extension"
     raise error
-
-
-def vector_extension_setting(database, preference="auto", connection=None):
-    """
-    Return the vector extension for a database, by Immich's name: ``vectorchord`` or ``pgvector``.
-
-    database, preference, connection
-        As in ``vector_extension``.
-
-    Raises what ``vector_extension`` raises.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.vector_extension_setting immich
-    """
-    extension = vector_extension(database, preference, connection)
-    return next(name for name, value in VECTOR_EXTENSIONS.items() if value == extension)
-
-
-def supported(extension, version):
-    """
-    Tell whether Immich supports a version of a vector extension.
-
-    extension
-        ``vchord`` or ``vector``.
-    version
-        Version, or nothing.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.supported vector 0.8.0
-    """
-    if not version:
-        return False
-    first, last = VECTOR_VERSIONS[extension]
-    return first <= tuple(map(int, re.findall(r"\d+", version)[:3])) < last
-
-
-def extensions(vector, present=True):
-    """
-    Return the extensions that Immich needs, in the order in which they are created and updated.
-
-    vector
-        ``vchord`` or ``vector``.
-    present
-        Whether the database has that extension already. A new ``vchord`` brings ``vector`` by itself: made apart and
-        before it, that would be taken for the database's choice by the run after an interrupted one.
-        Defaults to ``True``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.extensions vector
-    """
-    first = ["vector", "vchord"] if vector == "vchord" and present else [vector]
-    return [*first, *OTHER_EXTENSIONS]
-
-
-def known_extensions():
-    """
-    Return the extensions that Immich's database may have: what the formula makes of them, a restore makes too.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.known_extensions
-    """
-    return sorted({"plpgsql", *VECTOR_VERSIONS, *OTHER_EXTENSIONS})
-
-
-def preload_libraries(vector):
-    """
-    Return the libraries that the server has to preload for a vector extension.
-
-    vector
-        ``vchord`` or ``vector``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.preload_libraries vchord
-    """
-    return [PRELOAD_LIBRARIES[vector]] if vector in PRELOAD_LIBRARIES else []
 
 
 def password_differs(settings):
@@ -258,7 +162,7 @@ def database_create(name, settings, vector):
     own = __salt__["pgsql_role.get"](user, connection=connection)["database_settings"].get(postgres["database"])
     if own:
         __salt__["pgsql_role.set"](user, database_settings={name: own}, connection=connection)
-    for extension in extensions(vector, present=False):
+    for extension in extensions.needed(vector, present=False):
         __salt__["pgsql_extension.create"](
             extension, name, schema=SCHEMA, cascade=extension == "vchord", connection=connection
         )
@@ -432,11 +336,6 @@ def _vector_extensions(database, connection):
     return {name: {**extension, "installed": None} for name, extension in offered.items()}
 
 
-def _range(extension):
-    first, last = (".".join(map(str, version)) for version in VECTOR_VERSIONS[extension])
-    return f"{extension} ≥ {first} < {last}"
-
-
 def _offers(known):
     offers = [f"{name} {extension['available']}" for name, extension in known.items() if extension["available"]]
     return ", ".join(offers) or "neither"
@@ -496,7 +395,7 @@ def _broken_extensions(database, vector, connection):
             raise
         return [_finding("postgres-vector-extension-absent", str(err))]
     broken = []
-    for name, extension in __salt__["pgsql_extension.list"](database, extensions(vector), connection).items():
+    for name, extension in __salt__["pgsql_extension.list"](database, extensions.needed(vector), connection).items():
         where = f"in the database {database}"
         if extension["available"]:
             broken += [_finding("postgres-extension-blocked", each.rstrip(".")) for each in extension["not_yet"]]
@@ -505,8 +404,9 @@ def _broken_extensions(database, vector, connection):
         elif extension["schema"] != SCHEMA:
             seen = f"The extension {name} is in the schema {extension['schema']} {where}, not in {SCHEMA}"
             broken.append(_finding("postgres-extension-schema", seen))
-        elif name in VECTOR_VERSIONS and not supported(name, extension["installed"]):
-            seen = f"The extension {name} has version {extension['installed']} {where}, not {_range(name)}"
+        elif name in VECTOR_VERSIONS and not extensions.supported(name, extension["installed"]):
+            acceptable = extensions.version_range(name)
+            seen = f"The extension {name} has version {extension['installed']} {where}, not {acceptable}"
             broken.append(_finding("postgres-extension-version", seen))
         elif name in VECTOR_VERSIONS and _moved(name, extension):
             seen = (
@@ -519,7 +419,7 @@ def _broken_extensions(database, vector, connection):
 
 def _moved(name, extension):
     """At its start Immich updates the vector extension to what the server offers, and without superuser it fails."""
-    return extension["available"] != extension["installed"] and supported(name, extension["available"])
+    return extension["available"] != extension["installed"] and extensions.supported(name, extension["available"])
 
 
 def _broken_hba(settings, connection):

@@ -10,7 +10,7 @@ import os
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import mounts, terminal
-from immich_core import component_checks, findings, run_facts
+from immich_core import component_checks, findings, postgres_extensions, run_facts
 
 __virtualname__ = "immich_app"
 
@@ -152,9 +152,10 @@ def _compose(settings):
     """The compose file's text; the vector extension is the one that the database has."""
     postgres = settings["postgres"]
     try:
-        vector = __salt__["immich_postgres.vector_extension_setting"](
+        extension = __salt__["immich_postgres.vector_extension"](
             postgres["database"], postgres["vector_extension"], connection=postgres["connection"]
         )
+        vector = postgres_extensions.immich_name(extension)
     except CommandExecutionError:
         if not __opts__["test"]:
             raise

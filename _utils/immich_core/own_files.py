@@ -76,6 +76,7 @@ OWN_FILES = {
         "immich_core/findings",
         "immich_core/lock",
         "immich_core/own_files",
+        "immich_core/postgres_extensions",
         "immich_core/progress",
         "immich_core/project",
         "immich_core/run_facts",
