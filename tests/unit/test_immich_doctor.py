@@ -248,7 +248,6 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     salt = {
         "systemd_unit.status": lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""},
         "immich_app.last_words": str,
-        "cmd.run_stdout": lambda *_args, **_kwargs: "",
     }
     here = {**facts.gather(None), "salt": salt, "pillar": {}, "working": {}, "seconds": 30}
     rows, _ = doctor._run_groups(parts.GROUPS, here, 30)
@@ -274,15 +273,16 @@ def test_what_a_unit_reported_before_it_was_stopped_is_no_reason():
 def test_the_firewall_is_told_the_interface_of_the_network(monkeypatch):
     """ufw and firewalld would take over the test host's own rules."""
     monkeypatch.setattr(reachability.shutil, "which", lambda program: program == "ufw")
-    salt = {
-        "cmd.run": lambda *_args, **_kwargs: "Status: active",
-        "podman_network.inspect": {"photos": {"interface_name": "podman3"}}.__getitem__,
+    monkeypatch.setattr(reachability.command, "run", lambda *_args, **_kwargs: "Status: active")
+    asked = {
+        "salt": {"podman_network.inspect": {"photos": {"interface_name": "podman3"}}.__getitem__},
+        "seconds": 5,
     }
-    here = {"settings": {"network": {"name": "photos", "interface_name": "br-photos"}}, "compose": {}, "salt": salt}
+    here = {"settings": {"network": {"name": "photos", "interface_name": "br-photos"}}, "compose": {}, **asked}
     assert reachability._firewall_program(here) == "ufw allow in on br-photos"
     here["settings"]["network"]["interface_name"] = None  # netavark 1.4 does not let it be chosen
     assert reachability._firewall_program(here) == "ufw allow in on podman3"
-    here = {"settings": None, "compose": {"networks": {"immich": {"external": True, "name": "photos"}}}, "salt": salt}
+    here = {"settings": None, "compose": {"networks": {"immich": {"external": True, "name": "photos"}}}, **asked}
     assert reachability._firewall_program(here) == "ufw allow in on podman3"
 
 
