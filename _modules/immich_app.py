@@ -15,7 +15,7 @@ import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, podman, terminal, unit_file
-from immich_core import findings, progress, project, run_facts, units, untrusted
+from immich_core import findings, overview, progress, project, run_facts, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -502,7 +502,7 @@ def server_warnings(settings, timeout=10):
             f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can, or "
             "can restore a database of their own, as /api/admin/database-backups/start-restore asks for no login"
         )
-        remedy = f"sign up now at {__salt__['immich.urls'](settings)[0]}"
+        remedy = f"sign up now at {overview.urls(settings, __grains__)[0]}"
         warnings.append(_warning("administrator-missing", seen, remedy))
     return warnings
 

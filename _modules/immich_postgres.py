@@ -127,47 +127,6 @@ def password_differs(settings):
     return role is not None and not role["password_matches"]
 
 
-def database_create(name, settings, vector):
-    """
-    Create an empty database that has all that Immich's own has: owner, locale, settings, privileges, extensions.
-
-    Where Immich has no database yet, it is what the formula makes.
-
-    name
-        Name of the new database.
-    settings
-        The formula's settings, as of ``immich_settings.get``.
-    vector
-        The vector extension: ``vchord`` or ``vector``.
-
-    Raises ``CommandExecutionError`` if the server refuses.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.database_create immich_new "$(salt-call --out=json immich_settings.get)" vector
-    """
-    postgres = settings["postgres"]
-    connection, user = postgres["connection"], postgres["user"]
-    model = __salt__["pgsql_database.get"](postgres["database"], connection) or {"settings": {}, "privileges": {}}
-    # Not the limit of connections: the owner can set one that lets nobody in.
-    copied = ["encoding", "lc_collate", "lc_ctype", "tablespace"]
-    if model.get("provider") not in (None, "libc"):
-        copied += ["provider", "locale"]
-    options = {"encoding": "UTF8", **{key: model[key] for key in copied if key in model}}
-    __salt__["pgsql_database.create"](name, owner=user, connection=connection, **options)
-    privileges = {**model["privileges"], "PUBLIC": []}
-    __salt__["pgsql_database.set"](name, settings=model["settings"], privileges=privileges, connection=connection)
-    own = __salt__["pgsql_role.get"](user, connection=connection)["database_settings"].get(postgres["database"])
-    if own:
-        __salt__["pgsql_role.set"](user, database_settings={name: own}, connection=connection)
-    for extension in extensions.needed(vector, present=False):
-        __salt__["pgsql_extension.create"](
-            extension, name, schema=SCHEMA, cascade=extension == "vchord", connection=connection
-        )
-
-
 def hba_record(settings):
     """
     Return Immich's record for pg_hba.conf, as ``pgsql_hba.get`` takes it.

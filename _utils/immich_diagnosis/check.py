@@ -23,10 +23,16 @@ class NotCheckedError(Exception):
     """A check lacks what it needs; the text says what."""
 
 
+def need(here, *functions):
+    """Raise ``NotCheckedError`` where the module of an execution function is not there."""
+    for function in functions:
+        if function not in here["salt"]:
+            raise NotCheckedError(f"the module {function.partition('.')[0]}")
+
+
 def call(here, function, *arguments, **kwargs):
     """Call an execution function. Where its module is not there, what needs it is not checked."""
-    if function not in here["salt"]:
-        raise NotCheckedError(f"the module {function.partition('.')[0]}")
+    need(here, function)
     return here["salt"][function](*arguments, **kwargs)
 
 

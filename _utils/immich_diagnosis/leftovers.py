@@ -13,8 +13,10 @@ import time
 from pathlib import Path
 
 from immich_core import untrusted
-from immich_diagnosis.check import OK, WARNING, Check, call
+from immich_diagnosis.check import OK, WARNING, Check, call, need
 from immich_diagnosis.facts import read_text, settings_of
+from immich_restore import leftovers as restores
+from immich_restore.target import Target
 
 BACKUP_PROGRAM = "/usr/local/lib/immich-formula/immich-backup"
 # Work that takes longer than that, in seconds, is looked at for so many seconds: does it go on?
@@ -25,7 +27,8 @@ WORK_SECONDS = 2
 def _leftovers(here):
     """What restores have left, and an update that was interrupted: not while somebody is at work."""
     settings = settings_of(here)
-    left = call(here, "immich.restore_leftovers", settings)
+    need(here, "pgsql_database.list", "pgsql_hba.get")
+    left = restores.found(Target(settings, here["salt"], here["pillar"], None))
     if here["working"]:
         return [_working_row(here, here["working"], time.time())]
     rows = [_killed_row(left)] if left["drop"] or left["keep"] or left["record"] else []

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from _modules import immich_doctor as doctor
 from _output import immich_doctor as table
 from immich_diagnosis import (
     application,
     backups,
     check,
+    examination,
     facts,
     folders,
     host,
@@ -23,6 +23,7 @@ from immich_diagnosis import (
     permissions,
     postgres,
     reachability,
+    running,
     valkey,
     words,
 )
@@ -179,7 +180,7 @@ def hanging(here):
 
 
 def run(*groups, seconds=30):
-    rows, _ = doctor._run_groups(groups, {"settings": "x"}, seconds)
+    rows, _ = running.run_groups(groups, {"settings": "x"}, seconds)
     return [(row["part"], row["result"], row["seen"]) for row in rows]
 
 
@@ -231,12 +232,10 @@ def test_each_check_has_its_own_time():
 
 def test_on_a_busy_host_a_check_has_more_time(monkeypatch):
     given = []
-    for name in ("__salt__", "__pillar__"):
-        monkeypatch.setattr(doctor, name, {}, raising=False)
-    monkeypatch.setattr(doctor, "_run_groups", lambda groups, here, seconds: given.append(seconds) or ([], {}))
+    monkeypatch.setattr(examination, "run_groups", lambda groups, here, seconds: given.append(seconds) or ([], {}))
     for load in (0.1, 2 * os.cpu_count(), 999):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, load, load))
-        doctor.doctor()
+        examination.rows({}, {}, 5)
     assert given[::2] == [5, 10, 30]
 
 
@@ -250,7 +249,7 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
         "immich_app.last_words": str,
     }
     here = {**facts.gather(None), "salt": salt, "pillar": {}, "working": {}, "seconds": 30}
-    rows, _ = doctor._run_groups(parts.GROUPS, here, 30)
+    rows, _ = running.run_groups(parts.GROUPS, here, 30)
     told = {row["part"]: row["seen"] for row in rows}
     assert not any("broke" in seen for seen in told.values()), told
     for part in ("PostgreSQL service", "PostgreSQL", "Valkey service", "Valkey"):
@@ -291,15 +290,15 @@ WORK = {"what": "restore", "since": "2026-11-27T04:09:25Z", "pid": 4711}
 
 def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich():
     row = {"part": "immich.service", "result": "failed", "seen": "is inactive: x", "remedy": "systemctl start immich"}
-    during = doctor._meanwhile(row, WORK)
+    during = examination._meanwhile(row, WORK)
     assert (during["result"], during["part"]) == ("warning", "immich.service")
     assert during["seen"] == "is inactive: x: restore under way since 2026-11-27T04:09:25Z"
     assert "systemctl start" not in during["remedy"]
     assert "4711" in during["remedy"]
-    assert doctor._meanwhile({**row, "part": "disk space"}, WORK)["result"] == "failed"
-    assert doctor._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
+    assert examination._meanwhile({**row, "part": "disk space"}, WORK)["result"] == "failed"
+    assert examination._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
     for working in ({}, {**WORK, "what": "backup"}):
-        assert doctor._meanwhile(row, working) == row
+        assert examination._meanwhile(row, working) == row
 
 
 @pytest.mark.parametrize(("program", "goes_on"), (("while :; do :; done", True), ("exec sleep 1000", False)))
@@ -368,9 +367,9 @@ def test_an_answer_without_end_fails_one_check(monkeypatch):
     def endless(_):
         return [("ok", str(len("x" * folders.GIB)))]
 
-    monkeypatch.setattr(doctor, "LARGEST_CHECK", folders.GIB // 4)
+    monkeypatch.setattr(running, "LARGEST_CHECK", folders.GIB // 4)
     checks = (check.Check("an answer", endless, False), check.Check("the next", lambda _: [("ok", "is well")], False))
-    rows, _ = doctor._run_groups((checks,), {}, 20)
+    rows, _ = running.run_groups((checks,), {}, 20)
     assert [(row["result"], row["seen"]) for row in rows] == [
         ("warning", "not checked: what it was answered takes more than 256 MiB"),
         ("ok", "is well"),
