@@ -14,8 +14,8 @@ from pathlib import Path
 import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
-from host_core import command, podman, unit_file
-from immich_core import container_users, findings, progress, project, run_facts, units, untrusted
+from host_core import command, podman, terminal, unit_file
+from immich_core import container_users, findings, overview, progress, project, run_facts, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -153,7 +153,7 @@ def last_words(unit=units.IMMICH):
         return ""
     fields = [f"_SYSTEMD_INVOCATION_ID={invocation}", "--output=cat", "--lines=1", "--grep=^immich-stack: "]
     try:
-        return untrusted.printable(command.run(["journalctl", *fields]))
+        return terminal.one_line(command.run(["journalctl", *fields]))
     except command.CommandError:  # no such line
         return ""
 
@@ -473,7 +473,7 @@ def _signed_up(postgres):
             postgres["user"], postgres["database"], ADMINISTRATOR, postgres["connection"]
         )
     except CommandExecutionError as error:
-        return {"initialized": None, "unknown": untrusted.printable(str(error), 300)}
+        return {"initialized": None, "unknown": terminal.one_line(str(error), 300)}
     return {"initialized": row["found"]}
 
 
@@ -505,7 +505,7 @@ def server_warnings(settings, timeout=10):
             f"Nobody has signed up as administrator yet: whoever opens port {settings['port']} first can, or "
             "can restore a database of their own, as /api/admin/database-backups/start-restore asks for no login"
         )
-        remedy = f"sign up now at {__salt__['immich.urls'](settings)[0]}"
+        remedy = f"sign up now at {overview.urls(settings, __grains__)[0]}"
         warnings.append(_warning("administrator-missing", seen, remedy))
     return warnings
 
@@ -639,7 +639,7 @@ def reach(container, targets):
         raise CommandExecutionError(str(error)) from error
     lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
     missing = "its answer is not there"
-    return {target: untrusted.printable(lines.get(target, missing), 200) or None for target in targets}
+    return {target: terminal.one_line(lines.get(target, missing), 200) or None for target in targets}
 
 
 def refusals_since():

@@ -3,8 +3,7 @@ Decide what Immich needs of PostgreSQL, and check that it has it.
 
 Nothing here speaks to the server: the execution modules ``pgsql_*`` do.
 
-All facts are from Immich v3.0.3: server/src/constants.ts (extensions and their versions) and
-server/src/repositories/database.repository.ts.
+Which extensions Immich needs is in ``immich_core/postgres_extensions.py``.
 """
 
 import datetime
@@ -13,19 +12,14 @@ import re
 import zoneinfo
 from pathlib import Path
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import pillar, terminal
 from immich_core import findings, untrusted
+from immich_core import postgres_extensions as extensions
+from immich_core.postgres_extensions import OTHER_EXTENSIONS, SCHEMA, VECTOR_EXTENSIONS, VECTOR_VERSIONS
 from pgsql_core import list_settings
 
-# Immich's name of a vector extension (DB_VECTOR_EXTENSION) and PostgreSQL's.
-VECTOR_EXTENSIONS = {"vectorchord": "vchord", "pgvector": "vector"}
-# From the first version (included) to the last (excluded).
-VECTOR_VERSIONS = {"vchord": ((0, 3), (2,)), "vector": ((0, 5), (1,))}
-PRELOAD_LIBRARIES = {"vchord": "vchord.so"}
-OTHER_EXTENSIONS = ["cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"]
-SCHEMA = "public"
 # Immich sets it for its database by itself.
 SEARCH_PATH = "search_path"
 PASSWORD_PILLAR = "immich:postgres:password"
@@ -97,104 +91,14 @@ def vector_extension(database, preference="auto", connection=None):
             return extension
     wanted = list(VECTOR_EXTENSIONS.values()) if preference == "auto" else [VECTOR_EXTENSIONS[preference]]
     for extension in wanted:
-        if supported(extension, known[extension]["available"]):
+        if extensions.supported(extension, known[extension]["available"]):
             return extension
+    acceptable = " or ".join(map(extensions.version_range, wanted))
     error = CommandExecutionError(
-        f"The server does not offer {' or '.join(_range(extension) for extension in wanted)}: install its package. "
-        f"It offers {_offers(known)}."
+        f"The server does not offer {acceptable}: install its package. It offers {_offers(known)}."
     )
     error.absent = "extension"
     raise error
-
-
-def vector_extension_setting(database, preference="auto", connection=None):
-    """
-    Return the vector extension for a database, by Immich's name: ``vectorchord`` or ``pgvector``.
-
-    database, preference, connection
-        As in ``vector_extension``.
-
-    Raises what ``vector_extension`` raises.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.vector_extension_setting immich
-    """
-    extension = vector_extension(database, preference, connection)
-    return next(name for name, value in VECTOR_EXTENSIONS.items() if value == extension)
-
-
-def supported(extension, version):
-    """
-    Tell whether Immich supports a version of a vector extension.
-
-    extension
-        ``vchord`` or ``vector``.
-    version
-        Version, or nothing.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.supported vector 0.8.0
-    """
-    if not version:
-        return False
-    first, last = VECTOR_VERSIONS[extension]
-    return first <= tuple(map(int, re.findall(r"\d+", version)[:3])) < last
-
-
-def extensions(vector, present=True):
-    """
-    Return the extensions that Immich needs, in the order in which they are created and updated.
-
-    vector
-        ``vchord`` or ``vector``.
-    present
-        Whether the database has that extension already. A new ``vchord`` brings ``vector`` by itself: made apart and
-        before it, that would be taken for the database's choice by the run after an interrupted one.
-        Defaults to ``True``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.extensions vector
-    """
-    first = ["vector", "vchord"] if vector == "vchord" and present else [vector]
-    return [*first, *OTHER_EXTENSIONS]
-
-
-def known_extensions():
-    """
-    Return the extensions that Immich's database may have: what the formula makes of them, a restore makes too.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.known_extensions
-    """
-    return sorted({"plpgsql", *VECTOR_VERSIONS, *OTHER_EXTENSIONS})
-
-
-def preload_libraries(vector):
-    """
-    Return the libraries that the server has to preload for a vector extension.
-
-    vector
-        ``vchord`` or ``vector``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_postgres.preload_libraries vchord
-    """
-    return [PRELOAD_LIBRARIES[vector]] if vector in PRELOAD_LIBRARIES else []
 
 
 def password_differs(settings):
@@ -213,8 +117,7 @@ def password_differs(settings):
         salt-call immich_postgres.password_differs "$(salt-call --out=json immich_settings.get)"
     """
     postgres = settings["postgres"]
-    # `pillar.get` returns asterisks to modules since Salt 3008.
-    password = salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD_PILLAR, None, delimiter=":")
+    password = pillar.value(__pillar__, PASSWORD_PILLAR)
     try:
         role = __salt__["pgsql_role.get"](postgres["user"], password=password, connection=postgres["connection"])
     except CommandExecutionError as err:
@@ -222,47 +125,6 @@ def password_differs(settings):
             raise
         return False
     return role is not None and not role["password_matches"]
-
-
-def database_create(name, settings, vector):
-    """
-    Create an empty database that has all that Immich's own has: owner, locale, settings, privileges, extensions.
-
-    Where Immich has no database yet, it is what the formula makes.
-
-    name
-        Name of the new database.
-    settings
-        The formula's settings, as of ``immich_settings.get``.
-    vector
-        The vector extension: ``vchord`` or ``vector``.
-
-    Raises ``CommandExecutionError`` if the server refuses.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.database_create immich_new "$(salt-call --out=json immich_settings.get)" vector
-    """
-    postgres = settings["postgres"]
-    connection, user = postgres["connection"], postgres["user"]
-    model = __salt__["pgsql_database.get"](postgres["database"], connection) or {"settings": {}, "privileges": {}}
-    # Not the limit of connections: the owner can set one that lets nobody in.
-    copied = ["encoding", "lc_collate", "lc_ctype", "tablespace"]
-    if model.get("provider") not in (None, "libc"):
-        copied += ["provider", "locale"]
-    options = {"encoding": "UTF8", **{key: model[key] for key in copied if key in model}}
-    __salt__["pgsql_database.create"](name, owner=user, connection=connection, **options)
-    privileges = {**model["privileges"], "PUBLIC": []}
-    __salt__["pgsql_database.set"](name, settings=model["settings"], privileges=privileges, connection=connection)
-    own = __salt__["pgsql_role.get"](user, connection=connection)["database_settings"].get(postgres["database"])
-    if own:
-        __salt__["pgsql_role.set"](user, database_settings={name: own}, connection=connection)
-    for extension in extensions(vector, present=False):
-        __salt__["pgsql_extension.create"](
-            extension, name, schema=SCHEMA, cascade=extension == "vchord", connection=connection
-        )
 
 
 def hba_record(settings):
@@ -309,8 +171,7 @@ def verify(settings, connection=None):
     postgres = settings["postgres"]
     connection = connection or postgres["connection"]
     user, database = postgres["user"], postgres["database"]
-    # Not pillar.get, which masks it.
-    password = salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD_PILLAR, None)
+    password = pillar.value(__pillar__, PASSWORD_PILLAR)
     role = __salt__["pgsql_role.get"](user, password=password, connection=connection)
     if role is None:
         return [_finding("postgres-role-absent", f"PostgreSQL has no role {user}")]
@@ -370,7 +231,7 @@ def refusals(settings, connection=None):
         zone = zoneinfo.ZoneInfo(said["log_timezone"])
         since = datetime.datetime.fromtimestamp(__salt__["immich_app.refusals_since"](), zone)
         refused = [match for match in refused if match["time"] >= f"{since:%Y-%m-%d %H:%M:%S}"]
-    texts = [untrusted.printable(match["text"], 200) for match in reversed(refused)]
+    texts = [terminal.one_line(match["text"], 200) for match in reversed(refused)]
     latest = list(dict.fromkeys(texts))[:SHOWN]
     return {"found": [_refusal(text, postgres["user"]) for text in latest], "unknown": ""}
 
@@ -434,11 +295,6 @@ def _vector_extensions(database, connection):
     return {name: {**extension, "installed": None} for name, extension in offered.items()}
 
 
-def _range(extension):
-    first, last = (".".join(map(str, version)) for version in VECTOR_VERSIONS[extension])
-    return f"{extension} ≥ {first} < {last}"
-
-
 def _offers(known):
     offers = [f"{name} {extension['available']}" for name, extension in known.items() if extension["available"]]
     return ", ".join(offers) or "neither"
@@ -482,7 +338,7 @@ def _broken_settings(postgres, role, database):
         _finding(
             "postgres-settings-undeclared",
             f"The {owner} has settings that immich:postgres:settings does not declare: "
-            f"{', '.join(map(untrusted.plain, sorted(names)))}",
+            f"{', '.join(map(terminal.plain, sorted(names)))}",
             remedy,
         )
         for owner, names in owners
@@ -498,7 +354,7 @@ def _broken_extensions(database, vector, connection):
             raise
         return [_finding("postgres-vector-extension-absent", str(err))]
     broken = []
-    for name, extension in __salt__["pgsql_extension.list"](database, extensions(vector), connection).items():
+    for name, extension in __salt__["pgsql_extension.list"](database, extensions.needed(vector), connection).items():
         where = f"in the database {database}"
         if extension["available"]:
             broken += [_finding("postgres-extension-blocked", each.rstrip(".")) for each in extension["not_yet"]]
@@ -507,8 +363,9 @@ def _broken_extensions(database, vector, connection):
         elif extension["schema"] != SCHEMA:
             seen = f"The extension {name} is in the schema {extension['schema']} {where}, not in {SCHEMA}"
             broken.append(_finding("postgres-extension-schema", seen))
-        elif name in VECTOR_VERSIONS and not supported(name, extension["installed"]):
-            seen = f"The extension {name} has version {extension['installed']} {where}, not {_range(name)}"
+        elif name in VECTOR_VERSIONS and not extensions.supported(name, extension["installed"]):
+            acceptable = extensions.version_range(name)
+            seen = f"The extension {name} has version {extension['installed']} {where}, not {acceptable}"
             broken.append(_finding("postgres-extension-version", seen))
         elif name in VECTOR_VERSIONS and _moved(name, extension):
             seen = (
@@ -521,7 +378,7 @@ def _broken_extensions(database, vector, connection):
 
 def _moved(name, extension):
     """At its start Immich updates the vector extension to what the server offers, and without superuser it fails."""
-    return extension["available"] != extension["installed"] and supported(name, extension["available"])
+    return extension["available"] != extension["installed"] and extensions.supported(name, extension["available"])
 
 
 def _broken_hba(settings, connection):

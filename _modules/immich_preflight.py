@@ -18,7 +18,7 @@ from pathlib import Path
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
 
-from immich_core import components, container_users, findings
+from immich_core import components, container_users, findings, valkey_memory
 
 __virtualname__ = "immich_preflight"
 
@@ -251,11 +251,12 @@ def _valkey_refusal(settings):
 
 def _valkey_memory(settings):
     maxmemory = settings["valkey"]["maxmemory"]
-    if maxmemory in (None, "0") or "immich_valkey.memory_refusal" not in __salt__:
+    if maxmemory in (None, "0") or "immich_valkey.logins" not in __salt__:
         return
     # A server that cannot be asked, or asks for another password: see above.
     with contextlib.suppress(CommandExecutionError):
-        refusal = __salt__["immich_valkey.memory_refusal"](maxmemory, __salt__["immich_valkey.logins"](settings))
+        logins = __salt__["immich_valkey.logins"](settings)
+        refusal = valkey_memory.refusal(maxmemory, valkey_memory.limits(__salt__["valkey_acl.pipeline"], logins))
         if refusal:
             yield refusal
 

@@ -578,7 +578,7 @@ def _rolled_back(unit, settings, record, why):
 def _after_migration(unit, settings, record):
     changed = f"{record['to']} has changed the database, which {record['from']} cannot serve any more."
     __salt__["immich_app.stop"](unit, settings)
-    restorable = record["backup"] and "immich.restore" in __salt__
+    restorable = record["backup"] and "pgsql_server.version" in __salt__
     if settings["update"]["rollback"] != "restore" or not restorable:
         return (
             f"{changed} Immich is stopped, and its compose file is that of {record['from']} again. "

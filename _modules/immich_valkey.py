@@ -9,34 +9,16 @@ import json
 import re
 import time
 
-import salt.utils.data
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import SaltInvocationError
 
-from immich_core import findings, untrusted
+from host_core import pillar, terminal
+from immich_core import findings, valkey_users
+from immich_core.valkey_users import ALLOWS, DENIES, LOGIN, PASSWORD, RULES
 
 __virtualname__ = "immich_valkey"
 
-LOGIN = "immich-formula"
-# Where the pillar has the password of Immich's user.
-PASSWORD = "immich:valkey:password"
-# What a user needs to manage ACL users and the configuration and to end a script, and no key at all.
-LOGIN_RULES = (
-    "resetkeys resetchannels -@all +acl +config|get +config|set +config|rewrite +client|id +client|list +command +info"
-    " +client|setinfo +ping +multi +exec +discard +script|kill +function|kill"
-)
-
-# Measured with Immich v3.0.3 on Valkey 8.1: sign-up, uploads, all queues, websocket, backup, and an
-# empty ACL LOG. Rules count from left to right, so what takes away stands behind what gives.
-RULES = (
-    "~immich_bull:* resetchannels &socket.io#/#* &socket.io-request#/#* &socket.io-response#/#*"
-    " -@all +@read +@write +@pubsub +ping +select +eval +evalsha"
-    " -@dangerous -scan -randomkey -dbsize -function -move -copy -pubsub"
-    " +pubsub|numsub +info +client|setname +client|setinfo +client|list"
-)
 # All keys that Immich has.
 QUEUES = "immich_bull:*"
-# Came with Redis 7.2; where it is missing, libraries that try it go on without.
-SETINFO = "client|setinfo"
 # Reasons of ACL LOG entries that are about rules; the others are about passwords.
 DENIED = ("command", "key", "channel")
 # How much of ACL LOG is read; a server keeps 128 entries by default.
@@ -46,93 +28,14 @@ SHOWN = 5
 # The doctor's rows.
 USER_PART, REFUSED_PART = "Valkey user", "refused by Valkey"
 APPLY = findings.apply("immich.valkey")
-# What a server without a memory limit gets: a part of the host's memory, and enough for a million jobs, of which each
-# takes 340 bytes (measured on Valkey 8.1, 9.1 and Redis 7.0). A full server refuses BullMQ's own bookkeeping too.
-MEMORY_PART, LEAST_MEMORY = 8, 512 * 1024**2
-# BullMQ's jobs have no expiry: a server that evicts loses them.
-POLICY = "noeviction"
-UNITS = {"m": 1024**2, "g": 1024**3}
 # As Valkey names a command and its subcommand in ACL LOG.
 COMMAND = re.compile(r"[a-z][a-z0-9_-]{0,40}(\|[a-z0-9_-]{1,40})?")
-# BullMQ, ioredis and @socket.io/redis-adapter, the libraries through which Immich speaks to Valkey, use these.
-ALLOWS = [
-    "PING",
-    "SELECT",
-    "INFO",
-    "EVAL",
-    "EVALSHA",
-    "CLIENT SETNAME",
-    "CLIENT SETINFO",
-    "CLIENT LIST",
-    "PUBSUB NUMSUB",
-    ["HSET", "immich_bull:job", "field", "value"],
-    ["HGETALL", "immich_bull:job"],
-    ["ZADD", "immich_bull:job", "1", "member"],
-    ["BZPOPMIN", "immich_bull:job", "1"],
-    ["LPUSH", "immich_bull:job", "value"],
-    ["XADD", "immich_bull:job", "*", "field", "value"],
-    ["XREAD", "STREAMS", "immich_bull:job", "0"],
-    ["DEL", "immich_bull:job"],
-    ["PSUBSCRIBE", "socket.io#/#*"],
-    ["SUBSCRIBE", "socket.io-request#/#"],
-    ["SUBSCRIBE", "socket.io-response#/#"],
-    ["PUBLISH", "socket.io#/#", "message"],
-]
-# What would harm, read or overhear others on the same server.
-DENIES = [
-    "FLUSHDB",
-    "FLUSHALL",
-    "SWAPDB",
-    "KEYS",
-    "SCAN",
-    "RANDOMKEY",
-    "DBSIZE",
-    "CONFIG",
-    "MONITOR",
-    "DEBUG",
-    "SHUTDOWN",
-    "ACL",
-    "MIGRATE",
-    "RESTORE",
-    "SORT",
-    "MOVE",
-    "COPY",
-    "FUNCTION",
-    "SCRIPT",
-    "REPLICAOF",
-    "MODULE",
-    "SAVE",
-    "BGSAVE",
-    "PUBSUB CHANNELS",
-    "CLIENT TRACKING",
-    "CLIENT KILL",
-    "CLIENT PAUSE",
-    ["GET", "foreign"],
-    ["SET", "foreign", "value"],
-    ["DEL", "foreign"],
-    ["SUBSCRIBE", "foreign"],
-    ["PSUBSCRIBE", "*"],
-    ["PUBLISH", "foreign", "message"],
-]
 
 
 def __virtual__():
     if "valkey_acl.compare" not in __salt__:
         return False, "The execution module valkey_acl is not available: it needs the Python library redis."
     return __virtualname__
-
-
-def rules():
-    """
-    Return the ACL rules under which Immich works and can do nothing to others on the same server.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.rules
-    """
-    return RULES
 
 
 def logins(settings, own=True):
@@ -197,85 +100,6 @@ def users(settings):
         own,
         *(user for name, user in listed.items() if name != valkey["user"]),
         *([default] if valkey["managed"] else []),
-    ]
-
-
-def login_user(password_file):
-    """
-    Return the definition of the ACL user by which the formula logs in.
-
-    password_file
-        Path of the file with its password.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.login_user /etc/immich-formula/valkey.password
-    """
-    return {"name": LOGIN, "password_file": password_file, "rules": LOGIN_RULES}
-
-
-def fitted(users, connection=None):
-    """
-    Return users without what this module gives them and a server before Redis 7.2 does not know.
-
-    users
-        List of users as of ``users`` or ``login_user``.
-    connection
-        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
-
-    A server that cannot be reached leaves them as they are: whoever speaks to it next says so.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.fitted '[{name: immich, rules: +ping +client|setinfo}]'
-    """
-    try:
-        server = __salt__["valkey_acl.server"](connection=connection)
-    except CommandExecutionError:
-        return users
-    if server["product"] != "Redis" or tuple(map(int, server["version"].split(".")[:2])) >= (7, 2):
-        return users
-    return [_without_setinfo(user) for user in users]
-
-
-def _without_setinfo(user):
-    fitting = dict(user)
-    if isinstance(user.get("rules"), str):
-        fitting["rules"] = " ".join(rule for rule in user["rules"].split(" ") if rule != f"+{SETINFO}")
-    if user.get("allows"):
-        fitting["allows"] = [command for command in user["allows"] if command != "CLIENT SETINFO"]
-    return fitting
-
-
-def anonymous_clients(connection=None):
-    """
-    Return the clients that a password for the ``default`` user would lock out, as address and name.
-
-    connection
-        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
-
-    Empty if ``default`` has a password or is disabled. Clients of other users and the connection itself do not
-    count. Raises CommandExecutionError if the server cannot be asked.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.anonymous_clients
-    """
-    default = __salt__["valkey_acl.get"]("default", connection=connection)
-    if not default["nopass"] or not default["enabled"]:
-        return []
-    listed, own = __salt__["valkey_acl.pipeline"]([["CLIENT", "LIST"], ["CLIENT", "ID"]], connection=connection)
-    clients = [dict(field.split("=", 1) for field in line.split(" ")) for line in listed.splitlines()]
-    return [
-        {"addr": client["addr"], "name": client["name"]}
-        for client in clients
-        if client.get("user") == "default" and client["id"] != str(own)
     ]
 
 
@@ -361,7 +185,7 @@ def verify(settings, connection=None):
     """
     name = settings["valkey"]["user"]
     own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
-    if salt.utils.data.traverse_dict_and_list(__pillar__, PASSWORD, None) is not None:
+    if pillar.value(__pillar__, PASSWORD) is not None:
         # A former password beside it is a finding of its own.
         own.update(password_pillar=PASSWORD, keep_passwords=True)
     connection = connection or logins(settings)
@@ -378,7 +202,8 @@ def verify(settings, connection=None):
         broken.append(_finding("valkey-former-password", seen, findings.apply("immich.app")))
     if settings["valkey"]["managed"] and held["default"]["enabled"] and held["default"]["nopass"]:
         broken.append(_finding("valkey-default-nopass", "The Valkey user default needs no password"))
-    found = __salt__["valkey_acl.compare"](fitted([own], connection), scratch=False, connection=connection)
+    declared = valkey_users.fitted([own], __salt__["valkey_acl.server"](connection=connection))
+    found = __salt__["valkey_acl.compare"](declared, scratch=False, connection=connection)
     broken += [_finding("valkey-acl-denied", problem) for problem in found["problems"]]
     if "password" in found["changes"].get(name, {}).get("new", {}):
         seen = f"is not the password of the ACL user {name} in Valkey"
@@ -391,98 +216,6 @@ def verify(settings, connection=None):
 
 def _finding(code, seen, remedy=APPLY, path=""):
     return findings.finding(code, USER_PART, seen, remedy, path)
-
-
-def limits(connection=None):
-    """
-    Return what bounds the memory and the scripts of a server, and how much memory its data takes.
-
-    connection
-        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
-
-    ``{"used": bytes, "limit": bytes or 0, "policy": name, "busy_reply_threshold": milliseconds}``. Raises
-    CommandExecutionError if the server cannot be asked.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.limits
-    """
-    commands = [["INFO", "memory"], ["CONFIG", "GET", "busy-reply-threshold"]]
-    info, threshold = __salt__["valkey_acl.pipeline"](commands, connection=connection)
-    held = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
-    return {
-        "used": int(held["used_memory"]),
-        "limit": int(held["maxmemory"]),
-        "policy": held["maxmemory_policy"],
-        "busy_reply_threshold": int(threshold[1]),
-    }
-
-
-def memory_settings(maxmemory=None, connection=None):
-    """
-    Return the directives that bound a server's memory; none where it keeps the limit that it has.
-
-    maxmemory
-        The limit, in the form of ``512m`` or ``2g``. Defaults to None: a server without a limit gets an eighth of the
-        host's memory, but at least 512 MB and twice what its data takes, and a server with a limit keeps that.
-    connection
-        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
-
-    Raises CommandExecutionError if the server cannot be asked, or holds more than the limit: it would refuse to write.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.memory_settings 2g
-    """
-    if maxmemory is None:
-        held = limits(connection)
-        return {} if held["limit"] else _bounded(_default_limit(held["used"]))
-    refusal = memory_refusal(maxmemory, connection)
-    if refusal:
-        raise CommandExecutionError(findings.sentence(refusal))
-    return _bounded(f"{maxmemory}b")
-
-
-def memory_refusal(maxmemory, connection=None):
-    """
-    Return the finding that a server's memory cannot be bounded so, or None if it can.
-
-    maxmemory
-        The limit, in the form of ``512m`` or ``2g``.
-    connection
-        See :py:mod:`valkey_acl <_modules.valkey_acl>`.
-
-    Raises CommandExecutionError if the server cannot be asked.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.memory_refusal 64m
-    """
-    held, wanted = limits(connection), int(maxmemory[:-1]) * UNITS[maxmemory[-1]]
-    # A server that has no larger limit now is full already: Immich's doing must not keep an apply from running.
-    if wanted > held["used"] or 0 < held["limit"] <= wanted:
-        return None
-    seen = (
-        f"is {maxmemory}, and this Valkey holds {held['used'] / UNITS['m']:.0f}m already: it would refuse every write"
-    )
-    remedy = "set a larger limit, or remove data from it"
-    return findings.finding("valkey-memory-limit", "Valkey memory", seen, remedy, "immich:valkey:maxmemory")
-
-
-def _bounded(limit):
-    # The policy first: with a limit and another one, the server would evict keys at once.
-    return {"maxmemory-policy": POLICY, "maxmemory": limit}
-
-
-def _default_limit(used):
-    part = __grains__["mem_total"] * UNITS["m"] // MEMORY_PART
-    return f"{max(part, LEAST_MEMORY, 2 * used) // UNITS['m']}mb"
 
 
 def refusals(settings, connection=None):
@@ -554,7 +287,7 @@ def _refused_names(kind, denied, user):
     entries = [entry for entry in denied if entry["reason"] == kind]
     if not entries:
         return None
-    names = list(dict.fromkeys(untrusted.printable(entry["object"], 60) for entry in entries))
+    names = list(dict.fromkeys(terminal.one_line(entry["object"], 60) for entry in entries))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     seen = f"Valkey denied the {kind} {', '.join(map(json.dumps, names[:SHOWN]))}{more} to the user {user}"
     remedy = (

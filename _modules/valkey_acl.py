@@ -40,9 +40,9 @@ One connection per target is opened in a run and shared by all functions.
       password_file: /etc/salt/valkey.password
 """
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import pillar
 from valkey_core import acl_assertions, acl_judging, acl_plan, acl_reading, acl_saving, acl_users, errors, replies
 from valkey_core import session as sessions
 
@@ -481,8 +481,7 @@ def _session(connection):
 
 
 def _from_pillar(path):
-    # pillar.get and config.get mask what they take from the pillar, since Salt 3008.
-    return salt.utils.data.traverse_dict_and_list(__pillar__, path, None, delimiter=":")
+    return pillar.value(__pillar__, path)
 
 
 def _one(connection, *command):

@@ -17,9 +17,9 @@ import pwd
 import tempfile
 import time
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import pillar
 from valkey_core import acl_file as users_file
 from valkey_core import addresses, config_directives, errors, replies
 from valkey_core import config_file as grammar
@@ -181,8 +181,7 @@ def _session(connection):
 
 
 def _from_pillar(path):
-    # pillar.get and config.get mask what they take from the pillar, since Salt 3008.
-    return salt.utils.data.traverse_dict_and_list(__pillar__, path, None, delimiter=":")
+    return pillar.value(__pillar__, path)
 
 
 # --- Plan ------------------------------------------------------------------------------------------------

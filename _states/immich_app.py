@@ -9,8 +9,8 @@ import os
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import mounts, unit_looks
-from immich_core import component_checks, container_users, findings, run_facts, untrusted
+from host_core import mounts, terminal, unit_looks
+from immich_core import component_checks, container_users, findings, postgres_extensions, run_facts
 
 __virtualname__ = "immich_app"
 
@@ -152,9 +152,10 @@ def _compose(settings):
     """The compose file's text; the vector extension is the one that the database has."""
     postgres = settings["postgres"]
     try:
-        vector = __salt__["immich_postgres.vector_extension_setting"](
+        extension = __salt__["immich_postgres.vector_extension"](
             postgres["database"], postgres["vector_extension"], connection=postgres["connection"]
         )
+        vector = postgres_extensions.immich_name(extension)
     except CommandExecutionError:
         if not __opts__["test"]:
             raise
@@ -547,7 +548,7 @@ def _active(unit):
 
 
 def _sentences(found):
-    return [untrusted.plain(findings.sentence(each)) for each in found]
+    return [terminal.plain(findings.sentence(each)) for each in found]
 
 
 def _warnings(settings):

@@ -5,10 +5,9 @@ Backups of Immich's database on this host
 The states of ``immich.backup``.
 """
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError
 
-from host_core import mounts, unit_looks
+from host_core import mounts, pillar, unit_looks
 
 __virtualname__ = "immich_backup"
 
@@ -71,7 +70,7 @@ def passfile_managed(name, password_pillar, user):
             - password_pillar: immich:postgres:admin:password
             - user: root
     """
-    password = salt.utils.data.traverse_dict_and_list(__pillar__, password_pillar, None, delimiter=":")
+    password = pillar.value(__pillar__, password_pillar)
     if not isinstance(password, str):
         comment = f"The pillar has no password at {password_pillar}"
         return {"name": name, "changes": {}, "result": False, "comment": comment}

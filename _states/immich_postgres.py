@@ -7,7 +7,8 @@ Requires the execution modules ``pgsql_extension`` and ``immich_postgres``, and 
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import untrusted
+from host_core import terminal
+from immich_core import postgres_extensions
 
 
 def __virtual__():
@@ -88,13 +89,13 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
             return ret
         return {**ret, "result": False, "comment": str(err)}
     comments = [f"Database {database} has what Immich needs, with the vector extension {vector}."]
-    if vector_extension not in ("auto", _immich_name(database, vector_extension, connection)):
+    if vector_extension not in ("auto", postgres_extensions.immich_name(vector)):
         comments.append(f"It keeps that although {vector_extension} is asked for.")
-    for extension in __salt__["immich_postgres.extensions"](vector, present=bool(current["installed"])):
+    for extension in postgres_extensions.needed(vector, present=bool(current["installed"])):
         single = __states__["pgsql_extension.present"](
             extension,
             database,
-            schema="public",
+            schema=postgres_extensions.SCHEMA,
             update=True,
             cascade=extension == "vchord",
             reindex=extension in ("vector", "vchord"),
@@ -103,7 +104,7 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
         ret["changes"].update(_named(extension, single["changes"]))
         if single["result"] is False:
             # It may name what the database's owner has named.
-            return {**ret, "result": False, "comment": untrusted.plain(single["comment"])}
+            return {**ret, "result": False, "comment": terminal.plain(single["comment"])}
         if single["changes"]:
             comments.append(single["comment"])
         if single["result"] is None:
@@ -120,11 +121,7 @@ def _libraries(database, vector_extension, connection):
         if getattr(err, "absent", None) in ("server", "extension"):
             return []
         raise
-    return __salt__["immich_postgres.preload_libraries"](vector)
-
-
-def _immich_name(database, vector_extension, connection):
-    return __salt__["immich_postgres.vector_extension_setting"](database, vector_extension, connection)
+    return postgres_extensions.preload_libraries(vector)
 
 
 def _named(extension, changes):

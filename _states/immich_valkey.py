@@ -12,6 +12,8 @@ import secrets
 import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import findings, valkey_memory, valkey_users
+
 __virtualname__ = "immich_valkey"
 
 
@@ -48,12 +50,10 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
             _write_private(password_file, secrets.token_urlsafe(32) + "\n")
         if missing:
             ret["changes"][password_file] = {"old": None, "new": "generated"}
-        user = __salt__["immich_valkey.login_user"](password_file)
+        user = valkey_users.login_user(password_file)
         if missing and __opts__["test"]:
             user = {**user, "password_file": None, "password_hash": "0" * 64}  # the file is not there to be read
-        done = __states__["valkey_acl.managed"](
-            name, __salt__["immich_valkey.fitted"]([user], connection), connection=connection
-        )
+        done = __states__["valkey_acl.managed"](name, _fitted([user], connection), connection=connection)
         ret["changes"].update(done["changes"])
         if done["result"] is False:
             comment = _advice(done["comment"], done.get("refused"))
@@ -89,7 +89,7 @@ def login_absent(name, password_file="/etc/immich-formula/valkey.password", conn
             - connection: {{ salt["immich_valkey.logins"](settings) | json }}
     """
     ret = {"name": name, "result": True, "comment": "The formula has no Valkey login.", "changes": {}}
-    login = __salt__["immich_valkey.login_user"](password_file)["name"]
+    login = valkey_users.LOGIN
     try:
         if __salt__["valkey_acl.get"](login, connection=connection) is not None:
             ret["changes"][login] = {"old": "present", "new": None}
@@ -121,8 +121,9 @@ def memory_bounded(
     config_file
         Path of the server's configuration file.
     maxmemory
-        The limit, as of ``immich_valkey.memory_settings``; ``0`` puts back what the server had before the formula.
-        Defaults to a limit for a server that has none.
+        The limit, in the form of ``512m`` or ``2g``; ``0`` puts back what the server had before the formula. Defaults
+        to an eighth of the host's memory for a server that has no limit, but at least 512 MB and twice what its data
+        takes.
     record_file
         Path of the file that keeps what the server had before. Defaults to ``/var/lib/immich-formula/valkey.json``.
     connection
@@ -143,11 +144,15 @@ def memory_bounded(
         return memory_as_before(name, config_file, record_file, connection)
     ret = {"name": name, "result": True, "changes": {}, "comment": "The server keeps the memory limit that it has."}
     try:
-        settings = __salt__["immich_valkey.memory_settings"](maxmemory, connection)
+        held = valkey_memory.limits(__salt__["valkey_acl.pipeline"], connection)
+        refusal = maxmemory and valkey_memory.refusal(maxmemory, held)
+        if refusal:
+            return {**ret, "result": False, "comment": findings.sentence(refusal)}
+        settings = valkey_memory.directives(maxmemory, held, __grains__["mem_total"])
         if not settings:
             return ret
         if not __opts__["test"]:
-            _note_memory(record_file, settings, connection)
+            _note_memory(record_file, settings, held)
     except (OSError, CommandExecutionError, SaltInvocationError) as err:
         if __opts__["test"] and getattr(err, "unreachable", False):
             changes = {"maxmemory": {"old": None, "new": maxmemory or "a part of this host's memory"}}
@@ -209,9 +214,8 @@ def _memory_record(path):
     return record
 
 
-def _note_memory(path, settings, connection):
+def _note_memory(path, settings, held):
     """Keep what the server had before the formula's first limit, and what the formula sets."""
-    held = __salt__["immich_valkey.limits"](connection)
     # The limit first: the former policy, at work under the formula's limit, might evict keys.
     before = {"maxmemory": str(held["limit"]), "maxmemory-policy": held["policy"]}
     record = {"before": (_memory_record(path) or {}).get("before", before), "set": settings}
@@ -219,7 +223,7 @@ def _note_memory(path, settings, connection):
         _write_private(path, json.dumps(record) + "\n")
 
 
-def nobody_locked_out(name, secure_default=False, connection=None):
+def no_client_without_password(name, secure_default=False, connection=None):
     """
     Ensure that no client uses ``default`` without a password, before it gets one and before a restart hides them.
 
@@ -235,15 +239,15 @@ def nobody_locked_out(name, secure_default=False, connection=None):
 
     .. code-block:: yaml
 
-        Nobody is locked out of Valkey:
-          immich_valkey.nobody_locked_out:
+        No client uses Valkey's default user without a password:
+          immich_valkey.no_client_without_password:
             - connection: {{ salt["immich_valkey.logins"](settings) | json }}
     """
     ret = {"name": name, "result": True, "changes": {}, "comment": "No client uses default without a password."}
     if secure_default:
         return {**ret, "comment": "Clients that use default without a password are not looked for."}
     try:
-        clients = _anonymous_clients(connection)
+        clients = _clients_without_password(connection)
     except (CommandExecutionError, SaltInvocationError) as err:
         return {**ret, "result": False, "comment": _advice(str(err), getattr(err, "refused", False))}
     return {**ret, "result": False, "comment": _refusal(clients)} if clients else ret
@@ -272,12 +276,12 @@ def users_managed(name, users, connection=None):
             - users: {{ salt["immich_valkey.users"](settings) | json }}
             - connection: {{ salt["immich_valkey.logins"](settings) | json }}
     """
-    users = __salt__["immich_valkey.fitted"](users, connection)
+    users = _fitted(users, connection)
     ret = __states__["valkey_acl.managed"](name, users, connection=connection)
     if ret.get("broken"):
         ret["comment"] += (
             " Rules count from left to right; these meet the requirements (immich:valkey:acl_users needs no entry for"
-            f" Immich): {__salt__['immich_valkey.rules']()}"
+            f" Immich): {valkey_users.RULES}"
         )
     return ret
 
@@ -327,13 +331,32 @@ def _has_password(user, connection):
     return bool(held and held["passwords"])
 
 
-def _anonymous_clients(connection):
+def _clients_without_password(connection):
     try:
-        return __salt__["immich_valkey.anonymous_clients"](connection)
+        return _clients_of_default(connection)
     except CommandExecutionError as err:
         if __opts__["test"] and getattr(err, "unreachable", False):
             return []
         raise
+
+
+def _clients_of_default(connection):
+    """The clients that a password for ``default`` would lock out: none if it has one, or is disabled."""
+    default = __salt__["valkey_acl.get"]("default", connection=connection)
+    if not default["nopass"] or not default["enabled"]:
+        return []
+    listed, own = __salt__["valkey_acl.pipeline"]([["CLIENT", "LIST"], ["CLIENT", "ID"]], connection=connection)
+    clients = [dict(field.split("=", 1) for field in line.split(" ")) for line in listed.splitlines()]
+    return [client for client in clients if client.get("user") == "default" and client["id"] != str(own)]
+
+
+def _fitted(users, connection):
+    """What this server knows of users. One that cannot be reached is for whoever speaks to it next to report."""
+    try:
+        server = __salt__["valkey_acl.server"](connection=connection)
+    except CommandExecutionError:
+        return users
+    return valkey_users.fitted(users, server)
 
 
 def _refusal(clients):

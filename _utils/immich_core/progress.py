@@ -9,6 +9,8 @@ import sys
 import syslog
 import time
 
+from host_core import terminal
+
 SECONDS_BETWEEN_LINES = 10
 
 
@@ -25,7 +27,7 @@ def say(text, tag):
 
         progress.say("Stopping immich.service", "immich-restore")
     """
-    text = "".join(char if char.isprintable() else " " for char in text)
+    text = terminal.plain(text)
     syslog.openlog(tag, 0, syslog.LOG_USER)
     syslog.syslog(text)
     if sys.stderr.isatty():

@@ -17,17 +17,11 @@ import stat
 import time
 import urllib.parse
 
-from host_core import command
+from host_core import command, terminal
 
 LARGEST_ANSWER = 65536
 LARGEST_OUTPUT = 1024**2
-LONGEST_LINE = 4096
 REASON_LENGTH = 400
-# Escape sequences of ECMA-48: CSI, OSC, and those of two characters.
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
-# Of C0, DEL and C1 (0x9b is CSI in one character), the separators of lines, and what changes the direction of text. At
-# a NUL the journal begins a line of its own.
-CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 # What Immich's server logs: ConsoleLogger of NestJS 11, `[Nest] 7  - 11/27/2026, 4:09:25 AM   ERROR [Context] message`,
 # and Immich's server/src/main.ts, `microservices worker error: Error: message, stack: …`.
 NEST_ERROR = re.compile(r"\[[^\]]{1,40}\] \d+ +- .{0,60}? (?:ERROR|FATAL) (?P<text>.+)")
@@ -40,37 +34,6 @@ NOISE = re.compile(
     r"at .+|Node\.js v\S+|\w+ worker exited with code \d+|Killing \w+ process|[\W_]*|/\S+:\d+"
     r"|\w+: (?:'.*'|\d+|undefined),?"
 )
-
-
-def plain(text):
-    """
-    Return a text without escape sequences, with a space for every control character but tabulators.
-
-    text
-        The text, of any origin and length.
-
-    .. code-block:: python
-
-        untrusted.plain(line)
-    """
-    return CONTROLS.sub(" ", ESCAPES.sub("", text))
-
-
-def printable(text, length=LONGEST_LINE):
-    """
-    Return a text as one line without escape sequences and control characters.
-
-    text
-        The text, of any origin.
-    length
-        Characters at most. Defaults to 4096.
-
-    .. code-block:: python
-
-        untrusted.printable(name, 60)
-    """
-    plain = ESCAPES.sub("", text[:LONGEST_LINE])
-    return " ".join("".join(char if char.isprintable() else " " for char in plain).split())[:length]
 
 
 # -- logs ----------------------------------------
@@ -97,7 +60,7 @@ def output(words, size=LARGEST_OUTPUT, seconds=10, check=False):
     ended = command.read(words, seconds, size, merged=True)
     if check and ended.code != 0:
         killed = f"it did not end within {seconds} s and {size} bytes"
-        why = killed if ended.code is None else printable(ended.stdout[-REASON_LENGTH:])
+        why = killed if ended.code is None else terminal.one_line(ended.stdout[-REASON_LENGTH:])
         raise OSError(f"{' '.join(words[:2])}: {why}")
     return ended.stdout
 
@@ -148,7 +111,7 @@ def reason(log, latest=False):
         errors = [error for error in map(find, lines) if error]
         if errors:
             return errors[-1 if latest else 0][:REASON_LENGTH]
-    lines = [printable(line) for line in lines]
+    lines = [terminal.one_line(line) for line in lines]
     telling = [line for line in lines if line and not NOISE.fullmatch(line)] or lines
     return " / ".join(telling[-3:])[-REASON_LENGTH:]
 
@@ -156,13 +119,13 @@ def reason(log, latest=False):
 def _clear_error(line):
     if line.startswith("{"):
         return _json_error(line)
-    line = printable(line)
+    line = terminal.one_line(line)
     found = NEST_ERROR.match(line) or WORKER_ERROR.match(line) or EXCEPTION.match(line)
     return found and found["text"]
 
 
 def _loud_line(line):
-    line = printable(line)
+    line = terminal.one_line(line)
     return line if LOUD.search(line) and not NOISE.fullmatch(line) else None
 
 
@@ -173,7 +136,7 @@ def _json_error(line):
         if entry["level"] not in ("error", "fatal"):
             return None
         context = f"[{entry['context']}] " if entry.get("context") else ""
-        return printable(f"{context}{entry['message']}")
+        return terminal.one_line(f"{context}{entry['message']}")
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -5,10 +5,10 @@ Part: what is deployed, and whether it runs
 
 from pathlib import Path
 
-import salt.utils.data
 from salt.exceptions import CommandExecutionError
 
-from immich_core import versions
+from host_core import pillar
+from immich_core import untrusted, versions
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
@@ -63,7 +63,7 @@ def _secrets(here):
     settings_of(here)
     for name, path in SECRETS.items():
         file = Path(here["directory"], "secrets", name)
-        wanted = salt.utils.data.traverse_dict_and_list(here["pillar"], path, None)
+        wanted = pillar.value(here["pillar"], path)
         if not file.is_file() or not file.read_bytes():
             yield FAILED, f"{file} is missing or empty", "salt-call state.apply immich.app"
         elif wanted is not None and file.read_bytes() != str(wanted).encode():
@@ -134,7 +134,7 @@ def _explained(here, reason):
     """A reason and its remedy. Last words are often the end of a stack trace: then the log says more above it."""
     if remedy_for(reason):
         return one_line(reason), remedy_for(reason)
-    log = call(here, "cmd.run_stdout", ["journalctl", "-u", "immich", "-n", "60", "-o", "cat"], python_shell=False)
+    log = untrusted.output(["journalctl", "-u", "immich", "-n", "60", "-o", "cat"], seconds=here["seconds"] / 2)
     told = next((line for line in reversed(log.splitlines()) if remedy_for(line)), "")
     return one_line(f"{reason} {told}"), remedy_for(told)
 

@@ -9,8 +9,9 @@ A check is called with ``here`` (``immich_diagnosis.facts``) and yields ``(resul
 import re
 from collections import namedtuple
 
+from host_core import terminal
 from immich_core import findings
-from immich_diagnosis.words import one_line, plain
+from immich_diagnosis.words import one_line
 
 # ``gate``: whether the rest of its group needs it. ``disturbed``: whether a restore, an update or a removal under way
 # explains that it is not well. ``everywhere``: whether hosts without the component of its part have it too.
@@ -22,10 +23,16 @@ class NotCheckedError(Exception):
     """A check lacks what it needs; the text says what."""
 
 
+def need(here, *functions):
+    """Raise ``NotCheckedError`` where the module of an execution function is not there."""
+    for function in functions:
+        if function not in here["salt"]:
+            raise NotCheckedError(f"the module {function.partition('.')[0]}")
+
+
 def call(here, function, *arguments, **kwargs):
     """Call an execution function. Where its module is not there, what needs it is not checked."""
-    if function not in here["salt"]:
-        raise NotCheckedError(f"the module {function.partition('.')[0]}")
+    need(here, function)
     return here["salt"][function](*arguments, **kwargs)
 
 
@@ -37,4 +44,5 @@ def of_finding(each):
 def table_row(part, result, seen, remedy="", code=""):
     """A row of the table. Without a code of its own, a finding has that of its part."""
     code = code or re.sub(r"[^a-z]+", "-", part.lower())
-    return {"part": part, "result": result, "code": code, "seen": plain(seen), "remedy": plain(remedy)}
+    seen, remedy = terminal.plain(seen), terminal.plain(remedy)
+    return {"part": part, "result": result, "code": code, "seen": seen, "remedy": remedy}

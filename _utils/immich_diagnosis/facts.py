@@ -11,10 +11,11 @@ from pathlib import Path
 
 import salt.utils.yaml
 
+from immich_core import units
 from immich_diagnosis.check import NotCheckedError
 
 DEPLOYED = "/opt/podman/immich"
-UNIT_FILE = "/etc/systemd/system/immich.service"
+UNIT_FILE = units.file(units.IMMICH)
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
 

@@ -12,8 +12,11 @@ import re
 import time
 from pathlib import Path
 
-from immich_diagnosis.check import OK, WARNING, Check, call
+from immich_core import untrusted
+from immich_diagnosis.check import OK, WARNING, Check, call, need
 from immich_diagnosis.facts import read_text, settings_of
+from immich_restore import leftovers as restores
+from immich_restore.target import Target
 
 BACKUP_PROGRAM = "/usr/local/lib/immich-formula/immich-backup"
 # Work that takes longer than that, in seconds, is looked at for so many seconds: does it go on?
@@ -24,7 +27,8 @@ WORK_SECONDS = 2
 def _leftovers(here):
     """What restores have left, and an update that was interrupted: not while somebody is at work."""
     settings = settings_of(here)
-    left = call(here, "immich.restore_leftovers", settings)
+    need(here, "pgsql_database.list", "pgsql_hba.get")
+    left = restores.found(Target(settings, here["salt"], here["pillar"], None))
     if here["working"]:
         return [_working_row(here, here["working"], time.time())]
     rows = [_killed_row(left)] if left["drop"] or left["keep"] or left["record"] else []
@@ -100,7 +104,7 @@ def _last_line_of_work(here):
     """When the formula's programs have last said how far they are, as ISO 8601; empty if the journal has nothing."""
     tags = [word for tag in ("immich-backup", "immich-restore", "immich-apply") for word in ("-t", tag)]
     command = ["journalctl", *tags, "-n", "1", "-q", "-o", "short-iso"]
-    return call(here, "cmd.run_stdout", command, python_shell=False).partition(" ")[0]
+    return untrusted.output(command, seconds=here["seconds"] / 4).partition(" ")[0]
 
 
 def _killed_row(left):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
+from host_core import command
 from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
 
@@ -56,7 +57,7 @@ def _runs(program):
 
 def _firewall_program(here):
     """The command that lets the Immich network in, if ufw or firewalld is active."""
-    if shutil.which("ufw") and "Status: active" in call(here, "cmd.run", ["ufw", "status"], python_shell=False):
+    if shutil.which("ufw") and "Status: active" in command.run(["ufw", "status"], here["seconds"] / 2, check=False):
         return f"ufw allow in on {_interface(here)}"
     if shutil.which("firewall-cmd") and _runs("firewalld"):
         interface = _interface(here)

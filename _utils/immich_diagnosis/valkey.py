@@ -3,12 +3,14 @@ Part: Valkey
 ============
 """
 
+import functools
 import os
 import re
 import socket
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import valkey_memory
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import read_text, settings_of
 from immich_diagnosis.servers import answering, ask, listens, refusals, service
@@ -50,9 +52,13 @@ def _logins(here):
     return [{**login, "timeout": 2} for login in call(here, "immich_valkey.logins", settings_of(here))]
 
 
+def _limits(here):
+    return valkey_memory.limits(functools.partial(call, here, "valkey_acl.pipeline"), _logins(here))
+
+
 def _scripts(here):
     try:
-        held = call(here, "immich_valkey.limits", _logins(here))
+        held = _limits(here)
     except CommandExecutionError as error:
         if not getattr(error, "remedy", None):
             raise NotCheckedError("Valkey user") from error
@@ -107,7 +113,7 @@ def _scripts_rows(threshold):
 
 
 def _memory(here):
-    held = call(here, "immich_valkey.limits", _logins(here))
+    held = _limits(here)
     valkey = settings_of(here)["valkey"]
     return [_memory_row(held, valkey["managed"], valkey["maxmemory"])]
 

@@ -1,9 +1,11 @@
 """
-Words of others in the doctor's rows: made harmless, and explained where they are known
-=========================================================================================
+Messages of Immich, servers and containers in the doctor's rows, and the remedies of known ones
+===============================================================================================
 """
 
 import re
+
+from host_core import terminal
 
 # What stands in Immich's log or in the unit's status, and the remedy. The first that is found counts.
 MESSAGES = (
@@ -36,11 +38,5 @@ def remedy_for(text):
 
 
 def one_line(text):
-    """A text as one line of at most 600 characters, without what a terminal would act on."""
-    return " ".join(plain(str(text)[-6000:]).split())[-600:]
-
-
-def plain(text):
-    """A text without what a terminal would act on. Who wrote it, a check need not know."""
-    text = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)", "", text)
-    return "".join(char if char.isprintable() else " " for char in text)
+    """The end of a text, on one line of at most 600 characters, without what a terminal would act on."""
+    return terminal.one_line(str(text)[-6000:], 6000)[-600:]

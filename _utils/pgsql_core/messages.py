@@ -3,6 +3,8 @@ Text of others, made fit to be shown
 ====================================
 """
 
+from host_core import terminal
+
 # Characters that are shown of a message of a server or a client program.
 LONGEST_MESSAGE = 4000
 
@@ -13,8 +15,7 @@ def shown(text):
 
     Names and messages of a database's owner may hold escape sequences that a terminal acts on.
     """
-    text = text[:LONGEST_MESSAGE].replace("\n", " ")
-    return "".join(char if char.isprintable() else "?" for char in text)
+    return terminal.plain(text[:LONGEST_MESSAGE])
 
 
 def printable(line):

@@ -3,8 +3,8 @@
 import os.path
 from urllib.parse import urlsplit
 
+from host_core import terminal
 from installer.downloads import size
-from installer.screen import plain
 
 # More than so many are counted.
 LISTED = 8
@@ -278,7 +278,7 @@ def in_full(states):
         lines += [f"    warning: {text}" for text in state.get("warnings", [])]
         lines += _nested(state["changes"], 6)
         lines.append("")
-    return plain("\n".join(lines))
+    return terminal.plain("\n".join(lines), keep="\n")
 
 
 def _nested(value, indent):

@@ -1,26 +1,18 @@
 """What the person at the terminal sees: lines, and one that says what is at work right now."""
 
 import contextlib
-import re
 import shutil
 import sys
 import textwrap
 import threading
 import time
 
+from host_core import terminal
+
 # Without a terminal, what is at work is told once in so many seconds.
 SECONDS_BETWEEN_LINES = 15
 # What took less is not worth a line.
 WORTH_A_LINE = 3
-
-
-# Escape sequences; and what is no character, apart from ends of lines.
-ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
-
-
-def plain(text):
-    """A text without what a terminal acts on: names in it may be of somebody else's choice."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in ESCAPES.sub("", text))
 
 
 class Screen:
@@ -79,7 +71,7 @@ class Screen:
             self.say(f"  {seconds:4.0f} s  {title}")
 
     def _write(self, text):
-        text = plain(text)
+        text = terminal.plain(text, keep="\n")
         self._out.write(f"\r\x1b[K{text}" if self.terminal else text)
         self._out.flush()
         if text.endswith("\n"):

@@ -60,8 +60,8 @@ Valkey is running:
       - cmd: Valkey listens at the declared port
       - sls: immich.identity
 
-Nobody is locked out by a password for Valkey's user default:
-  immich_valkey.nobody_locked_out:
+No client uses Valkey's default user without a password:
+  immich_valkey.no_client_without_password:
     - secure_default: {{ settings.valkey.secure_default | json }}
     - connection: {{ connection | json }}
     - require:
@@ -79,7 +79,7 @@ Valkey listens at the gateway's address and keeps its users in an ACL file:
     - service: {{ valkey.service | json }}
     - connection: {{ connection | json }}
     - require:
-      - immich_valkey: Nobody is locked out by a password for Valkey's user default
+      - immich_valkey: No client uses Valkey's default user without a password
 
 The formula has a Valkey login of its own:
   immich_valkey.login_present:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from immich_backup import unit
 from immich_core import lock
 
 HOLD = """
@@ -110,20 +111,14 @@ def test_who_holds_it_may_take_it_again(path):
 
 
 def test_a_rehearsal_of_a_restore_keeps_no_backup_waiting(modules, process, monkeypatch):
-    public = modules["immich.restore_drill"]
-
-    def beside_a_drill():
-        with public.func.__globals__["_locked"]("restore drill"):
-            backup, update = process("backup", "borrow", at=lock.PATH), process("update", at=lock.PATH)
-            ended(backup)  # or it would take the lock over
-            return backup.said, update.said
-
-    backup, update = public.loader.run(beside_a_drill)
-    assert backup == "held"
-    assert "Restore drill under way" in update
+    with lock.held("restore drill", lend=True):  # as the drill does
+        backup, update = process("backup", "borrow", at=lock.PATH), process("update", at=lock.PATH)
+        ended(backup)  # or it would take the lock over
+    assert backup.said == "held"
+    assert "Restore drill under way" in update.said
     # What a person types starts the unit then, and does not ask for the lock itself.
     made = modules["immich.backup"]
-    monkeypatch.setitem(made.func.__globals__, "_run_unit", lambda: "made")
+    monkeypatch.setattr(unit, "run", lambda: "made")
     drill = process("restore drill", "lend", at=lock.PATH)
     assert (drill.said, made()) == ("held", "made")
     ended(drill)

@@ -118,13 +118,11 @@ def immich(pg):
 
 def test_auto_is_pgvector_where_the_server_offers_nothing_else(pg, testmode):
     assert immich(pg).vector_extension("t_immich") == "vector"
-    assert immich(pg).vector_extension_setting("t_immich") == "pgvector"
 
 
 def test_auto_takes_vectorchord_where_the_server_offers_it(pg, database, vchord):
     vchord()
     assert immich(pg).vector_extension("t_immich") == "vchord"
-    assert immich(pg).vector_extension_setting("t_immich") == "vectorchord"
     assert immich(pg).vector_extension("t_immich", "pgvector") == "vector"
 
 
@@ -152,24 +150,6 @@ def test_unknown_preference(pg):
         immich(pg).vector_extension("t_immich", "pgvectors")
     ret = extensions_present(pg, vector_extension="pgvectors")
     assert ret["result"] is False
-
-
-@pytest.mark.parametrize(
-    ("extension", "version", "answer"),
-    (
-        ("vchord", "0.3.0", True),
-        ("vchord", "0.2.2", False),
-        ("vchord", "1.1.1", True),
-        ("vchord", "2.0.0", False),
-        ("vector", "0.5", True),
-        ("vector", "0.4.4", False),
-        ("vector", "0.8.0", True),
-        ("vector", "1.0.0", False),
-        ("vector", None, False),
-    ),
-)
-def test_supported_versions(pg, extension, version, answer):
-    assert immich(pg).supported(extension, version) is answer
 
 
 # Extensions
@@ -295,7 +275,7 @@ def test_vectorchord_is_preloaded_created_and_kept(pg, host, database, vchord):
     assert installed(pg) == dict.fromkeys({*PGVECTOR, "vchord"}, "public")
     assert extensions_present(pg, vector_extension="pgvector")["changes"] == {}
     assert server_configured(pg)["changes"] == {}
-    assert immich(pg).vector_extension_setting("t_immich", "pgvector") == "vectorchord"
+    assert immich(pg).vector_extension("t_immich", "pgvector") == "vchord"
 
 
 def test_server_that_is_not_there(pg, testmode):

@@ -6,6 +6,9 @@ import time
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from immich_restore import access, comparison, deadlines, fill, swap
+from immich_restore.target import Target
+
 NAME = "t_live"
 PASSWORD = "live-secret-12345"
 SCHEMA = f"""
@@ -67,17 +70,20 @@ def settings(tmp_path):
 
 
 @pytest.fixture
-def live(pg, settings, monkeypatch):
+def target(pg, settings):
+    return Target(settings, pg.modules, pg.pillar, "photos.example.org")
+
+
+@pytest.fixture
+def live(target, monkeypatch):
     """A function that tells of the live database what the drill of a backup learns, by the backup's age in seconds."""
-    public = pg.modules["immich.restore_drill"]
-    inside = public.func.__globals__
 
     def ask(age=0, database=NAME, seconds=None):
         if seconds:
-            monkeypatch.setitem(inside, "COUNT_SECONDS", seconds)
+            monkeypatch.setattr(deadlines, "COUNT_SECONDS", seconds)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() - age))
         path = f"/var/backups/immich/immich_{stamp}_v3.3.1_{database}.dump"
-        return public.loader.run(inside["_live"], settings, path)
+        return comparison.live(target, path)
 
     time.sleep(1.1)  # a backup's name says seconds, and the database was made in this one
     return ask
@@ -126,7 +132,7 @@ def test_a_policy_that_never_ends_is_given_up(pg, live):
     assert pg.modules.pgsql_table.row_counts(NAME, owner)["public.asset"] == 4
 
 
-def test_a_check_that_never_ends_fails_a_restore(pg, settings, tmp_path, monkeypatch):
+def test_a_check_that_never_ends_fails_a_restore(pg, target, tmp_path, monkeypatch):
     """And so the rollback of an update, which is one: Immich is stopped meanwhile."""
     pg.sql(
         f"""
@@ -141,34 +147,30 @@ def test_a_check_that_never_ends_fails_a_restore(pg, settings, tmp_path, monkeyp
     with open(path, "wb") as file:
         command = ["runuser", "-u", "postgres", "--", "pg_dump", "--format=custom", NAME]
         subprocess.run(command, stdout=file, check=True, cwd="/")
-    public = pg.modules["immich.restore"]
-    inside = public.func.__globals__
     contents = {"tables": TABLES, "extensions": ["vector"], "size": 10**9}
 
     def restore():
-        with inside["_guest"](settings, fresh) as guest:
-            inside["_fill"](settings, path, contents, fresh, guest)
+        with access.temporary_role(target, fresh) as login:
+            fill.fill(target, path, contents, fresh, login)
 
-    monkeypatch.setitem(inside, "RESTORE_SECONDS", 2)
-    monkeypatch.setitem(inside, "RESTORE_SECONDS_PER_GB", 1)
+    monkeypatch.setattr(deadlines, "RESTORE_SECONDS", 2)
+    monkeypatch.setattr(deadlines, "RESTORE_SECONDS_PER_GB", 1)
     began = time.monotonic()
     with pytest.raises(CommandExecutionError, match=r"not come to its end within [123] s"):
-        public.loader.run(restore)
+        restore()
     # Nor does what the server still did keep anybody waiting.
     assert time.monotonic() - began < 15
     assert fresh not in pg.databases()
     assert f"{NAME}_restore" not in pg.roles()
     # With time enough it comes to its end, and all rows are there.
-    monkeypatch.setitem(inside, "RESTORE_SECONDS", 600)
-    public.loader.run(restore)
+    monkeypatch.setattr(deadlines, "RESTORE_SECONDS", 600)
+    restore()
     assert pg.value("SELECT count(*) FROM asset", database=fresh) == 4
 
 
-def test_a_database_that_holds_the_same_as_the_backup_need_not_be_kept(pg, settings):
-    public = pg.modules["immich.restore"]
-
+def test_a_database_that_holds_the_same_as_the_backup_need_not_be_kept(pg, target):
     def differs(name, tables):
-        return public.loader.run(public.func.__globals__["_differs"], settings, name, {"tables": tables})
+        return comparison.differs(target, name, {"tables": tables})
 
     assert not differs(NAME, TABLES)
     assert differs(NAME, {**TABLES, "public.asset": 5})
@@ -178,13 +180,11 @@ def test_a_database_that_holds_the_same_as_the_backup_need_not_be_kept(pg, setti
     assert differs(NAME, TABLES)
 
 
-def test_what_a_restore_keeps_is_out_of_reach_of_immichs_role(pg, settings):
+def test_what_a_restore_keeps_is_out_of_reach_of_immichs_role(pg, target):
     before, kept = (f"{NAME}_{kind}_20260101T000000Z" for kind in ("before", "kept"))
     pg.sql(f'CREATE DATABASE "{before}" OWNER {NAME}')
     pg.sql(f'REVOKE CONNECT ON DATABASE "{before}" FROM PUBLIC')
-    public = pg.modules["immich.restore"]
-    connection = settings["postgres"]["connection"]
-    assert public.loader.run(public.func.__globals__["_leave"], before, True, connection) == kept
+    assert swap.keep_or_drop(target, before, True) == kept
     with pg.superuser() as session, session.cursor() as cursor:
         cursor.execute(f"SET SESSION AUTHORIZATION {NAME}")
         with pytest.raises(Exception, match=f"must be owner of database {kept}"):

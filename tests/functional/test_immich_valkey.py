@@ -12,7 +12,7 @@ import pytest
 import redis
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings
+from immich_core import findings, valkey_memory, valkey_users
 from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import EACH, Server
 
@@ -254,7 +254,7 @@ def test_anonymous_clients_are_named_and_not_locked_out(states, modules, setting
 
     def asked(**arguments):
         gc.collect()  # closes the connections of a run before, as the end of its process does
-        return states.immich_valkey.nobody_locked_out("open", connection=logins, test=testmode, **arguments)
+        return states.immich_valkey.no_client_without_password("open", connection=logins, test=testmode, **arguments)
 
     refusal = asked()
     assert (refusal.result, refusal.changes) == (False, {})
@@ -330,12 +330,12 @@ def test_the_roles_own_entry_is_refused_with_the_right_rules(apply, modules, ser
         _, users = apply(test=True, acl_users=[entry])
     assert (users.result, users.changes) == (False, {})
     assert "FLUSHALL must be denied to immich" in users.comment
-    assert modules.immich_valkey.rules() in users.comment
+    assert valkey_users.RULES in users.comment
     assert testmode or server.line("immich") is None
 
 
 def test_own_entry_that_keeps_the_promises_is_merged(apply, modules, server):
-    entry = {"name": "immich", "rules": modules.immich_valkey.rules() + " +client|info"}
+    entry = {"name": "immich", "rules": valkey_users.RULES + " +client|info"}
     _, users = apply(acl_users=[entry])
     assert users.result is True, users.comment
     assert set(users.changes) == {"immich", "default"}
@@ -600,7 +600,7 @@ def test_a_full_server_refuses_immich_and_answers_the_formula(apply, bound, modu
         with pytest.raises(redis.exceptions.OutOfMemoryError):
             immich.execute_command("SET", "immich_bull:x", "x" * 1000000)
     gc.collect()
-    held = modules.immich_valkey.limits(connection=logins)
+    held = valkey_memory.limits(modules["valkey_acl.pipeline"], logins)
     assert held["used"] >= held["limit"] == 64 << 20
     assert modules.immich_valkey.verify(settings) == []
 
@@ -631,7 +631,7 @@ def test_a_busy_server_is_named_with_what_ends_it(apply, bound, modules, setting
     with endless(server):
         modules.valkey_acl.disconnect()
         with pytest.raises(CommandExecutionError, match=r"is busy with a script .* SCRIPT KILL") as caught:
-            modules.immich_valkey.limits(connection=logins)
+            valkey_memory.limits(modules["valkey_acl.pipeline"], logins)
         assert caught.value.remedy == "SCRIPT KILL"
         for ret in (*apply(), bound(connection=logins)):
             assert (ret.result, ret.changes) == (False, {})
@@ -639,7 +639,7 @@ def test_a_busy_server_is_named_with_what_ends_it(apply, bound, modules, setting
         # The formula's own user may end it, as the doctor advises.
         login = server.client("immich-formula", password_file.read_text().strip())
         assert login.execute_command("SCRIPT", "KILL") == "OK"
-        assert modules.immich_valkey.limits(connection=logins)["busy_reply_threshold"] == 100
+        assert valkey_memory.limits(modules["valkey_acl.pipeline"], logins)["busy_reply_threshold"] == 100
 
 
 def test_a_script_that_has_written_is_not_ended_by_script_kill(apply, server, password_file):

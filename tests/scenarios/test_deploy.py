@@ -69,7 +69,7 @@ def type_as_in_the_documents(host):
 
 def update_the_formula(host):
     before = host.out("readlink /opt/immich-formula/formula")
-    host.run("cp -r /srv/formula /root/newer && echo '# newer' >>/root/newer/_modules/immich_overview.py")
+    host.run("cp -r /srv/formula /root/newer && echo '# newer' >>/root/newer/_modules/immich.py")
     assert "Nothing to do" in typed(host, "/root/newer/bin/deploy")
     now = host.out("readlink /opt/immich-formula/formula")
     assert now != before

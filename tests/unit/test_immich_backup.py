@@ -6,6 +6,10 @@ import os
 import time
 
 import pytest
+from salt.exceptions import CommandExecutionError
+
+from host_core.command import CommandError
+from immich_backup import problems, status, unit
 
 PILLAR = {
     "postgres": {"password": "postgres-secret-1"},
@@ -58,16 +62,15 @@ def test_a_socket_of_a_server_managed_otherwise_is_used_as_its_user(plan):
 
 
 @pytest.fixture
-def told(modules, tmp_path, monkeypatch):
+def told(tmp_path, monkeypatch):
     """A function that says what is told, from hours since the timer elapsed and of the newest backup, and a status."""
-    names = modules["immich.backup_warnings"].func.__globals__
-    monkeypatch.setitem(names, "STATUS", str(tmp_path / "status.json"))
-    monkeypatch.setitem(names, "STAMP", str(tmp_path / "stamp"))
+    monkeypatch.setattr(status, "PATH", str(tmp_path / "status.json"))
+    monkeypatch.setattr(problems, "STAMP", str(tmp_path / "stamp"))
     (tmp_path / "backups").mkdir()
 
-    def ask(elapsed=None, newest=None, enabled=True, named=(), **status):
-        if status:
-            (tmp_path / "status.json").write_text(json.dumps(status), encoding="utf8")
+    def ask(elapsed=None, newest=None, enabled=True, named=(), **last):
+        if last:
+            (tmp_path / "status.json").write_text(json.dumps(last), encoding="utf8")
         if elapsed is not None:
             (tmp_path / "stamp").touch()
             os.utime(tmp_path / "stamp", 2 * (time.time() - elapsed * HOUR,))
@@ -81,7 +84,7 @@ def told(modules, tmp_path, monkeypatch):
             "backup": {"directory": str(tmp_path / "backups"), "enabled": enabled},
             "postgres": {"database": "immich"},
         }
-        return "".join(each["seen"] for each in modules["immich.backup_warnings"](settings))
+        return "".join(each["seen"] for each in problems.found(settings))
 
     return ask
 
@@ -120,3 +123,53 @@ def test_nothing_is_told_where_all_is_well(told, found):
 )
 def test_a_backup_that_is_missing_is_told(told, found, words):
     assert words in told(**found)
+
+
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """A function that starts the unit: ``last`` is what its program says, and ``fails`` what systemctl says."""
+    monkeypatch.setattr(status, "PATH", str(tmp_path / "status.json"))
+    monkeypatch.setitem(unit.FILES, "service", str(tmp_path / "immich-backup.service"))
+    (tmp_path / "immich-backup.service").touch()
+
+    def start(last=None, fails=None):
+        def run(*words):
+            if last:
+                (tmp_path / "status.json").write_text(json.dumps({"time": time.time(), **last}), encoding="utf8")
+            if fails:
+                raise CommandError(["systemctl", *words], 1, fails)
+
+        monkeypatch.setattr(unit.systemctl, "run", run)
+        return unit.run()
+
+    return start
+
+
+def test_a_backup_that_was_made_is_returned(started):
+    assert started({"state": "done", "result": {"name": "x"}}) == {"name": "x"}
+
+
+@pytest.mark.parametrize(
+    ("last", "fails", "reason"),
+    (
+        (
+            {"state": "failed", "error": "no room in /srv"},
+            "Job failed.",
+            "There is no new backup: no room in /srv.",
+        ),
+        (None, "Job failed.\nSee systemctl", "There is no new backup: Job failed. See systemctl See `journalctl"),
+        ({"state": "running"}, None, "There is no new backup: the program was killed"),
+        # What the run before has said counts for nothing.
+        ({"state": "done", "time": 1, "result": {}}, None, "There is no new backup: the program was killed"),
+    ),
+)
+def test_why_there_is_no_new_backup_is_said(started, last, fails, reason):
+    with pytest.raises(CommandExecutionError) as raised:
+        started(last, fails)
+    assert str(raised.value).startswith(reason)
+
+
+def test_without_the_unit_its_component_is_named(started, tmp_path):
+    (tmp_path / "immich-backup.service").unlink()
+    with pytest.raises(CommandExecutionError, match=r"apply immich\.backup"):
+        started(fails="Unit not found.")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from _modules import immich_doctor as doctor
 from _output import immich_doctor as table
 from immich_diagnosis import (
     application,
     backups,
     check,
+    examination,
     facts,
     folders,
     host,
@@ -24,6 +24,7 @@ from immich_diagnosis import (
     permissions,
     postgres,
     reachability,
+    running,
     valkey,
     words,
 )
@@ -181,7 +182,7 @@ def hanging(here):
 
 
 def run(*groups, seconds=30):
-    rows, _ = doctor._run_groups(groups, {"settings": "x"}, seconds)
+    rows, _ = running.run_groups(groups, {"settings": "x"}, seconds)
     return [(row["part"], row["result"], row["seen"]) for row in rows]
 
 
@@ -237,12 +238,10 @@ def test_each_check_has_its_own_time():
 
 def test_on_a_busy_host_a_check_has_more_time(monkeypatch):
     given = []
-    for name in ("__salt__", "__pillar__"):
-        monkeypatch.setattr(doctor, name, {}, raising=False)
-    monkeypatch.setattr(doctor, "_run_groups", lambda groups, here, seconds: given.append(seconds) or ([], {}))
+    monkeypatch.setattr(examination, "run_groups", lambda groups, here, seconds: given.append(seconds) or ([], {}))
     for load in (0.1, 2 * os.cpu_count(), 999):
         monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, load, load))
-        doctor.doctor()
+        examination.rows({}, {}, 5)
     assert given[::2] == [5, 10, 30]
 
 
@@ -255,10 +254,9 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     salt = {
         "systemd_unit.status": lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""},
         "immich_app.last_words": str,
-        "cmd.run_stdout": lambda *_args, **_kwargs: "",
     }
     here = {**facts.gather(None), "salt": salt, "pillar": {}, "working": {}, "seconds": 30}
-    rows, _ = doctor._run_groups(parts.GROUPS, here, 30)
+    rows, _ = running.run_groups(parts.GROUPS, here, 30)
     told = {row["part"]: row["seen"] for row in rows}
     assert not any("broke" in seen for seen in told.values()), told
     for part in ("PostgreSQL service", "PostgreSQL", "Valkey service", "Valkey"):
@@ -281,15 +279,16 @@ def test_what_a_unit_reported_before_it_was_stopped_is_no_reason():
 def test_the_firewall_is_told_the_interface_of_the_network(monkeypatch):
     """ufw and firewalld would take over the test host's own rules."""
     monkeypatch.setattr(reachability.shutil, "which", lambda program: program == "ufw")
-    salt = {
-        "cmd.run": lambda *_args, **_kwargs: "Status: active",
-        "podman_network.inspect": {"photos": {"interface_name": "podman3"}}.__getitem__,
+    monkeypatch.setattr(reachability.command, "run", lambda *_args, **_kwargs: "Status: active")
+    asked = {
+        "salt": {"podman_network.inspect": {"photos": {"interface_name": "podman3"}}.__getitem__},
+        "seconds": 5,
     }
-    here = {"settings": {"network": {"name": "photos", "interface_name": "br-photos"}}, "compose": {}, "salt": salt}
+    here = {"settings": {"network": {"name": "photos", "interface_name": "br-photos"}}, "compose": {}, **asked}
     assert reachability._firewall_program(here) == "ufw allow in on br-photos"
     here["settings"]["network"]["interface_name"] = None  # netavark 1.4 does not let it be chosen
     assert reachability._firewall_program(here) == "ufw allow in on podman3"
-    here = {"settings": None, "compose": {"networks": {"immich": {"external": True, "name": "photos"}}}, "salt": salt}
+    here = {"settings": None, "compose": {"networks": {"immich": {"external": True, "name": "photos"}}}, **asked}
     assert reachability._firewall_program(here) == "ufw allow in on podman3"
 
 
@@ -298,15 +297,15 @@ WORK = {"what": "restore", "since": "2026-11-27T04:09:25Z", "pid": 4711}
 
 def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich():
     row = {"part": "immich.service", "result": "failed", "seen": "is inactive: x", "remedy": "systemctl start immich"}
-    during = doctor._meanwhile(row, WORK)
+    during = examination._meanwhile(row, WORK)
     assert (during["result"], during["part"]) == ("warning", "immich.service")
     assert during["seen"] == "is inactive: x: restore under way since 2026-11-27T04:09:25Z"
     assert "systemctl start" not in during["remedy"]
     assert "4711" in during["remedy"]
-    assert doctor._meanwhile({**row, "part": "disk space"}, WORK)["result"] == "failed"
-    assert doctor._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
+    assert examination._meanwhile({**row, "part": "disk space"}, WORK)["result"] == "failed"
+    assert examination._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
     for working in ({}, {**WORK, "what": "backup"}):
-        assert doctor._meanwhile(row, working) == row
+        assert examination._meanwhile(row, working) == row
 
 
 @READS_PROC
@@ -379,9 +378,9 @@ def test_an_answer_without_end_fails_one_check(monkeypatch):
     def endless(_):
         return [("ok", str(len("x" * folders.GIB)))]
 
-    monkeypatch.setattr(doctor, "LARGEST_CHECK", folders.GIB // 4)
+    monkeypatch.setattr(running, "LARGEST_CHECK", folders.GIB // 4)
     checks = (check.Check("an answer", endless, False), check.Check("the next", lambda _: [("ok", "is well")], False))
-    rows, _ = doctor._run_groups((checks,), {}, 20)
+    rows, _ = running.run_groups((checks,), {}, 20)
     assert [(row["result"], row["seen"]) for row in rows] == [
         ("warning", "not checked: what it was answered takes more than 256 MiB"),
         ("ok", "is well"),

@@ -8,7 +8,7 @@ from salt.exceptions import CommandExecutionError
 
 from _modules import immich_identity
 from _states import immich_identity as states_immich_identity
-from immich_core import findings, installation, owners, run_facts
+from immich_core import findings, installation, run_facts
 from immich_core import identity as core
 
 THERE = {

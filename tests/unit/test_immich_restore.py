@@ -3,70 +3,62 @@
 import pytest
 from salt.exceptions import CommandExecutionError
 
+from _modules import immich
+from immich_restore import backup_file, comparison, deadlines
+from immich_restore.target import Target
+
 IMAGE = "ghcr.io/immich-app/immich-server:v3.3.1"
 PATH = "/var/backups/immich/immich_20261124T203000Z_v3.3.1_immich.dump"
 V2_7, V3_3 = "1775165531374-AddPersonNameTrigramIndex", "1790693088454-AddPersonUserTableSharedBySharedWithConstraint"
 HELD = {"public.asset": 5, "public.album": 2, "public.kysely_migrations": 1}
 
 
-@pytest.fixture
-def functions(modules):
-    """What the module has for itself, by name."""
-    public = modules["immich.restore_drill"]
-
-    class Functions(dict):
-        def __missing__(self, name):
-            return lambda *arguments: public.loader.run(public.func.__globals__[name], *arguments)
-
-    return Functions()
-
-
 def live(older=None, unknown=None, migrations=(V3_3,), **tables):
     return {"tables": tables, "migrations": list(migrations), "older": older, "unknown": unknown}
 
 
-def beside(functions, now, migrations=(V3_3,), **changes):
+def beside(now, migrations=(V3_3,), **changes):
     tables = {f"public.{name}": rows for name, rows in now.items()}
-    return functions["_differences"](HELD, list(migrations), {**live(older={}), "tables": tables, **changes})
+    return comparison.differences(HELD, list(migrations), {**live(older={}), "tables": tables, **changes})
 
 
 NOW = {"asset": 9, "album": 1, "kysely_migrations": 1}
 
 
-def test_what_came_in_or_was_deleted_since_is_no_difference(functions):
-    assert beside(functions, NOW, older={"public.asset": 4, "public.album": 1}) == ([], [])
-    assert beside(functions, NOW, older={"public.asset": 5, "public.album": 2}) == ([], [])
+def test_what_came_in_or_was_deleted_since_is_no_difference():
+    assert beside(NOW, older={"public.asset": 4, "public.album": 1}) == ([], [])
+    assert beside(NOW, older={"public.asset": 5, "public.album": 2}) == ([], [])
 
 
-def test_a_table_that_one_of_them_lacks_is_a_difference(functions):
-    (told,), warnings = beside(functions, {**NOW, "person\x1b[2J": 3}, older={})
+def test_a_table_that_one_of_them_lacks_is_a_difference():
+    (told,), warnings = beside({**NOW, "person\x1b[2J": 3}, older={})
     assert told.startswith("It lacks tables of Immich's database: public.person. If")
     assert warnings == []
-    ((told,), _) = beside(functions, {"asset": 9, "kysely_migrations": 1}, older={})
+    ((told,), _) = beside({"asset": 9, "kysely_migrations": 1}, older={})
     assert told.startswith("Immich's database lacks tables of it: public.album.")
 
 
-def test_rows_from_before_the_backup_that_it_lacks_are_a_difference(functions):
-    ((told,), _) = beside(functions, NOW, older={"public.asset": 8, "public.album": 2})
+def test_rows_from_before_the_backup_that_it_lacks_are_a_difference():
+    ((told,), _) = beside(NOW, older={"public.asset": 8, "public.album": 2})
     assert told == "It lacks rows that Immich's database had an hour before it: at least 3 of public.asset."
 
 
-def test_after_an_update_tables_are_not_compared_and_that_is_told(functions):
+def test_after_an_update_tables_are_not_compared_and_that_is_told():
     now = {"asset": 9, "person": 3, "kysely_migrations": 2}
-    differences, (told,) = beside(functions, now, migrations=(V2_7,), older={"public.asset": 5, "public.person": 3})
+    differences, (told,) = beside(now, migrations=(V2_7,), older={"public.asset": 5, "public.person": 3})
     assert differences == []
     assert "have other migrations" in told
 
 
-def test_a_migration_that_somebody_has_noted_does_not_hide_that_rows_are_missing(functions):
+def test_a_migration_that_somebody_has_noted_does_not_hide_that_rows_are_missing():
     planted = (V3_3, "1999999999999-Planted")
-    (told,), (warning,) = beside(functions, NOW, migrations=planted, older={"public.asset": 9, "public.album": 2})
+    (told,), (warning,) = beside(NOW, migrations=planted, older={"public.asset": 9, "public.album": 2})
     assert told == "It lacks rows that Immich's database had an hour before it: at least 4 of public.asset."
     assert "have other migrations" in warning
 
 
-def test_rows_that_cannot_be_compared_are_told(functions):
-    differences, (told,) = beside(functions, NOW, older=None, unknown="the database was restored since")
+def test_rows_that_cannot_be_compared_are_told():
+    differences, (told,) = beside(NOW, older=None, unknown="the database was restored since")
     assert differences == []
     assert told == "Rows from before the backup were not compared: the database was restored since."
 
@@ -76,15 +68,15 @@ def contents(*noted, migration=V3_3):
     return {"rows": {**rows, "public.kysely_migrations": [{"name": migration}]}}
 
 
-SETTINGS = {"server": {"image": IMAGE}}
+TARGET = Target({"server": {"image": IMAGE}}, salt={}, pillar={}, minion="photos.example.org")
 
 
-def told(functions, held, path=PATH, version=None):
+def told(held, path=PATH, version=None):
     """What speaks against a restore, because of versions."""
     return " ".join(
         [
-            *functions["_version_problems"](SETTINGS, held, path, version),
-            *functions["_doubts"](SETTINGS, held, path, version),
+            *backup_file.version_problems(TARGET, held, path, version),
+            *backup_file.doubts(TARGET, held, path, version),
         ]
     )
 
@@ -99,37 +91,37 @@ def told(functions, held, path=PATH, version=None):
         (contents("999.0.0", migration=V2_7), "/srv/my own.dump", "v2.7.0"),
     ),
 )
-def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(functions, held, path, known):
-    said = told(functions, held, path)
+def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(held, path, known):
+    said = told(held, path)
     assert "set immich:version" not in said
     assert "and nothing else does" in said
     quoted = path if " " not in path else f"'{path}'"
     assert f"salt-call immich.restore {quoted} version={known} confirm=" in said
-    assert told(functions, held, path, known) == ""
+    assert told(held, path, known) == ""
 
 
-def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_need_it(functions):
-    said = told(functions, contents("3.5.0"), "/srv/compose.dump")
+def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_need_it():
+    said = told(contents("3.5.0"), "/srv/compose.dump")
     assert "v3.3.1 cannot go back: set immich:version to v3.5.0, apply. Its migrations do not need that." in said
     assert "salt-call immich.restore /srv/compose.dump version=v3.3.0 confirm=" in said
-    assert told(functions, contents("3.5.0"), "/srv/compose.dump", "v3.3.1") == ""
-    said = told(functions, contents("3.3.1", migration="1793000000000-AddAssetRating"))
+    assert told(contents("3.5.0"), "/srv/compose.dump", "v3.3.1") == ""
+    said = told(contents("3.3.1", migration="1793000000000-AddAssetRating"))
     assert "set immich:version to v3.3.2" in said
     assert "version=" not in said
 
 
-def test_a_word_that_is_no_version_is_refused(functions):
+def test_a_word_that_is_no_version_is_refused():
     with pytest.raises(Exception, match="version=v3 is no full version"):
-        told(functions, contents("3.3.1"), version="v3")
+        told(contents("3.3.1"), version="v3")
 
 
-def test_a_restore_has_hours_and_more_for_a_large_library(functions):
-    hours = {size: functions["_left"](functions["_deadline"]({"size": size})) / 3600 for size in (0, 3 * 10**9, 10**12)}
+def test_a_restore_has_hours_and_more_for_a_large_library():
+    until = {size: deadlines.of_restore({"size": size}) for size in (0, 3 * 10**9, 10**12)}
+    hours = {size: deadlines.seconds_left(each) / 3600 for size, each in until.items()}
     assert hours == pytest.approx({0: 6, 3 * 10**9: 24, 10**12: 7 * 24}, abs=0.01)
 
 
-def test_a_backup_of_the_future_is_not_the_newest(modules, monkeypatch):
-    public = modules["immich.restore_drill"]
+def test_a_backup_of_the_future_is_not_the_newest():
     there = [
         {"path": moment, "time": moment, "database": database}
         for moment, database in (
@@ -139,8 +131,15 @@ def test_a_backup_of_the_future_is_not_the_newest(modules, monkeypatch):
             ("2026-10-31T00:00:00Z", "immich"),
         )
     ]
-    monkeypatch.setitem(public.func.__globals__, "__salt__", {"immich.backups": lambda: there})
-    assert public.func.__globals__["_newest"]("immich") == "2026-11-01T00:00:00Z"
+    assert backup_file.newest(there, "immich") == "2026-11-01T00:00:00Z"
     del there[1:]
     with pytest.raises(CommandExecutionError, match="There is no backup yet"):
-        public.func.__globals__["_newest"]("immich")
+        backup_file.newest(there, "immich")
+
+
+def test_a_restore_without_the_library_says_what_it_needs(monkeypatch):
+    monkeypatch.setattr(immich, "__salt__", {}, raising=False)
+    monkeypatch.setattr(immich, "__opts__", {"test": False, "id": "photos.example.org"}, raising=False)
+    for function, arguments in ((immich.restore, [PATH]), (immich.restore_drill, []), (immich.restore_recover, [])):
+        with pytest.raises(CommandExecutionError, match="is psycopg2 in Salt's Python"):
+            function(*arguments)

@@ -1,17 +1,9 @@
 """
-What is wrong with Immich on this host, and the remedy
-======================================================
+Groups of checks, side by side
+==============================
 
-``immich.doctor`` looks at every part that Immich needs, in the order in which they need each other, so that the first
-line that failed is the cause and what follows from it stands below. It changes nothing.
-
-It works when little else does: it needs no library and no other module of the formula, and asks those that are there.
-Without a pillar that can be used it goes by what was deployed: ``docker-compose.yml`` and ``immich.service``. What is
-checked stands in ``immich_diagnosis``, a file for each part. Here groups of checks run side by side, each in a process
-of its own (``pgsql_core`` changes the user of the process to connect). Each check has the same time, and more of
-it on a busy host: a service that hangs costs no more than that.
-
-Sources of the rules: Immich's documentation, and what was measured with its server v3.0.3.
+Each group runs in a process of its own (``pgsql_core`` changes the user of the process to connect). Each check has the
+same time, and more of it on a busy host: a service that hangs costs no more than that.
 """
 
 import json
@@ -24,64 +16,18 @@ import traceback
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import lock
+from host_core.command import CommandError
 from immich_diagnosis import facts
-from immich_diagnosis.check import FAILED, OK, WARNING, NotCheckedError, table_row
-from immich_diagnosis.parts import FORMULA, GROUPS, of_host
+from immich_diagnosis.check import FAILED, WARNING, NotCheckedError, table_row
+from immich_diagnosis.parts import FORMULA
 from immich_diagnosis.words import one_line, remedy_for
 
-__virtualname__ = "immich"
-__outputter__ = {"doctor": "immich_doctor"}
-
-# On a host whose load is this many times its CPUs, or more, a check has so many times as long.
-LONGEST_FACTOR = 6
 # What a check's process, and each that it starts, may fill with data, in bytes: what it is answered, others have
 # written.
 LARGEST_CHECK = 1024**3
-# While one of these is under way, Immich and its database are not as they will be, and nobody should start Immich.
-DISTURBING = ("restore", "update", "removal")
-DISTURBED = {check.part for group in GROUPS for check in group if check.disturbed}
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def doctor(timeout=5):
-    """
-    Look at every part of Immich on this host, and report of each whether it is well, what was seen, and the remedy.
-
-    Returns a list of ``{"part": …, "result": "ok" | "warning" | "failed", "code": …, "seen": …, "remedy": …}``, causes
-    first. ``code`` is a short stable word, and ``remedy`` a command, a pillar line or a sentence, and empty where
-    nothing is to be done. salt-call shows it as a table, and as data with ``--out=json``; its exit code is not 0 if
-    something failed. Changes nothing.
-
-    timeout
-        Seconds that each check may take, 5 by default, and up to six times as long on a busy host.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich.doctor
-        salt-call immich.doctor --out=json
-    """
-    seconds = timeout * max(1, min(os.getloadavg()[0] / os.cpu_count(), LONGEST_FACTOR))
-    loaded = {"salt": __salt__, "pillar": __pillar__}
-    rows, told = _run_groups((FORMULA,), loaded, seconds)
-    working = lock.under_way() or {}
-    here = {**loaded, **facts.gather(told.get("settings")), "working": working, "seconds": seconds}
-    rest, _ = _run_groups(of_host(here["settings"]), here, seconds)
-    rows += [_meanwhile(row, working) for row in rest]
-    if any(row["result"] == FAILED for row in rows):
-        __context__["retcode"] = 1
-    return rows
-
-
-# -- running the checks ----------------------------------------
-
-
-def _run_groups(groups, here, seconds):
+def run_groups(groups, here, seconds):
     """Rows of all groups in their order, and what the checks left in ``here["told"]``; ``seconds`` are for each."""
     children = [_fork(group, here) for group in groups]
     _read(children, seconds)
@@ -117,16 +63,6 @@ def _silence(group, seconds):
         return WARNING, f"not checked: took longer than {seconds:.0f} s; {busy}", advice
     # The formula's own checks ask Podman and the file server, and what hangs of these is reported below.
     return WARNING if group is FORMULA else FAILED, f"no answer within {seconds:.0f} s", advice
-
-
-def _meanwhile(row, working):
-    """A row of what is not well while a restore or an update is under way: that is why, and it is to be waited for."""
-    what = working.get("what")
-    if what not in DISTURBING or row["result"] == OK or row["part"] not in DISTURBED:
-        return row
-    seen = f"{row['seen']}: {what} under way since {working['since']}"
-    remedy = f"wait until it has ended (process {working['pid']}); do not start Immich"
-    return table_row(row["part"], WARNING, seen, remedy, f"during-{what}")
 
 
 def _stops(check, answer):
@@ -167,7 +103,7 @@ def _checked(check, here):
         rows = [tuple(found) for found in check.function(here)]
     except NotCheckedError as error:
         rows = [(WARNING, f"not checked: needs {error}")]
-    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+    except (CommandExecutionError, SaltInvocationError, CommandError, OSError) as error:
         rows = [(FAILED, one_line(error), remedy_for(str(error)))]
     except MemoryError:
         seen = f"not checked: what it was answered takes more than {LARGEST_CHECK // 1024**2} MiB"

@@ -2,44 +2,22 @@
 Immich on this host in a few words: where it answers, what is where
 ===================================================================
 
-What ``bin/deploy`` shows before and after. Changes nothing.
+By the settings and the host's grains. Changes nothing.
 """
 
 import ipaddress
 import socket
 
-__virtualname__ = "immich"
-
 # RFC 5737: nobody's. Nothing is sent there: a datagram socket that is connected knows its own address.
 ELSEWHERE = ("192.0.2.1", 9)
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def overview():
-    """
-    Return where Immich answers and what is where, as the pillar has it: ``urls``, ``local_only`` (true where no other
-    machine reaches them), ``port``, ``version``, ``images``, ``gateway`` (address and ports for containers),
-    ``network``, ``folders`` (by what is in them) and ``backup`` (its schedule, or ``None``).
-
-    Raises ``CommandExecutionError`` if a file of the formula cannot be read. The answer is empty where the pillar is
-    wrong.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich.overview
-    """
-    settings = __salt__["immich_settings.get"]()
-    if not settings:
-        return {}
+def overview(settings, grains):
+    """The answer of ``immich.overview``."""
     learning, backup = settings["machine_learning"], settings["backup"]
     services = [part for part in ("postgres", "valkey") if settings[part]["managed"]]
     return {
-        "urls": urls(settings),
+        "urls": urls(settings, grains),
         "local_only": all(address.is_loopback for address in map(ipaddress.ip_address, settings["bind_address"])),
         "port": settings["port"],
         "version": settings["version"],
@@ -59,7 +37,7 @@ def overview():
     }
 
 
-def urls(settings):
+def urls(settings, grains):
     """
     Return the addresses at which a phone or browser reaches the server, best first, as ``http://192.168.1.20:2283``.
 
@@ -67,22 +45,18 @@ def urls(settings):
 
     settings
         The formula's settings.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich.urls "$(salt-call --out=json immich_settings.get | jq .local)"
+    grains
+        The minion's grains.
     """
     found = []
     for address in map(ipaddress.ip_address, settings["bind_address"]):
-        found += [str(address)] if not address.is_unspecified else _own_addresses(settings, address.version)
+        found += [str(address)] if not address.is_unspecified else _own_addresses(settings, grains, address.version)
     return [
         f"http://{f'[{address}]' if ':' in address else address}:{settings['port']}" for address in dict.fromkeys(found)
     ]
 
 
-def _own_addresses(settings, version):
+def _own_addresses(settings, grains, version):
     """The address of this host that others know: of the default route, or else of a cable."""
     family, elsewhere = (socket.AF_INET, ELSEWHERE) if version == 4 else (socket.AF_INET6, ("2001:db8::1", 9))
     try:
@@ -90,13 +64,13 @@ def _own_addresses(settings, version):
             probe.connect(elsewhere)
             return [probe.getsockname()[0]]
     except OSError:  # no route
-        return _cabled(settings, version) or ["127.0.0.1" if version == 4 else "::1"]
+        return _cabled(settings, grains, version) or ["127.0.0.1" if version == 4 else "::1"]
 
 
-def _cabled(settings, version):
+def _cabled(settings, grains, version):
     inside = [ipaddress.ip_network(network["subnet"]) for network in settings["podman"]["external_networks"]]
     found = []
-    for addresses in __grains__.get(f"ip{version}_interfaces", {}).values():
+    for addresses in grains.get(f"ip{version}_interfaces", {}).values():
         for address in map(ipaddress.ip_address, addresses):
             foreign = address.is_loopback or address.is_link_local or str(address) == settings["gateway_address"]
             if not foreign and not any(address in network for network in inside if network.version == version):

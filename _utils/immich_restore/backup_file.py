@@ -1,0 +1,146 @@
+"""
+A backup: which one, whether it is whole, and which version of Immich it says
+=============================================================================
+"""
+
+import hashlib
+import os
+import shlex
+import time
+
+from salt.exceptions import CommandExecutionError
+
+from immich_core import versions
+from immich_restore import names, reporting
+
+MIGRATIONS = ("public.kysely_migrations", "public.migrations")
+VERSIONS = "public.version_history"
+BLOCK = 1 << 20
+
+
+def refuse(problems):
+    """Raise ``CommandExecutionError`` with some sentences, if there are any: nothing was changed yet."""
+    if problems:
+        raise CommandExecutionError("\n".join(["Nothing was changed.", *problems]))
+
+
+def path(target, backup):
+    """The path of a backup that is there, by its name or its path."""
+    found = os.path.join(target.settings["backup"]["directory"], str(backup))
+    if not os.path.isfile(found):
+        refuse([f"There is no backup {found}. `salt-call immich.backups` lists what there is."])
+    return found
+
+
+def newest(backups, database):
+    """The path of the newest of some backups that may be a database's."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    own = [each for each in backups if each["database"] in (None, database) and each["time"] <= now]
+    if not own:
+        raise CommandExecutionError("There is no backup yet: make one with `salt-call immich.backup`.")
+    return max(own, key=lambda backup: backup["time"])["path"]
+
+
+def read(target, backup):
+    """What ``pgsql_dump.read`` returns of the backup at a path, whole as it is."""
+    try:
+        _compare_checksum(backup)
+        tables, report = [VERSIONS, *MIGRATIONS], reporting.bytes_done("Reading", backup)
+        return target.salt["pgsql_dump.read"](backup, tables, report, target.connection)
+    except CommandExecutionError as error:
+        refuse([f"{backup} is not a whole backup, made by pg_dump --format=custom: {error}"])
+
+
+def _compare_checksum(backup):
+    """What pg_restore may take for data: a bit that has flipped. A file from elsewhere may have no checksum."""
+    if not os.path.isfile(f"{backup}.sha256"):
+        return
+    try:
+        with open(f"{backup}.sha256", encoding="ascii") as file:
+            expected = file.read(1024).split()[0]
+    except (IndexError, UnicodeDecodeError):
+        return
+    if _sha256(backup) != expected:
+        raise CommandExecutionError(f"its SHA-256 is not that in {backup}.sha256.")
+
+
+def _sha256(file_path):
+    found = hashlib.sha256()
+    with open(file_path, "rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def vector_extension(contents, otherwise):
+    """The vector extension that a backup needs, by PostgreSQL's name, or another where it needs none."""
+    return next((name for name in ("vchord", "vector") if name in contents["extensions"]), otherwise)
+
+
+# -- its version -------------------------------------------------------------------------------------------
+
+
+def migrations(contents):
+    """Names of the migrations that a backup has noted."""
+    return [row.get("name", "") for table in MIGRATIONS for row in contents["rows"][table]]
+
+
+def _noted(contents, backup):
+    """The versions that a backup says, in it and by its name; and the one of its name, unless that cannot be true."""
+    found = names.BACKUP.fullmatch(os.path.basename(backup))
+    named = [found["version"]] if found and versions.parse(found["version"]) else []
+    noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + named
+    if named and versions.contradiction(named, migrations(contents)):
+        return noted, []
+    return noted, named
+
+
+def _needed_version(contents, backup, version=None):
+    """The version of Immich that a backup needs at least, or None: what a person says, or else the backup."""
+    if version is not None:
+        return _parsed(version)
+    noted, named = _noted(contents, backup)
+    return versions.of_data(noted, migrations(contents), *named)
+
+
+def _parsed(version):
+    parsed = versions.parse(version)
+    if parsed is None:
+        refuse([f"version={version} is no full version, such as v3.3.1."])
+    return parsed
+
+
+def doubts(target, contents, backup, version):
+    """What a backup says of its version although all else contradicts it, as sentences. A person's word counts more."""
+    noted, named = _noted(contents, backup)
+    against = versions.contradiction(noted, migrations(contents), named)
+    if version is not None or not against:
+        return []
+    newest_noted = versions.text(max(filter(None, map(versions.parse, noted))))
+    claim = f"The backup says that it is of Immich {newest_noted}, and nothing else does: {against}."
+    override = _override(target, backup, newest_noted, _needed_version(contents, backup))
+    return [f"{claim} Immich's role can write there what it likes. {override}"]
+
+
+def version_problems(target, contents, backup, version):
+    """Why the version of Immich that is set up cannot serve from a backup, as sentences."""
+    dumped, image = _needed_version(contents, backup, version), target.settings["server"]["image"]
+    highest = versions.highest(image)
+    obstacle = versions.obstacle(dumped, highest)
+    if obstacle is None:
+        return []
+    text, tag = versions.text(dumped), versions.tag(image)
+    if obstacle != "older":
+        return [f"The backup is of Immich {text}: set immich:version to {obstacle}, apply, restore, then update."]
+    problem = f"The backup is of Immich {text}, and {tag} cannot go back: set immich:version to {text}, apply."
+    least = versions.since(migrations(contents))
+    if versions.obstacle(least, highest):
+        return [problem]
+    return [f"{problem} Its migrations do not need that. {_override(target, backup, text, least)}"]
+
+
+def _override(target, backup, claimed, version):
+    """What a person types who knows better than the backup."""
+    version = versions.text(version) if version else versions.tag(target.settings["server"]["image"])
+    command = f"salt-call immich.restore {shlex.quote(backup)} version={version} confirm={target.minion}"
+    return f"If {claimed} never served it, type: {command}"
