@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import salt.utils.path
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import command, podman, unit_file
 from immich_core import findings, progress, project, run_facts, units, untrusted
@@ -535,6 +535,32 @@ def verify(settings, patience=ML_PATIENCE):
     if settings["machine_learning"]["enabled"]:
         broken += machine_learning_silent(0 if __opts__["test"] else patience)
     return broken + listens_wider(settings, __salt__["netns.listening"]())
+
+
+def warnings(settings, timeout=10):
+    """
+    Return what a person should know of the application, as findings (``immich_core.findings``): who can reach it and
+    what, and what PostgreSQL and Valkey have refused to it, as a new release may need what the formula does not grant.
+
+    settings
+        The formula's settings.
+
+    timeout
+        Seconds for the server's answer, 10 by default.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call --local immich_app.warnings "$SETTINGS"
+    """
+    found = listens_everywhere(settings, __salt__["netns.listening"]()) + server_warnings(settings, timeout)
+    for module in ("immich_valkey", "immich_postgres"):
+        try:
+            found += __salt__[f"{module}.refusals"](settings)["found"]
+        except (CommandExecutionError, SaltInvocationError) as error:
+            found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
+    return found
 
 
 def server_silent(ping, timeout=10):

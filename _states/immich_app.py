@@ -7,7 +7,7 @@ The states of ``immich.app`` and ``immich.verify``. ``settings`` is what ``immic
 
 import os
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
 from immich_core import component_checks, findings, run_facts, untrusted
@@ -20,13 +20,6 @@ ROOT = {"user": "root", "group": "root", "mode": "0755"}
 # A key of `changes`, and what a dry run knows of a service that earlier states of the run would stop.
 DOWNTIME = "downtime"
 FORESEEN = "stopped for the changes above"
-# Modules whose `verify` is asked, and the row of the doctor's table for one that cannot be.
-VERIFIED = {
-    "immich_app": "Immich",
-    "immich_postgres": "database",
-    "immich_valkey": "Valkey user",
-    "immich_gateway": "gateway and firewall",
-}
 
 
 def __virtual__():
@@ -494,75 +487,36 @@ def _amount(directory):
     return f"{files} files of {size / 1024**2:.1f} MiB"
 
 
-def verified(name, settings=None):
+def verified(name, settings):
     """
-    Report what is not as declared, with the next step. Changes nothing.
+    Report what is not as declared, with the next step: what the registry of components names as units, checks and
+    warnings. Changes nothing.
 
     name
         What the state is about, for the output.
 
     settings
-        The formula's settings. Defaults to those of this minion's pillar.
+        The formula's settings.
 
     .. code-block:: yaml
 
-        Immich is as promised:
-          immich_app.verified: []
+        Immich is as declared:
+          immich_app.verified:
+            - settings: {{ settings | json }}
     """
-    settings = settings or __salt__["immich_settings.get"]()
-    ret = {
-        "name": name,
-        "changes": {},
-        "result": True,
-        "comment": "Everything is as declared",
-    }
-    if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
-        return {**ret, "result": None, "comment": "Would be verified once it runs"}
-    broken = [found for module, part in VERIFIED.items() for found in _checked(part, f"{module}.verify", settings)]
-    broken += component_checks.findings_of(
-        settings.get("components", {}), _active, lambda function: _checked("components", function, settings)
-    )
+    ret = {"name": name, "changes": {}, "result": True, "comment": "Everything is as declared"}
+    try:
+        if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
+            return {**ret, "result": None, "comment": "Would be verified once it runs"}
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "comment": str(error)}
+    broken = component_checks.findings_of(settings["components"], __salt__, settings)
     if broken:
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(_sentences(broken))}
     # A return with an empty list of them would be shown as a warning.
-    warnings = _warnings(settings)
+    warnings = component_checks.warnings_of(settings["components"], __salt__, settings)
     return {**ret, "warnings": _sentences(warnings)} if warnings else ret
-
-
-def _checked(part, function, settings):
-    """What a function finds; that it cannot be asked is a finding too, and hides no other."""
-    if function not in __salt__:
-        return [findings.not_verified(part, f"{function} is not loaded")]
-    try:
-        return __salt__[function](settings)
-    except (CommandExecutionError, SaltInvocationError, OSError) as error:
-        return [findings.not_verified(part, error)]
-
-
-def _active(unit):
-    try:
-        return __salt__["systemd_unit.status"](unit)["active"]
-    except CommandExecutionError as error:
-        return f"not known: {error}"
 
 
 def _sentences(found):
     return [untrusted.plain(findings.sentence(each)) for each in found]
-
-
-def _warnings(settings):
-    warnings = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
-    warnings += __salt__["immich.backup_warnings"](settings)
-    warnings += __salt__["immich_app.server_warnings"](settings)
-    return warnings + _refusals(settings)
-
-
-def _refusals(settings):
-    """What Valkey and PostgreSQL have refused to Immich: a new release may need what the formula does not grant."""
-    found = []
-    for module in ("immich_valkey", "immich_postgres"):
-        try:
-            found += __salt__[f"{module}.refusals"](settings)["found"]
-        except (CommandExecutionError, SaltInvocationError) as error:
-            found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
-    return found

@@ -13,8 +13,8 @@ from immich_core import findings
 from immich_diagnosis.words import one_line, plain
 
 # ``gate``: whether the rest of its group needs it. ``disturbed``: whether a restore, an update or a removal under way
-# explains that it is not well.
-Check = namedtuple("Check", "part function gate disturbed", defaults=(False, False))
+# explains that it is not well. ``asks``: functions that the registry of components names, whose row this is.
+Check = namedtuple("Check", "part function gate disturbed asks", defaults=(False, False, ()))
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
 

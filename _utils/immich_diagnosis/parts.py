@@ -22,3 +22,5 @@ from immich_diagnosis import (
 FORMULA = formula.CHECKS
 PARTS = (host, folders, podman, postgres, valkey, application, reachability, components, backups)
 GROUPS = tuple(group for part in PARTS for group in part.GROUPS)
+# What the registry of components names and has a row of its own.
+ASKED = frozenset(function for group in GROUPS for check in group for function in check.asks)

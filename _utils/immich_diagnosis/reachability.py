@@ -118,8 +118,8 @@ GROUPS = (
         Check("way to Valkey", _way("valkey", "REDIS_HOSTNAME", "REDIS_PORT"), disturbed=True),
     ),
     (
-        Check("Immich", _answers, gate=True, disturbed=True),
+        Check("Immich", _answers, gate=True, disturbed=True, asks=("immich_app.verify",)),
         Check("machine learning", _learning, disturbed=True),
-        Check("exposure", _exposure, disturbed=True),
+        Check("exposure", _exposure, disturbed=True, asks=("immich_app.warnings",)),
     ),
 )

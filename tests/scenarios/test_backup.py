@@ -156,10 +156,10 @@ def test_a_disk_that_is_full_in_the_middle_leaves_nothing(host):
         host.run(f"umount {DIRECTORY}; {PSQL} -c 'drop table t_fill'")
     failures(host, "No space left on device")
     assert host.out("systemctl is-failed immich-backup", check=False) == "failed"
-    verified = [state for state in host.apply("immich.verify") if state["id"] == "Immich is as promised"]
+    verified = [state for state in host.apply("immich.verify") if state["id"] == "Immich is as declared"]
     assert "No space left on device" in str(verified[0]["warnings"])
     host.salt("immich.backup")
-    verified = [state for state in host.apply("immich.verify") if state["id"] == "Immich is as promised"]
+    verified = [state for state in host.apply("immich.verify") if state["id"] == "Immich is as declared"]
     # The warning of the first sign-up names a route of Immich's with this word.
     warned = [warning for warning in verified[0].get("warnings", []) if "database-backups" not in warning]
     assert "backup" not in str(warned)

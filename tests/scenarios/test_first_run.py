@@ -96,7 +96,7 @@ def test_first_apply_brings_everything_in_one_run(first_run):
     assert "downtime" not in done["Immich is running"]  # nothing was down that had served
     # What Salt adds up as "Total run time" is not longer than the run.
     assert sum(state["duration"] for state in first_run.states) < first_run.seconds * 1000
-    assert first_run.states[-1]["id"] in ("Immich is as promised", "immich is applied with the modules just synced")
+    assert first_run.states[-1]["id"] in ("Immich is as declared", "immich is applied with the modules just synced")
 
 
 def test_restarts_of_shared_services_are_announced_and_happen_once(first_run):
