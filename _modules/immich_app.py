@@ -655,11 +655,11 @@ def reach(container, targets):
 
         salt-call --local immich_app.reach immich-server '["host.containers.internal:5432"]'
     """
-    words = ["podman", "exec", container, "bash", "-c", REACH, "bash", *targets]
+    words, seconds = ("exec", container, "bash", "-c", REACH, "bash", *targets), REACH_SECONDS * (1 + len(targets))
     try:
-        printed = untrusted.output(words, REACH_ANSWER, REACH_SECONDS * (1 + len(targets)), check=True)
-    except OSError as error:
-        raise CommandExecutionError(str(error)) from error
+        printed = podman.run(*words, seconds=seconds, size=REACH_ANSWER)
+    except command.CommandError as error:
+        raise CommandExecutionError(untrusted.printable(str(error))) from error
     lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
     missing = "its answer is not there"
     return {target: untrusted.printable(lines.get(target, missing), 200) or None for target in targets}

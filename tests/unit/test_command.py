@@ -120,3 +120,17 @@ def test_a_file_that_is_no_program_is_an_error_with_its_name(tmp_path):
     path.write_text("")
     with pytest.raises(command.CommandError, match="immich-thing: it cannot be run: Permission denied"):
         command.run([str(path)])
+
+
+def test_a_program_does_not_need_the_folder_it_was_called_in(tmp_path, monkeypatch):
+    """salt-call may be typed in a folder that root cannot enter: a share with root_squash, or somebody's FUSE."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert command.run(["pwd"]) == "/\n"
+
+
+def test_an_error_is_raised_as_the_callers_own():
+    with pytest.raises(KeyError, match="t-nowhere: there is no such program"), command.raised_as(KeyError):
+        command.run(["t-nowhere"])
