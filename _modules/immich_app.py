@@ -9,13 +9,12 @@ Everything here is about the application. It gets what it needs as arguments: ``
 
 import threading
 import time
-from pathlib import Path
 
 import salt.utils.path
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import command, podman, unit_file
-from immich_core import findings, progress, project, run_facts, units, untrusted
+from immich_core import compose, compose_file, findings, progress, project, run_facts, units, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -93,15 +92,15 @@ def _mounts(settings):
     return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
 
 
-def plan(settings, compose):
+def plan(settings, text):
     """
     Return which containers are not as a compose file wants them: ``{"recreate": {service: why}, "remove": [name]}``.
 
     settings
         The formula's settings.
 
-    compose
-        Text of the compose file to compare with.
+    text
+        The compose file to compare with.
 
     Raises CommandExecutionError if Podman does not answer.
 
@@ -112,7 +111,7 @@ def plan(settings, compose):
         salt-call --local immich_app.plan "$SETTINGS" "$(cat /opt/podman/immich/docker-compose.yml)"
     """
     try:
-        declared = project.Project(settings["project_dir"], compose, _podman)
+        declared = project.Project(settings["project_dir"], text, _podman)
     except project.ProjectError as error:
         raise CommandExecutionError(str(error)) from error
     current = declared.containers()
@@ -337,17 +336,12 @@ class _Pings(threading.Thread):
         return round(self.downtime, 2) if self.served else None
 
 
-def _ping_url(settings):
-    return f"{__salt__['immich_compose.server_url'](settings)}/api/server/ping"
-
-
 def _ping_urls(settings):
     """Of the current compose file, and of the one that served before it: a change may move the address."""
-    path = Path(__salt__["immich_identity.current"](settings)["project_dir"]) / "docker-compose.yml"
-    there = path.read_text(encoding="utf8") if path.exists() else None
-    texts = (there, __salt__["immich_update.former_compose"](settings))
-    found = [__salt__["immich_compose.ping_url"](text) for text in texts if text]
-    return list(dict.fromkeys(filter(None, found))) or [_ping_url(settings)]
+    directory = __salt__["immich_identity.current"](settings)["project_dir"]
+    texts = (compose_file.read(f"{directory}/docker-compose.yml"), __salt__["immich_update.former_compose"](settings))
+    found = [compose_file.ping_url(text) for text in texts if text]
+    return list(dict.fromkeys(filter(None, found))) or [compose.ping_url(settings)]
 
 
 def _answers(url, timeout):
@@ -448,7 +442,7 @@ def server_state(settings, timeout=10):
     """
     state = {"maintenance": None, "initialized": None, "unknown": ""}
     try:
-        answer = get_json(f"{__salt__['immich_compose.server_url'](settings)}/api/server/config", timeout)
+        answer = get_json(f"{compose.server_url(settings)}/api/server/config", timeout)
     except CommandExecutionError as error:
         if getattr(error, "status", None) != 404:
             return {**state, "unknown": str(error)}
@@ -531,7 +525,7 @@ def verify(settings, patience=ML_PATIENCE):
 
         salt-call --local immich_app.verify "$SETTINGS"
     """
-    broken = server_silent(_ping_url(settings))
+    broken = server_silent(compose.ping_url(settings))
     if settings["machine_learning"]["enabled"]:
         broken += machine_learning_silent(0 if __opts__["test"] else patience)
     return broken + listens_wider(settings, __salt__["netns.listening"]())

@@ -27,7 +27,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from immich_core import lock
 from immich_diagnosis import facts
 from immich_diagnosis.check import FAILED, OK, WARNING, NotCheckedError, table_row
-from immich_diagnosis.parts import ASKED, FORMULA, GROUPS
+from immich_diagnosis.parts import FORMULA, GROUPS
 from immich_diagnosis.words import one_line, remedy_for
 
 __virtualname__ = "immich"
@@ -70,7 +70,7 @@ def doctor(timeout=5):
     loaded = {"salt": __salt__, "pillar": __pillar__}
     rows, told = _run_groups((FORMULA,), loaded, seconds)
     working = lock.under_way() or {}
-    here = {**loaded, **facts.gather(told.get("settings")), "working": working, "seconds": seconds, "asked": ASKED}
+    here = {**loaded, **facts.gather(told.get("settings")), "working": working, "seconds": seconds}
     rest, _ = _run_groups(GROUPS, here, seconds)
     rows += [_meanwhile(row, working) for row in rest]
     if any(row["result"] == FAILED for row in rows):

@@ -15,14 +15,12 @@ Sources of what is read here: Immich's tables of migrations and versions as of v
 import json
 from pathlib import Path
 
-import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import durable, lock, run_facts, versions
+from immich_core import compose_file, durable, lock, run_facts, versions
 
 __virtualname__ = "immich_update"
 
-SERVER = "immich-server"
 RECORD = "update.json"
 # What the record is of, where it is not of an update.
 SETTINGS = "settings"
@@ -100,30 +98,6 @@ def _text(numbers):
 # -- what is there ----------------------------------------
 
 
-def installed_image(settings):
-    """
-    Return the reference of the server's image in the compose file that is there, or None if there is none.
-
-    settings
-        The formula's settings.
-
-    Raises CommandExecutionError if the file is there and cannot be understood.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.installed_image "$SETTINGS"
-    """
-    path = _compose_file(settings)
-    if not path.exists():
-        return None
-    try:
-        return salt.utils.yaml.safe_load(path.read_text(encoding="utf8"))["services"][SERVER]["image"]
-    except (KeyError, TypeError, salt.utils.yaml.YAMLError) as error:
-        raise CommandExecutionError(f"{path} is there, but says nowhere which image {SERVER} has") from error
-
-
 def database(settings):
     """
     Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "version": [numbers]}``.
@@ -195,7 +169,7 @@ def plan(settings):
         salt-call --local immich_update.plan "$SETTINGS"
     """
     image, record = settings["server"]["image"], unfinished(settings)
-    before = installed_image(settings)
+    before = _installed_image(settings)
     stays = before is not None and versions.same(before, image)
     if stays and not record:
         return {}
@@ -309,7 +283,7 @@ def start_refusal(settings):
 
         salt-call --local immich_update.start_refusal "$SETTINGS"
     """
-    image = installed_image(settings)
+    image = _installed_image(settings)
     if image is None:
         return None
     record, noted = unfinished(settings), database(settings)
@@ -400,8 +374,8 @@ def keep_former(settings, compose):
         salt-call --local immich_update.keep_former "$SETTINGS" "$(cat new.yml)"
     """
     path = _compose_file(settings)
-    former = path.read_text(encoding="utf8") if path.exists() else None
-    if former in (None, compose) or not __salt__["immich_compose.ping_url"](former):
+    former = compose_file.read(path)
+    if former in (None, compose) or not compose_file.ping_url(former):
         return
     if _record(settings) or not __salt__["immich_app.serves"](settings):
         return
@@ -443,10 +417,7 @@ def prepare(settings):
     """
     due = plan(settings)
     compose, interrupted = _compose_file(settings), _record(settings) or {}
-    if interrupted.get("what") == SETTINGS:
-        former = interrupted["compose"]
-    else:
-        former = compose.read_text(encoding="utf8") if compose.exists() else None
+    former = interrupted["compose"] if interrupted.get("what") == SETTINGS else compose_file.read(compose)
     noted = database(settings)
     record = _changed_by(unfinished(settings), noted) or {
         "from": due["from"],
@@ -526,7 +497,11 @@ def _settings_rolled_back(unit, settings, former, why):
     path = _compose_file(settings)
     if path.read_text(encoding="utf8") == former:
         return None
-    changes = "\n".join(f"- {change}" for change in __salt__["immich_compose.changes"](settings, former))
+    try:
+        changed = compose_file.changes(settings, former, __grains__.get("selinux", {}).get("enabled", False))
+    except compose_file.ComposeFileError as error:
+        raise CommandExecutionError(str(error)) from error
+    changes = "\n".join(f"- {change}" for change in changed)
     said = f"Immich does not serve with the changed settings: {why}\nWhat they change in {path}:\n{changes}\n"
     restore = restore_under_way()
     if restore:
@@ -617,6 +592,13 @@ def _restore_command(record):
 
 
 # -- files ----------------------------------------
+
+
+def _installed_image(settings):
+    try:
+        return compose_file.image(_compose_file(settings))
+    except compose_file.ComposeFileError as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 def _project(settings):

@@ -10,7 +10,7 @@ import os
 from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
-from immich_core import component_checks, findings, run_facts, untrusted
+from immich_core import component_checks, compose, findings, run_facts, untrusted
 
 __virtualname__ = "immich_app"
 
@@ -153,7 +153,7 @@ def _compose(settings):
             raise
         # PostgreSQL is not there yet: the plan shows what it will be if the server offers nothing else.
         vector = "vectorchord" if postgres["vector_extension"] == "vectorchord" else "pgvector"
-    return __salt__["immich_compose.project_yaml"](settings, vector)
+    return compose.text(settings, vector, __grains__.get("selinux", {}).get("enabled", False))
 
 
 def stopped_for_changes(name, settings):

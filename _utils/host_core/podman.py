@@ -7,7 +7,7 @@ What calls Podman, calls it here.
 
 import subprocess
 
-from host_core import command, pull_progress, terminal
+from host_core import command, pseudo_terminal, pull_progress
 
 # Seconds. It works on its database under a lock, and ``podman rm`` waits for each container to stop.
 DEADLINE = 600
@@ -110,7 +110,7 @@ def pull(image, heard):
     """
     words = ["podman", "pull", image]
     with command.startable(words):
-        ended = terminal.run(words, heard, PULL_DEADLINE)
+        ended = pseudo_terminal.run(words, heard, PULL_DEADLINE)
     if ended.code:
         raise command.CommandError(words, ended.code, pull_progress.last_words(ended.stdout)[-command.LAST_WORDS :])
     if ended.code is None:

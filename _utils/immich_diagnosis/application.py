@@ -8,7 +8,7 @@ from pathlib import Path
 import salt.utils.data
 from salt.exceptions import CommandExecutionError
 
-from immich_core import versions
+from immich_core import compose_file, versions
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
@@ -22,8 +22,9 @@ def _compose_file(here):
     if not here["compose_text"]:
         return [(FAILED, f"{path} is not there: nothing is deployed", "salt-call state.apply immich")]
     try:
-        found = call(here, "immich_compose.deviations", settings, here["compose_text"])
-    except CommandExecutionError as error:
+        selinux = call(here, "grains.get", "selinux:enabled", False)
+        found = compose_file.deviations(settings, here["compose_text"], selinux)
+    except compose_file.ComposeFileError as error:
         # An apply refuses it as it is: it would have to guess which library the installation had.
         return [(FAILED, f"{path}: {error}", f"mv {path} {path}.broken && salt-call state.apply immich")]
     seen = "; ".join(found["differences"][:3])

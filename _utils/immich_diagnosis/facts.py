@@ -3,8 +3,7 @@ What the doctor's checks go by: the settings, or without them what was deployed
 ================================================================================
 
 Every check is called with ``here``, a dictionary: what ``gather`` returns, ``salt`` and ``pillar`` (the loader's
-``__salt__`` and ``__pillar__``), ``seconds`` for a check, ``working``, the holder of the lock, or empty, and ``asked``,
-what of the registry of components has a row of its own.
+``__salt__`` and ``__pillar__``), ``seconds`` for a check, and ``working``, the holder of the lock, or empty.
 """
 
 import re

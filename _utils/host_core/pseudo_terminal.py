@@ -36,7 +36,7 @@ def run(words, heard, seconds):
 
     .. code-block:: python
 
-        terminal.run(["podman", "pull", "alpine"], print, 3600)
+        pseudo_terminal.run(["podman", "pull", "alpine"], print, 3600)
     """
     until = time.monotonic() + seconds
     terminal, inner = pty.openpty()
