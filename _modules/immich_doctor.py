@@ -24,6 +24,7 @@ import traceback
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core.command import CommandError
 from immich_core import lock
 from immich_diagnosis import facts
 from immich_diagnosis.check import FAILED, OK, WARNING, NotCheckedError, table_row
@@ -167,7 +168,7 @@ def _checked(check, here):
         rows = [tuple(found) for found in check.function(here)]
     except NotCheckedError as error:
         rows = [(WARNING, f"not checked: needs {error}")]
-    except (CommandExecutionError, SaltInvocationError, OSError) as error:
+    except (CommandExecutionError, SaltInvocationError, CommandError, OSError) as error:
         rows = [(FAILED, one_line(error), remedy_for(str(error)))]
     except MemoryError:
         seen = f"not checked: what it was answered takes more than {LARGEST_CHECK // 1024**2} MiB"

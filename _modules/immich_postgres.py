@@ -16,7 +16,7 @@ from pathlib import Path
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import findings, untrusted
+from immich_core import containers, findings, untrusted
 from pgsql_core import list_settings
 
 # Immich's name of a vector extension (DB_VECTOR_EXTENSION) and PostgreSQL's.
@@ -368,7 +368,7 @@ def refusals(settings, connection=None):
     refused = [match for match in map(line.match, log) if match and REFUSED.search(match["text"])]
     if refused:
         zone = zoneinfo.ZoneInfo(said["log_timezone"])
-        since = datetime.datetime.fromtimestamp(__salt__["immich_app.refusals_since"](), zone)
+        since = datetime.datetime.fromtimestamp(containers.refusals_since(), zone)
         refused = [match for match in refused if match["time"] >= f"{since:%Y-%m-%d %H:%M:%S}"]
     texts = [untrusted.printable(match["text"], 200) for match in reversed(refused)]
     latest = list(dict.fromkeys(texts))[:SHOWN]

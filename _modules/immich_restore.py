@@ -39,7 +39,7 @@ import salt.utils.hashutils
 from salt.exceptions import CommandExecutionError
 
 from host_core import unit_file
-from immich_core import findings, lock, progress, units, untrusted, versions
+from immich_core import findings, last_words, lock, progress, units, untrusted, versions
 
 __virtualname__ = "immich"
 
@@ -701,7 +701,7 @@ def _trouble(settings, known):
     try:
         _systemctl("start")
     except CommandExecutionError as error:
-        return [__salt__["immich_app.last_words"](UNIT) or str(error)]
+        return [last_words.of(UNIT) or str(error)]
     return [sentence for sentence in _broken(settings) if sentence not in known]
 
 

@@ -12,7 +12,7 @@ import time
 import salt.utils.data
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import findings, untrusted
+from immich_core import containers, findings, untrusted
 
 __virtualname__ = "immich_valkey"
 
@@ -511,7 +511,7 @@ def refusals(settings, connection=None):
     denied = [entry for entry in logged if entry.get("username") == name and entry.get("reason") in DENIED]
     if not denied:
         return {"found": [], "unknown": ""}
-    oldest = time.time() - __salt__["immich_app.refusals_since"]()
+    oldest = time.time() - containers.refusals_since()
     denied = [entry for entry in denied if float(entry["age-seconds"]) <= oldest]
     commands = {entry["object"] for entry in denied if entry["reason"] == "command"}
     commands = sorted(each for each in commands if COMMAND.fullmatch(each))

@@ -12,7 +12,8 @@ import re
 import time
 from pathlib import Path
 
-from immich_diagnosis.check import OK, WARNING, Check, call
+from immich_core import update_record
+from immich_diagnosis.check import FAILED, OK, WARNING, Check, call
 from immich_diagnosis.facts import read_text, settings_of
 
 BACKUP_PROGRAM = "/usr/local/lib/immich-formula/immich-backup"
@@ -32,7 +33,11 @@ def _leftovers(here):
     for name in left["kept"]:
         seen = f"{name} is the database that Immich had before a restore, and takes its room"
         rows.append((WARNING, seen, f"once it is not needed any more: salt-call pgsql_database.drop {name}{where}"))
-    update = call(here, "immich_update.unfinished", settings)
+    directory = call(here, "immich_identity.current", settings)["project_dir"]
+    try:
+        update = update_record.of_update(update_record.read(directory))
+    except update_record.DamagedError as error:
+        return [*rows, (FAILED, str(error), "")]
     if update:
         seen = f"the update from {update['from']} to {update['to']} has not come to its end"
         rows.append((WARNING, seen, "salt-call state.apply immich"))

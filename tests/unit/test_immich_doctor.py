@@ -247,7 +247,6 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     monkeypatch.setattr(backups, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
     salt = {
         "systemd_unit.status": lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""},
-        "immich_app.last_words": str,
         "cmd.run_stdout": lambda *_args, **_kwargs: "",
     }
     here = {**facts.gather(None), "salt": salt, "pillar": {}, "working": {}, "seconds": 30}
@@ -260,14 +259,15 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     assert "valkey-server" not in str(rows)
 
 
-def test_what_a_unit_reported_before_it_was_stopped_is_no_reason():
+def test_what_a_unit_reported_before_it_was_stopped_is_no_reason(monkeypatch):
     """systemd keeps the text: "network removed" after "uploads of another owner" has shown it, within a minute."""
     text = "Serving: http://127.0.0.1:2283 immich-server exited 2 time(s) in a row, last with code 1: Failed to read"
-    here = {"salt": {"immich_app.last_words": str}}
+    here = {}
+    monkeypatch.setattr(application.last_words, "of", str)
     assert "exited 2" in application._why_down(here, {"active": "failed", "text": text})
     assert "exited 2" in application._why_down(here, {"active": "activating", "text": text})
     assert application._why_down(here, {"active": "inactive", "text": text}) == ""
-    here["salt"]["immich_app.last_words"] = lambda: "immich-stack: no such image"
+    monkeypatch.setattr(application.last_words, "of", lambda: "immich-stack: no such image")
     assert application._why_down(here, {"active": "inactive", "text": text}) == "immich-stack: no such image"
 
 
