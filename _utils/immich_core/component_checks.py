@@ -8,13 +8,14 @@ What the registry of components has looked at: units that run, and functions tha
 
 import logging
 
+from host_core import systemctl
 from immich_core import findings
 
 LOG = logging.getLogger(__name__)
 # A row of the doctor's table.
 PART = "components"
-# Of systemd's states of a unit, those of one that runs: a reload, or a start that goes on, is no failure.
-RUNNING = ("active", "reloading", "refreshing", "activating")
+# A start that goes on is no failure.
+GOOD = (*systemctl.RUNNING, "activating")
 
 
 def findings_of(components, functions, settings, without=()):
@@ -77,7 +78,7 @@ def _of_unit(unit, functions):
         state = functions["systemd_unit.status"](unit)["active"]
     except Exception as error:  # noqa: BLE001 (as above)
         state = f"not known: {error}"
-    if state in RUNNING:
+    if state in GOOD:
         return []
     remedy = f"systemctl start {unit} || journalctl -n 20 -u {unit}"
     return [findings.finding("unit-inactive", PART, f"is {state}", remedy, unit)]

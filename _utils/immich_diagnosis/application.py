@@ -8,6 +8,7 @@ from pathlib import Path
 import salt.utils.data
 from salt.exceptions import CommandExecutionError
 
+from host_core import systemctl
 from immich_core import compose_file, containers, last_words, project, run_facts, update_plan, versions
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
@@ -82,7 +83,7 @@ def _images(here):
 def _unit(here):
     status = call(here, "systemd_unit.status", "immich.service")
     text = status["text"]
-    if status["active"] == "active":
+    if status["active"] in systemctl.RUNNING:
         if status["outdated"]:
             yield WARNING, "systemd has read another unit file than the one on the disk", "systemctl daemon-reload"
         if status["enabled"] != "enabled":

@@ -23,6 +23,7 @@ from immich_diagnosis import (
     permissions,
     postgres,
     reachability,
+    servers,
     valkey,
     words,
 )
@@ -269,6 +270,17 @@ def test_what_a_unit_reported_before_it_was_stopped_is_no_reason(monkeypatch):
     assert application._why_down(here, {"active": "inactive", "text": text}) == ""
     monkeypatch.setattr(application.last_words, "of", lambda: "immich-stack: no such image")
     assert application._why_down(here, {"active": "inactive", "text": text}) == "immich-stack: no such image"
+
+
+@pytest.mark.parametrize("active", ("active", "reloading"))
+def test_a_unit_that_reloads_serves(active):
+    status = {"active": active, "enabled": "enabled", "outdated": False, "text": "Serving: http://127.0.0.1:2283"}
+    here = {
+        "salt": {"systemd_unit.status": lambda _unit: status},
+        "postgres": {"managed": True, "units": ["postgresql"]},
+    }
+    assert [row[0] for row in application._unit(here)] == ["ok"]
+    assert [row[0] for row in servers.service("postgres")(here)] == ["ok"]
 
 
 def test_the_firewall_is_told_the_interface_of_the_network(monkeypatch):
