@@ -38,10 +38,10 @@ def possible(name, settings):
             - settings: {{ settings | json }}
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
-    restore = lock.restore_under_way()
-    if restore:
-        return {**ret, "result": False, "comment": f"{restore} Nothing was changed"}
     try:
+        restore = lock.restore_under_way()
+        if restore:
+            return {**ret, "result": False, "comment": f"{restore} Nothing was changed"}
         plan = __salt__["immich_update.plan"](settings)
     except (CommandExecutionError, OSError) as error:
         return {**ret, "result": False, "comment": f"{error}\nNothing was changed"}

@@ -129,7 +129,7 @@ def reach(container, targets):
         List of ``name:port``.
 
     Raises ``CommandError`` if there is no such container or it does not run, or what runs in it neither ends nor says
-    so: whoever has taken over the container can stop it, and write into its answer.
+    so: an attacker in the container can stop it, and write into its answer.
 
     .. code-block:: python
 

@@ -25,7 +25,7 @@ class Pings(threading.Thread):
     served
         Whether it answered before.
     report
-        Function that is told how long it has been waited for.
+        Function that gets a line on how long it has been waited for.
 
     .. code-block:: python
 

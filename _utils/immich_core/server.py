@@ -80,7 +80,7 @@ def state(url, signed_up, timeout=10):
     Return what is known of a server that runs: ``{"maintenance": …, "initialized": …, "unknown": reason}``.
 
     ``maintenance`` is True in Immich's maintenance mode, in which it serves nobody. ``initialized`` is True if
-    somebody has signed up as administrator; until then whoever reaches the port can. Each is None where it is not
+    somebody has signed up as administrator; until then anybody who reaches the port can. Each is None where it is not
     known, and ``unknown`` says why.
 
     A server in maintenance mode does not know whether somebody has signed up (server/src/maintenance of Immich), and
@@ -137,7 +137,7 @@ def warnings(known, port, url):
         found.append(_warning("administrator-unknown", seen, "see `journalctl -u immich`"))
     elif not known["initialized"]:
         seen = (
-            f"Nobody has signed up as administrator yet: whoever opens port {port} first can, or can restore a "
+            f"Nobody has signed up as administrator yet: the first to open port {port} can, or can restore a "
             "database of their own, as /api/admin/database-backups/start-restore asks for no login"
         )
         found.append(_warning("administrator-missing", seen, f"sign up now at {url}"))

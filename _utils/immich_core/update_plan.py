@@ -62,15 +62,15 @@ def decided(settings, before, record, noted, restore):
     image = settings["server"]["image"]
     same = before is not None and versions.same(before, image)
     changed = update_record.changed_by(record, noted["migrations"])
-    told, doubt = _told(noted, [before], record, settings["update"].get("database_version"))
-    found, known = _found(told, before, record)
+    credible, contradiction = _credible(noted, [before], record, settings["update"].get("database_version"))
+    found, known = _found(credible, before, record)
     wanted, highest = versions.parse(image), versions.highest(image)
     path = pillar_path(settings)
     refusal = obstacle(found, highest, path, known)
     if refusal and changed:
         refusal["seen"] = f"{refusal['seen']}. {restore_advice(changed, restore)}"
-    if not refusal and doubt and versions.obstacle(noted["version"], highest) == "older":
-        refusal = _doubted(path, highest, noted["version"], doubt, found or wanted)
+    if not refusal and contradiction and versions.obstacle(noted["version"], highest) == "older":
+        refusal = _contradicted(path, highest, noted["version"], contradiction, found or wanted)
     if not refusal and (same or (changed and changed["image"] == image)):
         return {}
     if before is None and not noted["tables"]:
@@ -129,7 +129,7 @@ def start_refusal(image, record, noted, restore):
 
         update_plan.start_refusal(image, record, noted, restore)
     """
-    found, known = _found(_told(noted, [image], record, None)[0], None, record)
+    found, known = _found(_credible(noted, [image], record, None)[0], None, record)
     if versions.obstacle(found, versions.highest(image)) != "older":
         return None
     tag, needed = versions.tag(image), versions.text(found)
@@ -189,39 +189,41 @@ def _found(noted, image, record):
         have been written for a version that never saw the database.
     """
     changed = update_record.changed_by(record, noted["migrations"])
-    told = (
+    witnesses = (
         (noted["version"], INSTALLED),
         (changed and versions.parse(changed["to"]), "which has changed the database and did not serve then"),
         (record and not changed and versions.parse(record["from"]), INSTALLED),
         (None if record else versions.parse(image or ""), INSTALLED),
         (versions.since(noted["migrations"]), "which the migrations in the database need at least"),
     )
-    known = [(tuple(found), why) for found, why in told if found]
+    known = [(tuple(found), why) for found, why in witnesses if found]
     return max(known, key=lambda each: each[0]) if known else (None, None)
 
 
-def _told(noted, images, record, word):
+def _credible(noted, images, record, override):
     """
-    What the database has noted, without a version that all else contradicts; and, where a person has not given their
-    word on another one, what contradicts it.
+    What the database has noted, without a version that all else contradicts; and what contradicts it, unless the pillar
+    overrides it with another version.
 
     images
         Those that may have run on the database, as far as the record of an update does not name them. None is unknown.
     """
     images = [image for image in (*images, *((record["from"], record["image"]) if record else ())) if image]
-    told = [versions.text(noted["version"])] if noted["version"] else []
-    doubt = versions.contradiction(told, noted["migrations"], images)
-    if not doubt:
+    versions_noted = [versions.text(noted["version"])] if noted["version"] else []
+    contradiction = versions.contradiction(versions_noted, noted["migrations"], images)
+    if not contradiction:
         return noted, None
-    return {**noted, "version": versions.parse(word) if word else None}, None if word else doubt
+    if override:
+        return {**noted, "version": versions.parse(override)}, None
+    return {**noted, "version": None}, contradiction
 
 
-def _doubted(path, wanted, noted, doubt, newest):
-    told = versions.text(noted)
+def _contradicted(path, wanted, noted, contradiction, newest):
+    claimed = versions.text(noted)
     remedy = f"immich:update:database_version: {versions.text(newest) if newest else 'vX.Y.Z'}"
     seen = (
-        f"{versions.text(wanted)} is older than {told}, which the table {NOTED_IN} in Immich's database says, and "
-        f"nothing else does: {doubt}. Immich's role can write there what it likes. If {told} never served this "
-        f"database, set {remedy} and apply again"
+        f"{versions.text(wanted)} is older than {claimed}, which the table {NOTED_IN} in Immich's database says, and "
+        f"nothing else does: {contradiction}. Immich's role can write there what it likes. If {claimed} never served "
+        f"this database, set {remedy} and apply again"
     )
-    return findings.finding("version-doubted", PART, seen, remedy, path)
+    return findings.finding("version-contradicted", PART, seen, remedy, path)
