@@ -184,7 +184,14 @@ def code():
     core = REPO / "_utils/immich_core/settings"
     yield (core / "derivation.py").read_text()
     yield (core / "networks.py").read_text().partition("def check_")[0]
-    for folder, pattern in (("immich", "**/*.sls"), ("immich", "**/*.j*"), ("_modules", "*.py"), ("_states", "*.py")):
+    places = (
+        ("immich", "**/*.sls"),
+        ("immich", "**/*.j*"),
+        ("_modules", "*.py"),
+        ("_states", "*.py"),
+        ("_utils/immich_core", "*.py"),
+    )
+    for folder, pattern in places:
         for path in sorted((REPO / folder).glob(pattern)):
             if path.name == "immich_settings.py":
                 yield path.read_text().partition("# What is asked of the host")[2]
