@@ -8,24 +8,23 @@ the Immich network in, and keeps that network from what else the host listens at
 published port to the containers: this host routes, and a neighbour who sends it packets for them would be served.
 """
 
-import ipaddress
 import json
 import shutil
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings, units
+from host_core import command
+from immich_core import findings, gateway, units
 
 UNIT = units.GATEWAY
 RULES = "/etc/immich-gateway.nft"
-# Marks the address as the unit's own. A label begins with the name of its interface.
-LABEL = "lo:immich"
-HOST_NAME = "host.containers.internal"
 # What the unit writes after loading: the rules it loaded, and the table as nft printed it then.
 LOADED_RULES = Path("/run/immich-gateway/rules.nft")
 LOADED_TABLE = Path("/run/immich-gateway/table")
 ADDRESSES = "immich_gateway.addresses"
+# What `ip` and `nft` may take, in seconds, and print, in bytes: networks and rules of others are among it.
+SECONDS, LARGEST_ANSWER = 30, 4 * 1024**2
 # The doctor's row.
 PART = "gateway and firewall"
 APPLY = findings.apply("immich.gateway")
@@ -53,17 +52,7 @@ def wanted(settings):
 
         salt '*' immich_gateway.wanted "$(salt-call --local --out=json immich_settings.get | jq .local)"
     """
-    managed = [name for name in ("postgres", "valkey") if settings[name]["managed"]]
-    others = [settings[name] for name in ("postgres", "valkey") if name not in managed]
-    here = [service["port"] for service in others if _is_here(service["host"])]
-    units = {"postgres": "unit", "valkey": "service"}
-    return {
-        "address": settings["gateway_address"],
-        "network": settings["network"],
-        "ports": [settings[name]["port"] for name in managed],
-        "host_ports": sorted({*settings["host_ports"], *here}),
-        "services": [settings["lookup"][name][units[name]] for name in managed],
-    }
+    return gateway.declared(settings, lambda: [held["local"] for _, held in _known_addresses()])
 
 
 def plan(address, network, ports, host_ports=()):
@@ -90,39 +79,8 @@ def plan(address, network, ports, host_ports=()):
 
         salt '*' immich_gateway.plan 10.88.0.1 '{name: immich, subnet: 172.20.0.0/16}' '[5432, 6379]'
     """
-    parsed = ipaddress.ip_address(address)
     networks = __salt__["podman_network.list"]()
-    bridges = {each.get("network_interface") for each in networks.values() if each["driver"] == "bridge"}
-    # The templates of a run ask one after the other. What a run changes itself is on lo or a bridge.
-    addresses = __context__.get(ADDRESSES) or _addresses()
-    holders = [name for name, held in addresses if held["local"] == str(parsed) and name not in {"lo", *bridges}]
-    # A Podman that cannot name the interface (4.3) counts: podman1, podman2, …
-    interface = networks.get(network["name"], network).get("network_interface") or network.get("interface_name")
-    interface = interface or "podman*"
-    subnet = ipaddress.ip_network(network["subnet"], strict=False)
-    # Whatever comes over a bridge that is known is Immich's, also from the bridge's own addresses of IPv6.
-    known = not interface.endswith("*")
-    subnets = {_family(subnet): subnet}
-    gateways = {_family(subnet): network["gateway"]} if network.get("gateway") else {}
-    if network.get("ipv6_subnet"):
-        subnets["ip6"] = ipaddress.ip_network(network["ipv6_subnet"])
-        gateways["ip6"] = subnets["ip6"][1]
-    sources = [f" {of} saddr {each}" for of, each in subnets.items()]
-    return {
-        "address": str(parsed),
-        "prefix": parsed.max_prefixlen,
-        "family": _family(parsed),
-        "label": LABEL if parsed.version == 4 else "",
-        "add": not holders,
-        "interface": interface,
-        "from": [f'iifname "{interface}"{source}' for source in ([""] if known else sources)],
-        "past": [f'oifname "{interface}" iifname != "{interface}" {of} daddr {each}' for of, each in subnets.items()],
-        "outside": f'iifname != "lo" iifname != "{interface}"',
-        "names": [f" ct original {of} daddr {each}" for of, each in gateways.items()] or [""],
-        "sources": [str(subnet)] if subnet.version == parsed.version else [],
-        "ports": sorted(ports),
-        "host_ports": sorted(host_ports),
-    }
+    return gateway.plan(address, network, ports, host_ports, networks, _known_addresses())
 
 
 def status(plan):
@@ -147,7 +105,7 @@ def status(plan):
     address = plan["address"] if plan["add"] else None
     return {
         "address": address is None or any(held["local"] == address for held in on_lo),
-        "stale": [held["local"] for held in on_lo if held.get("label") == LABEL and held["local"] != address],
+        "stale": [held["local"] for held in on_lo if held.get("label") == gateway.LABEL and held["local"] != address],
         "firewall": _firewall(),
     }
 
@@ -201,11 +159,11 @@ def verify(settings):
 
         salt '*' immich_gateway.verify "$SETTINGS"
     """
-    gateway = wanted(settings)
-    there = status(plan(gateway["address"], gateway["network"], gateway["ports"], gateway["host_ports"]))
+    declared = wanted(settings)
+    there = status(plan(declared["address"], declared["network"], declared["ports"], declared["host_ports"]))
     broken = []
     if not there["address"]:
-        seen = f"This host does not hold {gateway['address']}"
+        seen = f"This host does not hold {declared['address']}"
         broken.append(findings.finding("gateway-address-absent", PART, seen, APPLY, UNIT))
     if there["firewall"] != "loaded":
         seen = f"The firewall table inet immich is {there['firewall']}"
@@ -213,25 +171,23 @@ def verify(settings):
     return broken
 
 
-def _is_here(host):
-    """Whether containers that are told this name or address come to this host."""
-    return host == HOST_NAME or any(held["local"] == host for _, held in __context__.get(ADDRESSES) or _addresses())
-
-
-def _family(address):
-    return "ip" if address.version == 4 else "ip6"
-
-
 def _firewall():
     if not shutil.which("nft"):
         return "absent"
-    listed = _run_all("nft", "-s", "list", "table", "inet", "immich")
-    if listed["retcode"] and "No such file or directory" in listed["stderr"]:
-        return "absent"
-    table = _output(listed, "nft")
+    try:
+        table = _run("nft", "-s", "list", "table", "inet", "immich")
+    except CommandExecutionError as error:
+        if "No such file or directory" in str(error):
+            return "absent"
+        raise
     if _read(LOADED_RULES) != _read(Path(RULES)):
         return "outdated"
     return "loaded" if table.strip() == _read(LOADED_TABLE).strip() else "changed"
+
+
+def _known_addresses():
+    """Those of the first look of a run: what a run changes itself is on lo or a bridge."""
+    return __context__.get(ADDRESSES) or _addresses()
 
 
 def _addresses():
@@ -252,16 +208,6 @@ def _read(path):
         return ""
 
 
-def _run(*command):
-    return _output(_run_all(*command), " ".join(command))
-
-
-def _run_all(*command):
-    # ignore_retcode: the error is raised by _output, and told by whoever asked.
-    return __salt__["cmd.run_all"](list(command), python_shell=False, ignore_retcode=True, output_loglevel="debug")
-
-
-def _output(result, what):
-    if result["retcode"]:
-        raise CommandExecutionError(f"{what}: {(result['stderr'] or result['stdout']).strip()}")
-    return result["stdout"]
+def _run(*words):
+    with command.raised_as(CommandExecutionError):
+        return command.run(words, SECONDS, LARGEST_ANSWER)

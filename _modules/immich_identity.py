@@ -21,7 +21,7 @@ from pathlib import Path
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError
 
-from immich_core import container_users, identity, installation, owners, units
+from immich_core import compose_file, container_users, identity, installation, owners, units
 
 __virtualname__ = "immich_identity"
 
@@ -128,7 +128,10 @@ def _observed(directory):
     path = Path(directory or "/nonexistent") / "docker-compose.yml"
     if not path.exists():
         return {}
-    parts = {"project_dir": str(directory), "library": __salt__["immich_compose.upload_location"](str(path))}
+    try:
+        parts = {"project_dir": str(directory), "library": compose_file.upload_location(path)}
+    except compose_file.ComposeFileError as error:
+        raise CommandExecutionError(str(error)) from error
     parts.update(_observed_users(directory))
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         project = salt.utils.yaml.safe_load(path.read_text(encoding="utf8"))
@@ -145,7 +148,7 @@ def _observed(directory):
 
 def _observed_users(directory):
     """The containers' users by the compose file in a directory, if it is the formula's."""
-    users = __salt__["immich_compose.users"](f"{directory}/docker-compose.yml") if directory else {}
+    users = compose_file.users(f"{directory}/docker-compose.yml") if directory else {}
     return {part: users[service] for part, (_, service) in identity.OWNERS.items() if service in users}
 
 

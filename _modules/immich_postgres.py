@@ -15,7 +15,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import pillar, terminal
-from immich_core import findings, untrusted
+from immich_core import containers, findings, untrusted
 from immich_core import postgres_extensions as extensions
 from immich_core.postgres_extensions import OTHER_EXTENSIONS, SCHEMA, VECTOR_EXTENSIONS, VECTOR_VERSIONS
 from pgsql_core import list_settings
@@ -229,7 +229,7 @@ def refusals(settings, connection=None):
     refused = [match for match in map(line.match, log) if match and REFUSED.search(match["text"])]
     if refused:
         zone = zoneinfo.ZoneInfo(said["log_timezone"])
-        since = datetime.datetime.fromtimestamp(__salt__["immich_app.refusals_since"](), zone)
+        since = datetime.datetime.fromtimestamp(containers.refusals_since(), zone)
         refused = [match for match in refused if match["time"] >= f"{since:%Y-%m-%d %H:%M:%S}"]
     texts = [terminal.one_line(match["text"], 200) for match in reversed(refused)]
     latest = list(dict.fromkeys(texts))[:SHOWN]

@@ -12,7 +12,7 @@ import time
 from salt.exceptions import SaltInvocationError
 
 from host_core import pillar, terminal
-from immich_core import findings, valkey_users
+from immich_core import containers, findings, valkey_users
 from immich_core.valkey_users import ALLOWS, DENIES, LOGIN, PASSWORD, RULES
 
 __virtualname__ = "immich_valkey"
@@ -244,7 +244,7 @@ def refusals(settings, connection=None):
     denied = [entry for entry in logged if entry.get("username") == name and entry.get("reason") in DENIED]
     if not denied:
         return {"found": [], "unknown": ""}
-    oldest = time.time() - __salt__["immich_app.refusals_since"]()
+    oldest = time.time() - containers.refusals_since()
     denied = [entry for entry in denied if float(entry["age-seconds"]) <= oldest]
     commands = {entry["object"] for entry in denied if entry["reason"] == "command"}
     commands = sorted(each for each in commands if COMMAND.fullmatch(each))

@@ -7,30 +7,37 @@ The states of ``immich.app`` and ``immich.verify``. ``settings`` is what ``immic
 
 import os
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
 from host_core import mounts, terminal, unit_looks
-from immich_core import component_checks, container_users, findings, postgres_extensions, run_facts
+from host_core.command import CommandError
+from immich_core import (
+    component_checks,
+    compose,
+    container_users,
+    containers,
+    findings,
+    last_words,
+    lock,
+    postgres_extensions,
+    project,
+    run_facts,
+)
 
 __virtualname__ = "immich_app"
 
-SERVER = "immich-server"
+# What a state reports as its comment: of a module, a program, a compose file or the file system.
+FAILURES = (CommandExecutionError, CommandError, project.ProjectError, OSError)
+SERVER = compose.SERVER
 # Of the folders above those of the containers.
 ROOT = {"user": "root", "group": "root", "mode": "0755"}
 # A key of `changes`, and what a dry run knows of a service that earlier states of the run would stop.
 DOWNTIME = "downtime"
 FORESEEN = "stopped for the changes above"
-# Modules whose `verify` is asked, and the row of the doctor's table for one that cannot be.
-VERIFIED = {
-    "immich_app": "Immich",
-    "immich_postgres": "database",
-    "immich_valkey": "Valkey user",
-    "immich_gateway": "gateway and firewall",
-}
 
 
 def __virtual__():
-    if "immich_app.plan" not in __salt__:
+    if "immich_app.verify" not in __salt__:
         return False, "The execution module immich_app is missing: run saltutil.sync_all"
     return __virtualname__
 
@@ -104,7 +111,7 @@ def images_present(name, images):
     ret = {"name": name, "changes": {}, "result": True, "comment": "The images are present"}
     try:
         missing = __salt__["immich_image.missing"](images)
-    except CommandExecutionError as error:
+    except FAILURES as error:
         return {**ret, "result": False, "comment": str(error)}
     if not missing:
         return ret
@@ -114,7 +121,7 @@ def images_present(name, images):
     try:
         for image in missing:
             __salt__["immich_image.pull"](image)
-    except CommandExecutionError as error:
+    except FAILURES as error:
         advice = "Nothing was stopped. Check immich:version and that this host reaches the registry, then apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
     return {**ret, "comment": f"Pulled: {', '.join(missing)}"}
@@ -143,7 +150,7 @@ def compose_file_managed(name, settings):
         contents = _compose(settings)
         if not __opts__["test"]:
             __salt__["immich_update.keep_former"](settings, contents)
-    except (CommandExecutionError, OSError) as error:
+    except FAILURES as error:
         return {"name": name, "changes": {}, "result": False, "comment": str(error)}
     return __states__["file.managed"](name, contents=contents, user="root", group="root", mode="0644")
 
@@ -161,7 +168,7 @@ def _compose(settings):
             raise
         # PostgreSQL is not there yet: the plan shows what it will be if the server offers nothing else.
         vector = "vectorchord" if postgres["vector_extension"] == "vectorchord" else "pgvector"
-    return __salt__["immich_compose.project_yaml"](settings, vector)
+    return compose.text(settings, vector, __grains__.get("selinux", {}).get("enabled", False))
 
 
 def stopped_for_changes(name, settings):
@@ -192,13 +199,13 @@ def stopped_for_changes(name, settings):
         why = " and ".join(reasons)
         status = __salt__["systemd_unit.status"](name)
         directory = __salt__["immich_identity.current"](settings)["project_dir"]
-        if _is_down(status) and not __salt__["immich_app.containers"](directory):
+        if _is_down(status) and not containers.names(directory):
             return {**ret, "comment": f"{name} does not run, and {why}"}
         ret["changes"] = {name: {"old": status["active"], "new": f"stopped: {why}"}}
         if __opts__["test"]:
             return {**ret, "result": None, "comment": f"{name} would be stopped until this run has ended: {why}"}
         __salt__["immich_app.stop"](name, settings)
-    except CommandExecutionError as error:
+    except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return {**ret, "comment": f"{name} is stopped until this run has ended: {why}. If the run fails, apply again"}
 
@@ -225,7 +232,11 @@ def still_active(name):
               - Immich is running
     """
     ret = {"name": name, "changes": {}, "result": True}
-    if __salt__["systemd_unit.status"](name)["active"] == "active":
+    try:
+        active = __salt__["systemd_unit.status"](name)["active"] == "active"
+    except FAILURES as error:
+        return {**ret, "result": False, "comment": str(error)}
+    if active:
         return {**ret, "comment": f"{name} is active. What failed above did not stop it"}
     if __opts__["test"] and not any(state["result"] is False for state in __running__.values()):
         return {**ret, "comment": "Nothing has failed"}  # in a dry run Salt takes what would change for failed
@@ -261,7 +272,7 @@ def running(name, settings):
         ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
         if not ret["changes"] or __opts__["test"]:
             return _unchanged(ret, name, settings)
-        restore = __salt__["immich_update.restore_under_way"]()
+        restore = lock.restore_under_way()
         if restore:  # begun since this run has looked
             return {**ret, "result": False, "changes": {}, "comment": restore}
         downtime = __salt__["immich_app.bring_up"](name, settings)
@@ -270,8 +281,8 @@ def running(name, settings):
             ret["changes"][DOWNTIME] = {"old": None, "new": f"{downtime} s"}
         left = _service_changes(__salt__["systemd_unit.status"](name), settings)
         left.pop(DOWNTIME, None)
-    except CommandExecutionError as error:
-        words = __salt__["immich_app.last_words"](name) or error
+    except FAILURES as error:
+        words = last_words.of(name) or error
         return {**ret, "result": False, "changes": {}, "comment": _failed(name, words, settings)}
     if left:
         return {
@@ -279,8 +290,7 @@ def running(name, settings):
             "result": False,
             "comment": f"There were no errors, but this is still not as specified: {left}",
         }
-    __salt__["immich_update.finish"](settings)
-    return {**ret, "comment": _running_comment(ret["changes"], "was")}
+    return _finished({**ret, "comment": _running_comment(ret["changes"], "was")}, settings)
 
 
 def _foreseen_status(name, settings):
@@ -295,8 +305,15 @@ def _unchanged(ret, name, settings):
     """The return where nothing is started: nothing differs, or it is a dry run."""
     if ret["changes"]:
         return {**ret, "result": None, "comment": _running_comment(ret["changes"], "would be")}
-    if not __opts__["test"]:
+    return ret if __opts__["test"] else _finished(ret, settings)
+
+
+def _finished(ret, settings):
+    """The return where Immich serves. A record that stays would have the next run take this one for a failed one."""
+    try:
         __salt__["immich_update.finish"](settings)
+    except FAILURES as error:
+        return {**ret, "result": False, "comment": f"{ret['comment']}. The record of the update stays: {error}"}
     return ret
 
 
@@ -304,7 +321,7 @@ def _failed(name, words, settings):
     """Why Immich does not serve, and what became of the update or the change of settings that was the reason."""
     try:
         return __salt__["immich_update.roll_back"](name, settings, str(words)) or _failure(name, words)
-    except (CommandExecutionError, OSError) as error:
+    except FAILURES as error:
         return f"{_failure(name, words)}\nIt could not be rolled back: {error}"
 
 
@@ -318,7 +335,7 @@ def _service_changes(status, settings):
         changes["service"] = {"old": status["active"], "new": "active"}
         known = status["active"] == FORESEEN or run_facts.of(__context__).served_until is not None
         return {**changes, **(_downtime() if known else {})}
-    plan = __salt__["immich_app.plan"](settings, _compose(settings))
+    plan = containers.compared(settings["project_dir"], _compose(settings), run_facts.of(__context__))
     if SERVER not in plan["recreate"] and _secret_would_change(settings):
         plan["recreate"][SERVER] = "a secret changed"
     for service, why in plan["recreate"].items():
@@ -375,22 +392,21 @@ def dead(name, directory):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and disabled"}
     try:
         status = __salt__["systemd_unit.status"](name)
-        containers = __salt__["immich_app.containers"](directory)
+        left = containers.names(directory)
         if status["active"] not in ("inactive", "failed"):
             ret["changes"]["service"] = {"old": status["active"], "new": "inactive"}
         if status["enabled"] == "enabled":
             ret["changes"]["enabled"] = {"old": "enabled", "new": "disabled"}
-        if containers:
-            ret["changes"]["containers"] = {"old": containers, "new": None}
+        if left:
+            ret["changes"]["containers"] = {"old": left, "new": None}
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
             return {**ret, "result": None, "comment": f"{name} would be stopped and disabled, its containers removed"}
         if status["active"] != "inactive" or status["enabled"] == "enabled":
             __salt__["systemd_unit.call"]("disable", "--now", name)
-        if __salt__["immich_app.containers"](directory):
-            __salt__["immich_app.remove_containers"](directory)
-    except CommandExecutionError as error:
+        containers.remove(directory)
+    except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return ret
 
@@ -477,7 +493,10 @@ def data_absent(name):
     """
     if not os.path.isdir(name):
         return __states__["file.absent"](name)
-    lost = _amount(name)
+    try:
+        lost = _amount(name)
+    except OSError as error:
+        return {"name": name, "changes": {}, "result": False, "comment": str(error)}
     if __opts__["test"]:
         changes = {name: {"old": lost, "new": None}}
         return {"name": name, "changes": changes, "result": None, "comment": f"{name} would be deleted, with {lost}"}
@@ -497,7 +516,8 @@ def _amount(directory):
 
 def verified(name, settings):
     """
-    Report what is not as declared, with the next step. Changes nothing.
+    Report what is not as declared, with the next step: what the registry of components names as units, checks and
+    warnings. Changes nothing.
 
     name
         What the state is about, for the output.
@@ -511,59 +531,19 @@ def verified(name, settings):
           immich_app.verified:
             - settings: {{ settings | json }}
     """
-    ret = {
-        "name": name,
-        "changes": {},
-        "result": True,
-        "comment": "Everything is as declared",
-    }
-    if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
-        return {**ret, "result": None, "comment": "Would be verified once it runs"}
-    broken = [found for module, part in VERIFIED.items() for found in _checked(part, f"{module}.verify", settings)]
-    broken += component_checks.findings_of(
-        settings.get("components", {}), _active, lambda function: _checked("components", function, settings)
-    )
+    ret = {"name": name, "changes": {}, "result": True, "comment": "Everything is as declared"}
+    try:
+        if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
+            return {**ret, "result": None, "comment": "Would be verified once it runs"}
+    except FAILURES as error:
+        return {**ret, "result": False, "comment": str(error)}
+    broken = component_checks.findings_of(settings["components"], __salt__, settings)
     if broken:
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(_sentences(broken))}
     # A return with an empty list of them would be shown as a warning.
-    warnings = _warnings(settings)
+    warnings = component_checks.warnings_of(settings["components"], __salt__, settings)
     return {**ret, "warnings": _sentences(warnings)} if warnings else ret
-
-
-def _checked(part, function, settings):
-    """What a function finds; that it cannot be asked is a finding too, and hides no other."""
-    if function not in __salt__:
-        return [findings.not_verified(part, f"{function} is not loaded")]
-    try:
-        return __salt__[function](settings)
-    except (CommandExecutionError, SaltInvocationError, OSError) as error:
-        return [findings.not_verified(part, error)]
-
-
-def _active(unit):
-    try:
-        return __salt__["systemd_unit.status"](unit)["active"]
-    except CommandExecutionError as error:
-        return f"not known: {error}"
 
 
 def _sentences(found):
     return [terminal.plain(findings.sentence(each)) for each in found]
-
-
-def _warnings(settings):
-    warnings = __salt__["immich_app.listens_everywhere"](settings, __salt__["netns.listening"]())
-    warnings += __salt__["immich.backup_warnings"](settings)
-    warnings += __salt__["immich_app.server_warnings"](settings)
-    return warnings + _refusals(settings)
-
-
-def _refusals(settings):
-    """What Valkey and PostgreSQL have refused to Immich: a new release may need what the formula does not grant."""
-    found = []
-    for module in ("immich_valkey", "immich_postgres"):
-        try:
-            found += __salt__[f"{module}.refusals"](settings)["found"]
-        except (CommandExecutionError, SaltInvocationError) as error:
-            found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
-    return found

@@ -44,7 +44,7 @@ def active(name, address, network, ports, host_ports=()):
         "name": name,
         "result": True,
         "changes": {},
-        "comment": f"{address} is there, its firewall as loaded",
+        "comment": f"{address} is present, its firewall is loaded",
     }
     try:
         return _active(ret, __salt__["immich_gateway.plan"](address, network, ports, host_ports))
@@ -74,15 +74,15 @@ def _active(ret, plan):
 
 def mod_watch(name, address, network, ports, **_):
     """
-    Load the unit and its rules anew after a watched file has changed, or would in a dry run.
+    Reload the unit and its rules after a watched file has changed, or would in a dry run.
 
     .. note::
         Not to be called directly: Salt does, where ``active`` itself found nothing to do.
     """
     changes = {"firewall": {"old": "outdated", "new": "loaded"}}
-    ret = {"name": name, "result": True, "changes": changes, "comment": "Unit and rules have been loaded anew"}
+    ret = {"name": name, "result": True, "changes": changes, "comment": "Unit and rules were reloaded"}
     if __opts__["test"]:
-        return dict(ret, result=None, comment="Unit and rules would be loaded anew")
+        return dict(ret, result=None, comment="Unit and rules would be reloaded")
     try:
         __salt__["immich_gateway.load"]()
     except CommandExecutionError as exc:

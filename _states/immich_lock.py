@@ -38,11 +38,11 @@ def held(name, what="removal"):
         if not __opts__["test"]:
             lock.take(__context__, what)
             return ret
+        holder = lock.under_way()
     except BlockingIOError as error:
         return {**ret, "result": False, "comment": f"{error} Nothing was changed"}
     except OSError as error:
         return {**ret, "result": False, "comment": f"The lock cannot be taken, and nothing was changed: {error}"}
-    holder = lock.under_way()
     if holder:
         return {**ret, "result": False, "comment": f"{lock.sentence(holder)} Nothing was changed"}
     return ret

@@ -8,7 +8,7 @@ States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. 
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import lock
+from immich_core import findings, lock, update_record
 
 __virtualname__ = "immich_update"
 
@@ -38,17 +38,17 @@ def possible(name, settings):
             - settings: {{ settings | json }}
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
-    restore = __salt__["immich_update.restore_under_way"]()
-    if restore:
-        return {**ret, "result": False, "comment": f"{restore} Nothing was changed"}
     try:
+        restore = lock.restore_under_way()
+        if restore:
+            return {**ret, "result": False, "comment": f"{restore} Nothing was changed"}
         plan = __salt__["immich_update.plan"](settings)
-    except CommandExecutionError as error:
+    except (CommandExecutionError, OSError) as error:
         return {**ret, "result": False, "comment": f"{error}\nNothing was changed"}
     if not plan:
         return ret
     if plan["refusal"]:
-        return {**ret, "result": False, "comment": plan["refusal"]}
+        return {**ret, "result": False, "comment": f"{findings.sentence(plan['refusal'])}\nNothing was changed"}
     return {**ret, "comment": f"Immich can go from {plan['from']} to {plan['to']}"}
 
 
@@ -73,7 +73,7 @@ def prepared(name, settings):
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     try:
         plan = __salt__["immich_update.plan"](settings)
-        under_way = __salt__["immich_update.pending"](settings)
+        under_way = _pending(settings)
         if (plan or under_way) and not __opts__["test"]:
             lock.take(__context__, "update")
         if not plan:
@@ -84,12 +84,19 @@ def prepared(name, settings):
         if __opts__["test"]:
             return {**ret, "result": None, "comment": _sentence(plan, "would be")}
         record = __salt__["immich_update.prepare"](settings)
-    except (CommandExecutionError, OSError) as error:
+    except (CommandExecutionError, update_record.DamagedError, OSError) as error:
         advice = "Nothing was stopped, and the old version serves. Fix that and apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
     if record["backup"]:
         ret["changes"]["backup"]["new"] = record["backup"]
     return {**ret, "comment": _sentence(plan, "was")}
+
+
+def _pending(settings):
+    """The record of an update to the declared version that has not come to its end, or None."""
+    directory = __salt__["immich_identity.current"](settings)["project_dir"]
+    record = update_record.of_update(update_record.read(directory))
+    return record if record and record["image"] == settings["server"]["image"] else None
 
 
 def _under_way(record):

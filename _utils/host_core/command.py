@@ -5,6 +5,7 @@ Run a program of the host
 With a deadline, with a limit for what is read of it, and with one error that says which program failed and why.
 """
 
+import contextlib
 import itertools
 import os
 import re
@@ -54,14 +55,8 @@ def run(command, seconds=None, size=LARGEST_OUTPUT, check=True):
 
         command.run(["nft", "list", "tables"], seconds=10)
     """
-    try:
+    with startable(command):
         ended = read(command, seconds, size)
-    except FileNotFoundError as error:
-        raise CommandError(command, None, "there is no such program") from error
-    except TimeoutError:  # a deadline of the caller's
-        raise
-    except OSError as error:
-        raise CommandError(command, None, f"it cannot be run: {error.strerror}") from error
     if ended.code is None:
         limit = f"{size} bytes" if seconds is None else f"{seconds} s and {size} bytes"
         raise CommandError(command, None, f"it did not end within {limit}")
@@ -69,6 +64,48 @@ def run(command, seconds=None, size=LARGEST_OUTPUT, check=True):
         words = (ended.stderr or ended.stdout).strip()[-LAST_WORDS:] or f"exit code {ended.code}"
         raise CommandError(command, ended.code, words)
     return ended.stdout
+
+
+@contextlib.contextmanager
+def startable(command):
+    """
+    Raise what keeps a program from being started as ``CommandError``.
+
+    command
+        As for :py:func:`run`.
+
+    .. code-block:: python
+
+        with command.startable(["podman", "info"]):
+            ended = command.read(["podman", "info"], seconds=10, size=65536)
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise CommandError(command, None, "there is no such program") from error
+    except TimeoutError:  # a deadline of the caller's
+        raise
+    except OSError as error:
+        raise CommandError(command, None, f"it cannot be run: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def raised_as(exception):
+    """
+    Raise a ``CommandError`` as another exception, with the same words.
+
+    exception
+        Its class, as the one that a caller of modules expects.
+
+    .. code-block:: python
+
+        with command.raised_as(CommandExecutionError):
+            command.run(["nft", "list", "tables"], seconds=10)
+    """
+    try:
+        yield
+    except CommandError as error:
+        raise exception(str(error)) from error
 
 
 def read(command, seconds, size, merged=False):
@@ -80,7 +117,7 @@ def read(command, seconds, size, merged=False):
     merged
         Whether ``stdout`` has both outputs in their order. Defaults to ``False``.
 
-    Raises ``FileNotFoundError`` if there is no such program.
+    Raises ``OSError`` if it cannot be started, as ``FileNotFoundError`` if there is no such program.
 
     .. code-block:: python
 
@@ -93,7 +130,8 @@ def read(command, seconds, size, merged=False):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if merged else subprocess.PIPE,
         bufsize=0,
-        env=_environment(),
+        cwd="/",  # where this was called, root may not enter: a share, or somebody's FUSE
+        env=environment(),
     )
     # Whatever interrupts this, as the deadline of a caller: with Popen itself as the context it would be waited for.
     try:
@@ -109,8 +147,15 @@ def read(command, seconds, size, merged=False):
     return Ended(texts[0], "" if merged else texts[1], code)
 
 
-def _environment():
-    """As it is here, but for the language of messages, and for who speaks to systemd on behalf of the unit."""
+def environment():
+    """
+    Return the environment of a program: as it is here, but for the language of messages, and for who speaks to systemd
+    on behalf of the unit.
+
+    .. code-block:: python
+
+        subprocess.Popen(["podman", "logs", "--follow", "shop"], env=command.environment())
+    """
     inherited = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
     return {**inherited, "LC_ALL": "C.UTF-8"}
 

@@ -5,17 +5,22 @@ Podman's command line
 What calls Podman, calls it here.
 """
 
-from host_core import command
+import subprocess
+
+from host_core import command, pseudo_terminal, pull_progress
 
 # Seconds. It works on its database under a lock, and ``podman rm`` waits for each container to stop.
 DEADLINE = 600
+PULL_DEADLINE = 3600
+# Of what a container has logged, in bytes.
+LARGEST_LOG = 1024**2
 
 
 class GoneError(command.CommandError):
     """There is no such container, or not any more."""
 
 
-def run(*arguments, seconds=DEADLINE, check=True):
+def run(*arguments, seconds=DEADLINE, size=command.LARGEST_OUTPUT, check=True):
     """
     Return what ``podman ARGUMENTS`` prints.
 
@@ -23,6 +28,8 @@ def run(*arguments, seconds=DEADLINE, check=True):
         Its words.
     seconds
         When it is killed. Defaults to 600.
+    size
+        Bytes of each of its outputs, at which it is killed. Defaults to 16 MiB.
     check
         Whether an exit code other than 0 is an error. Defaults to ``True``.
 
@@ -34,7 +41,7 @@ def run(*arguments, seconds=DEADLINE, check=True):
         podman.run("network", "ls", "--format", "json")
     """
     try:
-        return command.run(["podman", *arguments], seconds, check=check)
+        return command.run(["podman", *arguments], seconds, size, check)
     except command.CommandError as error:
         if "no such container" in error.words:
             raise GoneError(error.command, error.code, error.words) from error
@@ -65,3 +72,72 @@ def remove(*containers, seconds=30):
         if "conmon exited prematurely" not in error.words:
             raise
         run(*words)
+
+
+def logs(container, *options, seconds=10, size=LARGEST_LOG):
+    """
+    Return what a container has logged, in both of its outputs, until ``size`` bytes are there or the time is up.
+
+    container
+        Its name or id.
+    options
+        Those of ``podman logs``.
+    seconds, size
+        Default to 10 seconds and 1 MiB.
+
+    Raises ``CommandError`` if Podman is not installed.
+
+    .. code-block:: python
+
+        podman.logs("shop", "--tail", "20")
+    """
+    words = ["podman", "logs", *options, container]
+    with command.startable(words):
+        return command.read(words, seconds, size, merged=True).stdout
+
+
+def follow(container, *options):
+    """
+    Start to follow what a container logs, and return the process, whose ``stdout`` is text.
+
+    container, options
+        As for :py:func:`logs`.
+
+    .. code-block:: python
+
+        podman.follow("shop", "--since", "0").stdout.readline()
+    """
+    return subprocess.Popen(
+        ["podman", "logs", "--follow", *options, container],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd="/",
+        env=command.environment(),
+        text=True,
+        errors="replace",
+    )
+
+
+def pull(image, heard):
+    """
+    Fetch an image.
+
+    image
+        Full reference.
+    heard
+        Function that is called with what Podman wrote last, as for ``host_core.pull_progress``.
+
+    Raises ``CommandError`` with the registry's answer, or if that took longer than an hour.
+
+    .. code-block:: python
+
+        podman.pull("docker.io/library/alpine:3", print)
+    """
+    words = ["podman", "pull", image]
+    with command.startable(words):
+        ended = pseudo_terminal.run(words, heard, PULL_DEADLINE)
+    if ended.code:
+        raise command.CommandError(words, ended.code, pull_progress.last_words(ended.stdout)[-command.LAST_WORDS :])
+    if ended.code is None:
+        raise command.CommandError(words, None, f"it did not end within {PULL_DEADLINE} s")

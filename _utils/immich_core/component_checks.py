@@ -1,38 +1,84 @@
 """
-What the registry of components has checked: units that are active, and functions that return findings
-======================================================================================================
+What the registry of components has looked at: units that run, and functions that return findings
+==================================================================================================
 
-``components`` is a dictionary of components by name, each with ``units`` and ``checks`` (``module.function``), as
-``immich/components.yaml`` has them. Whoever calls hands down what asks the host.
+``components`` is a dictionary of components by name, each with ``units``, ``checks`` and ``warnings`` (both
+``module.function``), as ``immich/components.yaml`` has them. ``functions`` are Salt's execution functions by name.
 """
 
+import logging
+
+from host_core import systemctl
 from immich_core import findings
 
+LOG = logging.getLogger(__name__)
+# A row of the doctor's table.
+PART = "components"
+# A start that goes on is no failure.
+GOOD = (*systemctl.RUNNING, "activating")
 
-def findings_of(components, active, checked):
+
+def findings_of(components, functions, settings, without=()):
     """
-    Return the findings of all components, in their order.
+    Return what does not hold, by the units and checks of all components, in their order.
 
-    components
-        The components.
-    active
-        A function from a unit to its state, as systemd names it: ``active``, ``inactive``, ``failed``.
-    checked
-        A function from an execution function's name to the list of findings that it returns.
+    components, functions
+        As above.
+    settings
+        The formula's settings, with which each check is called.
+    without
+        Names of checks that are not asked. Defaults to none.
 
     .. code-block:: python
 
-        component_checks.findings_of(settings["components"], active, checked)
+        component_checks.findings_of(settings["components"], __salt__, settings)
     """
     found = []
     for component in components.values():
-        states = {unit: active(unit) for unit in component.get("units", [])}
-        found += [_inactive(unit, state) for unit, state in states.items() if state != "active"]
-        for function in component.get("checks", []):
-            found += checked(function)
+        for unit in component.get("units", []):
+            found += _of_unit(unit, functions)
+        found += _of_functions(component.get("checks", []), functions, settings, without)
     return found
 
 
-def _inactive(unit, state):
+def warnings_of(components, functions, settings, without=()):
+    """
+    Return what a person should know of all components and what is no fault of an apply, by their ``warnings``.
+
+    components, functions, settings, without
+        As for :py:func:`findings_of`.
+
+    .. code-block:: python
+
+        component_checks.warnings_of(settings["components"], __salt__, settings)
+    """
+    names = [name for component in components.values() for name in component.get("warnings", [])]
+    return _of_functions(names, functions, settings, without)
+
+
+def _of_functions(names, functions, settings, without):
+    return [found for name in names if name not in without for found in _asked(name, functions, settings)]
+
+
+def _asked(name, functions, settings):
+    """What a function finds; that it cannot be asked is a finding too."""
+    if name not in functions:
+        return [findings.not_verified(PART, f"{name} is not loaded")]
+    try:
+        return functions[name](settings)
+    except MemoryError:  # a limit of the caller's
+        raise
+    except Exception as error:  # whatever one raises, it hides no other
+        LOG.debug("%s failed", name, exc_info=True)
+        return [findings.not_verified(PART, f"{name}: {str(error) or type(error).__name__}")]
+
+
+def _of_unit(unit, functions):
+    try:
+        state = functions["systemd_unit.status"](unit)["active"]
+    except Exception as error:  # noqa: BLE001 (as above)
+        state = f"not known: {error}"
+    if state in GOOD:
+        return []
     remedy = f"systemctl start {unit} || journalctl -n 20 -u {unit}"
-    return findings.finding("unit-inactive", "components", f"is {state}", remedy, unit)
+    return [findings.finding("unit-inactive", PART, f"is {state}", remedy, unit)]

@@ -8,7 +8,7 @@ Components: which a host has, and what each SLS includes
 from immich_core import findings
 
 # What of an entry is about the running component, for verification and doctor.
-_OBSERVED = {"units": [], "checks": [], "page": None}
+_OBSERVED = ("units", "checks", "warnings")
 
 
 def of_roles(registry, roles):
@@ -17,8 +17,8 @@ def of_roles(registry, roles):
 
 
 def observed(registry, names):
-    """What of each component is looked at once it is applied: its units, its checks and its page."""
-    return {name: {key: registry[name].get(key, empty) for key, empty in _OBSERVED.items()} for name in names}
+    """What of each component is looked at once it is applied: its units, its checks and its warnings."""
+    return {name: {key: registry[name].get(key, []) for key in _OBSERVED} for name in names}
 
 
 def includes(registry, host, left, managed):

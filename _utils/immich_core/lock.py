@@ -124,6 +124,24 @@ def under_way(path=PATH):
     return holder if holder.get("pid") != os.getpid() else None
 
 
+def restore_under_way(path=PATH):
+    """
+    Return a sentence that says which restore is at work on this host, or None.
+
+    Whoever starts Immich meanwhile has it write into a database that is about to be replaced.
+
+    path
+        As for :py:func:`under_way`.
+
+    .. code-block:: python
+
+        if lock.restore_under_way():
+            ...
+    """
+    holder = under_way(path)
+    return sentence(holder) if holder and holder["what"] == "restore" else None
+
+
 def _locked(file, patience=0.0):
     until = time.monotonic() + patience
     while True:

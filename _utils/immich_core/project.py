@@ -21,6 +21,19 @@ class ProjectError(Exception):
     """The compose file is not one of this formula."""
 
 
+def parsed(text):
+    """
+    Return a compose file as data.
+
+    text
+        The compose file.
+
+    Raises ``yaml.YAMLError`` if it is none.
+    """
+    # The parser in C, where PyYAML has it, takes a tenth of the time.
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 def containers(directory, podman):
     """
     Return all containers of the compose project in a directory, as `podman ps` lists them.
@@ -72,8 +85,7 @@ class Project:
     def __init__(self, directory, text, podman):
         self.directory, self.podman = Path(directory), podman
         try:
-            # The parser in C, where PyYAML has it, takes a tenth of the time.
-            self.compose = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            self.compose = parsed(text)
             self.own, self.services = self.compose["x-immich-stack"], self.compose["services"]
         except (yaml.YAMLError, KeyError, TypeError) as error:
             message = f"docker-compose.yml in {directory} is not the one that Salt wrote: {error}"

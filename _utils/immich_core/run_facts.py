@@ -23,7 +23,7 @@ class Facts:
     """
 
     # The ids of images, as of `project.image_ids`, by the list of names that were asked for. Set when all images were
-    # there (immich_image.missing), taken by the first comparison of containers after that (immich_app.plan).
+    # there (immich_image.missing), taken by the first comparison of containers after that (containers.compared).
     images: Optional[tuple] = None
     # Process of the server's container. Set by that comparison, taken by the next question to machine learning.
     server_pid: Optional[int] = None

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import pillar
-from immich_core import untrusted, versions
-from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
+from host_core import pillar, systemctl
+from immich_core import compose_file, containers, last_words, project, run_facts, untrusted, update_plan, versions
+from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
@@ -22,8 +22,9 @@ def _compose_file(here):
     if not here["compose_text"]:
         return [(FAILED, f"{path} is not there: nothing is deployed", "salt-call state.apply immich")]
     try:
-        found = call(here, "immich_compose.deviations", settings, here["compose_text"])
-    except CommandExecutionError as error:
+        selinux = call(here, "grains.get", "selinux:enabled", False)
+        found = compose_file.deviations(settings, here["compose_text"], selinux)
+    except compose_file.ComposeFileError as error:
         # An apply refuses it as it is: it would have to guess which library the installation had.
         return [(FAILED, f"{path}: {error}", f"mv {path} {path}.broken && salt-call state.apply immich")]
     seen = "; ".join(found["differences"][:3])
@@ -40,16 +41,12 @@ def _version(here):
     image = compose_of(here)["services"].get(SERVER, {}).get("image", "")
     settings = settings_of(here)
     try:
-        plan = call(here, "immich_update.plan", _asking(here))
-        refused, remedy = plan.get("refusal"), plan.get("remedy")
+        refused = call(here, "immich_update.plan", _asking(here)).get("refusal")
     except CommandExecutionError:  # PostgreSQL is away, which stands above: the compose file knows less, but something
-        ends = [versions.parse(each) for each in (image, settings["server"]["image"])]
-        refused, remedy = call(here, "immich_update.why_not", *ends), f"immich:version: {versions.allowed(*ends)}"
+        refused = update_plan.obstacle(*map(versions.parse, (image, settings["server"]["image"])))
+    refused = refused or _start_refused(here)
     if refused:
-        return [(FAILED, refused, remedy)]
-    refused = _start_refused(here)
-    if refused:
-        return [(FAILED, refused["why"], refused["remedy"])]
+        return [of_finding(refused)]
     return [(OK, image.partition("@")[0].rpartition(":")[2])]
 
 
@@ -85,7 +82,7 @@ def _images(here):
 def _unit(here):
     status = call(here, "systemd_unit.status", "immich.service")
     text = status["text"]
-    if status["active"] == "active":
+    if status["active"] in systemctl.RUNNING:
         if status["outdated"]:
             yield WARNING, "systemd has read another unit file than the one on the disk", "systemctl daemon-reload"
         if status["enabled"] != "enabled":
@@ -101,7 +98,7 @@ def _unit(here):
     seen, remedy = _explained(here, reason) if reason else ("", None)
     refused = _start_refused(here)
     if refused:
-        seen, remedy = refused["why"], refused["remedy"]
+        seen, remedy = refused["seen"], refused["remedy"]
     yield FAILED, ": ".join(filter(None, (f"is {status['active']}", seen))), remedy or "systemctl start immich"
 
 
@@ -110,7 +107,7 @@ def _why_down(here, status):
     stopped = status["active"] == "inactive"
     if "exited" in status["text"] and not stopped:
         return one_line(status["text"])
-    return one_line(call(here, "immich_app.last_words") or ("" if stopped else status["text"]))
+    return one_line(last_words.of() or ("" if stopped else status["text"]))
 
 
 def _start_refused(here):
@@ -123,11 +120,19 @@ def _start_refused(here):
 
 def _exited(here, text):
     """The unit remembers for a minute that a container exited. It is failed as long as the container does not run."""
-    down = call(here, "immich_app.plan", {"project_dir": here["directory"]}, here["compose_text"])["recreate"]
+    down = _compared(here)["recreate"]
     if not any(name in text for name in down):
         return WARNING, f"runs again: {one_line(text)}", "salt-call immich.doctor, in a minute"
     seen, remedy = _explained(here, text)
     return FAILED, seen, remedy or "journalctl -u immich -n 100"
+
+
+def _compared(here):
+    """Which containers are not as the compose file wants them."""
+    try:
+        return containers.compared(here["directory"], here["compose_text"], run_facts.Facts())
+    except project.ProjectError as error:
+        raise CommandExecutionError(str(error)) from error
 
 
 def _explained(here, reason):
@@ -141,7 +146,7 @@ def _explained(here, reason):
 
 def _containers(here):
     compose = compose_of(here)
-    there = call(here, "immich_app.plan", {"project_dir": here["directory"]}, here["compose_text"])
+    there = _compared(here)
     for name, why in there["recreate"].items():
         yield FAILED, f"{name}: {why}", "systemctl restart immich"
     for name in there["remove"]:

@@ -83,4 +83,4 @@ def _newest_row(times, now, directory):
     return (OK, seen) if hours < BACKUP_HOURS else (WARNING, seen, command)
 
 
-GROUPS = ((Check("backups", _backups),),)
+GROUPS = ((Check("backups", _backups, asks=("immich.backup_warnings",)),),)

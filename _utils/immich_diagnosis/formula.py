@@ -7,26 +7,11 @@ The first that is checked: what it returns as settings, the others go by.
 
 import importlib.util
 
+from immich_core import own_files
 from immich_diagnosis.check import FAILED, OK, Check, call, of_finding
 from immich_diagnosis.words import one_line
 
 LIBRARIES = ("redis", "psycopg2", "jsonschema")
-# A function of each module that the checks ask.
-MODULES = {
-    "immich_settings": "errors",
-    "immich_app": "verify",
-    "immich_compose": "deviations",
-    "immich_image": "missing",
-    "immich_gateway": "verify",
-    "immich_postgres": "verify",
-    "immich_valkey": "verify",
-    "immich_update": "why_not",
-    "netns": "http_get",
-    "podman_network": "diff",
-    "pgsql_server": "version",
-    "systemd_unit": "status",
-    "valkey_acl": "get",
-}
 
 
 def _libraries(here):
@@ -38,9 +23,9 @@ def _libraries(here):
 
 
 def _modules(here):
-    missing = [module for module, function in MODULES.items() if f"{module}.{function}" not in here["salt"]]
+    missing = [function.partition(".")[0] for function in own_files.FUNCTIONS if function not in here["salt"]]
     if missing:
-        yield FAILED, f"not loaded: {', '.join(missing)}", "salt-call saltutil.sync_all"
+        yield FAILED, f"not loaded: {', '.join(dict.fromkeys(missing))}", "salt-call saltutil.sync_all"
         return
     yield OK, "all are loaded"
 

@@ -33,6 +33,8 @@ PARTS = {
     backups: "backup",
 }
 GROUPS = tuple(group for part in PARTS for group in part.GROUPS)
+# What the registry of components names and has a row of its own.
+ASKED = frozenset(function for group in GROUPS for check in group for function in check.asks)
 
 
 def of_host(settings):

@@ -41,6 +41,6 @@ GROUPS = (
     (
         Check("Podman", _podman, gate=True),
         Check("network", _network, gate=True),
-        Check("gateway and firewall", _gateway),
+        Check("gateway and firewall", _gateway, asks=("immich_gateway.verify",)),
     ),
 )

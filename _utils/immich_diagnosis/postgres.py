@@ -65,7 +65,7 @@ GROUPS = (
     (
         Check("PostgreSQL service", service("postgres"), gate=True),
         Check("PostgreSQL", answering(_postgres_answers, "postgres"), gate=True),
-        Check("database", _database, disturbed=True),
+        Check("database", _database, disturbed=True, asks=("immich_postgres.verify",)),
         Check("PostgreSQL's address", listens("postgres", "immich.postgres")),
         Check("database storage", _database_storage),
         Check("refused by PostgreSQL", refusals("immich_postgres", postgres_connection)),

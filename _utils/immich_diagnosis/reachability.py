@@ -6,9 +6,9 @@ Part: who reaches whom, from inside the containers and from outside
 import shutil
 from pathlib import Path
 
-from salt.exceptions import CommandExecutionError
-
 from host_core import command
+from host_core.command import CommandError
+from immich_core import containers, exposure, server
 from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
 
@@ -38,8 +38,8 @@ def _asked(here, services, target_of):
     for asker in dict.fromkeys((SERVER, *services)):
         target = target_of(asker)
         try:
-            return asker, target, call(here, "immich_app.reach", asker, [target])[target]
-        except CommandExecutionError:
+            return asker, target, containers.reach(asker, [target])[target]
+        except CommandError:
             continue
     raise NotCheckedError("a container that runs")
 
@@ -93,7 +93,7 @@ def _way(part, host_name, port_name):
 def _answers(here):
     if not here["ping"]:
         raise NotCheckedError(f"{here['directory']}/docker-compose.yml")
-    broken = call(here, "immich_app.server_silent", here["ping"], 2)
+    broken = server.silent(here["ping"], 2)
     return map(of_finding, broken) if broken else [(OK, f"{here['ping']} says pong")]
 
 
@@ -107,8 +107,8 @@ def _learning(here):
 def _exposure(here):
     settings = settings_of(here)
     sockets = call(here, "netns.listening")
-    yield from map(of_finding, call(here, "immich_app.listens_wider", settings, sockets))
-    yield from map(of_finding, call(here, "immich_app.listens_everywhere", settings, sockets))
+    yield from map(of_finding, exposure.wider_than_declared(settings, sockets))
+    yield from map(of_finding, exposure.servers_everywhere(settings, sockets))
     yield from map(of_finding, call(here, "immich_app.server_warnings", settings, 2))
 
 
@@ -119,8 +119,8 @@ GROUPS = (
         Check("way to Valkey", _way("valkey", "REDIS_HOSTNAME", "REDIS_PORT"), disturbed=True),
     ),
     (
-        Check("Immich", _answers, gate=True, disturbed=True),
+        Check("Immich", _answers, gate=True, disturbed=True, asks=("immich_app.verify",)),
         Check("machine learning", _learning, disturbed=True),
-        Check("exposure", _exposure, disturbed=True),
+        Check("exposure", _exposure, disturbed=True, asks=("immich_app.warnings",)),
     ),
 )

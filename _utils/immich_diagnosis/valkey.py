@@ -150,7 +150,7 @@ GROUPS = (
         Check("Valkey", answering(_valkey_answers, "valkey"), gate=True),
         Check("Valkey scripts", _scripts, gate=True),
         Check("Valkey memory", _memory),
-        Check("Valkey user", _acl),
+        Check("Valkey user", _acl, asks=("immich_valkey.verify",)),
         Check("refused by Valkey", refusals("immich_valkey", _logins)),
         Check("Valkey's address", listens("valkey", "immich.valkey")),
     ),

@@ -7,7 +7,7 @@ import contextlib
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings, units
+from immich_core import findings, last_words, units
 from immich_restore import names, reporting
 from immich_restore.fill import drop
 
@@ -63,7 +63,7 @@ def start_and_verify(target, known):
     try:
         systemctl(target, "start")
     except CommandExecutionError as error:
-        return [target.salt["immich_app.last_words"](units.IMMICH) or str(error)]
+        return [last_words.of(units.IMMICH) or str(error)]
     return [sentence for sentence in broken(target) if sentence not in known]
 
 

@@ -17,6 +17,7 @@ import tomllib
 import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
 
+from immich_core import compose, compose_file
 from tests.pillars import MARK, RIGHT, WRONG
 
 REPO = Path(__file__).resolve().parents[2]
@@ -196,7 +197,7 @@ def check_secrets(compiler, by_id, pillar):
 
 def check_compose(compiler, podman_compose, wanted):
     """The compose file as podman-compose understands it and would hand it to Podman."""
-    text = compiler.call["immich_compose.project_yaml"](wanted, "pgvector")
+    text = compose.text(wanted, "pgvector")
     assert MARK not in text
     parsed = podman_compose.rec_subs(podman_compose.normalize(yaml.safe_load(text)), {"HOME": "/root", "PATH": "/bin"})
     parsed = podman_compose.normalize_final(parsed, "/opt/podman/immich")
@@ -210,7 +211,7 @@ def check_compose(compiler, podman_compose, wanted):
     volumes = [podman_compose.mount_desc_to_volume_args(None, each, "s", "c") for each in server["volumes"]]
     libraries = [f"{each['path']}:{each['mount']}:ro" for each in wanted["external_libraries"]]
     assert volumes == [f"{wanted['upload_location']}:/data", *libraries]
-    assert compiler.call["immich_compose.deviations"](wanted, text) == {"by_hand": [], "differences": []}
+    assert compose_file.deviations(wanted, text) == {"by_hand": [], "differences": []}
 
 
 def check_files(files, pillar, wanted):

@@ -1,9 +1,14 @@
-"""What the doctor finds in the folders of containers, where it takes root to put it there."""
+"""What the doctor finds, where it takes root to put it there, or where other hosts on the machine would disturb it."""
 
 import os
 import subprocess
+import time
 
-from immich_diagnosis import folders
+import pytest
+
+from immich_diagnosis import folders, leftovers
+
+WORK = {"what": "restore", "since": "2026-11-27T04:09:25Z", "pid": 4711}
 
 
 def test_what_a_container_has_left_for_others_is_named(tmp_path):
@@ -35,3 +40,28 @@ def test_what_a_container_has_left_for_others_is_named(tmp_path):
         (cache / f"s{number}").chmod(0o2755)
     assert folders._planted(here)[0][1].count(str(cache)) == folders.MOST_PLANTED
     assert "and more" in folders._planted(here)[0][1]
+
+
+@pytest.mark.parametrize(("program", "goes_on"), (("while :; do :; done", True), ("read line <fifo", False)))
+def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(monkeypatch, tmp_path, program, goes_on):
+    """What waits is a shell's own command: the start of a program would take time, on a busy machine any time."""
+    os.mkfifo(tmp_path / "fifo")
+    monkeypatch.setattr(leftovers, "_last_line_of_work", lambda _here: "2026-11-27T10:00:00+0000")
+    monkeypatch.setattr(leftovers, "WORK_SECONDS", 0.5)
+    now = leftovers.calendar.timegm((2026, 11, 27, 16, 10, 0))
+    with subprocess.Popen(["sh", "-c", f"({program}) & wait"], start_new_session=True, cwd=tmp_path) as holder:
+        time.sleep(0.5)  # both shells have started
+        try:
+            result, seen, *do = leftovers._working_row({}, {**WORK, "pid": holder.pid}, now)
+        finally:
+            os.killpg(holder.pid, 9)
+    assert seen.startswith("restore under way since 2026-11-27T04:09:25Z")
+    if goes_on:
+        assert (result, do) == ("ok", [])
+        assert "it goes on" in seen
+    else:
+        assert result == "warning"
+        assert "its last line in the journal is of 2026-11-27T10:00:00" in seen
+        assert do[0].startswith("look again in ten minutes")
+    recent = leftovers._working_row({}, WORK, now - 3600 * 11)
+    assert recent == ("ok", "restore under way since 2026-11-27T04:09:25Z")

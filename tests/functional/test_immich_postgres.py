@@ -496,9 +496,9 @@ def test_whether_somebody_has_signed_up_is_asked_of_the_database_where_the_serve
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as without:
         threading.Thread(target=without.serve_forever, daemon=True).start()
         settings = {**SETTINGS, "bind_address": ["127.0.0.1"], "port": without.server_port}
-        initialized = []
+        codes = []
         for statement in ('CREATE TABLE "user" ("isAdmin" boolean)', 'INSERT INTO "user" VALUES (true)', "SELECT 1"):
-            initialized.append(pg.modules.immich_app.server_state(settings)["initialized"])
+            codes.append([each["code"] for each in pg.modules.immich_app.server_warnings(settings)])
             pg.sql(f"SET ROLE t_immich; {statement}", database="t_immich")
         without.shutdown()
-    assert initialized == [None, False, True]
+    assert codes == [["administrator-unknown"], ["administrator-missing"], []]

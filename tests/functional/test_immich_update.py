@@ -1,12 +1,13 @@
-"""`immich_update` on a real database: which version an apply may go to, by all that knows what the data belongs to."""
+"""`immich_update` on a real database: what is read of it, of the compose file and of the record of an update."""
 
 import json
 
 import pytest
 
+from immich_core import findings
+
 DATABASE = "t_update"
 IMAGE = "ghcr.io/immich-app/immich-server"
-DIGEST = "@sha256:" + "0" * 64
 # The last migrations of releases.
 V2_7, V3_3, NEWER = (
     "1775165531374-AddPersonNameTrigramIndex",
@@ -65,6 +66,10 @@ def host(server, tmp_path):
         def plan(self, version, **update):
             return server.modules.immich_update.plan(self.settings(version, **update))
 
+        def refusal(self, version, **update):
+            """In words, as the state has it."""
+            return findings.sentence(self.plan(version, **update)["refusal"])
+
         def start_refusal(self):
             return server.modules.immich_update.start_refusal(self.settings("v0.0.1"))
 
@@ -79,61 +84,24 @@ def record(to, migrations):
 
 def test_in_the_seconds_before_the_version_is_noted_there_is_no_way_back(host):
     host.has(noted="2.5.6", migration=V2_7, compose="v2.7.5")
-    refusal = host.plan("v2.5.6")["refusal"]
+    refusal = host.refusal("v2.5.6")
     assert refusal.startswith("immich:version: v2.5.6 is older than v2.7.5, which is installed.")
-
-
-def test_migrations_count_though_nothing_else_tells_of_the_newer_version(host):
-    host.has(noted="2.5.6", migration=V2_7, compose="v2.5.5")
-    refusal = host.plan("v2.5.6")["refusal"]
-    assert "v2.5.6 is older than v2.7.0, which the migrations in the database need at least" in refusal
-    assert host.plan("v2.7.5")["refusal"] is None
-    host.has(noted="3.3.1", migration=NEWER, compose="v3.3.0")
-    assert "set v3.3.2 or a newer version" in host.plan("v3.3.1")["refusal"]
 
 
 @pytest.mark.parametrize("compose", ("v3.3.1", "v3.4.97"))
 def test_after_an_update_that_has_changed_the_database_there_is_no_way_back_but_the_backup(host, compose):
     host.has(noted="3.3.1", migration=NEWER, compose=compose, record=record("v3.4.97", [V3_3]))
-    refusal = host.plan("v3.3.1")["refusal"]
+    refusal = host.refusal("v3.3.1")
     assert "v3.3.1 is older than v3.4.97, which has changed the database and did not serve then" in refusal
     assert "salt-call immich.restore /var/backups/immich/immich_20261124T203000Z_v3.3.1.dump confirm=" in refusal
     assert host.plan("v3.4.97") == {}
     assert host.plan("v3.4.99")["refusal"] is None
     refused = host.start_refusal()
     if compose == "v3.3.1":
-        assert "do not start v3.3.1 on it" in refused["why"]
+        assert "do not start v3.3.1 on it" in refused["seen"]
         assert refused["remedy"].startswith("salt-call immich.restore /var/backups/immich/immich_2026")
     else:
         assert refused is None
-
-
-def test_an_update_that_never_saw_the_database_is_given_up_freely(host):
-    host.has(noted="3.3.1", compose="v3.4.0", record=record("v3.4.0", [V3_3]))
-    assert host.plan("v3.3.1")["refusal"] is None
-    assert host.plan("v3.3.0")["refusal"].startswith("immich:version: v3.3.0 is older than v3.3.1")
-    assert "immich.restore" not in host.plan("v3.3.0")["refusal"]
-    assert host.start_refusal() is None
-
-
-def test_a_moving_tag_that_is_pinned_to_what_it_was_is_no_update(host):
-    host.has(noted="3.3.1", compose="v3")
-    assert host.plan("v3.3.1") == {}
-    plan = host.plan("v3.3.2")
-    assert (plan["from"], plan["to"], plan["backup"]) == ("v3.3.1", "v3.3.2", True)
-    host.has(noted="3.3.1", compose="v3.3.1")
-    assert host.plan(f"v3.3.1{DIGEST}") == {}
-    assert host.plan(f"v3.3.0{DIGEST}")["refusal"].startswith("immich:version: v3.3.0 is older than v3.3.1")
-    assert host.plan("v2")["refusal"].startswith("immich:version: v2 is older than v3.3.1")
-
-
-def test_images_of_one_version_are_called_by_their_tags(host):
-    host.has(noted="3.3.1", compose="v3.3.1")
-    plan = host.plan("v3.3.1-of-mine")
-    assert (plan["from"], plan["to"], plan["backup"]) == ("v3.3.1", "v3.3.1-of-mine", True)
-    host.has(noted="3.3.1", compose="v3")
-    plan = host.plan("release")
-    assert (plan["from"], plan["to"]) == ("v3.3.1", "release")
 
 
 def test_a_thousand_rows_of_rubbish_are_borne(host, server):
@@ -147,30 +115,4 @@ def test_a_thousand_rows_of_rubbish_are_borne(host, server):
     server.sql(
         "INSERT INTO kysely_migrations VALUES (NULL); INSERT INTO version_history VALUES (NULL)", database=DATABASE
     )
-    assert host.plan("v3.3.0")["refusal"].startswith("immich:version: v3.3.0 is older than v3.3.1")
-
-
-@pytest.mark.parametrize("noted", ("999.0.0", "3.5.0"))
-def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(host, noted):
-    host.has(noted=noted, compose="v3.3.1")
-    plan = host.plan("v3.3.2")
-    assert plan["refusal"].startswith(f"immich:version: v3.3.2 is older than v{noted}, which the table version_history")
-    assert "no newer image than v3.3.1 is known to have run on it" in plan["refusal"]
-    assert plan["remedy"] == "immich:update:database_version: v3.3.1"
-    assert plan["remedy"] in plan["refusal"]
-    assert host.start_refusal() is None
-    overridden = host.plan("v3.3.2", database_version="v3.3.1")
-    assert (overridden["refusal"], overridden["from"], overridden["to"]) == (None, "v3.3.1", "v3.3.2")
-    # The word is against that note alone.
-    host.has(noted="3.3.1", compose="v3.3.1")
-    assert host.plan("v3.3.0", database_version="v3.2.0")["refusal"].startswith(
-        "immich:version: v3.3.0 is older than v3.3.1"
-    )
-
-
-def test_without_a_compose_file_migrations_contradict(host):
-    host.has(noted="999.0.0", migration=V2_7)
-    plan = host.plan("v2.7.5")
-    assert "the migrations in the database belong to v2.7.0 or a release soon after it" in plan["refusal"]
-    assert plan["remedy"] == "immich:update:database_version: v2.7.0"
-    assert host.plan("v2.7.5", database_version="v2.7.5") == {}
+    assert host.refusal("v3.3.0").startswith("immich:version: v3.3.0 is older than v3.3.1")

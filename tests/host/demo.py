@@ -303,9 +303,9 @@ def plan_only(why_not):
     run(*call, "saltutil.sync_all")
     subprocess.run([*call, "--state-output=changes", "state.apply", "immich", "test=True"], check=False)
     settings = json.dumps(json.loads(run(*call, "--out=json", "immich_settings.get"))["local"])
-    subprocess.run(
-        [*call, "--out=newline_values_only", "immich_compose.project_yaml", settings, "pgvector"], check=False
-    )
+    program = "import json, sys; from immich_core import compose; print(compose.text(json.load(sys.stdin), 'pgvector'))"
+    environment = {**os.environ, "PYTHONPATH": f"{REPO}/_utils"}
+    subprocess.run([venv / "bin/python", "-c", program], input=settings, text=True, env=environment, check=False)
     return 0
 
 

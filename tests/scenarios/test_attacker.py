@@ -398,23 +398,31 @@ while :; do
   done
 done 2>/dev/null
 """
+LAST_WORDS = (
+    "PYTHONPATH=/usr/local/lib/immich-formula python3 -c 'from immich_core import last_words; print(last_words.of())'"
+)
 # How much memory the question takes.
 MEASURED = """
-import resource, subprocess
-command = ["salt-call", "--local", "immich_app.reach", "immich-server", '["a:1"]']
-said = subprocess.run(command, capture_output=True, text=True).stderr
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, "kB:", said)
+import resource, sys
+sys.path.insert(0, "/usr/local/lib/immich-formula")
+from host_core.command import CommandError
+from immich_core import containers
+try:
+    said = containers.reach("immich-server", ["a:1"])
+except CommandError as error:
+    said = error
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, "kB:", said)
 """
 
 
 def test_what_the_container_says_is_short_and_in_its_own_name(host):
     host.run(r"""podman exec immich-server sh -c 'printf "x\0immich-stack: forged\n" >/proc/1/fd/1'""")
     host.wait_for("journalctl -u immich -o cat | grep -q 'immich-server | x immich-stack: forged'")
-    assert host.salt("immich_app.last_words") == ""
+    assert host.out(LAST_WORDS) == ""
     host.run(f"podman exec --detach immich-server bash -c {shlex.quote(INTO_THE_ANSWER)}")
     try:
-        host.wait_for("salt-call --local immich_app.reach immich-server '[\"a:1\"]' 2>&1 | grep 'did not end within'")
         host.write("/run/test/measured.py", MEASURED)
+        host.wait_for("python3 /run/test/measured.py | grep 'did not end within'")
         peak, said = host.out("python3 /run/test/measured.py").split(" kB: ")
         assert "did not end within" in said
         assert int(peak) < 200_000

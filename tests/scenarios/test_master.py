@@ -165,7 +165,7 @@ def test_a_newer_formula_is_taken_up(fleet):
     fleet.git.edit(unit_file, "Immich photo and video server", "Immich, newer")
     fleet.git.publish("a newer description", tag=NEWER)
     fleet.git.edit(unit_file, "Immich, newer", "Immich, newest")
-    fleet.git.edit("_modules/immich_app.py", 'SERVER = "immich-server"', 'SERVER = "immich-server"  # newest')
+    fleet.git.edit("_modules/immich_app.py", "ML_PATIENCE = 60", "ML_PATIENCE = 60  # newest")
     fleet.git.publish("a newest one, and a module")
     _, update, plan, apply, sync, again = step(5)
     fleet.run(update)

@@ -132,3 +132,17 @@ def test_a_container_whose_monitor_was_killed_is_removed_at_the_second_try(progr
     with pytest.raises(command.CommandError, match="busy"):
         podman.remove("c")
     assert (tmp_path / "once").read_text() == "x\n"
+
+
+def test_a_program_does_not_need_the_folder_it_was_called_in(tmp_path, monkeypatch):
+    """salt-call may be typed in a folder that root cannot enter: a share with root_squash, or somebody's FUSE."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert command.run(["pwd"]) == "/\n"
+
+
+def test_an_error_is_raised_as_the_callers_own():
+    with pytest.raises(KeyError, match="t-nowhere: there is no such program"), command.raised_as(KeyError):
+        command.run(["t-nowhere"])

@@ -1,5 +1,6 @@
 """Which components a host has, what each SLS includes, and the registry itself."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ REPO = Path(__file__).resolve().parents[2]
 REGISTRY = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="utf8"))
 ALL = ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"]
 BOTH = ["postgres", "valkey"]
-KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", "units", "checks", "page", "clean"}
+KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", "units", "checks", "warnings", "page"}
+KEYS |= {"clean"}
 
 
 @pytest.mark.parametrize(
@@ -86,8 +88,8 @@ def test_what_requires_a_component_is_removed_before_it():
 def test_observed_has_each_key_whatever_an_entry_leaves_out():
     registry = {"a": {"units": ["a.service"]}, "b": {"checks": ["b.verify"], "page": "howto/b.md"}}
     assert components.observed(registry, ["a", "b"]) == {
-        "a": {"units": ["a.service"], "checks": [], "page": None},
-        "b": {"units": [], "checks": ["b.verify"], "page": "howto/b.md"},
+        "a": {"units": ["a.service"], "checks": [], "warnings": []},
+        "b": {"units": [], "checks": ["b.verify"], "warnings": []},
     }
 
 
@@ -105,6 +107,18 @@ def test_an_entry_fits_its_folder(name):
         assert (REPO / "immich" / component / f"{part or 'init'}.sls").is_file()
         # A component is applied after those it requires; a part of another, or of its own, brings what it needs itself.
         assert part or component in before
+
+
+@pytest.mark.parametrize("kind", ("checks", "warnings"))
+def test_checks_are_functions_of_the_modules_of_the_formula(kind):
+    named = {function for entry in REGISTRY.values() for function in entry.get(kind, [])}
+    found = set()
+    for path in (REPO / "_modules").glob("immich*.py"):
+        text = path.read_text(encoding="utf8")
+        module = re.search(r'^__virtualname__ = "(\w+)"', text, re.M)
+        found |= {f"{module[1] if module else path.stem}.{name}" for name in re.findall(r"^def (\w+)", text, re.M)}
+    assert named
+    assert named <= found
 
 
 def test_every_folder_has_an_entry():

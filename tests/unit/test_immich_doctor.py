@@ -3,7 +3,6 @@
 import importlib
 import os
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,12 +18,12 @@ from immich_diagnosis import (
     facts,
     folders,
     host,
-    leftovers,
     parts,
     permissions,
     postgres,
     reachability,
     running,
+    servers,
     valkey,
     words,
 )
@@ -253,7 +252,6 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     monkeypatch.setattr(backups, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
     salt = {
         "systemd_unit.status": lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""},
-        "immich_app.last_words": str,
     }
     here = {**facts.gather(None), "salt": salt, "pillar": {}, "working": {}, "seconds": 30}
     rows, _ = running.run_groups(parts.GROUPS, here, 30)
@@ -265,15 +263,27 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     assert "valkey-server" not in str(rows)
 
 
-def test_what_a_unit_reported_before_it_was_stopped_is_no_reason():
+def test_what_a_unit_reported_before_it_was_stopped_is_no_reason(monkeypatch):
     """systemd keeps the text: "network removed" after "uploads of another owner" has shown it, within a minute."""
     text = "Serving: http://127.0.0.1:2283 immich-server exited 2 time(s) in a row, last with code 1: Failed to read"
-    here = {"salt": {"immich_app.last_words": str}}
+    here = {}
+    monkeypatch.setattr(application.last_words, "of", str)
     assert "exited 2" in application._why_down(here, {"active": "failed", "text": text})
     assert "exited 2" in application._why_down(here, {"active": "activating", "text": text})
     assert application._why_down(here, {"active": "inactive", "text": text}) == ""
-    here["salt"]["immich_app.last_words"] = lambda: "immich-stack: no such image"
+    monkeypatch.setattr(application.last_words, "of", lambda: "immich-stack: no such image")
     assert application._why_down(here, {"active": "inactive", "text": text}) == "immich-stack: no such image"
+
+
+@pytest.mark.parametrize("active", ("active", "reloading"))
+def test_a_unit_that_reloads_serves(active):
+    status = {"active": active, "enabled": "enabled", "outdated": False, "text": "Serving: http://127.0.0.1:2283"}
+    here = {
+        "salt": {"systemd_unit.status": lambda _unit: status},
+        "postgres": {"managed": True, "units": ["postgresql"]},
+    }
+    assert [row[0] for row in application._unit(here)] == ["ok"]
+    assert [row[0] for row in servers.service("postgres")(here)] == ["ok"]
 
 
 def test_the_firewall_is_told_the_interface_of_the_network(monkeypatch):
@@ -306,32 +316,6 @@ def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich():
     assert examination._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
     for working in ({}, {**WORK, "what": "backup"}):
         assert examination._meanwhile(row, working) == row
-
-
-@READS_PROC
-@pytest.mark.parametrize(("program", "goes_on"), (("while :; do :; done", True), ("read line <fifo", False)))
-def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(monkeypatch, tmp_path, program, goes_on):
-    """What waits is a shell's own command: the start of a program would take time, on a busy machine any time."""
-    os.mkfifo(tmp_path / "fifo")
-    monkeypatch.setattr(leftovers, "_last_line_of_work", lambda _here: "2026-11-27T10:00:00+0000")
-    monkeypatch.setattr(leftovers, "WORK_SECONDS", 0.5)
-    now = leftovers.calendar.timegm((2026, 11, 27, 16, 10, 0))
-    with subprocess.Popen(["sh", "-c", f"({program}) & wait"], start_new_session=True, cwd=tmp_path) as holder:
-        time.sleep(0.5)  # both shells have started
-        try:
-            result, seen, *do = leftovers._working_row({}, {**WORK, "pid": holder.pid}, now)
-        finally:
-            os.killpg(holder.pid, 9)
-    assert seen.startswith("restore under way since 2026-11-27T04:09:25Z")
-    if goes_on:
-        assert (result, do) == ("ok", [])
-        assert "it goes on" in seen
-    else:
-        assert result == "warning"
-        assert "its last line in the journal is of 2026-11-27T10:00:00" in seen
-        assert do[0].startswith("look again in ten minutes")
-    recent = leftovers._working_row({}, WORK, now - 3600 * 11)
-    assert recent == ("ok", "restore under way since 2026-11-27T04:09:25Z")
 
 
 def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(tmp_path):

@@ -8,7 +8,7 @@ from salt.exceptions import CommandExecutionError
 
 from _modules import immich_identity
 from _states import immich_identity as states_immich_identity
-from immich_core import findings, installation, run_facts
+from immich_core import compose, findings, installation, run_facts
 from immich_core import identity as core
 
 THERE = {
@@ -132,8 +132,7 @@ def deployed(modules, settings, tmp_path):
     directory.mkdir()
     settings["project_dir"] = str(directory)
     settings["upload_location"] = "/srv/a$b"
-    compose = modules.immich_compose.project_yaml(settings, "pgvector")
-    (directory / "docker-compose.yml").write_text(compose, encoding="utf8")
+    (directory / "docker-compose.yml").write_text(compose.text(settings, "pgvector"), encoding="utf8")
     word = modules.immich_app.unit(settings)["directory"]
     (tmp_path / "immich.service").write_text(f"[Service]\nExecStart=/x run --directory {word}\n", encoding="utf8")
     return settings

@@ -8,7 +8,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import immich_update
-from immich_core import run_facts, versions
+from immich_core import run_facts, update_plan, versions
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "standin/server/migrations.json"
 DIGEST = "@sha256:" + "0" * 64
@@ -116,20 +116,21 @@ CONTRADICTIONS = (
 
 
 @pytest.mark.parametrize("text", VERSIONS)
-def test_version_of_a_tag_or_image(modules, text):
-    assert modules.immich_update.version(text) == VERSIONS[text]
+def test_version_of_a_tag_or_image(text):
+    assert versions.parse(text) == (VERSIONS[text] and tuple(VERSIONS[text]))
 
 
 @pytest.mark.parametrize(("found", "wanted", "refusal"), WAYS)
-def test_ways_from_version_to_version(modules, found, wanted, refusal):
-    found, wanted = modules.immich_update.version(found), versions.highest(wanted)
-    said = modules.immich_update.why_not(found, wanted, "immich:server:image")
+def test_ways_from_version_to_version(found, wanted, refusal):
+    found, wanted = versions.parse(found), versions.highest(wanted)
+    refused = update_plan.obstacle(found, wanted, "immich:server:image")
     if refusal is None:
-        assert said is None
+        assert refused is None
     else:
-        assert refusal in said
-        assert f"et {versions.allowed(found, wanted)}" in said
-        assert said.startswith("immich:server:image: ")
+        assert refusal in refused["seen"]
+        assert f"et {versions.allowed(found, wanted)}" in refused["seen"]
+        assert refused["remedy"] == f"immich:version: {versions.allowed(found, wanted)}"
+        assert refused["path"] == "immich:server:image"
 
 
 @pytest.mark.parametrize(("one", "other", "same"), SAME)

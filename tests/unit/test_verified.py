@@ -1,28 +1,25 @@
 """The state that verifies: every finding in its comment, whoever cannot be asked."""
 
+from pathlib import Path
+
 import pytest
-from salt.exceptions import CommandExecutionError
+import yaml
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from _states import immich_app
-from immich_core import findings
+from immich_core import components, findings
 
-SETTINGS = {"components": {"proxy": {"units": ["proxy.service"], "checks": ["proxy.verify", "proxy.absent"]}}}
+REGISTRY = yaml.safe_load((Path(__file__).resolve().parents[2] / "immich/components.yaml").read_text(encoding="utf8"))
+PROXY = {"units": ["proxy.service"], "checks": ["proxy.verify", "proxy.absent"], "warnings": ["proxy.warnings"]}
+SETTINGS = {"components": {**components.observed(REGISTRY, REGISTRY), "proxy": PROXY}}
 
 
 @pytest.fixture
 def salt(monkeypatch):
-    """The execution functions that the state asks: nothing is found by any of them."""
-    functions = {f"{module}.verify": lambda _settings: [] for module in (*immich_app.VERIFIED, "proxy")}
-    functions |= {
-        "immich_app.listens_everywhere": lambda *_: [],
-        "immich.backup_warnings": lambda _settings: [],
-        "immich_app.server_warnings": lambda _settings: [],
-        "immich_valkey.refusals": lambda _settings: {"found": []},
-        "immich_postgres.refusals": lambda _settings: {"found": []},
-        "netns.listening": list,
-        "proxy.absent": lambda _settings: [],
-        "systemd_unit.status": lambda _unit: {"active": "active"},
-    }
+    """The execution functions that the registry names: nothing is found by any of them."""
+    entries = SETTINGS["components"].values()
+    functions = {name: lambda _settings: [] for entry in entries for name in (*entry["checks"], *entry["warnings"])}
+    functions["systemd_unit.status"] = lambda _unit: {"active": "active"}
     monkeypatch.setattr(immich_app, "__salt__", functions, raising=False)
     monkeypatch.setattr(immich_app, "__opts__", {"test": False}, raising=False)
     return functions
@@ -37,28 +34,39 @@ def test_nothing_is_found(salt):
     assert ret == {"name": "x", "changes": {}, "result": True, "comment": "Everything is as declared"}
 
 
-def test_every_finding_is_in_the_comment(salt):
-    salt["immich_postgres.verify"] = refuse
+def test_every_finding_is_in_the_comment_causes_first(salt):
     salt["immich_gateway.verify"] = lambda _settings: [findings.finding("x", "gateway", "It is gone", "bring it back")]
+    salt["immich_postgres.verify"] = refuse
     salt["systemd_unit.status"] = lambda _unit: {"active": "failed"}
     del salt["proxy.absent"]
     ret = immich_app.verified("x", SETTINGS)
     assert ret["result"] is False
     assert ret["comment"].splitlines() == [
-        "Cannot connect to PostgreSQL",
         "It is gone. Next step: bring it back",
+        "immich_postgres.verify: Cannot connect to PostgreSQL",
         "proxy.service: is failed. Next step: systemctl start proxy.service || journalctl -n 20 -u proxy.service",
         "proxy.absent is not loaded",
     ]
 
 
 def test_what_deserves_a_look_is_a_warning(salt):
-    found = findings.finding("x", "refused by Valkey", "Valkey denied ECHO", "extra_rules", severity="warning")
-    salt["immich_valkey.refusals"] = lambda _settings: {"found": [found]}
-    salt["immich_postgres.refusals"] = refuse
+    found = findings.finding("x", "backups", "The last backup failed", "journalctl -u immich-backup")  # not a warning
+    salt["immich.backup_warnings"] = lambda _settings: [found]
+    salt["proxy.warnings"] = refuse
     ret = immich_app.verified("x", SETTINGS)
     assert ret["result"] is True
     assert ret["warnings"] == [
-        "Valkey denied ECHO. Next step: extra_rules",
-        "What was refused to Immich is not known: Cannot connect to PostgreSQL",
+        "The last backup failed. Next step: journalctl -u immich-backup",
+        "proxy.warnings: Cannot connect to PostgreSQL",
     ]
+
+
+@pytest.mark.parametrize("error", (SaltInvocationError("no such password"), OSError("gone"), KeyError("port")))
+def test_a_check_that_breaks_hides_no_other(salt, error):
+    def broken(_settings):
+        raise error
+
+    salt["immich_valkey.verify"] = broken
+    salt["proxy.verify"] = lambda _settings: [findings.finding("x", "proxy", "It is gone")]
+    ret = immich_app.verified("x", SETTINGS)
+    assert ret["comment"].splitlines() == [f"immich_valkey.verify: {error}", "It is gone"]

@@ -2,23 +2,24 @@
 
 import pytest
 import yaml
-from salt.exceptions import CommandExecutionError
+
+from immich_core import compose, compose_file
 
 HASH = "io.immich-formula.service-hash"
 
 
 @pytest.fixture
-def project(modules, settings):
+def project(settings):
     """A function that makes the project of the settings with changes laid over them."""
 
     def make(**changes):
-        return modules.immich_compose.project({**settings, **changes}, "pgvector")
+        return compose.project({**settings, **changes}, "pgvector")
 
     return make
 
 
-def test_the_compose_file_holds_no_secret_and_says_the_same(modules, settings, project):
-    text = modules.immich_compose.project_yaml(settings, "pgvector")
+def test_the_compose_file_holds_no_secret_and_says_the_same(settings, project):
+    text = compose.text(settings, "pgvector")
     assert "secret-1" not in text
     assert yaml.safe_load(text) == project()
 
@@ -109,38 +110,38 @@ def test_a_numeric_user_owns_the_secrets(project, modules, settings):
     assert modules.immich_app.unit({**settings, "server": part})["owner"]["server"] == {"user": 2000, "group": 3000}
 
 
-def test_the_images_own_user_is_not_named(project, modules, settings, tmp_path):
+def test_the_images_own_user_is_not_named(project, settings, tmp_path):
     """So that the container of an installation of before stays as it is."""
     part = {**settings["server"], "user": "0:0"}
     assert "user" not in project(server=part)["services"]["immich-server"]
     path = tmp_path / "docker-compose.yml"
-    path.write_text(modules.immich_compose.project_yaml({**settings, "server": part}, "pgvector"), encoding="utf8")
+    path.write_text(compose.text({**settings, "server": part}, "pgvector"), encoding="utf8")
     expected = {"immich-server": "0:0", "immich-machine-learning": "60884:60884"}
-    assert modules.immich_compose.users(str(path)) == expected
+    assert compose_file.users(path) == expected
     path.write_text(path.read_text(encoding="utf8").replace("io.immich-formula.service-hash", "other"), encoding="utf8")
-    assert modules.immich_compose.users(str(path)) == {}
-    assert modules.immich_compose.users(str(tmp_path / "gone")) == {}
+    assert compose_file.users(path) == {}
+    assert compose_file.users(tmp_path / "gone") == {}
 
 
-def test_a_compose_file_as_written_deviates_in_nothing(modules, settings):
-    text = modules.immich_compose.project_yaml(settings, "pgvector")
-    assert modules.immich_compose.deviations(settings, text) == {"by_hand": [], "differences": []}
+def test_a_compose_file_as_written_deviates_in_nothing(settings):
+    text = compose.text(settings, "pgvector")
+    assert compose_file.deviations(settings, text) == {"by_hand": [], "differences": []}
 
 
-def test_what_was_changed_by_hand_is_told_from_what_other_settings_wrote(modules, settings):
-    text = modules.immich_compose.project_yaml(settings, "pgvector")
-    assert modules.immich_compose.deviations(settings, text.replace("IMMICH_HOST: 0.0.0.0", "IMMICH_HOST: '::'")) == {
+def test_what_was_changed_by_hand_is_told_from_what_other_settings_wrote(settings):
+    text = compose.text(settings, "pgvector")
+    assert compose_file.deviations(settings, text.replace("IMMICH_HOST: 0.0.0.0", "IMMICH_HOST: '::'")) == {
         "by_hand": ["immich-machine-learning"],
         "differences": ['services:immich-machine-learning:environment:IMMICH_HOST is "::", not "0.0.0.0"'],
     }
-    found = modules.immich_compose.deviations({**settings, "port": 3000}, text)
+    found = compose_file.deviations({**settings, "port": 3000}, text)
     assert found["by_hand"] == []
     assert 'services:immich-server:ports is ["0.0.0.0:2283:2283"], not ["0.0.0.0:3000:2283"]' in found["differences"]
 
 
-def test_what_settings_change_is_told_with_old_and_new_value(modules, settings):
-    text = modules.immich_compose.project_yaml(settings, "pgvector")
-    changes = modules.immich_compose.changes
+def test_what_settings_change_is_told_with_old_and_new_value(settings):
+    text = compose.text(settings, "pgvector")
+    changes = compose_file.changes
     assert changes(settings, text) == []
     assert changes({**settings, "port": 3000}, text) == [
         'services:immich-server:ports: ["0.0.0.0:2283:2283"] becomes ["0.0.0.0:3000:2283"]'
@@ -149,17 +150,17 @@ def test_what_settings_change_is_told_with_old_and_new_value(modules, settings):
     assert changes({**settings, "service": service}, text) == ["x-immich-stack:timeout: 600 becomes 5"]
 
 
-def test_the_address_of_the_ping_is_read_back(modules, settings):
-    text = modules.immich_compose.project_yaml({**settings, "port": 3000}, "pgvector")
-    assert modules.immich_compose.ping_url(text) == "http://127.0.0.1:3000/api/server/ping"
+def test_the_address_of_the_ping_is_read_back(settings):
+    text = compose.text({**settings, "port": 3000}, "pgvector")
+    assert compose_file.ping_url(text) == "http://127.0.0.1:3000/api/server/ping"
     for other in ("", "{{ broken", "services: []", "x-immich-stack: 5"):
-        assert modules.immich_compose.ping_url(other) is None
+        assert compose_file.ping_url(other) is None
 
 
 @pytest.mark.parametrize("text", ("", "{{ broken", "services: []", "services: {immich-server: 5}", "a: [1"))
-def test_a_compose_file_of_somebody_else(modules, settings, text):
-    with pytest.raises(CommandExecutionError, match="not the one that Salt wrote"):
-        modules.immich_compose.deviations(settings, text)
+def test_a_compose_file_of_somebody_else(settings, text):
+    with pytest.raises(compose_file.ComposeFileError, match="not the one that Salt wrote"):
+        compose_file.deviations(settings, text)
 
 
 @pytest.mark.parametrize(
@@ -173,28 +174,34 @@ def test_a_compose_file_of_somebody_else(modules, settings, text):
         (["::", "0.0.0.0"], "http://127.0.0.1:2283", ["0.0.0.0"]),
     ),
 )
-def test_the_host_reaches_the_server_where_it_listens(modules, settings, project, addresses, url, published):
+def test_the_host_reaches_the_server_where_it_listens(settings, project, addresses, url, published):
     network = {**settings["network"], "ipv6_subnet": "fd49::/64"}
     there = {"bind_address": addresses, "network": network}
-    assert modules.immich_compose.server_url({**settings, **there}) == url
+    assert compose.server_url({**settings, **there}) == url
     services = project(**there)["services"]
     assert services["immich-server"]["ports"] == [f"{address}:2283:2283" for address in published]
     assert services["immich-machine-learning"]["environment"]["IMMICH_HOST"] == "[::]"
 
 
-def test_the_library_of_an_existing_compose_file_is_read_back(modules, settings, tmp_path):
+def test_the_library_of_an_existing_compose_file_is_read_back(settings, tmp_path):
     path = tmp_path / "docker-compose.yml"
-    assert modules.immich_compose.upload_location(str(path)) is None
+    assert compose_file.upload_location(path) is None
     moved = {**settings, "upload_location": "/srv/a$b c"}
-    path.write_text(modules.immich_compose.project_yaml(moved, "pgvector"))
-    assert modules.immich_compose.upload_location(str(path)) == "/srv/a$b c"
+    path.write_text(compose.text(moved, "pgvector"))
+    assert compose_file.upload_location(path) == "/srv/a$b c"
     path.write_text("services: {immich-server: {volumes: ['/srv/short:/data']}}")
-    assert modules.immich_compose.upload_location(str(path)) == "/srv/short"
+    assert compose_file.upload_location(path) == "/srv/short"
 
 
-def test_a_compose_file_that_makes_no_sense_is_an_error(modules, tmp_path):
+def test_a_compose_file_that_makes_no_sense_is_an_error(tmp_path):
     path = tmp_path / "docker-compose.yml"
     for text in ("[]", "services: {}", "services: {immich-server: 5}", "{"):
         path.write_text(text)
-        with pytest.raises(Exception, match="mounted at /data"):
-            modules.immich_compose.upload_location(str(path))
+        with pytest.raises(compose_file.ComposeFileError, match="mounted at /data"):
+            compose_file.upload_location(path)
+
+
+def test_selinux_is_told_to_leave_the_volumes_alone(settings, project):
+    assert "label=disable" not in project()["services"]["immich-server"]["security_opt"]
+    for service in compose.project(settings, "pgvector", selinux=True)["services"].values():
+        assert "label=disable" in service["security_opt"]

@@ -1,0 +1,198 @@
+"""
+What is read back from Immich's compose file, and where that is not what settings declare
+==========================================================================================
+
+What stands in it is decided in ``compose``.
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from immich_core import compose
+from immich_core.project import HASH_LABEL, parsed
+
+# What comes of a file that is no compose file, or another one.
+UNREADABLE = (KeyError, TypeError, AttributeError, yaml.YAMLError)
+
+
+class ComposeFileError(Exception):
+    """The compose file is not the formula's, or does not say what was asked for."""
+
+
+def image(path):
+    """
+    Return the reference of the server's image in a compose file, or None if the file is not there.
+
+    path
+        Path of ``docker-compose.yml``.
+
+    Raises ``ComposeFileError`` if it is there and cannot be understood.
+
+    .. code-block:: python
+
+        compose_file.image("/opt/podman/immich/docker-compose.yml")
+    """
+    text = read(path)
+    try:
+        return text if text is None else parsed(text)["services"][compose.SERVER]["image"]
+    except UNREADABLE as error:
+        raise ComposeFileError(f"{path} is there, but says nowhere which image {compose.SERVER} has") from error
+
+
+def upload_location(path):
+    """
+    Return the path that a compose file mounts at ``/data``, or None if there is none.
+
+    path
+        Path of ``docker-compose.yml``.
+
+    Raises ``ComposeFileError`` if it is there and cannot be understood.
+
+    .. code-block:: python
+
+        compose_file.upload_location("/opt/podman/immich/docker-compose.yml")
+    """
+    text = read(path)
+    if text is None:
+        return None
+    try:
+        mounts = parsed(text)["services"][compose.SERVER]["volumes"]
+        sources = [_mount_source(mount) for mount in mounts if _mount_target(mount) == "/data"]
+    except UNREADABLE as error:
+        raise ComposeFileError(f"{path} is there, but says nowhere which path is mounted at /data") from error
+    return sources[0].replace("$$", "$") if sources else None
+
+
+def users(path):
+    """
+    Return the ``UID:GID`` of each service of a compose file that the formula wrote, by the service's name.
+
+    A service that somebody else described is left out, and so is a file that is not there or is no compose file.
+
+    path
+        Path of ``docker-compose.yml``.
+
+    .. code-block:: python
+
+        compose_file.users("/opt/podman/immich/docker-compose.yml")
+    """
+    try:
+        services = parsed(read(path) or "")["services"]
+        return {
+            name: service.get("user", compose.IMAGES_OWN_USER)
+            for name, service in services.items()
+            if HASH_LABEL in service.get("labels", {})
+        }
+    except (OSError, *UNREADABLE):
+        return {}
+
+
+def ping_url(text):
+    """
+    Return the address of the server's ping that a compose file names, or None if it is none of the formula's.
+
+    text
+        Text of the compose file.
+
+    .. code-block:: python
+
+        compose_file.ping_url(text)
+    """
+    try:
+        return parsed(text)["x-immich-stack"]["ping"]
+    except UNREADABLE:
+        return None
+
+
+def deviations(settings, text, selinux=False):
+    """
+    Return where a compose file is not what the settings want: ``{"by_hand": [services], "differences": [sentences]}``.
+
+    A service that was changed by hand does not have the digest that its label says. One that only differs was written
+    from other settings, and the next apply brings it up to date.
+
+    settings
+        The formula's settings.
+    text
+        Text of the compose file.
+    selinux
+        As for ``compose.project``.
+
+    Raises ``ComposeFileError`` if it is none of the formula's.
+
+    .. code-block:: python
+
+        compose_file.deviations(settings, text)["by_hand"]
+    """
+    current, desired = _current_and_desired(settings, text, selinux)
+    by_hand = [name for name, service in current["services"].items() if not _is_as_written(service)]
+    differences = [f"{what} is {old}, not {new}" for what, old, new in _differences(current, desired)]
+    return {"by_hand": by_hand, "differences": differences}
+
+
+def changes(settings, text, selinux=False):
+    """
+    Return what the settings change in a compose file, as a list of sentences with the old and the new value. Where
+    anything of a container changes, that is all: what ``immich-stack`` reads follows from it.
+
+    settings, text, selinux
+        As for :py:func:`deviations`.
+
+    Raises ``ComposeFileError`` if it is none of the formula's.
+
+    .. code-block:: python
+
+        compose_file.changes({**settings, "port": 3000}, text)
+    """
+    current, desired = _current_and_desired(settings, text, selinux)
+    of_services = list(_differences(current["services"], desired["services"], ("services",)))
+    found = of_services or _differences(current, desired)
+    return [f"{what}: {old} becomes {new}" for what, old, new in found]
+
+
+def read(path):
+    """
+    Return the text of a compose file, or None if it is not there.
+
+    path
+        Path of ``docker-compose.yml``.
+
+    .. code-block:: python
+
+        compose_file.read("/opt/podman/immich/docker-compose.yml")
+    """
+    path = Path(path)
+    return path.read_text(encoding="utf8") if path.exists() else None
+
+
+def _current_and_desired(settings, text, selinux):
+    try:
+        current = parsed(text)
+        vector = current["services"][compose.SERVER]["environment"]["DB_VECTOR_EXTENSION"]
+    except UNREADABLE as error:
+        raise ComposeFileError("The compose file is not the one that Salt wrote") from error
+    return current, compose.project(settings, vector, selinux)
+
+
+def _is_as_written(service):
+    return isinstance(service, dict) and service.get("labels") == {HASH_LABEL: compose.digest(service)}
+
+
+def _differences(current, desired, path=()):
+    if current == desired or path[-1:] == ("labels",):
+        return
+    if not (isinstance(current, dict) and isinstance(desired, dict)):
+        yield ":".join(path), json.dumps(current), json.dumps(desired)
+        return
+    for key in sorted({*current, *desired}):
+        yield from _differences(current.get(key), desired.get(key), (*path, key))
+
+
+def _mount_source(mount):
+    return mount["source"] if isinstance(mount, dict) else mount.split(":")[0]
+
+
+def _mount_target(mount):
+    return mount["target"] if isinstance(mount, dict) else mount.split(":")[1]

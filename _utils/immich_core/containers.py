@@ -1,0 +1,142 @@
+"""
+Immich's containers, as Podman has them
+=======================================
+
+Which there are, which differ from a compose file, and what is asked inside one.
+"""
+
+import shutil
+import time
+
+from host_core import command, podman, terminal
+from immich_core import compose, project
+
+A_DAY = 86400
+# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them. A question to
+# the DNS that was lost is asked again after one second, not after five: resolv.conf(5).
+REACH = """
+export RES_OPTIONS="timeout:1 attempts:3"
+for target; do
+  host=${target%:*} port=${target##*:}
+  if ! timeout 4 getent ahosts "$host" >/dev/null; then echo "$target getaddrinfo ENOTFOUND $host"; continue; fi
+  said=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>&1)
+  case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
+done
+"""
+# What it prints at most, in bytes, and how long it may take for each of them, in seconds.
+REACH_ANSWER, REACH_SECONDS = 8192, 5
+
+
+def names(directory):
+    """
+    Return the names of all containers, running or not, of the compose project in a directory.
+
+    directory
+        The project's directory.
+
+    Raises ``CommandError`` if Podman is there and does not answer.
+
+    .. code-block:: python
+
+        containers.names("/opt/podman/immich")
+    """
+    if not shutil.which("podman"):
+        return []
+    return [each["Names"][0] for each in project.containers(directory, podman.run)]
+
+
+def remove(directory):
+    """
+    Stop and remove all containers of the compose project in a directory.
+
+    directory
+        The project's directory.
+
+    Raises ``CommandError`` if one cannot be removed.
+
+    .. code-block:: python
+
+        containers.remove("/opt/podman/immich")
+    """
+    there = names(directory)
+    if there:
+        podman.remove(*there)
+
+
+def compared(directory, text, known):
+    """
+    Return which containers are not as a compose file wants them: ``{"recreate": {service: why}, "remove": [name]}``.
+
+    directory
+        The project's directory.
+    text
+        The compose file to compare with.
+    known
+        The facts of the run (``run_facts``): it takes the images that were seen, and leaves the server's process.
+
+    Raises ``CommandError`` if Podman does not answer, and ``project.ProjectError`` if the file is of others.
+
+    .. code-block:: python
+
+        containers.compared(directory, text, run_facts.of(__context__))
+    """
+    declared = project.Project(directory, text, podman.run)
+    current = declared.containers()
+    known.server_pid = current.get(compose.SERVER, {}).get("Pid")
+    images, ids = known.take("images") or (None, None)
+    if images != declared.image_names():
+        ids = declared.image_ids()
+    return declared.compared(current, ids)
+
+
+def server_pid():
+    """
+    Return the process of the server's container, as text.
+
+    Raises ``CommandError`` if there is no such container.
+
+    .. code-block:: python
+
+        containers.server_pid()
+    """
+    return podman.run("container", "inspect", "--format", "{{.State.Pid}}", compose.SERVER).strip()
+
+
+def refusals_since():
+    """
+    Return since when what was refused to Immich counts, in seconds since the epoch: since its server was started, for
+    a day at most.
+
+    .. code-block:: python
+
+        time.time() - containers.refusals_since()
+    """
+    a_day_ago = time.time() - A_DAY
+    try:
+        started = podman.run("container", "inspect", "--format", "{{.State.StartedAt.Unix}}", compose.SERVER)
+        return max(a_day_ago, float(started))
+    except (command.CommandError, ValueError):
+        return a_day_ago
+
+
+def reach(container, targets):
+    """
+    Return how far a container gets to each of some TCP ports: None, or why not, as ``{target: reason}``.
+
+    container
+        Name of a running container. It needs bash and getent, which both images of Immich have.
+    targets
+        List of ``name:port``.
+
+    Raises ``CommandError`` if there is no such container or it does not run, or what runs in it neither ends nor says
+    so: an attacker in the container can stop it, and write into its answer.
+
+    .. code-block:: python
+
+        containers.reach("immich-server", ["host.containers.internal:5432"])
+    """
+    words, seconds = ("exec", container, "bash", "-c", REACH, "bash", *targets), REACH_SECONDS * (1 + len(targets))
+    printed = podman.run(*words, seconds=seconds, size=REACH_ANSWER)
+    lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
+    missing = "its answer is not there"
+    return {target: terminal.one_line(lines.get(target, missing), 200) or None for target in targets}
