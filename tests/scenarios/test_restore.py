@@ -427,7 +427,7 @@ def test_a_full_disk_leaves_everything_as_it_was(host):
     assert databases(host) == ["immich"]
     moved_to(host, "pg_default")
     sql(host, "DROP TABLESPACE small", "postgres")
-    host.run("umount /srv/small")
+    host.run("umount --lazy /srv/small")
 
 
 def moved_to(host, tablespace):
