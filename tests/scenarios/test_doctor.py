@@ -281,36 +281,22 @@ FAULTS = {
     ),
 }
 
-# The faults of a group hide nothing of each other: they are caused together, and each is named and mended.
-BESIDE_A_SERVING_IMMICH = (
+# These hide nothing of each other.
+TOGETHER = (
     "time zone never set",
     "a marker gone",
     "disk full",
-    "model cache of another owner",
     "gateway's firewall gone",
     "extension that needs a superuser",
     "role with too much",
     "vector extension moved",
     "Valkey rules without channels",
     "password file not readable",
-    "password file changed",
     "restore killed",
     "database kept",
     "update interrupted",
     "backup failed",
 )
-BESIDE_EACH_OTHER_TOO = (
-    "Valkey full",
-    "Valkey denies a command that Immich needs",
-    "database of a newer version",
-    "container removed by hand",
-)
-WITH_IMMICH_STOPPED = ("PostgreSQL down", "network removed", "image gone", "Immich stopped")
-GROUPS = {
-    "beside a serving Immich": BESIDE_A_SERVING_IMMICH,
-    "beside each other too": BESIDE_EACH_OTHER_TOO,
-    "with Immich stopped": WITH_IMMICH_STOPPED,
-}
 
 
 class Patients:
@@ -396,7 +382,7 @@ def mend(host, rows):
 CASES = [
     pytest.param(each, id=name, marks=() if each.quick else pytest.mark.long)
     for name, each in FAULTS.items()
-    if not any(name in group for group in GROUPS.values())
+    if name not in TOGETHER
 ]
 
 
@@ -424,9 +410,8 @@ def test_fault_is_named_first_and_mended(deployed_host, fault):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("group", GROUPS)
-def test_faults_beside_each_other_are_all_named_and_mended(deployed_host, group):
-    host, faults = deployed_host, [FAULTS[name] for name in GROUPS[group]]
+def test_faults_beside_each_other_are_all_named_and_mended(deployed_host):
+    host, faults = deployed_host, [FAULTS[name] for name in TOGETHER]
     host.pillar(pillar_with(**{key: value for fault in faults for key, value in (fault.pillar or {}).items()}))
     for fault in faults:
         host.run(fault.cause)
