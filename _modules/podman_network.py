@@ -97,7 +97,9 @@ def inspect(name):
 
         salt '*' podman_network.inspect immich
     """
-    return description.actual(_network(name))
+    network = _network(name)
+    with _refused():
+        return description.actual(network)
 
 
 def gateway(name="podman", version=4):

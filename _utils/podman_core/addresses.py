@@ -9,6 +9,7 @@ from podman_core.errors import DescriptionError
 
 
 def subnet(text):
+    """The subnet that a text stands for, or ``DescriptionError``."""
     try:
         # Podman takes any address of a subnet for the subnet.
         return ipaddress.ip_network(str(text), strict=False)
@@ -17,6 +18,7 @@ def subnet(text):
 
 
 def address(text):
+    """The address that a text stands for, or ``DescriptionError``."""
     try:
         return ipaddress.ip_address(str(text))
     except ValueError as exc:
