@@ -31,7 +31,7 @@ def answers():
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        threading.Thread(target=listening.serve_forever, args=(0.01,), daemon=True).start()
         given.url = f"http://127.0.0.1:{listening.server_port}"
         yield given
         listening.shutdown()
