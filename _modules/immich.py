@@ -187,10 +187,10 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
     """
     Put the database back to what it was when a backup was made.
 
-    Whatever is wrong with the backup, the settings or the host is told before anything changes. Then Immich is stopped,
-    what is there now is backed up, the backup is restored into a fresh database, and only when that is complete and its
-    rows are counted does it take the place of the old one. Immich is started and verified; if that fails, the old
-    database is put back. Photos and videos are not touched: a backup of the database does not hold them.
+    Whatever is wrong with the backup, the settings or the host is reported before anything changes. Then Immich is
+    stopped, what is there now is backed up, the backup is restored into a fresh database, and only when that is
+    complete and its rows are counted does it take the place of the old one. Immich is started and verified; if that
+    fails, the old database is put back. Photos and videos are not touched: a backup of the database does not hold them.
 
     backup
         Name of a backup, as ``immich.backups`` lists them, or the path of such a file.
@@ -235,8 +235,8 @@ def restore_drill(backup=None, version=None):
 
     The scratch database has as many rows as the backup, or this fails. So it does if the backup lacks a table of
     Immich's database, or the database one of the backup, or if more rows from before the backup are in the database
-    than in the backup. ``changed`` in the answer tells of which tables Immich has another number of rows ``now`` than
-    the ``backup``, and ``warnings`` what could not be compared, and what a restore would want to be told.
+    than in the backup. ``changed`` in the answer names the tables of which Immich has another number of rows ``now``
+    than the ``backup``, and ``warnings`` what could not be compared, and which arguments a restore would need.
 
     backup
         Name of a backup, or the path of such a file. Defaults to the newest backup.

@@ -95,8 +95,8 @@ def listening(pid="self"):
     """
     Return the TCP sockets that listen in the network of a process.
 
-    A list of ``{"address": …, "port": …, "inode": …}``, sorted. An IPv4 address is told as such where an IPv6 socket is
-    bound to it. The inode is what ``/proc/PID/fd`` of the socket's owner names.
+    A list of ``{"address": …, "port": …, "inode": …}``, sorted. An IPv4 address is reported as such where an IPv6
+    socket is bound to it. The inode is what ``/proc/PID/fd`` of the socket's owner names.
 
     pid
         PID of a process in that network. Defaults to Salt's own.

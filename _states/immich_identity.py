@@ -317,7 +317,7 @@ def recorded(name, settings):
         wanted = identity.declared(settings)
         own = [part for part in wanted if part not in identity.MIGRATED and there.get(part) != wanted[part]]
         changed = {part: {"old": there.get(part), "new": wanted[part]} for part in own}
-        # A dry run on a host that has an installation, and no record, has told of it in `compared`.
+        # A dry run on a host that has an installation, and no record, has reported it in `compared`.
         first = not noted and not (__opts__["test"] and there)
         ret["changes"] = {"record": {"old": None, "new": "written"}} if first else dict(changed)
         role = identity.former_role(there, wanted)

@@ -85,7 +85,9 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
         if __opts__["test"] and getattr(err, "absent", None):
             ret["result"] = None
             ret["changes"] = {"extensions": {"old": None, "new": "present"}}
-            ret["comment"] = f"The extensions would be created in database {database}. It cannot be told yet: {err}"
+            ret["comment"] = (
+                f"The extensions would be created in database {database}. Which are missing is not known yet: {err}"
+            )
             return ret
         return {**ret, "result": False, "comment": str(err)}
     comments = [f"Database {database} has what Immich needs, with the vector extension {vector}."]

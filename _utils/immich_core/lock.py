@@ -182,7 +182,7 @@ def _holder(file):
 
 def sentence(holder):
     """
-    Return what a person is told of a holder of the lock.
+    Return the sentence for a person about a holder of the lock.
 
     holder
         What :py:func:`under_way` returns.
