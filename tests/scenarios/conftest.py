@@ -41,6 +41,7 @@ NOT_HERE = (
     "limits of memory and processes at work: without cgroup controllers, what Podman was told is looked at",
     "Ansible in the benchmarks: minutes for what no user runs; it takes part when figures are made",
     "SELinux that enforces, a CPU too old, a database on a network share: by what the kernel shows, in tests/unit",
+    "an update from the former formula, in a clone without its commit: tests/scenarios/test_bootstrap.py",
 )
 
 # The files that take longest. First among them one that waits for the first run, one that waits for the layers of
