@@ -357,7 +357,7 @@ def test_killed_at_each_point_in_turn_then_completed(host):
     assert len(killed) >= len(POINTS) - 1, killed
     assert seen(host)[1] == files + len(POINTS)
     for kept in set(databases(host)) - {"immich"}:
-        sql(host, f"DROP DATABASE {kept}")
+        sql(host, f'DROP DATABASE "{kept}"', "postgres")
 
 
 @pytest.mark.long
