@@ -18,12 +18,11 @@ from pathlib import Path
 import salt.utils.files
 from salt.exceptions import CommandExecutionError
 
-from immich_core import components, container_users, findings, valkey_memory
+from immich_core import components, compose, container_users, findings, valkey_memory
 
 __virtualname__ = "immich_preflight"
 
 OBSTACLES = "immich_preflight.obstacles"
-SERVER_CONTAINER = "immich-server"
 # Debian's: a cluster is /etc/postgresql/VERSION/NAME, and its unit postgresql@VERSION-NAME.
 CLUSTERS = Path("/etc/postgresql")
 CLUSTER_UNIT = re.compile(r"postgresql@([0-9.]+)-(.+)")
@@ -122,7 +121,7 @@ def _is_immich(holder):
     # name is among the arguments of both.
     if not holder or os.path.basename(holder["arguments"][0]) not in ("conmon", "podman"):
         return False
-    return any(SERVER_CONTAINER in argument for argument in holder["arguments"])
+    return any(compose.SERVER in argument for argument in holder["arguments"])
 
 
 # PostgreSQL

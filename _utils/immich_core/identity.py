@@ -8,8 +8,8 @@ Asks nobody: the record and the host are in ``_modules/immich_identity.py``.
 import shlex
 
 from immich_core import container_users, findings
+from immich_core.compose import SERVER
 
-SERVER = "immich-server"
 # Each part of an installation, and where the pillar has it.
 PARTS = {
     "server": "immich:postgres:host",

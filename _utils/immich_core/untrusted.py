@@ -39,7 +39,7 @@ NOISE = re.compile(
 # -- logs ----------------------------------------
 
 
-def output(words, size=LARGEST_OUTPUT, seconds=10, check=False):
+def output(words, size=LARGEST_OUTPUT, seconds=10):
     """
     Return what a command prints, until it ends, ``size`` bytes are there or the time is up. Then it is killed.
 
@@ -49,20 +49,12 @@ def output(words, size=LARGEST_OUTPUT, seconds=10, check=False):
         Bytes at most. Defaults to 1 MiB.
     seconds
         Defaults to 10.
-    check
-        Whether ``OSError``, with what it has printed last, is raised if it had to be killed or fails. Defaults to
-        ``False``.
 
     .. code-block:: python
 
         untrusted.output(["podman", "logs", "immich-server"])
     """
-    ended = command.read(words, seconds, size, merged=True)
-    if check and ended.code != 0:
-        killed = f"it did not end within {seconds} s and {size} bytes"
-        why = killed if ended.code is None else terminal.one_line(ended.stdout[-REASON_LENGTH:])
-        raise OSError(f"{' '.join(words[:2])}: {why}")
-    return ended.stdout
+    return command.read(words, seconds, size, merged=True).stdout
 
 
 def tail(path, size=LARGEST_OUTPUT // 4):

@@ -12,12 +12,11 @@ from pathlib import Path
 import salt.utils.yaml
 
 from immich_core import units
+from immich_core.compose import MACHINE_LEARNING, SERVER
 from immich_diagnosis.check import NotCheckedError
 
 DEPLOYED = "/opt/podman/immich"
 UNIT_FILE = units.file(units.IMMICH)
-SERVER = "immich-server"
-MACHINE_LEARNING = "immich-machine-learning"
 
 
 def gather(settings):
