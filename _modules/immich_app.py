@@ -330,7 +330,7 @@ def _signed_up(postgres):
         (row,) = __salt__["pgsql_database.query_as"](
             postgres["user"], postgres["database"], ADMINISTRATOR, postgres["connection"]
         )
-    except CommandExecutionError as error:
+    except (CommandExecutionError, SaltInvocationError) as error:
         return None, terminal.one_line(str(error), 300)
     return row["found"], ""
 

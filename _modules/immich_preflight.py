@@ -16,7 +16,7 @@ import socket
 from pathlib import Path
 
 import salt.utils.files
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import components, compose, container_users, findings, valkey_memory
 
@@ -240,6 +240,9 @@ def _valkey_refusal(settings):
         return
     try:
         __salt__["valkey_acl.server"](connection=__salt__["immich_valkey.logins"](settings))
+    except SaltInvocationError as err:
+        remedy = "correct the key `valkey` of the pillar or of the minion's configuration"
+        yield findings.finding("valkey-not-asked", "pillar", str(err).rstrip("."), remedy, "valkey")
     except CommandExecutionError as err:
         # Whatever else is wrong, the states of Valkey say when they come to it.
         if getattr(err, "refused", False):
@@ -253,7 +256,7 @@ def _valkey_memory(settings):
     if maxmemory in (None, "0") or "immich_valkey.logins" not in __salt__:
         return
     # A server that cannot be asked, or asks for another password: see above.
-    with contextlib.suppress(CommandExecutionError):
+    with contextlib.suppress(CommandExecutionError, SaltInvocationError):
         logins = __salt__["immich_valkey.logins"](settings)
         refusal = valkey_memory.refusal(maxmemory, valkey_memory.limits(__salt__["valkey_acl.pipeline"], logins))
         if refusal:

@@ -7,7 +7,7 @@ The states of ``immich.app`` and ``immich.verify``. ``settings`` is what ``immic
 
 import os
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import mounts, terminal, unit_looks
 from host_core.command import CommandError
@@ -26,8 +26,8 @@ from immich_core import (
 
 __virtualname__ = "immich_app"
 
-# What a state reports as its comment: of a module, a program, a compose file or the file system.
-FAILURES = (CommandExecutionError, CommandError, project.ProjectError, OSError)
+# What a state reports as its comment: of a module, its arguments, a program, a compose file or the file system.
+FAILURES = (CommandExecutionError, SaltInvocationError, CommandError, project.ProjectError, OSError)
 SERVER = compose.SERVER
 # Of the folders above those of the containers.
 ROOT = {"user": "root", "group": "root", "mode": "0755"}

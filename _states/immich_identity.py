@@ -7,14 +7,14 @@ Immich is stopped, and ``network_present`` creates the new network; ``recorded``
 ``settings`` is what ``immich_settings.get`` returns.
 """
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import container_users, findings, identity, installation, owners, run_facts
 
 __virtualname__ = "immich_identity"
 
 # Errors that make a state fail.
-FAILURES = (CommandExecutionError, OSError, installation.RecordError)
+FAILURES = (CommandExecutionError, SaltInvocationError, OSError, installation.RecordError)
 
 
 def __virtual__():

@@ -6,11 +6,14 @@ States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. 
 ``immich_app.running``, which alone knows whether the new version serves.
 """
 
-from salt.exceptions import CommandExecutionError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import findings, lock, update_record
 
 __virtualname__ = "immich_update"
+
+# Errors that make a state fail.
+FAILURES = (CommandExecutionError, SaltInvocationError, update_record.DamagedError, OSError)
 
 
 def __virtual__():
@@ -43,7 +46,7 @@ def possible(name, settings):
         if restore:
             return {**ret, "result": False, "comment": f"{restore} Nothing was changed"}
         plan = __salt__["immich_update.plan"](settings)
-    except (CommandExecutionError, OSError) as error:
+    except FAILURES as error:
         return {**ret, "result": False, "comment": f"{error}\nNothing was changed"}
     if not plan:
         return ret
@@ -84,7 +87,7 @@ def prepared(name, settings):
         if __opts__["test"]:
             return {**ret, "result": None, "comment": _sentence(plan, "would be")}
         record = __salt__["immich_update.prepare"](settings)
-    except (CommandExecutionError, update_record.DamagedError, OSError) as error:
+    except FAILURES as error:
         advice = "Nothing was stopped, and the old version serves. Fix that and apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
     if record["backup"]:

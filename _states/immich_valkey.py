@@ -351,10 +351,10 @@ def _clients_of_default(connection):
 
 
 def _fitted(users, connection):
-    """What this server knows of users. One that cannot be reached is for whoever speaks to it next to report."""
+    """What this server knows of users. One that cannot be asked is for whoever speaks to it next to report."""
     try:
         server = __salt__["valkey_acl.server"](connection=connection)
-    except CommandExecutionError:
+    except (CommandExecutionError, SaltInvocationError):
         return users
     return valkey_users.fitted(users, server)
 
