@@ -105,6 +105,7 @@ The hook of a failed backup is present:
     - user: root
     - group: root
     - mode: "0700"
+    - show_changes: false
     - require:
       - The directory of the formula's programs' configuration is present
 

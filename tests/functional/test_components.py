@@ -98,6 +98,7 @@ def test_states_get_no_more_of_the_settings_than_they_need(answers):
     """What is rendered is logged at debug level, and cached on a master."""
     states = {name: json.dumps(state) for name, state in answers["all"].items()}
     assert [name for name, state in states.items() if TOKEN in state] == ["The hook of a failed backup is present"]
+    assert {"show_changes": False} in answers["all"]["The hook of a failed backup is present"]["file"]
     assert [name for name, state in states.items() if '"components"' in state] == ["Immich is as declared"]
     assert [name for name, state in states.items() if '"includes"' in state] == []
 
