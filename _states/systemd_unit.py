@@ -112,7 +112,8 @@ def files_absent(name, files):
             os.unlink(path)
         __salt__["systemd_unit.call"]("daemon-reload")
     except (OSError, CommandExecutionError) as error:
-        return {**ret, "result": False, "comment": str(error)}
+        gone = {path: change for path, change in ret["changes"].items() if not os.path.lexists(path)}
+        return {**ret, "result": False, "changes": gone, "comment": str(error)}
     return {**ret, "comment": f"Removed: {', '.join(present)}"}
 
 
