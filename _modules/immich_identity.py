@@ -134,7 +134,7 @@ def _observed(directory):
         raise CommandExecutionError(str(error)) from error
     parts.update(_observed_users(directory))
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-        project = salt.utils.yaml.safe_load(path.read_text(encoding="utf8"))
+        project = salt.utils.yaml.safe_load(compose_file.read(path))
         environment = project["services"][identity.SERVER]["environment"]
         said = {key: str(value).replace("$$", "$") for key, value in environment.items()}
         parts["role"] = said.get("DB_USERNAME")

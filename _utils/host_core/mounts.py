@@ -22,9 +22,8 @@ def missing(path):
 
         mounts.missing("/srv/photos/upload")
     """
-    fstab = Path(FSTAB)
-    declared = fstab.read_text(encoding="utf8") if fstab.exists() else ""
-    return missing_above(os.path.realpath(path), declared, Path(MOUNTS).read_text(encoding="utf8"))
+    declared = _read(FSTAB) if os.path.exists(FSTAB) else ""
+    return missing_above(os.path.realpath(path), declared, _read(MOUNTS))
 
 
 def missing_above(path, fstab, mounted):
@@ -47,6 +46,11 @@ def missing_above(path, fstab, mounted):
         if above and point not in there and point != "/":
             return point
     return None
+
+
+def _read(path):
+    # Comments and folders of others may be in Latin-1.
+    return Path(path).read_text(encoding="utf8", errors="replace")
 
 
 def _points(table):

@@ -154,7 +154,7 @@ def changes(settings, text, selinux=False):
 
 def read(path):
     """
-    Return the text of a compose file, or None if it is not there.
+    Return the text of a compose file, or None if it is not there. What is no UTF-8 in it is replaced.
 
     path
         Path of ``docker-compose.yml``.
@@ -164,7 +164,7 @@ def read(path):
         compose_file.read("/opt/podman/immich/docker-compose.yml")
     """
     path = Path(path)
-    return path.read_text(encoding="utf8") if path.exists() else None
+    return path.read_text(encoding="utf8", errors="replace") if path.exists() else None
 
 
 def _current_and_desired(settings, text, selinux):

@@ -201,6 +201,15 @@ def test_a_compose_file_that_makes_no_sense_is_an_error(tmp_path):
             compose_file.upload_location(path)
 
 
+def test_a_compose_file_in_another_encoding_says_what_it_says(settings, tmp_path):
+    path = tmp_path / "docker-compose.yml"
+    text = compose.text(settings, "pgvector")
+    path.write_text(f"# Donn\u00e9es\n{text}", encoding="latin-1")
+    assert compose_file.image(path) == settings["server"]["image"]
+    assert compose_file.upload_location(path) == settings["upload_location"]
+    assert set(compose_file.users(path)) == {"immich-server", "immich-machine-learning"}
+
+
 def test_selinux_is_told_to_leave_the_volumes_alone(settings, project):
     assert "label=disable" not in project()["services"]["immich-server"]["security_opt"]
     for service in compose.project(settings, "pgvector", selinux=True)["services"].values():

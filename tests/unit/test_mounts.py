@@ -42,3 +42,11 @@ def test_the_host_is_asked_and_links_are_followed(monkeypatch, tmp_path):
     assert mounts.missing(str(tmp_path / "link")) == f"{tmp_path}/disk"
     (tmp_path / "FSTAB").unlink()
     assert mounts.missing(str(tmp_path / "link")) is None
+
+
+def test_names_in_another_encoding_hide_no_mount_point(monkeypatch, tmp_path):
+    fstab = f"# Donn\u00e9es\ntmpfs {tmp_path}/disk tmpfs noauto 0 0\n"
+    for name, text in (("FSTAB", fstab), ("MOUNTS", "x /m\u00e9 x\n")):
+        (tmp_path / name).write_text(text, encoding="latin-1")
+        monkeypatch.setattr(mounts, name, str(tmp_path / name))
+    assert mounts.missing(f"{tmp_path}/disk/upload") == f"{tmp_path}/disk"
