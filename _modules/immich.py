@@ -121,7 +121,7 @@ def backup():
     try:
         with lock.held("backup", lend=True):
             return unit.run()
-    except BlockingIOError as error:
+    except OSError as error:
         raise CommandExecutionError(str(error)) from error
 
 
@@ -318,8 +318,9 @@ def _target():
 
 @contextlib.contextmanager
 def _locked(what, lend=True):
-    try:
-        with lock.held(what, lend=lend):
-            yield
-    except BlockingIOError as error:
-        backup_file.refuse([str(error)])
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock.held(what, lend=lend))
+        except OSError as error:
+            backup_file.refuse([str(error)])
+        yield

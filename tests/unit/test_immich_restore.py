@@ -1,9 +1,12 @@
 """What is made of a backup beside Immich's database, and of a version that cannot be true. Nothing runs here."""
 
+import functools
+
 import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import immich
+from immich_core import lock
 from immich_restore import backup_file, comparison, deadlines
 from immich_restore.target import Target
 
@@ -143,3 +146,19 @@ def test_a_restore_without_the_library_says_what_it_needs(monkeypatch):
     for function, arguments in ((immich.restore, [PATH]), (immich.restore_drill, []), (immich.restore_recover, [])):
         with pytest.raises(CommandExecutionError, match="is psycopg2 in Salt's Python"):
             function(*arguments)
+
+
+def test_a_lock_that_cannot_be_taken_refuses_before_anything(monkeypatch, tmp_path):
+    (tmp_path / "run").write_text("a file where the lock's folder should be")
+    monkeypatch.setattr(lock, "held", functools.partial(lock.held, path=str(tmp_path / "run/lock")))
+    monkeypatch.setattr(lock, "under_way", lambda: None)
+    with pytest.raises(CommandExecutionError, match=rf"^Nothing was changed\.\n.*{tmp_path}/run"):
+        immich._locked("restore").__enter__()
+    with pytest.raises(CommandExecutionError, match=f"{tmp_path}/run"):
+        immich.backup()
+
+
+def test_an_error_under_the_lock_does_not_claim_that_nothing_was_changed(monkeypatch, tmp_path):
+    monkeypatch.setattr(lock, "held", functools.partial(lock.held, path=str(tmp_path / "lock")))
+    with pytest.raises(BlockingIOError, match="gone"), immich._locked("restore"):
+        raise BlockingIOError("gone")
