@@ -20,10 +20,10 @@ KEYS |= {"clean"}
     ("roles", "expected"),
     (
         (ALL, list(REGISTRY)),
-        (["postgres"], ["identity", "programs", "postgres", "backup"]),
-        (["valkey"], ["identity", "valkey"]),
-        (["machine_learning"], ["identity", "preflight", "podman", "gateway"]),
-        (["proxy"], ["identity"]),
+        (["postgres"], ["identity", "programs", "postgres", "backup", "verify"]),
+        (["valkey"], ["identity", "valkey", "verify"]),
+        (["machine_learning"], ["identity", "preflight", "podman", "gateway", "verify"]),
+        (["proxy"], ["identity", "verify"]),
     ),
 )
 def test_components_of_a_host(roles, expected):
@@ -35,6 +35,7 @@ def test_a_host_includes_what_it_has_and_no_more():
     includes = components.includes(REGISTRY, host, [], ["postgres"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     assert includes["immich.postgres"] == ["immich.identity"]
+    assert includes["immich.verify"] == ["immich.backup", "immich.postgres"]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean"]
 
 
