@@ -65,10 +65,11 @@ def test_a_component_of_another_role_is_named():
         assert f"do not apply {sls} here" in found["remedy"]
 
 
-def test_each_component_that_can_be_removed_has_a_trace_below_etc_or_usr():
+def test_each_component_that_can_be_removed_has_a_trace_of_its_own():
     traces = components.traces(REGISTRY)
     assert set(traces) == {name for name, entry in REGISTRY.items() if entry.get("clean", True)}
-    assert all(path.startswith(("/etc/", "/usr/local/")) for path in traces.values())
+    assert len(set(traces.values())) == len(traces)
+    assert all(path.startswith(("/etc/", "/usr/local/", "/var/lib/immich-formula/")) for path in traces.values())
 
 
 def test_a_server_that_is_managed_elsewhere_needs_no_gateway():
