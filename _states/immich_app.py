@@ -533,7 +533,7 @@ def verified(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "Everything is as declared"}
     try:
-        if __opts__["test"] and __salt__["systemd_unit.status"]("immich.service")["active"] != "active":
+        if __opts__["test"] and "app" in settings["components"] and not _active("immich.service"):
             return {**ret, "result": None, "comment": "Would be verified once it runs"}
     except FAILURES as error:
         return {**ret, "result": False, "comment": str(error)}
@@ -543,6 +543,10 @@ def verified(name, settings):
     # A return with an empty list of them would be shown as a warning.
     warnings = component_checks.warnings_of(settings["components"], __salt__, settings)
     return {**ret, "warnings": _sentences(warnings)} if warnings else ret
+
+
+def _active(unit):
+    return __salt__["systemd_unit.status"](unit)["active"] == "active"
 
 
 def _sentences(found):

@@ -65,7 +65,7 @@ def _asked(name, functions, settings):
     if name not in functions:
         return [findings.not_verified(PART, f"{name} is not loaded")]
     try:
-        return functions[name](settings)
+        return list(functions[name](settings) or [])
     except MemoryError:  # a limit of the caller's
         raise
     except Exception as error:  # whatever one raises, it hides no other

@@ -18,12 +18,6 @@ What stays of the installation is recorded:
     - require:
       - Immich is stopped and disabled
 
-Immich's unit is absent:
-  systemd_unit.files_absent:
-    - files: [/etc/systemd/system/immich.service]
-    - require:
-      - Immich is stopped and disabled
-
 The program that runs Immich's containers is absent:
   file.absent:
     - name: {{ service.program }}
@@ -36,6 +30,7 @@ Immich's project directory is absent:
     - require:
       - Immich is stopped and disabled
       - What stays of the installation is recorded
+{%-   set before = ["The program that runs Immich's containers is absent", "Immich's project directory is absent"] %}
 
 {%-   for what, path, own_user in (("uploads", settings.upload_location, settings.server.own_user),
                               ("model_cache", settings.machine_learning.cache_location, settings.machine_learning.own_user)) %}
@@ -53,6 +48,13 @@ Immich's user {{ own_user.name }} is absent:
     - number: {{ own_user.id }}
     - require:
       - Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says
+{%-       do before.append("Immich's user " ~ own_user.name ~ " is absent") %}
 {%-     endif %}
 {%-   endfor %}
+
+# Last: by this file the next removal knows that Immich has been on this host.
+Immich's unit is absent:
+  systemd_unit.files_absent:
+    - files: [/etc/systemd/system/immich.service]
+    - require: {{ before | json }}
 {%- endif %}

@@ -27,7 +27,7 @@ The backup's units are absent:
     - require:
       - No backup runs or is scheduled
 
-{%-   for file in ("program", "config", "passfile", "hook", "tmpfiles") %}
+{%-   for file in ("program", "passfile", "hook", "tmpfiles") %}
 
 The backup's {{ file }} is absent:
   file.absent:
@@ -36,6 +36,8 @@ The backup's {{ file }} is absent:
       - The backup's units are absent
 {%-   endfor %}
 
+{%-   set before = ["The restore drill's units are absent", "The backup's program is absent", "The backup's passfile is absent",
+                    "The backup's hook is absent", "The backup's tmpfiles is absent"] %}
 {%-   if settings.clean.delete_backups == settings.backup.directory %}
 
 The backups are deleted, as immich:clean:delete_backups says:
@@ -43,5 +45,12 @@ The backups are deleted, as immich:clean:delete_backups says:
     - name: {{ settings.backup.directory | json }}
     - require:
       - The backup's units are absent
+{%-     do before.append("The backups are deleted, as immich:clean:delete_backups says") %}
 {%-   endif %}
+
+# Last: by this file the next removal knows that backups have been set up on this host.
+The backup's config is absent:
+  file.absent:
+    - name: {{ backup.files.config }}
+    - require: {{ before | json }}
 {%- endif %}

@@ -26,7 +26,12 @@ The rest of the plan needs the formula's modules:
           salt-call {{ "--local " if opts["file_client"] == "local" }}saltutil.sync_all
         and repeat test=True. What is known without them stands below.
 
-{%-   for service in components.values() | map(attribute="packages") | select("defined") %}
+{%-   import_yaml "immich/defaults.yaml" as defaults %}
+{#-   Nobody has looked at the pillar yet: roles may be anything. #}
+{%-   set declared = salt["pillar.get"]("immich:roles", defaults.roles) %}
+{%-   set roles = declared if declared is iterable else defaults.roles %}
+{%-   for component in components.values() if component.packages is defined and component.roles | default(roles) | intersect(roles) %}
+{%-     set service = component.packages %}
 {%-     set found = namespace(packages=[]) %}
 {%-     for family in (grains["os_family"], grains["os"], grains["osfinger"]) %}
 {%-       set found.packages = osfamilymap.get(family, {}).get(service, {}).get("packages", found.packages) %}

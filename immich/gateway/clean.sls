@@ -1,19 +1,14 @@
 # Takes the gateway's address and firewall away, after the services that listen there: that of PostgreSQL and Valkey is
 # included.
-{%- from "immich/settings.jinja" import settings, start with context %}
+{%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
-{#- Of a PostgreSQL that is managed elsewhere nothing is removed: that SLS may be empty, which Salt takes for missing. #}
-{%- set before = [] %}
-{%- for each in settings.includes[sls] if settings.postgres.managed or each != "immich.postgres.clean" %}
-{%-   do before.append({"sls": each}) %}
-{%- endfor %}
 
 The gateway is stopped and stays so:
   service.dead:
     - name: immich-gateway
     - enable: false
-    - require: {{ before | json }}
+    - require: {{ included(sls) }}
 
 The gateway's files are removed:
   systemd_unit.files_absent:

@@ -15,4 +15,11 @@ Podman network {{ current.network }} is absent:
 podman compose has its own choice of provider:
   file.absent:
     - name: /etc/containers/containers.conf.d/50-immich.conf
+
+Podman is no longer recorded as a component of this host:
+  file.absent:
+    - name: /var/lib/immich-formula/podman
+    - require:
+      - Podman network {{ current.network }} is absent
+      - podman compose has its own choice of provider
 {%- endif %}

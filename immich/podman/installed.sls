@@ -4,11 +4,21 @@
 {{ start(sls, ["immich.identity"]) }}
 {%- if settings %}
 
+Podman is recorded as a component of this host:
+  file.managed:
+    - name: /var/lib/immich-formula/podman
+    - contents: This file is managed by Salt (immich-formula). While it is there, immich.clean includes immich.podman.clean.
+    - mode: "0600"
+    - makedirs: true
+    - dir_mode: "0700"
+    - require:
+      - sls: immich.identity
+
 Podman and its compose provider are installed:
   pkg.installed:
     - pkgs: {{ settings.lookup.podman.packages | json }}
     - require:
-      - sls: immich.identity
+      - Podman is recorded as a component of this host
 {%- if settings.lookup.podman.compose_command[0] == "podman" %}
 
 podman compose has one provider:

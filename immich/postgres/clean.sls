@@ -39,4 +39,18 @@ Immich has no role in PostgreSQL:
     - require:
       - pgsql_database: Immich has no database
 {%- endif %}
+
+{%- set before = included(sls) | load_json %}
+{%- if postgres.managed %}
+{%-   do before.append("PostgreSQL does not listen at the gateway's address") %}
+{%- endif %}
+{%- if settings.clean.delete_database == postgres.database %}
+{%-   do before.append("Immich has no role in PostgreSQL") %}
+{%- endif %}
+
+# Last: by this file the next removal knows that PostgreSQL is to be looked at.
+PostgreSQL is no longer recorded as a component of this host:
+  file.absent:
+    - name: /var/lib/immich-formula/postgres
+    - require: {{ before | json }}
 {%- endif %}

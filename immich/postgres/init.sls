@@ -6,13 +6,23 @@
 {%- set postgres = settings.postgres %}
 {%- set managed = postgres.managed %}
 {%- set host = settings.lookup.postgres %}
+
+PostgreSQL is recorded as a component of this host:
+  file.managed:
+    - name: /var/lib/immich-formula/postgres
+    - contents: This file is managed by Salt (immich-formula). While it is there, immich.clean includes immich.postgres.clean.
+    - mode: "0600"
+    - makedirs: true
+    - dir_mode: "0700"
+    - require:
+      - sls: immich.identity
 {%- if managed %}
 
 PostgreSQL is installed:
   pkg.installed:
     - pkgs: {{ (host.packages + host.pgvector_packages) | json }}
     - require:
-      - sls: immich.identity
+      - file: PostgreSQL is recorded as a component of this host
 {%- if host.initdb_command %}
 
 PostgreSQL has a data directory:
@@ -62,7 +72,7 @@ Immich has a role in PostgreSQL:
     - connection: {{ postgres.connection | json }}
     - require:
       - sls: immich.bootstrap
-      - sls: immich.identity
+      - file: PostgreSQL is recorded as a component of this host
 {%- if managed %}
       - immich_postgres: PostgreSQL is set up for Immich
 {%- endif %}

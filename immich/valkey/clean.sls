@@ -38,5 +38,6 @@ The formula has no Valkey login:
     - connection: {{ connection | json }}
     - require:
       - immich_valkey: Valkey's memory limit is as before
+      - systemd_unit: Valkey has its package's stop timeout
 {%- endif %}
 {%- endif %}

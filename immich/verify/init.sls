@@ -1,6 +1,6 @@
-# The last state: the server answers, reaches machine learning by name, and role, ACL, firewall and listening sockets are
-# as declared. Changes nothing. Requires everything.
-{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
+# The last state: what this host's components check is as declared. The server answers and reaches machine learning by
+# name; role, ACL, firewall and listening sockets are right. Changes nothing. Requires everything that this host has.
+{%- from "immich/settings.jinja" import handed_down, included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 
@@ -8,7 +8,5 @@ Immich is as declared:
   immich_app.verified:
     # With what its components have checked.
     - settings: {{ dict(handed_down, components=settings.components) | json }}
-    - require:
-      - sls: immich.app
-      - sls: immich.backup
+    - require: {{ included(sls) }}
 {%- endif %}

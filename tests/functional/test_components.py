@@ -151,8 +151,11 @@ def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     assert {chunk["__sls__"] for chunk in applied} == {
         "immich.bootstrap",
         "immich.bootstrap.host",
-        *(f"immich.{name}" for name in components),
+        *(f"immich.{name}" for name in components | {"verify"}),
     }
+    verified = next(chunk for chunk in applied if chunk["__id__"] == "Immich is as declared")
+    assert verified["settings"]["components"]["postgres"]["checks"] == ["immich_postgres.verify"]
+    assert verified["require"] == [{"sls": "immich.backup"}, {"sls": "immich.postgres"}]
     assert {chunk["__sls__"] for chunk in removed} == {
         "immich.bootstrap",
         "immich.bootstrap.alone",

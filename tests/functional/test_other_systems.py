@@ -9,10 +9,13 @@ and that the services start is not shown here. Debian 12, the last of the table,
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
+
+from immich_core import components
 
 PILLAR = {
     "postgres": {"password": "postgres-secret-1"},
@@ -68,6 +71,9 @@ SYSTEMS = {
         },
     ),
 }
+
+REGISTRY = Path(__file__).resolve().parents[2] / "immich/components.yaml"
+TRACES = components.traces(yaml.safe_load(REGISTRY.read_text(encoding="utf8")))
 
 
 class Minion:
@@ -242,6 +248,27 @@ def test_clean_knows_the_same_names(system):
     states, expected = Rendered(system.clean), system.expected
     assert f"{expected['valkey_service']}.service.d" in states.text
     assert f"{expected['postgres_dropin']}.service.d" in states.text
+
+
+def test_the_trace_of_a_component_is_written_on_every_system_and_removed_last(system):
+    """By it `immich.clean` knows what former roles have left, also after a removal that was cut short."""
+    states, clean = Rendered(system.low).states, Rendered(system.clean).states
+    written = {state.get("name"): state["sls"].split(".")[1] for state in states.values()}
+    for component, trace in TRACES.items():
+        sls = f"immich.{component}.clean"
+        of_sls = {name for name, state in clean.items() if state["sls"] == sls}
+        if component == "valkey":  # its login's password, of which the states know the place
+            assert states["The formula has a Valkey login of its own"]["sls"] == "immich.valkey"
+            last = "The formula has no Valkey login"
+        else:
+            assert written[trace] == component
+            (last,) = (name for name in of_sls if trace in (clean[name].get("name"), *clean[name].get("files", [])))
+        before, new = set(), {last}
+        while new:
+            before |= new
+            needed = [each for name in new & of_sls for each in clean[name].get("require", [])]
+            new = {each if isinstance(each, str) else next(iter(each.values())) for each in needed} - before
+        assert of_sls <= before, component
 
 
 def test_plan_of_a_host_that_has_never_seen_the_formula(system, tmp_path):

@@ -47,7 +47,7 @@ EXPECTED = (
     ("/usr/local/lib/immich-formula/immich-(stack|backup)", "f755 root:root"),
     ("/usr/local/lib/immich-formula/(host|immich)_core/(settings/)?[a-z_]+.py", "f644 root:root"),
     ("/var/lib/immich-formula", "d700 root:root"),
-    ("/var/lib/immich-formula/(installation|valkey).json", "f600 root:root"),
+    ("/var/lib/immich-formula/((installation|valkey).json|podman|postgres)", "f600 root:root"),
     # What is gone with the next boot.
     ("/run/immich-backup", "d755 postgres:postgres"),
     ("/run/immich-backup/status.json", "f600 postgres:postgres"),

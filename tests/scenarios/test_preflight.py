@@ -108,7 +108,9 @@ def test_a_host_of_postgresql_alone_is_asked_for_that_alone(occupied):
     lookup = {"postgres": {"unit": "postgresql@17-other"}}
     occupied.pillar({"roles": ["postgres"], "postgres": postgres, "lookup": lookup})
     occupied.apply()
-    assert changed(occupied.apply()) == {}
+    again = occupied.apply()
+    assert changed(again) == {}
+    assert (again[-1]["id"], again[-1]["comment"]) == ("Immich is as declared", "Everything is as declared")
     occupied.salt("immich.backup")
     rows = occupied.salt("immich.doctor")
     assert [row for row in rows if row["result"] == "failed"] == []

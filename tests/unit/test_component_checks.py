@@ -71,6 +71,19 @@ def test_what_cannot_be_asked_is_a_finding(functions):
     ]
 
 
+def test_a_check_that_returns_no_list_hides_no_other(functions):
+    def generated(settings):
+        yield BROKEN
+        raise KeyError(settings["path"])
+
+    functions["proxy.verify"] = lambda _settings: None
+    functions["proxy.certificates"] = generated
+    functions["proxy.expiry"] = lambda _settings: iter([BROKEN])
+    found = component_checks.findings_of(COMPONENTS, functions, {"path": "x"})
+    assert seen(found) == ["proxy.certificates: 'x'"]
+    assert component_checks.warnings_of(COMPONENTS, functions, {}) == [BROKEN]
+
+
 def test_the_memory_that_a_check_may_take_is_its_callers_limit(functions):
     def broken(_settings):
         raise MemoryError

@@ -20,10 +20,10 @@ KEYS |= {"clean"}
     ("roles", "expected"),
     (
         (ALL, list(REGISTRY)),
-        (["postgres"], ["identity", "programs", "postgres", "backup"]),
-        (["valkey"], ["identity", "valkey"]),
-        (["machine_learning"], ["identity", "preflight", "podman", "gateway"]),
-        (["proxy"], ["identity"]),
+        (["postgres"], ["identity", "programs", "postgres", "backup", "verify"]),
+        (["valkey"], ["identity", "valkey", "verify"]),
+        (["machine_learning"], ["identity", "preflight", "podman", "gateway", "verify"]),
+        (["proxy"], ["identity", "verify"]),
     ),
 )
 def test_components_of_a_host(roles, expected):
@@ -35,6 +35,7 @@ def test_a_host_includes_what_it_has_and_no_more():
     includes = components.includes(REGISTRY, host, [], ["postgres"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     assert includes["immich.postgres"] == ["immich.identity"]
+    assert includes["immich.verify"] == ["immich.backup", "immich.postgres"]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean"]
 
 
@@ -64,10 +65,11 @@ def test_a_component_of_another_role_is_named():
         assert f"do not apply {sls} here" in found["remedy"]
 
 
-def test_each_component_that_can_be_removed_has_a_trace_below_etc_or_usr():
+def test_each_component_that_can_be_removed_has_a_trace_of_its_own():
     traces = components.traces(REGISTRY)
     assert set(traces) == {name for name, entry in REGISTRY.items() if entry.get("clean", True)}
-    assert all(path.startswith(("/etc/", "/usr/local/")) for path in traces.values())
+    assert len(set(traces.values())) == len(traces)
+    assert all(path.startswith(("/etc/", "/usr/local/", "/var/lib/immich-formula/")) for path in traces.values())
 
 
 def test_a_server_that_is_managed_elsewhere_needs_no_gateway():

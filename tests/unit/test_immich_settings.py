@@ -439,7 +439,7 @@ def test_a_host_with_postgresql_alone(subject):
     subject.module.__pillar__ = {"immich": {"roles": ["postgres"], "postgres": REQUIRED["postgres"]}}
     assert subject.module.errors() == []
     settings = subject.module.get()
-    assert list(settings["components"]) == ["identity", "programs", "postgres", "backup"]
+    assert list(settings["components"]) == ["identity", "programs", "postgres", "backup", "verify"]
     assert settings["includes"]["immich.postgres"] == ["immich.identity"]
     assert (settings["postgres"]["managed"], settings["valkey"]["managed"]) == (True, False)
 

@@ -61,6 +61,16 @@ def test_what_deserves_a_look_is_a_warning(salt):
     ]
 
 
+@pytest.mark.parametrize(("component", "asked"), (("app", False), ("postgres", True)))
+def test_a_dry_run_waits_for_immich_only_on_a_host_that_has_it(monkeypatch, salt, component, asked):
+    monkeypatch.setattr(immich_app, "__opts__", {"test": True}, raising=False)
+    salt["systemd_unit.status"] = lambda _unit: {"active": "inactive"}
+    salt["immich_postgres.verify"] = salt["immich_app.verify"] = refuse
+    ret = immich_app.verified("x", {"components": {component: SETTINGS["components"][component]}})
+    assert ret["result"] is None
+    assert ("Cannot connect to PostgreSQL" in ret["comment"]) is asked
+
+
 @pytest.mark.parametrize("error", (SaltInvocationError("no such password"), OSError("gone"), KeyError("port")))
 def test_a_check_that_breaks_hides_no_other(salt, error):
     def broken(_settings):
