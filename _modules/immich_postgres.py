@@ -110,11 +110,7 @@ def password_differs(settings):
 
     False if there is no such role or no server yet. Raises ``CommandExecutionError`` if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.password_differs "$(salt-call --out=json immich_settings.get)"
+    Called by ``immich_app.reasons_to_stop``.
     """
     postgres = settings["postgres"]
     password = pillar.value(__pillar__, PASSWORD_PILLAR)
@@ -134,11 +130,7 @@ def hba_record(settings):
     settings
         The formula's settings, as of ``immich_settings.get``.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.hba_record "$(salt-call --out=json immich_settings.get)"
+    Called by the SLS ``immich.postgres``.
     """
     return {
         "type": "host",
@@ -162,11 +154,7 @@ def verify(settings, connection=None):
 
     Raises ``CommandExecutionError`` if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.verify "$(salt-call --out=json immich_settings.get)"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     postgres = settings["postgres"]
     connection = connection or postgres["connection"]
@@ -208,11 +196,7 @@ def refusals(settings, connection=None):
 
     Raises ``CommandExecutionError`` if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.refusals "$(salt-call --out=json immich_settings.get)"
+    Called by ``immich_app.warnings`` and by ``immich.doctor``.
     """
     postgres = settings["postgres"]
     if not postgres["managed"]:

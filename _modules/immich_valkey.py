@@ -51,11 +51,7 @@ def logins(settings, own=True):
     the pillar's password, and without one, as on a new server. A server that the formula does not manage has the
     one connection of ``valkey:admin``.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.logins "$(salt-call --out=json immich_settings.get)"
+    Called by the SLS ``immich.valkey`` and ``immich.app``.
     """
     connection = settings["valkey"]["connection"]
     if not settings["valkey"]["managed"]:
@@ -76,11 +72,7 @@ def users(settings):
     password is declared, and only where the formula manages the server. Raises SaltInvocationError for an entry named
     as the formula's own user.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.users "$(salt-call --out=json immich_settings.get)"
+    Called by the SLS ``immich.valkey``.
     """
     valkey = settings["valkey"]
     listed = {user["name"]: user for user in valkey["acl_users"]}
@@ -116,11 +108,7 @@ def queues_move(settings, old, new):
 
     Raises CommandExecutionError if the server cannot be asked, or its administrator may not move keys.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.queues_move "$(salt-call --out=json immich_settings.get)" 0 1
+    Called by the state ``immich_identity.migrated``.
     """
     # The formula's own user has no keys.
     connection = logins(settings, own=False)
@@ -150,11 +138,7 @@ def former_user_remove(settings, name):
 
     Raises CommandExecutionError if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.former_user_remove "$(salt-call --out=json immich_settings.get)" immich
+    Called by the state ``immich_identity.recorded``.
     """
     connection = logins(settings)
     declared = [user["name"] for user in users(settings)]
@@ -177,11 +161,7 @@ def verify(settings, connection=None):
 
     Raises CommandExecutionError if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.verify "$(salt-call --out=json immich_settings.get)"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     name = settings["valkey"]["user"]
     own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
@@ -233,11 +213,7 @@ def refusals(settings, connection=None):
 
     Raises CommandExecutionError if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.refusals "$(salt-call --out=json immich_settings.get)"
+    Called by ``immich_app.warnings`` and by ``immich.doctor``.
     """
     name, connection = settings["valkey"]["user"], connection or logins(settings)
     logged = __salt__["valkey_acl.log"](LOG_ENTRIES, connection=connection)
