@@ -117,7 +117,7 @@ def backup():
     """
     holder = lock.under_way()
     if holder and holder.get("what") == "restore drill":
-        return unit.run()  # to which a rehearsal lends its lock, however long it takes
+        return unit.run()  # which inherits a rehearsal's lock, however long it takes
     try:
         with lock.held("backup", lend=True):
             return unit.run()
