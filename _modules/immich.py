@@ -117,7 +117,7 @@ def backup():
     """
     holder = lock.under_way()
     if holder and holder.get("what") == "restore drill":
-        return unit.run()  # to which a rehearsal lends its lock, however long it takes
+        return unit.run()  # which inherits a rehearsal's lock, however long it takes
     try:
         with lock.held("backup", lend=True):
             return unit.run()
@@ -157,11 +157,7 @@ def backup_plan(settings):
     settings
         The formula's settings, as of ``immich_settings.get``.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich.backup_plan "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    Called by the SLS ``immich.backup``.
     """
     return plan.plan(settings)
 
@@ -174,11 +170,7 @@ def backup_warnings(settings):
     settings
         The formula's settings, as of ``immich_settings.get``.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich.backup_warnings "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     return problems.found(settings)
 
@@ -288,11 +280,7 @@ def restore_drill_plan(settings):
     settings
         The formula's settings, as of ``immich_settings.get``.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich.restore_drill_plan "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    Called by the SLS ``immich.backup``.
     """
     # The Python and the configuration that this minion runs with, wherever its packages put their scripts.
     words = [sys.executable, "-c", "from salt.scripts import salt_call; salt_call()"]

@@ -2,8 +2,7 @@
 Immich's service on this host: what it needs, stop and start, and whether it serves
 ====================================================================================
 
-It gets what it needs as arguments: ``settings`` is what ``immich_settings.get`` returns. In the examples, ``SETTINGS``
-holds the JSON of ``salt-call --local --out=json immich_settings.get``.
+It gets what it needs as arguments: ``settings`` is what ``immich_settings.get`` returns.
 
 What is asked of the server is in ``immich_core.server``, what of its containers in ``immich_core.containers``.
 """
@@ -59,11 +58,7 @@ def unit(settings):
     settings
         The formula's settings.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.unit "$SETTINGS"
+    Called by the SLS ``immich.app`` and ``immich.preflight``.
     """
     parts = ["server", "machine_learning"] if settings["machine_learning"]["enabled"] else ["server"]
     return {
@@ -93,11 +88,7 @@ def reasons_to_stop(settings):
 
     Raises CommandExecutionError if Podman or PostgreSQL does not answer.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.reasons_to_stop "$SETTINGS"
+    Called by the states ``immich_app.stopped_for_changes`` and, in a dry run, ``immich_app.running``.
     """
     reasons = _network_reasons(settings) + _identity_reasons(settings)
     if __salt__["immich_postgres.password_differs"](settings):
@@ -146,11 +137,7 @@ def stop(unit, settings):
 
     Raises CommandExecutionError if it cannot be stopped.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.stop immich.service "$SETTINGS"
+    Called by the state ``immich_app.stopped_for_changes`` and by ``immich_update.roll_back``.
     """
     if serves(settings):
         run_facts.of(__context__).served_until = time.monotonic()
@@ -168,11 +155,7 @@ def serves(settings):
     settings
         The formula's settings.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.serves "$SETTINGS"
+    Called by ``immich_update.keep_former``.
     """
     stopped = run_facts.of(__context__).served_until is not None
     return stopped or any(server.answers(url, FIRST_PING_TIMEOUT) for url in _ping_urls(settings))
@@ -197,11 +180,7 @@ def bring_up(unit, settings):
 
     Raises CommandExecutionError if the server does not come up.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.bring_up immich.service "$SETTINGS"
+    Called by the state ``immich_app.running`` and by ``immich_update.roll_back``.
     """
     before = __salt__["systemd_unit.status"](unit)
     if before["outdated"]:
@@ -268,11 +247,7 @@ def verify(settings, patience=ML_PATIENCE):
     patience
         Seconds that machine learning may take until it answers, 60 by default; none in a dry run.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.verify "$SETTINGS"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     broken = server.silent(compose.ping_url(settings))
     if settings["machine_learning"]["enabled"]:
@@ -288,11 +263,7 @@ def warnings(settings):
     settings
         The formula's settings.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.warnings "$SETTINGS"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     found = exposure.servers_everywhere(settings, __salt__["netns.listening"]()) + server_warnings(settings)
     for module in ("immich_valkey", "immich_postgres"):
@@ -314,11 +285,7 @@ def server_warnings(settings, timeout=10):
     timeout
         Seconds for the server's answer, 10 by default.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_app.server_warnings "$SETTINGS"
+    Called by ``immich.doctor``.
     """
     known = server.state(compose.server_url(settings), lambda: _signed_up(settings["postgres"]), timeout)
     return server.warnings(known, settings["port"], overview.urls(settings, __grains__)[0])

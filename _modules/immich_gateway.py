@@ -46,11 +46,7 @@ def wanted(settings):
     settings
         The settings, as ``immich_settings.get`` returns them.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_gateway.wanted "$(salt-call --local --out=json immich_settings.get | jq .local)"
+    Called by the SLS ``immich.gateway``.
     """
     return gateway.declared(settings, lambda: [held["local"] for _, held in _known_addresses()])
 
@@ -95,11 +91,7 @@ def status(plan):
 
     Raises ``CommandExecutionError`` if ``ip`` or ``nft`` fails.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_gateway.status '{address: 10.88.0.1, add: true}'
+    Called by the state ``immich_gateway.active``.
     """
     on_lo = [held for name, held in _addresses() if name == "lo"]
     address = plan["address"] if plan["add"] else None
@@ -153,11 +145,7 @@ def verify(settings):
     settings
         The settings, as ``immich_settings.get`` returns them.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_gateway.verify "$SETTINGS"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     declared = wanted(settings)
     there = status(plan(declared["address"], declared["network"], declared["ports"], declared["host_ports"]))

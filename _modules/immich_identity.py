@@ -7,8 +7,7 @@ this host, :file:`/var/lib/immich-formula/installation.json`, says which they ar
 anything changes: each part is migrated, or refused with the way to do it. ``immich_core.identity`` decides, and
 ``immich_core.installation`` keeps the record.
 
-``settings`` is what ``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
-``salt-call --local --out=json immich_settings.get``.
+``settings`` is what ``immich_settings.get`` returns.
 """
 
 import contextlib
@@ -74,11 +73,7 @@ def current(settings):
     settings
         The formula's settings.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_identity.current "$SETTINGS"
+    Called by the SLS ``immich.podman``, and by states that ask where the project is or whose the tables are.
     """
     try:
         there = known(settings["project_dir"])
@@ -98,11 +93,7 @@ def folders(settings):
     settings
         The formula's settings.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_identity.folders "$SETTINGS"
+    Called by the SLS ``immich.preflight``.
     """
     there = current(settings)
     words = {"server": "library", "machine_learning": "model cache"}
@@ -167,11 +158,7 @@ def plan(settings):
 
     Raises CommandExecutionError if the record or the compose file cannot be understood, or Podman does not answer.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_identity.plan "$SETTINGS"
+    Called by the states ``immich_identity.compared``, ``network_replaced`` and ``migrated``.
     """
     wanted = identity.declared(settings)
     there = {**_unlike_own(settings, wanted), **known(settings["project_dir"])}

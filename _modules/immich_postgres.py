@@ -17,12 +17,12 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from host_core import pillar, terminal
 from immich_core import containers, findings, untrusted
 from immich_core import postgres_extensions as extensions
+from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_core.postgres_extensions import OTHER_EXTENSIONS, SCHEMA, VECTOR_EXTENSIONS, VECTOR_VERSIONS
 from pgsql_core import list_settings
 
 # Immich sets it for its database by itself.
 SEARCH_PATH = "search_path"
-PASSWORD_PILLAR = "immich:postgres:password"
 # What the server's log says where a role may not do something.
 REFUSED = re.compile(
     r"permission denied|must be owner of|must be (?:a )?(?:superuser|member)|only (?:super|roles? with)"
@@ -103,21 +103,17 @@ def vector_extension(database, preference="auto", connection=None):
 
 def password_differs(settings):
     """
-    Tell whether Immich's role has another password than the pillar says.
+    Return whether Immich's role has another password than the pillar declares.
 
     settings
         The formula's settings, as of ``immich_settings.get``.
 
     False if there is no such role or no server yet. Raises ``CommandExecutionError`` if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.password_differs "$(salt-call --out=json immich_settings.get)"
+    Called by ``immich_app.reasons_to_stop``.
     """
     postgres = settings["postgres"]
-    password = pillar.value(__pillar__, PASSWORD_PILLAR)
+    password = pillar.value(__pillar__, POSTGRES_PASSWORD)
     try:
         role = __salt__["pgsql_role.get"](postgres["user"], password=password, connection=postgres["connection"])
     except CommandExecutionError as err:
@@ -134,11 +130,7 @@ def hba_record(settings):
     settings
         The formula's settings, as of ``immich_settings.get``.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.hba_record "$(salt-call --out=json immich_settings.get)"
+    Called by the SLS ``immich.postgres``.
     """
     return {
         "type": "host",
@@ -162,16 +154,12 @@ def verify(settings, connection=None):
 
     Raises ``CommandExecutionError`` if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.verify "$(salt-call --out=json immich_settings.get)"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     postgres = settings["postgres"]
     connection = connection or postgres["connection"]
     user, database = postgres["user"], postgres["database"]
-    password = pillar.value(__pillar__, PASSWORD_PILLAR)
+    password = pillar.value(__pillar__, POSTGRES_PASSWORD)
     role = __salt__["pgsql_role.get"](user, password=password, connection=connection)
     if role is None:
         return [_finding("postgres-role-absent", f"PostgreSQL has no role {user}")]
@@ -208,11 +196,7 @@ def refusals(settings, connection=None):
 
     Raises ``CommandExecutionError`` if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_postgres.refusals "$(salt-call --out=json immich_settings.get)"
+    Called by ``immich_app.warnings`` and by ``immich.doctor``.
     """
     postgres = settings["postgres"]
     if not postgres["managed"]:
@@ -306,7 +290,7 @@ def _broken_role(user, role):
     broken = [_finding("postgres-role-attributes", f"The role {user} is not {' '.join(words)}")] if wrong else []
     if not role.get("password_matches", True):
         seen = f"is not the password of the role {user} in PostgreSQL"
-        broken.append(_finding("postgres-password", seen, findings.apply(), PASSWORD_PILLAR))
+        broken.append(_finding("postgres-password", seen, findings.apply(), POSTGRES_PASSWORD))
     return broken
 
 

@@ -51,11 +51,7 @@ def obstacles(settings, sls=""):
         The SLS that is to be applied, as in ``immich.postgres``. If this host's roles do not bring its component, that
         is the one obstacle. Defaults to none.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_preflight.obstacles "$SETTINGS"
+    Called by each SLS of the formula, and by ``immich.doctor``.
     """
     foreign = components.other_role(settings, sls)
     if foreign:

@@ -91,7 +91,7 @@ def warnings():
 
 def up_to_date():
     """
-    Tell whether the modules that this minion has synced are those of the formula on the file server.
+    Return whether the modules that this minion has synced are those of the formula on the file server.
 
     CLI Example:
 

@@ -5,8 +5,7 @@ Going from one version of Immich to the next, and back where the next does not s
 Asks what there is of versions, keeps what a rollback needs in a file beside the compose file as long as an update or a
 change of settings is under way, and rolls it back.
 
-``settings`` is what ``immich_settings.get`` returns. In the examples, ``SETTINGS`` holds the JSON of
-``salt-call --local --out=json immich_settings.get``.
+``settings`` is what ``immich_settings.get`` returns.
 
 What an apply does about the version is decided in ``immich_core.update_plan``, by the rules of
 ``immich_core.versions``.
@@ -49,11 +48,7 @@ def database(settings):
     The notes belong to Immich's role, and are read with its rights alone. Raises CommandExecutionError if the server
     cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.database "$SETTINGS"
+    Called by ``immich.restore_drill``.
     """
     postgres = settings["postgres"]
     try:
@@ -95,11 +90,7 @@ def plan(settings):
 
     Raises CommandExecutionError if the compose file cannot be understood or PostgreSQL cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.plan "$SETTINGS"
+    Called by the states ``immich_update.possible`` and ``immich_update.prepared``, and by ``immich.doctor``.
     """
     before, record = _installed_image(settings), _unfinished(settings)
     if update_plan.stays(before, settings["server"]["image"], record):
@@ -117,11 +108,7 @@ def start_refusal(settings):
 
     Raises CommandExecutionError if the compose file cannot be understood or PostgreSQL cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.start_refusal "$SETTINGS"
+    Called by ``immich.doctor``.
     """
     image = _installed_image(settings)
     if image is None:
@@ -146,11 +133,7 @@ def keep_former(settings, compose):
     compose
         The text that is about to be written.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.keep_former "$SETTINGS" "$(cat new.yml)"
+    Called by the state ``immich_app.compose_file_managed``.
     """
     path = _compose_file(settings)
     former = compose_file.read(path)
@@ -172,11 +155,7 @@ def prepare(settings):
 
     Raises CommandExecutionError if there is no backup although one is due.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.prepare "$SETTINGS"
+    Called by the state ``immich_update.prepared``.
     """
     due = plan(settings)
     compose, interrupted = _compose_file(settings), _record(settings)
@@ -202,11 +181,7 @@ def finish(settings):
     settings
         The formula's settings.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.finish "$SETTINGS"
+    Called by the state ``immich_app.running``.
     """
     update_record.remove(_project(settings))
     lock.release(__context__)
@@ -235,11 +210,7 @@ def roll_back(unit, settings, why):
 
     Raises CommandExecutionError if the former version does not come up either.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_update.roll_back immich.service "$SETTINGS" 'it did not answer'
+    Called by the state ``immich_app.running``.
     """
     try:
         if run_facts.of(__context__).migrated:

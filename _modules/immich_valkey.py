@@ -13,7 +13,8 @@ from salt.exceptions import SaltInvocationError
 
 from host_core import pillar, terminal
 from immich_core import containers, findings, valkey_users
-from immich_core.valkey_users import ALLOWS, DENIES, LOGIN, PASSWORD, RULES
+from immich_core.pillar_paths import VALKEY_ADMIN_PASSWORD, VALKEY_PASSWORD
+from immich_core.valkey_users import ALLOWS, DENIES, LOGIN, RULES
 
 __virtualname__ = "immich_valkey"
 
@@ -51,17 +52,13 @@ def logins(settings, own=True):
     the pillar's password, and without one, as on a new server. A server that the formula does not manage has the
     one connection of ``valkey:admin``.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.logins "$(salt-call --out=json immich_settings.get)"
+    Called by the SLS ``immich.valkey`` and ``immich.app``.
     """
     connection = settings["valkey"]["connection"]
     if not settings["valkey"]["managed"]:
         return [connection]
     server = {"host": connection["host"], "port": connection["port"]}
-    administrator = {**server, "username": "default", "password_pillar": "immich:valkey:admin_password"}
+    administrator = {**server, "username": "default", "password_pillar": VALKEY_ADMIN_PASSWORD}
     return [*([connection] if own else []), administrator, server]
 
 
@@ -76,11 +73,7 @@ def users(settings):
     password is declared, and only where the formula manages the server. Raises SaltInvocationError for an entry named
     as the formula's own user.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.users "$(salt-call --out=json immich_settings.get)"
+    Called by the SLS ``immich.valkey``.
     """
     valkey = settings["valkey"]
     listed = {user["name"]: user for user in valkey["acl_users"]}
@@ -88,14 +81,14 @@ def users(settings):
         raise SaltInvocationError(f"{LOGIN} is the formula's own user in Valkey: give the entry another name.")
     own = {
         "name": valkey["user"],
-        "password_pillar": PASSWORD,
+        "password_pillar": VALKEY_PASSWORD,
         # A new password is valid beside the old one until Immich uses it: immich_valkey.former_passwords_absent.
         "keep_passwords": True,
         "rules": " ".join([listed.get(valkey["user"], {}).get("rules") or RULES, *valkey["extra_rules"]]),
         "allows": ALLOWS,
         "denies": DENIES,
     }
-    default = {"name": "default", "enabled": None, "password_pillar": "immich:valkey:admin_password"}
+    default = {"name": "default", "enabled": None, "password_pillar": VALKEY_ADMIN_PASSWORD}
     return [
         own,
         *(user for name, user in listed.items() if name != valkey["user"]),
@@ -116,11 +109,7 @@ def queues_move(settings, old, new):
 
     Raises CommandExecutionError if the server cannot be asked, or its administrator may not move keys.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.queues_move "$(salt-call --out=json immich_settings.get)" 0 1
+    Called by the state ``immich_identity.migrated``.
     """
     # The formula's own user has no keys.
     connection = logins(settings, own=False)
@@ -141,7 +130,7 @@ def queues_move(settings, old, new):
 
 def former_user_remove(settings, name):
     """
-    Delete an ACL user that Immich no longer logs in as, unless the pillar declares it. Tell whether it was deleted.
+    Delete an ACL user that Immich no longer logs in as, unless the pillar declares it; return whether it was.
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -150,11 +139,7 @@ def former_user_remove(settings, name):
 
     Raises CommandExecutionError if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.former_user_remove "$(salt-call --out=json immich_settings.get)" immich
+    Called by the state ``immich_identity.recorded``.
     """
     connection = logins(settings)
     declared = [user["name"] for user in users(settings)]
@@ -177,17 +162,13 @@ def verify(settings, connection=None):
 
     Raises CommandExecutionError if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.verify "$(salt-call --out=json immich_settings.get)"
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     name = settings["valkey"]["user"]
     own = {"name": name, "enabled": None, "allows": ALLOWS, "denies": DENIES}
-    if pillar.value(__pillar__, PASSWORD) is not None:
+    if pillar.value(__pillar__, VALKEY_PASSWORD) is not None:
         # A former password beside it is a finding of its own.
-        own.update(password_pillar=PASSWORD, keep_passwords=True)
+        own.update(password_pillar=VALKEY_PASSWORD, keep_passwords=True)
     connection = connection or logins(settings)
     held = __salt__["valkey_acl.list"](connection=connection)
     if name not in held:
@@ -207,7 +188,7 @@ def verify(settings, connection=None):
     broken += [_finding("valkey-acl-denied", problem) for problem in found["problems"]]
     if "password" in found["changes"].get(name, {}).get("new", {}):
         seen = f"is not the password of the ACL user {name} in Valkey"
-        broken.append(_finding("valkey-password", seen, findings.apply(), PASSWORD))
+        broken.append(_finding("valkey-password", seen, findings.apply(), VALKEY_PASSWORD))
     if found["unsaved"]:
         seen = "Valkey's ACL users are not saved as they are, a restart would change them"
         broken.append(_finding("valkey-acl-unsaved", seen))
@@ -233,11 +214,7 @@ def refusals(settings, connection=None):
 
     Raises CommandExecutionError if the server cannot be asked.
 
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call immich_valkey.refusals "$(salt-call --out=json immich_settings.get)"
+    Called by ``immich_app.warnings`` and by ``immich.doctor``.
     """
     name, connection = settings["valkey"]["user"], connection or logins(settings)
     logged = __salt__["valkey_acl.log"](LOG_ENTRIES, connection=connection)

@@ -235,7 +235,7 @@ def set_(
 @_salt_errors
 def drop(name, force=False, connection=None):
     """
-    Drop a database and everything in it, if there is one of this name. PostgreSQL forbids that in a transaction.
+    Drop a database and everything in it. PostgreSQL forbids that in a transaction.
 
     name
         Name of the database.
@@ -243,7 +243,8 @@ def drop(name, force=False, connection=None):
         Whether to end the connections of others to it, and to drop it although its owner has declared it a template;
         PostgreSQL's own templates stay. Defaults to ``False``: PostgreSQL then refuses.
 
-    Raises ``CommandExecutionError`` if the server refuses.
+    Raises ``CommandExecutionError`` if there is no database of this name, or the server refuses. If another session
+    drops or renames it meanwhile, this waits for that, and succeeds.
 
     CLI Example:
 
@@ -253,13 +254,15 @@ def drop(name, force=False, connection=None):
     """
     session.disconnect(__context__, name)
     server = _server(connection)
+    if not server.has_database(name):
+        raise ServerError(f"There is no database {name}.", absent="database")
     if force and name not in databases.TEMPLATES:
         # Its owner can declare it a template, so that it cannot be dropped.
         declared = "SELECT 1 FROM pg_catalog.pg_database WHERE datname = %s AND datistemplate"
         if server.query(declared, (name,)):
             server.run_alone(quoting.compose("ALTER DATABASE {} IS_TEMPLATE false", quoting.name(name)))
     words = quoting.text("WITH (FORCE)" if force else "")
-    # The server may still be at work on dropping it for somebody who was killed: this waits for that, and is content.
+    # The server may still be dropping it for a client that was killed. The statement waits for that, and must not fail.
     server.run_alone(quoting.compose("DROP DATABASE IF EXISTS {} {}", quoting.name(name), words))
 
 

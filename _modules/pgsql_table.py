@@ -57,7 +57,7 @@ def row_counts(database, connection=None, timeout=None):
     Return the number of rows of each table of a database, as ``{"schema.table": rows}``.
 
     Only tables are read, no views, and no tables of extensions: nothing of what the database's owner has written is
-    run, but for a policy of his.
+    run, except policies of row security.
 
     database
         Name of the database.

@@ -14,7 +14,7 @@ __virtualname__ = "immich_backup"
 
 def __virtual__():
     if "immich.backup_plan" not in __salt__:
-        return False, "The execution module immich_backup is missing: run saltutil.sync_all"
+        return False, "The execution module immich is missing: run saltutil.sync_all"
     return __virtualname__
 
 

@@ -12,7 +12,7 @@ import secrets
 import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import findings, valkey_memory, valkey_users
+from immich_core import findings, pillar_paths, valkey_memory, valkey_users
 
 __virtualname__ = "immich_valkey"
 
@@ -309,7 +309,7 @@ def former_passwords_absent(name, user, connection=None):
             - connection: {{ salt["immich_valkey.logins"](settings) | json }}
     """
     ret = {"name": name, "result": True, "changes": {}, "comment": f"The ACL user {user} has no former password."}
-    only = [{"name": user, "enabled": None, "password_pillar": "immich:valkey:password"}]
+    only = [{"name": user, "enabled": None, "password_pillar": pillar_paths.VALKEY_PASSWORD}]
     try:
         found = __salt__["valkey_acl.compare"](only, scratch=False, connection=connection)["changes"]
         # Without a password by now, it gets its first one in this run.

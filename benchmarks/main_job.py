@@ -32,7 +32,7 @@ PILLAR = {
 }
 RUNS = {"converged": "converged", "changed": "one setting changed", "first": "first apply"}
 MARKS = {
-    "converged_vs_floor": ("at most", 1.6),
+    "converged_vs_floor": ("at most", 2.2),
     "converged_vs_ansible": ("at least", 8),
     "first_vs_ansible": ("at least", 4),
     "memory_vs_floor": ("at most", 1.3),

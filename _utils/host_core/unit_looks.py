@@ -13,7 +13,7 @@ def statuses(state, *names):
     Return what ``systemd_unit.statuses`` says of units, by name.
 
     The first to ask has the units looked at that the other states of the run are about too. After a change, and where
-    no run is under way, it is looked anew each time.
+    no run is under way, it looks again each time.
 
     state
         ``globals()`` of the state module that asks, for what Salt's compiler puts there.

@@ -13,6 +13,7 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
+from immich_core.gateway import HOST_NAME
 from immich_core.project import HASH_LABEL
 
 SERVER = "immich-server"
@@ -113,7 +114,7 @@ def _common(settings, name, part, selinux):
         "image": part["image"],
         "container_name": name,
         "networks": ["immich"],
-        "extra_hosts": [f"host.containers.internal:{settings['gateway_address']}"],
+        "extra_hosts": [f"{HOST_NAME}:{settings['gateway_address']}"],
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         # The journal has the lines too (immich.service follows them); this is for `podman compose logs`, and bounded.

@@ -9,6 +9,7 @@ import ipaddress
 
 # Marks the address as the unit's own. A label begins with the name of its interface.
 LABEL = "lo:immich"
+# As Podman calls the host for containers.
 HOST_NAME = "host.containers.internal"
 SERVERS = {"postgres": "unit", "valkey": "service"}
 

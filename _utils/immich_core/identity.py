@@ -2,7 +2,7 @@
 What an installation is made of, and what becomes of it when the pillar names something else
 =============================================================================================
 
-Asks nobody: the record and the host are in ``_modules/immich_identity.py``.
+Asks nobody: the record is in ``immich_core.installation``, and the host in ``_modules/immich_identity.py``.
 """
 
 import shlex

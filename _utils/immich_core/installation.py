@@ -12,7 +12,7 @@ from immich_core import durable
 RECORD = Path("/var/lib/immich-formula/installation.json")
 # Of the record. A newer one is from a newer formula, which knows more.
 FORMAT = 1
-# What of a project directory moves to another one, and what the states of immich.app write there anew.
+# What of a project directory moves to another one, and what the states of immich.app write there again.
 MOVED = "update.json"
 WRITTEN = ("docker-compose.yml", "secrets/db_password", "secrets/redis_password")
 

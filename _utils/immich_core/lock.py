@@ -16,7 +16,7 @@ import time
 PATH = "/run/immich-formula/lock"
 # Where a run of Salt keeps the lock that its states share.
 OF_RUN = "immich_core.lock"
-# Seconds. Whoever only looks who has the lock, see `under_way`, has it himself for an instant.
+# Seconds. A process that only looks who holds the lock, see `under_way`, holds it for an instant itself.
 MOMENT = 0.2
 # A holder writes who it is right after it has taken the lock; this long it may take, in seconds.
 PATIENCE = 5
@@ -28,16 +28,16 @@ def held(what, lend=False, borrow=False, path=PATH):
     Hold the lock for a ``with`` block. A process that holds it already goes on holding it.
 
     what
-        What it is held for, in one word, for whoever is turned away: ``backup``, ``restore``, ``update``.
+        What it is held for, in one word, as a process that is refused reports it: ``backup``, ``restore``, ``update``.
     lend
-        Whether a program that this process starts may work under the lock meanwhile. Defaults to ``False``.
+        Whether a program that this process starts may inherit the lock meanwhile. Defaults to ``False``.
     borrow
-        Whether to work under the lock of a holder that lends it. When that one ends first, the lock is taken over.
+        Whether to inherit the lock of a holder that allows it. When that one ends first, the lock is taken over.
         Defaults to ``False``.
     path
         The file. Defaults to the one that all of the formula use.
 
-    The block is given what it works for in the end: ``what``, or what the holder whose lock it borrows says.
+    The block is given what it works for in the end: ``what``, or what the holder whose lock it inherits holds it for.
 
     Raises ``BlockingIOError`` with a sentence that says who holds it, and ``OSError`` if the file cannot be opened.
 
@@ -128,7 +128,7 @@ def restore_under_way(path=PATH):
     """
     Return a sentence that says which restore is at work on this host, or None.
 
-    Whoever starts Immich meanwhile has it write into a database that is about to be replaced.
+    An Immich that is started meanwhile writes into a database that is about to be replaced.
 
     path
         As for :py:func:`under_way`.

@@ -94,6 +94,7 @@ OWN_FILES = {
         "immich_core/overview",
         "immich_core/own_files",
         "immich_core/owners",
+        "immich_core/pillar_paths",
         "immich_core/postgres_extensions",
         "immich_core/progress",
         "immich_core/project",

@@ -16,7 +16,7 @@ SECONDS_BETWEEN_LINES = 10
 
 def say(text, tag):
     """
-    Tell one line to the journal, and to who sits at the terminal, without what a terminal would act on.
+    Write one line to the journal and to the terminal, if there is one, without what a terminal would act on.
 
     text
         The line: what, how much of it, how long already. Names in it may be anybody's.

@@ -1,10 +1,11 @@
 """
-What the states of one run have seen and done, and later ones need
-===================================================================
+What one state of a run has seen or done for a later one
+=========================================================
 
-A run asks Podman and the server once where that is enough. What it has seen is kept here, and nowhere else in
-``__context__``; each field says who sets it, and who takes it. Where none has set it, the one who needs it looks
-itself, so that no state depends on another one having run.
+A run asks Podman and the server once where that is enough. What one state hands to another is kept here; each field
+says which function sets it, and which takes it. Where none has set it, the one that needs it looks itself, so that no
+state depends on another one having run. What a module caches for its own functions has a key of its own in
+``__context__``.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ class Facts:
     """
     The facts of a run.
 
-    A fact that the run's own actions make outdated is taken once: who asks after that looks anew.
+    A fact that the run's own actions make outdated is taken once: the next one that needs it looks again.
     """
 
     # The ids of images, as of `project.image_ids`, by the list of names that were asked for. Set when all images were
@@ -31,7 +32,7 @@ class Facts:
     # immich_app.bring_up, which measures from there. Until then Immich counts as serving: it did before the run.
     served_until: Optional[float] = None
     # Whether this run has moved something of the installation: a former compose file names what is gone
-    # (immich_identity.note, immich_update).
+    # (states of immich_identity; asked by immich_update).
     migrated: bool = False
     # Whether the formula makes Immich's network, on a host without an installation. Set by immich_identity.compared,
     # taken by immich_identity.recorded.

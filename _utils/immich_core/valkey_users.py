@@ -6,8 +6,6 @@ What they may do, and what they must not be able to do to others on the same ser
 """
 
 LOGIN = "immich-formula"
-# Where the pillar has the password of Immich's user.
-PASSWORD = "immich:valkey:password"
 # What a user needs to manage ACL users and the configuration and to end a script, and no key at all.
 LOGIN_RULES = (
     "resetkeys resetchannels -@all +acl +config|get +config|set +config|rewrite +client|id +client|list +command +info"

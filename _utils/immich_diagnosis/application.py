@@ -8,13 +8,23 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 from host_core import pillar, systemctl
-from immich_core import compose_file, containers, last_words, project, run_facts, untrusted, update_plan, versions
+from immich_core import (
+    compose_file,
+    containers,
+    last_words,
+    pillar_paths,
+    project,
+    run_facts,
+    untrusted,
+    update_plan,
+    versions,
+)
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
 
-SECRETS = {"db_password": "immich:postgres:password", "redis_password": "immich:valkey:password"}
+SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pillar_paths.VALKEY_PASSWORD}
 
 
 def _compose_file(here):
@@ -29,7 +39,7 @@ def _compose_file(here):
         return [(FAILED, f"{path}: {error}", f"mv {path} {path}.broken && salt-call state.apply immich")]
     seen = "; ".join(found["differences"][:3])
     if found["by_hand"]:
-        # Its containers carry the label that the file will have again: only a new start makes them anew.
+        # Its containers carry the label that the file will have again: only a restart recreates them.
         advice = "salt-call state.apply immich.app && systemctl restart immich"
         return [(FAILED, f"{path} was changed by hand: {seen or ', '.join(found['by_hand'])}", advice)]
     if seen:

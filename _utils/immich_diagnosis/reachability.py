@@ -9,6 +9,7 @@ from pathlib import Path
 from host_core import command
 from host_core.command import CommandError
 from immich_core import containers, exposure, server
+from immich_core.gateway import HOST_NAME
 from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
 
@@ -80,7 +81,7 @@ def _way(part, host_name, port_name):
         asker, _, reason = _asked(here, services, lambda _: target)
         if not reason:
             return [(OK, f"{asker} reaches {target}")]
-        if "ENOTFOUND" in reason and target.startswith("host.containers.internal:"):
+        if "ENOTFOUND" in reason and target.startswith(f"{HOST_NAME}:"):
             return [(FAILED, f"{asker}: {reason}", "systemctl restart immich")]
         if "ENOTFOUND" in reason:
             return [(FAILED, f"{asker}: {reason}", f"immich:{part}:host: a name or address that containers find")]

@@ -71,5 +71,8 @@ def _create(target, name, vector):
 
 def drop(target, name):
     """Drop a database that may be there, whoever is connected to it."""
-    if target.salt["pgsql_database.exists"](name, target.connection):
+    try:
         target.salt["pgsql_database.drop"](name, force=True, connection=target.connection)
+    except CommandExecutionError:
+        if target.salt["pgsql_database.exists"](name, target.connection):
+            raise

@@ -9,8 +9,8 @@ import shutil
 
 from host_core import pillar
 from immich_core import units
+from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_restore import access, backup_file, names, reporting
-from immich_restore.target import PASSWORD_PILLAR
 
 # Measured on embeddings, which are most of it: two thirds of its text is what a vector takes with its index.
 SPACE_FACTOR = 1.5
@@ -55,7 +55,7 @@ def _vector_problems(target, contents):
 def _login_problems(target):
     """Immich's role has to log in from this host; whether pg_hba.conf lets it is for later where it is managed."""
     user, owner = target.user, target.owner(target.database)
-    password = pillar.value(target.pillar, PASSWORD_PILLAR)
+    password = pillar.value(target.pillar, POSTGRES_PASSWORD)
     if target.managed:
         role = target.salt["pgsql_role.get"](user, password, target.connection)
         if not (role and role["password_matches"]):

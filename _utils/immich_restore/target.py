@@ -7,7 +7,7 @@ What every step of a restore goes by.
 
 from collections import namedtuple
 
-PASSWORD_PILLAR = "immich:postgres:password"
+from immich_core.pillar_paths import POSTGRES_PASSWORD
 
 
 class Target(namedtuple("Target", "settings salt pillar minion")):
@@ -43,5 +43,5 @@ class Target(namedtuple("Target", "settings salt pillar minion")):
         connection = self.connection
         kept = {key: connection[key] for key in ("port", "sslmode", "sslrootcert") if key in connection}
         host = "127.0.0.1" if connection["host"].startswith("/") else connection["host"]
-        login = {"host": host, "user": self.user, "password_pillar": PASSWORD_PILLAR}
+        login = {"host": host, "user": self.user, "password_pillar": POSTGRES_PASSWORD}
         return {**kept, **login, "maintenance_db": database}

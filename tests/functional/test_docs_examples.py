@@ -1,4 +1,7 @@
-"""Each state in the reference, docs/modules, is applied as it stands there, and changes nothing when applied again."""
+"""
+Each state in the reference, docs/modules, that knows nothing of Immich is applied as it stands there, and changes
+nothing when applied again.
+"""
 
 import pytest
 

@@ -341,6 +341,14 @@ def test_drop_without_force_refuses_connections(pg):
     assert "t_db" not in pg.databases()
 
 
+def test_drop_of_an_unknown_database_fails(pg):
+    """A person who mistypes its name would take it for dropped."""
+    for force in (False, True):
+        with pytest.raises(CommandExecutionError, match="There is no database t_none") as failure:
+            pg.modules.pgsql_database.drop("t_none", force=force)
+        assert failure.value.absent == "database"
+
+
 def test_schema_that_is_not_there(pg):
     pg.sql("CREATE DATABASE t_db")
     pg.sql("DROP SCHEMA public", database="t_db")

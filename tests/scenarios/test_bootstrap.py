@@ -51,16 +51,45 @@ def test_libraries_of_a_distributions_salt_are_packages(distribution_host):
     assert [state["id"] for state in host.apply("immich.bootstrap")] == ["The pillar is valid"]
 
 
-def test_an_updated_formula_syncs_its_modules_in_the_same_run(host):
-    host.run(
-        "mkdir -p /srv/salt/_modules && cp /srv/formula/_modules/immich_app.py /srv/salt/_modules/ && "
-        "echo '# a newer version' >>/srv/salt/_modules/immich_app.py"
-    )
+@pytest.fixture
+def newer(host):
+    """A function that puts another version of one of the formula's files before it on the file server."""
+
+    def write(path, old, new):
+        text = (REPO / path).read_text(encoding="utf8")
+        assert text.count(old) == 1, path
+        host.write(f"/srv/salt/{path}", text.replace(old, new))
+
+    yield write
+    host.run("rm -rf /srv/salt/_modules /srv/salt/_states /srv/salt/_utils")
+    host.salt("saltutil.sync_all")
+
+
+def test_an_updated_formula_syncs_its_modules_in_the_same_run(host, newer):
+    newer("_modules/immich_app.py", "ML_PATIENCE = 60", "ML_PATIENCE = 60  # a newer version")
     assert "saltutil.sync_all" in "\n".join(state["comment"] for state in host.apply(test=True))
     assert list(changed(host.apply())) == ["The formula's modules are synced"]
     assert changed(host.apply()) == {}
-    host.run("rm -r /srv/salt/_modules")
-    host.salt("saltutil.sync_all")
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "synced"),
+    (
+        ("_states/immich.py", '"comment": "The pillar is valid"', '"comment": "of the newer file"', "states"),
+        (
+            "_utils/immich_core/settings/checks.py",
+            '    valkey, passwords = settings["valkey"], {}\n',
+            '    valkey, passwords = settings["valkey"], {}\n    yield ("version",), "of the newer file"\n',
+            "packages",
+        ),
+    ),
+)
+def test_a_run_that_syncs_states_or_packages_alone_goes_by_them(host, newer, path, old, new, synced):
+    """What it has imported before is of the older file. A state says so in its comment, a check of the pillar warns."""
+    newer(path, old, new)
+    states = host.apply("immich.identity")
+    assert list(changed(states)) == [f"The formula's {synced} are synced"]
+    assert "of the newer file" in json.dumps([(state["comment"], state.get("warnings")) for state in states])
 
 
 def is_here(commit):

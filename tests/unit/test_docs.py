@@ -34,11 +34,14 @@ def headings(page):
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
+def prose(page):
+    """The text of a page without its blocks of code."""
+    return re.sub(r"^( *)```.*?^\1```$", "", page.read_text(encoding="utf8"), flags=re.M | re.S)
+
+
 def test_links_lead_somewhere():
     pages = [*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("benchmarks/*.md")]
-    links = [
-        (page, *link) for page in pages for link in re.findall(r"\]\(([^):#]*)#?([^):]*)\)", page.read_text("utf8"))
-    ]
+    links = [(page, *link) for page in pages for link in re.findall(r"\]\(([^):#]*)#?([^):]*)\)", prose(page))]
     dead = [
         f"{page.relative_to(REPO)}: {path}#{heading}"
         for page, path, heading in links
@@ -54,12 +57,15 @@ def test_an_apply_is_typed_in_the_same_words_everywhere():
     assert [page.name for page in pages if "--local state.apply" in page.read_text(encoding="utf8")] == []
 
 
-def test_every_module_that_knows_nothing_of_immich_has_a_page():
-    borrowed = {path.stem for folder in ("_modules", "_states") for path in (REPO / folder).glob("*.py")}
-    borrowed = {name for name in borrowed if not name.startswith("immich")}
-    assert {
-        name for name in borrowed if f"module `{name}`" not in REFERENCE and f"State `{name}`" not in REFERENCE
-    } == set()
+@pytest.mark.parametrize(("folder", "title"), (("_modules", "Execution module"), ("_states", "State")))
+def test_every_module_and_state_has_a_page(folder, title):
+    named = re.findall(rf"^## {title} `(\w+)`$", REFERENCE, re.M)
+    assert sorted(named) == sorted(path.stem for path in (REPO / folder).glob("*.py"))
+
+
+def test_commands_of_the_reference_can_be_typed():
+    """No shell has a variable with the formula's settings."""
+    assert [command for command in commands() if "$" in command] == []
 
 
 def settings(schema, path=()):

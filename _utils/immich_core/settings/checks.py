@@ -11,7 +11,8 @@ import shlex
 import stringprep
 import unicodedata
 
-from immich_core.settings.derivation import FORMULA_USER, HOST_NAME, library_of, normal, project_dir
+from immich_core.gateway import HOST_NAME
+from immich_core.settings.derivation import FORMULA_USER, library_of, normal, project_dir
 from immich_core.settings.environment import check_environment
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text

@@ -7,12 +7,12 @@ import os
 import re
 
 from immich_core import components
+from immich_core.gateway import HOST_NAME
 from immich_core.settings.networks import bind_addresses, ip_address
 from immich_core.settings.problems import PILLAR_KEY
 from immich_core.settings.roles import managed
 from immich_core.settings.schema import public
 
-HOST_NAME = "host.containers.internal"
 FORMULA_USER = "immich-formula"
 _FORMULA_PASSWORD_FILE = "/etc/immich-formula/valkey.password"
 
