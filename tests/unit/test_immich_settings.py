@@ -435,7 +435,8 @@ def test_admin_password_is_not_asked_of_a_server_managed_elsewhere(subject):
     assert subject.errors(pillar) == {}
 
 
-def test_a_host_with_postgresql_alone(subject):
+def test_a_host_with_postgresql_alone(subject, monkeypatch):
+    monkeypatch.setattr(subject.module.os.path, "exists", lambda _path: False)
     subject.module.__pillar__ = {"immich": {"roles": ["postgres"], "postgres": REQUIRED["postgres"]}}
     assert subject.module.errors() == []
     settings = subject.module.get()
