@@ -43,7 +43,7 @@ def assert_readable(text, warnings, lines):
 def test_terminal_shows_a_plan_and_a_first_run(first_run, host):
     plan, states = shown(host, first_run.plan), shown(host, first_run.states)
     assert_readable(plan, warnings=0, lines=100)
-    assert_readable(states, warnings=1, lines=1800)  # all but some 500 name packages and files that are new
+    assert_readable(states, warnings=1, lines=2050)  # all but some 500 name packages and files that are new
     assert re.search(r"Failed: +0\b", states)
     assert "Fix what failed" not in plan + states
 
