@@ -19,8 +19,8 @@ def test_the_demo_deploys_shows_and_ends():
         timeout=300,
     )
     assert done.returncode == 0, done.stdout
-    # What is built first, on a fresh clone, comes on top.
-    assert len([line for line in done.stdout.splitlines() if "] building " not in line]) <= 55, done.stdout
+    # What is built first, on a fresh clone, comes on top. On a slow machine more steps take long enough to be shown.
+    assert len([line for line in done.stdout.splitlines() if "] building " not in line]) <= 65, done.stdout
     for said in ("The plan for demo", "nothing to do", "a photo was uploaded", "allowed: none", "failed: none"):
         assert said in done.stdout
     assert re.search(r"on the disk: this host [\d.]+ GB", done.stdout)

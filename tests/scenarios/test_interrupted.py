@@ -24,7 +24,7 @@ KILL_AT = """
 setsid salt-call --local state.apply immich >/dev/null 2>&1 &
 pid=$!
 for i in $(seq 3000); do
-  if {condition}; then pkill -9 -g $pid; echo killed; exit; fi
+  if {condition}; then pkill -9 -g $pid; wait $pid; echo killed; exit; fi
   kill -0 $pid 2>/dev/null || {{ echo finished; exit; }}
   sleep 0.05
 done
