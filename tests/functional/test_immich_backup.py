@@ -340,6 +340,8 @@ def test_killed_at_every_step_nothing_half_looks_whole(host):
     published, before = 0, host.listed()
     for step in range(1, steps + 1):
         killed = host.program("run", KILL_AT=step)
+        if "steps: " in killed.stderr and int(killed.stderr.split("steps: ")[1]) < step:
+            break  # it took less time than the first, and so noted its progress less often
         assert killed.returncode == 128 + 9, (step, killed.stderr)
         there = host.listed("--verify")
         assert {backup["verified"] for backup in there} == {"ok"}, step
