@@ -4,6 +4,7 @@ Nothing here asks the machine: grains, configuration and files are given, so the
 with Python 3.9 or newer. What needs a service, root or files of other users is in ``tests/functional``.
 """
 
+import contextlib
 import copy
 import resource
 from pathlib import Path
@@ -43,11 +44,16 @@ def session_loaders(tmp_path_factory):
 
 
 @pytest.fixture
-def full_disk(tmp_path):
-    """A folder where writing fails in the middle of a file, as it does on a full disk."""
-    (tmp_path / "update.json").write_text("before")
-    (tmp_path / "installation.json").write_text('{"format": 1, "parts": {"role": "before"}}')
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
-    yield tmp_path
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def full_disk():
+    """A function: in its context writing fails in the middle of a file, as on a full disk. So does pytest's own."""
+
+    @contextlib.contextmanager
+    def full():
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full

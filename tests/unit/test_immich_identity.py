@@ -169,13 +169,13 @@ def test_the_record_is_written_whole_and_for_root_alone(migration, tmp_path):
     assert not record.parent.exists()
 
 
-def test_a_record_for_which_the_disk_is_full_is_named_and_nothing_half_stays(full_disk, monkeypatch):
-    record = full_disk / "installation.json"
+def test_a_record_for_which_the_disk_is_full_is_named_and_nothing_half_stays(full_disk, monkeypatch, tmp_path):
+    record = tmp_path / "installation.json"
+    record.write_text('{"format": 1, "parts": {"role": "before"}}')
     monkeypatch.setattr(installation, "RECORD", record)
-    before = sorted(os.listdir(full_disk))
-    with pytest.raises(OSError, match=f"{record} cannot be written: File too large"):
+    with pytest.raises(OSError, match=f"{record} cannot be written: File too large"), full_disk():
         installation.note(role="after")
-    assert sorted(os.listdir(full_disk)) == before
+    assert os.listdir(tmp_path) == [record.name]
     assert json.loads(record.read_text())["parts"] == {"role": "before"}
 
 

@@ -173,10 +173,11 @@ def test_after_a_migration_it_is_said_that_nothing_is_put_back(monkeypatch):
     assert "not put back, as the installation was migrated in this run" in said
 
 
-def test_a_full_disk_is_named_and_nothing_half_stays(full_disk):
+def test_a_full_disk_is_named_and_nothing_half_stays(full_disk, tmp_path):
     """Through the module's own writer: on a whole host the disk is full for the backup before."""
-    before = sorted(os.listdir(full_disk))
-    with pytest.raises(CommandExecutionError, match=f"{full_disk}/update.json cannot be written: File too large"):
-        immich_update._write(full_disk / "update.json", "x" * 100000, 0o600)
-    assert sorted(os.listdir(full_disk)) == before
-    assert (full_disk / "update.json").read_text() == "before"
+    record = tmp_path / "update.json"
+    record.write_text("before")
+    with pytest.raises(CommandExecutionError, match=f"{record} cannot be written: File too large"), full_disk():
+        immich_update._write(record, "x" * 100000, 0o600)
+    assert os.listdir(tmp_path) == [record.name]
+    assert record.read_text() == "before"
