@@ -472,7 +472,7 @@ def test_a_lock_that_is_not_given_back_fails_the_backup_by_name(owned, host, pg,
 def test_a_lock_that_is_given_back_is_waited_for(owned, host, pg):
     with pg.superuser("t_owned") as session, session.cursor() as cursor:
         cursor.execute(
-            "BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE; SET idle_in_transaction_session_timeout = '2s'"
+            "BEGIN; LOCK TABLE asset IN ACCESS EXCLUSIVE MODE; SET idle_in_transaction_session_timeout = '6s'"
         )
         done = host.program("run", LOCK_SECONDS="30", WAIT_SECONDS="0.5")
     assert done.returncode == 0, done.stdout
@@ -563,7 +563,7 @@ def test_functions_that_call_each_other_fail_the_backup(owned, host):
     done = host.program("run", seconds=300)
     assert (done.returncode, len(host.listed())) == (1, 2), done.stdout
     assert "objects that need each other" in done.said, done.said
-    assert "FUNCTION f1499" in done.said
+    assert "FUNCTION f" in done.said
 
 
 def test_a_name_sends_nothing_to_a_terminal_and_breaks_no_line(owned, host):
