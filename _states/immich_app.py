@@ -9,7 +9,7 @@ import os
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import mounts, terminal, unit_looks
+from host_core import mounts, terminal
 from host_core.command import CommandError
 from immich_core import (
     component_checks,
@@ -295,7 +295,7 @@ def running(name, settings):
 
 def _foreseen_status(name, settings):
     """What systemd says of the unit; in a dry run, what it would say after the states before this one."""
-    status = unit_looks.statuses(globals(), name)[name]
+    status = __salt__["systemd_unit.status"](name)
     if __opts__["test"] and status["active"] == "active" and __salt__["immich_app.reasons_to_stop"](settings):
         return {**status, "active": FORESEEN}
     return status
