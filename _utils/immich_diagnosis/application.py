@@ -12,19 +12,17 @@ from immich_core import (
     compose_file,
     containers,
     last_words,
-    pillar_paths,
     project,
     run_facts,
     untrusted,
     update_plan,
     versions,
 )
+from immich_core.compose import SECRETS
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
-
-SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pillar_paths.VALKEY_PASSWORD}
 
 
 def _compose_file(here):
