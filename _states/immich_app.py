@@ -200,10 +200,12 @@ def stopped_for_changes(name, settings):
         why = " and ".join(reasons)
         status = __salt__["systemd_unit.status"](name)
         directory = __salt__["immich_identity.current"](settings)["project_dir"]
-        if _is_down(status) and not containers.names(directory):
+        there = containers.names(directory)
+        if _is_down(status) and not there:
             return {**ret, "comment": f"{name} does not run, and {why}"}
         ret["changes"] = {name: {"old": status["active"], "new": f"stopped: {why}"}}
         if __opts__["test"]:
+            run_facts.of(__context__).removed_containers = tuple(there)
             return {**ret, "result": None, "comment": f"{name} would be stopped until this run has ended: {why}"}
         __salt__["immich_app.stop"](name, settings)
     except FAILURES as error:

@@ -37,6 +37,13 @@ class Facts:
     # Whether the formula makes Immich's network, on a host without an installation. Set by immich_identity.compared,
     # taken by immich_identity.recorded.
     network_made: Optional[bool] = None
+    # Whether this run has the states that migrate. Set by immich_identity.migration_included, taken by
+    # immich_identity.compared.
+    migrates: bool = False
+    # In a dry run, what its states would have removed before Immich's network is created: containers
+    # (immich_app.stopped_for_changes), and the former network (immich_identity.network_replaced).
+    removed_containers: tuple = ()
+    replaced_network: Optional[str] = None
 
     def take(self, name):
         """
