@@ -107,6 +107,7 @@ OWN_FILES = {
         "immich_core/settings/problems",
         "immich_core/settings/roles",
         "immich_core/settings/schema",
+        "immich_core/stack_status",
         "immich_core/units",
         "immich_core/untrusted",
         "immich_core/update_plan",
