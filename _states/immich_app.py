@@ -194,7 +194,8 @@ def stopped_for_changes(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
     try:
-        reasons = __salt__["immich_app.reasons_to_stop"](settings)
+        changes = run_facts.identity_plan(__context__, __salt__, settings)["changes"]
+        reasons = __salt__["immich_app.reasons_to_stop"](settings, changes)
         if not reasons:
             return ret
         why = " and ".join(reasons)
@@ -272,7 +273,7 @@ def running(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is running as specified"}
     try:
-        ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
+        ret["changes"] = _service_changes(_foreseen_status(name), settings)
         if not ret["changes"] or __opts__["test"]:
             return _unchanged(ret, name, settings)
         restore = lock.restore_under_way()
@@ -296,10 +297,11 @@ def running(name, settings):
     return _finished({**ret, "comment": _running_comment(ret["changes"], "was")}, settings)
 
 
-def _foreseen_status(name, settings):
+def _foreseen_status(name):
     """What systemd says of the unit; in a dry run, what it would say after the states before this one."""
     status = __salt__["systemd_unit.status"](name)
-    if __opts__["test"] and status["active"] == "active" and __salt__["immich_app.reasons_to_stop"](settings):
+    stopped = __opts__["test"] and run_facts.of(__context__).removed_containers is not None
+    if stopped and status["active"] == "active":
         return {**status, "active": FORESEEN}
     return status
 

@@ -68,7 +68,7 @@ def compared(name, settings):
     migrates = run_facts.of(__context__).take("migrates")
     run_facts.begin(__context__)
     try:
-        plan = __salt__["immich_identity.plan"](settings)
+        plan = run_facts.identity_plan(__context__, __salt__, settings)
         migrated = {part: change for part, change in plan["changes"].items() if part in identity.MIGRATED}
         refused = _at_once(migrated, settings) if migrates else _unmigrated(migrated)
         refusals = plan["refusals"] + refused
@@ -98,6 +98,7 @@ def _note(**parts):
     # What follows in this run can no longer be rolled back to the former compose file.
     if installation.RECORD.exists():
         run_facts.of(__context__).migrated = True
+    run_facts.of(__context__).identity_plan = None
     installation.note(**parts)
 
 
@@ -172,7 +173,7 @@ def network_present(name, network):
             - network: {name: immich, subnet: 172.20.0.0/16}
     """
     known = run_facts.of(__context__)
-    removed = {"removed_containers": known.removed_containers, "replaces": known.replaced_network}
+    removed = {"removed_containers": known.removed_containers or (), "replaces": known.replaced_network}
     return __states__["podman_network.present"](**{**network, "name": name}, **removed)
 
 
@@ -278,7 +279,7 @@ def _stepwise(name, steps, settings, nothing):
     """The story of a state that migrates some parts of the installation, each by its step."""
     ret = {"name": name, "changes": {}, "result": True, "comment": nothing}
     try:
-        pending = __salt__["immich_identity.plan"](settings)["changes"]
+        pending = run_facts.identity_plan(__context__, __salt__, settings)["changes"]
         due = {part: pending[part] for part in steps if part in pending}
         if not due:
             return ret

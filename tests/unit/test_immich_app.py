@@ -41,3 +41,30 @@ def test_only_a_real_run_says_that_immich_was_left_stopped(monkeypatch, active, 
         monkeypatch.setattr(states_immich_app, "__opts__", {"test": test}, raising=False)
         ret = states_immich_app.still_active("immich.service")
         assert (ret["result"], ret["changes"]) == (expected, {})
+
+
+@pytest.mark.parametrize(
+    ("reasons", "active", "containers", "service"),
+    (
+        (["the network immich is recreated"], "active", ["immich-server"], "stopped for the changes above"),
+        (["the network immich is recreated"], "active", [], "stopped for the changes above"),
+        (["the network immich is recreated"], "failed", [], "failed"),
+        ([], "active", ["immich-server"], "active"),
+    ),
+)
+def test_a_dry_run_knows_that_it_would_have_stopped_immich(monkeypatch, reasons, active, containers, service):
+    asked = []
+    functions = {
+        "systemd_unit.status": lambda _unit: {"active": active},
+        "immich_identity.plan": lambda _: {"refusals": [], "changes": {}},
+        "immich_identity.current": lambda _: {"project_dir": "/opt/podman/immich"},
+        "immich_app.reasons_to_stop": lambda *given: asked.append(given) or reasons,
+    }
+    monkeypatch.setattr(states_immich_app, "__salt__", functions, raising=False)
+    monkeypatch.setattr(states_immich_app, "__opts__", {"test": True}, raising=False)
+    monkeypatch.setattr(states_immich_app, "__context__", {}, raising=False)
+    monkeypatch.setattr(states_immich_app.containers, "names", lambda _: containers)
+    stopped = states_immich_app.stopped_for_changes("immich.service", {})
+    assert stopped["result"] is (None if reasons and active == "active" else True)
+    assert states_immich_app._foreseen_status("immich.service")["active"] == service
+    assert asked == [({}, {})]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from salt.exceptions import CommandExecutionError
@@ -248,28 +249,47 @@ def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch
 
 @pytest.fixture
 def comparing(migration, settings, monkeypatch, testmode):
-    """A function that compares, in a run of its own, an installation whose network the pillar changes."""
-    plan = {"refusals": [], "changes": {"network": {"old": "immich", "new": "photos"}}}
+    """A function that compares an installation whose network the pillar changes, and how often that was asked."""
+    asked = []
+
+    def plan(_):
+        asked.append("immich_identity.plan")
+        return {"refusals": [], "changes": {"network": {"old": "immich", "new": "photos"}}}
+
     functions = {
-        "immich_identity.plan": lambda _: plan,
+        "immich_identity.plan": plan,
         "immich_identity.known": lambda _: THERE,
         "immich_update.plan": lambda _: {},
     }
     monkeypatch.setattr(migration, "__salt__", functions)
     monkeypatch.setattr(migration, "__opts__", {"test": testmode}, raising=False)
     installation.note(**THERE)
-    return lambda: migration.compared("x", settings)
+    return SimpleNamespace(asked=asked, compare=lambda: migration.compared("x", settings))
 
 
 def test_only_a_run_that_migrates_may_change_the_installation(migration, comparing):
-    refused = comparing()
+    refused = comparing.compare()
     assert refused["result"] is False
     assert "immich becomes photos. Next step: salt-call state.apply immich" in refused["comment"]
     migration.migration_included("x")
-    allowed = comparing()
+    allowed = comparing.compare()
     assert (allowed["result"], allowed["changes"]) == (True, {})
     # The next run has to say so itself.
-    assert comparing()["result"] is False
+    assert comparing.compare()["result"] is False
+
+
+def test_what_changes_is_asked_once_and_again_after_a_change_of_the_record(migration, comparing, settings, monkeypatch):
+    monkeypatch.setattr(migration, "__opts__", {"test": True})
+    migration.migration_included("x")
+    comparing.compare()
+    assert migration.network_replaced("x", settings)["changes"]
+    assert len(comparing.asked) == 1
+    migration._note(network="photos")
+    migration.network_replaced("x", settings)
+    assert len(comparing.asked) == 2
+    migration.migration_included("x")
+    comparing.compare()
+    assert len(comparing.asked) == 3
 
 
 def test_a_dry_run_knows_what_it_would_remove_before_the_network(migration, comparing, monkeypatch, settings, testmode):
