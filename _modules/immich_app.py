@@ -75,7 +75,7 @@ def _mounts(settings):
     return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
 
 
-def reasons_to_stop(settings):
+def reasons_to_stop(settings, changes):
     """
     Return why Immich has to be stopped before this run changes what it uses, as a list of sentences; empty if it may
     go on.
@@ -86,11 +86,14 @@ def reasons_to_stop(settings):
     settings
         The formula's settings.
 
+    changes
+        What changes of the installation, as of ``immich_identity.plan``.
+
     Raises CommandExecutionError if Podman or PostgreSQL does not answer.
 
-    Called by the states ``immich_app.stopped_for_changes`` and, in a dry run, ``immich_app.running``.
+    Called by the state ``immich_app.stopped_for_changes``.
     """
-    reasons = _network_reasons(settings) + _identity_reasons(settings)
+    reasons = _network_reasons(settings) + _identity_reasons(changes)
     if __salt__["immich_postgres.password_differs"](settings):
         reasons.append(f"PostgreSQL's password of the role {settings['postgres']['user']} changes")
     return reasons
@@ -112,7 +115,7 @@ def _network_reasons(settings):
     return [f"the network {name} is recreated ({', '.join(differs)})"]
 
 
-def _identity_reasons(settings):
+def _identity_reasons(changes):
     sentences = {
         "network": "the network {new} takes the place of {old}",
         "project_dir": "the compose project moves from {old} to {new}",
@@ -121,7 +124,6 @@ def _identity_reasons(settings):
         "server_user": "the server's files change their owner from {old} to {new}",
         "machine_learning_user": "the models change their owner from {old} to {new}",
     }
-    changes = __salt__["immich_identity.plan"](settings)["changes"]
     return [sentences[part].format(**change) for part, change in changes.items() if part in sentences]
 
 

@@ -146,18 +146,20 @@ def keep_former(settings, compose):
     _write_record(settings, {"what": update_record.SETTINGS, "compose": former})
 
 
-def prepare(settings):
+def prepare(settings, due):
     """
     Take a verified backup of the database where one is due, keep what a rollback needs, and return that record.
 
     settings
         The formula's settings.
 
+    due
+        The update, as of :py:func:`plan`.
+
     Raises CommandExecutionError if there is no backup although one is due.
 
     Called by the state ``immich_update.prepared``.
     """
-    due = plan(settings)
     compose, interrupted = _compose_file(settings), _record(settings)
     of_settings = interrupted and not update_record.of_update(interrupted)
     former = interrupted["compose"] if of_settings else compose_file.read(compose)

@@ -6,10 +6,11 @@ The states of ``immich.app`` and ``immich.verify``. ``settings`` is what ``immic
 """
 
 import os
+from pathlib import Path
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import mounts, terminal, unit_looks
+from host_core import mounts, pillar, terminal
 from host_core.command import CommandError
 from immich_core import (
     component_checks,
@@ -193,16 +194,19 @@ def stopped_for_changes(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
     try:
-        reasons = __salt__["immich_app.reasons_to_stop"](settings)
+        changes = run_facts.identity_plan(__context__, __salt__, settings)["changes"]
+        reasons = __salt__["immich_app.reasons_to_stop"](settings, changes)
         if not reasons:
             return ret
         why = " and ".join(reasons)
         status = __salt__["systemd_unit.status"](name)
         directory = __salt__["immich_identity.current"](settings)["project_dir"]
-        if _is_down(status) and not containers.names(directory):
+        there = containers.names(directory)
+        if _is_down(status) and not there:
             return {**ret, "comment": f"{name} does not run, and {why}"}
         ret["changes"] = {name: {"old": status["active"], "new": f"stopped: {why}"}}
         if __opts__["test"]:
+            run_facts.of(__context__).removed_containers = tuple(there)
             return {**ret, "result": None, "comment": f"{name} would be stopped until this run has ended: {why}"}
         __salt__["immich_app.stop"](name, settings)
     except FAILURES as error:
@@ -232,16 +236,16 @@ def still_active(name):
               - Immich is running
     """
     ret = {"name": name, "changes": {}, "result": True}
+    if __opts__["test"]:  # where Salt takes what would change for failed
+        return {**ret, "comment": "A dry run stops nothing"}
     try:
         active = __salt__["systemd_unit.status"](name)["active"] == "active"
     except FAILURES as error:
         return {**ret, "result": False, "comment": str(error)}
     if active:
         return {**ret, "comment": f"{name} is active. What failed above did not stop it"}
-    if __opts__["test"] and not any(state["result"] is False for state in __running__.values()):
-        return {**ret, "comment": "Nothing has failed"}  # in a dry run Salt takes what would change for failed
     comment = f"{name} is stopped. Fix what failed above, then apply again: that continues from there and starts it"
-    return {**ret, "result": None if __opts__["test"] else False, "comment": comment}
+    return {**ret, "result": False, "comment": comment}
 
 
 def running(name, settings):
@@ -269,7 +273,7 @@ def running(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is running as specified"}
     try:
-        ret["changes"] = _service_changes(_foreseen_status(name, settings), settings)
+        ret["changes"] = _service_changes(_foreseen_status(name), settings)
         if not ret["changes"] or __opts__["test"]:
             return _unchanged(ret, name, settings)
         restore = lock.restore_under_way()
@@ -293,10 +297,11 @@ def running(name, settings):
     return _finished({**ret, "comment": _running_comment(ret["changes"], "was")}, settings)
 
 
-def _foreseen_status(name, settings):
+def _foreseen_status(name):
     """What systemd says of the unit; in a dry run, what it would say after the states before this one."""
-    status = unit_looks.statuses(globals(), name)[name]
-    if __opts__["test"] and status["active"] == "active" and __salt__["immich_app.reasons_to_stop"](settings):
+    status = __salt__["systemd_unit.status"](name)
+    stopped = __opts__["test"] and run_facts.of(__context__).removed_containers is not None
+    if stopped and status["active"] == "active":
         return {**status, "active": FORESEEN}
     return status
 
@@ -349,14 +354,19 @@ def _service_changes(status, settings):
 
 def _secret_would_change(settings):
     """
-    In a dry run, whether a state before this one would write a secret. In a real run the file itself is newer.
+    In a dry run, whether a file of a secret has not what the pillar says. In a real run it has, and is newer.
 
     A `watch` would not do: Salt runs `mod_watch` after a state that failed, too, and shows its words instead.
     """
-    folder = f"{settings['project_dir']}/secrets/"
-    before = globals().get("__running__", {}).values() if __opts__["test"] else ()
-    written = [each["name"] for each in before if {"diff", "newfile"} & set(each["changes"])]
-    return any(name.startswith(folder) for name in written)
+    if not __opts__["test"]:
+        return False
+    folder = Path(settings["project_dir"], "secrets")
+    return any(_differs(folder / name, path) for name, path in compose.SECRETS.items())
+
+
+def _differs(file, password_pillar):
+    wanted = pillar.value(__pillar__, password_pillar)
+    return wanted is not None and not (file.is_file() and file.read_bytes() == str(wanted).encode())
 
 
 def _downtime():

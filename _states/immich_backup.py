@@ -7,7 +7,7 @@ The states of ``immich.backup``.
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import mounts, pillar, unit_looks
+from host_core import mounts, pillar
 
 __virtualname__ = "immich_backup"
 
@@ -98,7 +98,7 @@ def scheduled(name, enabled=True):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is as specified"}
     try:
-        units = unit_looks.statuses(globals(), name, _service(name))
+        units = __salt__["systemd_unit.statuses"](name, _service(name))
         ret["changes"] = _timer_changes(units[name], enabled)
         if __opts__["test"]:
             verb = "started" if enabled else "stopped"
@@ -145,7 +145,7 @@ def dead(name):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped and not scheduled"}
     try:
-        units = unit_looks.statuses(globals(), name, _service(name))
+        units = __salt__["systemd_unit.statuses"](name, _service(name))
         ret["changes"] = _timer_changes(units[name], False)
         service = units[_service(name)]["active"]
         if service not in ("inactive", "failed"):

@@ -2,8 +2,9 @@
 The installation on this host and the one that the pillar describes
 ===================================================================
 
-``compared`` comes first and changes nothing. What it lets pass, ``network_replaced`` and ``migrated`` migrate while
-Immich is stopped, and ``network_present`` creates the new network; ``recorded`` closes, once Immich serves.
+``compared`` comes first and changes nothing; only ``migration_included`` precedes it. What it lets pass,
+``network_replaced`` and ``migrated`` migrate while Immich is stopped, and ``network_present`` creates the new network;
+``recorded`` closes, once Immich serves.
 ``settings`` is what ``immich_settings.get`` returns.
 """
 
@@ -23,13 +24,33 @@ def __virtual__():
     return __virtualname__
 
 
+def migration_included(name):
+    """
+    Report that this run has the states that migrate what differs from the record, so that :py:func:`compared` lets it
+    pass. Changes nothing.
+
+    name
+        What the state is about, for the output.
+
+    .. code-block:: yaml
+
+        This run includes the migration of what differs:
+          immich_identity.migration_included:
+            - require_in:
+              - The installation is the one on record
+    """
+    run_facts.begin(__context__)
+    run_facts.of(__context__).migrates = True
+    return {"name": name, "changes": {}, "result": True, "comment": "What differs from the record is migrated"}
+
+
 def compared(name, settings):
     """
     Make sure that the pillar describes the installation that is on this host, or one that it can become.
 
     Fails with all reasons at once where Immich would start on an empty database or library, and where a part has to be
-    migrated in a run without the states that do so, those of ``immich.app``. An installation without a record gets one,
-    from its unit and its compose file.
+    migrated in a run without the states that do so, see :py:func:`migration_included`. An installation without a record
+    gets one, from its unit and its compose file.
 
     name
         What the state is about, for the output.
@@ -44,11 +65,12 @@ def compared(name, settings):
             - settings: {{ settings | json }}
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar describes the installation of this host"}
+    migrates = run_facts.of(__context__).take("migrates")
     run_facts.begin(__context__)
     try:
-        plan = __salt__["immich_identity.plan"](settings)
+        plan = run_facts.identity_plan(__context__, __salt__, settings)
         migrated = {part: change for part, change in plan["changes"].items() if part in identity.MIGRATED}
-        refused = _at_once(migrated, settings) if _in_this_run("migrated") else _unmigrated(migrated)
+        refused = _at_once(migrated, settings) if migrates else _unmigrated(migrated)
         refusals = plan["refusals"] + refused
         if refusals:
             lines = [*map(findings.sentence, refusals), "Nothing was changed"]
@@ -76,12 +98,8 @@ def _note(**parts):
     # What follows in this run can no longer be rolled back to the former compose file.
     if installation.RECORD.exists():
         run_facts.of(__context__).migrated = True
+    run_facts.of(__context__).identity_plan = None
     installation.note(**parts)
-
-
-def _in_this_run(function):
-    """Whether a state of this module is in the run."""
-    return any((low["state"], low["fun"]) == (__virtualname__, function) for low in __lowstate__)
 
 
 def _unmigrated(changes):
@@ -129,15 +147,17 @@ def network_replaced(name, settings):
           immich_identity.network_replaced:
             - settings: {{ settings | json }}
     """
-    return _stepwise(name, {"network": _replace_network}, settings, "The network stays")
+    ret = _stepwise(name, {"network": _replace_network}, settings, "The network stays")
+    run_facts.of(__context__).replaced_network = ret["changes"].get("network", {}).get("old")
+    return ret
 
 
-def network_present(name, network, containers=(), former=None):
+def network_present(name, network):
     """
     Make sure that Immich's network is there, as
     :py:func:`podman_network.present <_states.podman_network.present>` does.
 
-    In a run that stops Immich and replaces its network first, a dry run does not count what those states would remove.
+    A dry run does not count what earlier states of it would remove: Immich's containers, and its former network.
 
     name
         Name of the network.
@@ -145,23 +165,15 @@ def network_present(name, network, containers=(), former=None):
     network
         Its arguments for ``podman_network.present``.
 
-    containers
-        Names of Immich's containers. Default: none.
-
-    former
-        Name of the network that Immich has until it is replaced. Default: none.
-
     .. code-block:: yaml
 
         Podman network immich is present:
           immich_identity.network_present:
             - name: immich
             - network: {name: immich, subnet: 172.20.0.0/16}
-            - containers: [immich-server]
     """
-    removed = {}
-    if _in_this_run("network_replaced"):
-        removed = {"removed_containers": containers, "replaces": None if former == name else former}
+    known = run_facts.of(__context__)
+    removed = {"removed_containers": known.removed_containers or (), "replaces": known.replaced_network}
     return __states__["podman_network.present"](**{**network, "name": name}, **removed)
 
 
@@ -267,7 +279,7 @@ def _stepwise(name, steps, settings, nothing):
     """The story of a state that migrates some parts of the installation, each by its step."""
     ret = {"name": name, "changes": {}, "result": True, "comment": nothing}
     try:
-        pending = __salt__["immich_identity.plan"](settings)["changes"]
+        pending = run_facts.identity_plan(__context__, __salt__, settings)["changes"]
         due = {part: pending[part] for part in steps if part in pending}
         if not due:
             return ret

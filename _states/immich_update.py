@@ -75,6 +75,7 @@ def prepared(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     try:
+        # Asked anew: the images were downloaded since `possible` was checked, which can take an hour.
         plan = __salt__["immich_update.plan"](settings)
         under_way = _pending(settings)
         if (plan or under_way) and not __opts__["test"]:
@@ -86,7 +87,7 @@ def prepared(name, settings):
             ret["changes"]["backup"] = {"old": None, "new": "of the database, read back after it was written"}
         if __opts__["test"]:
             return {**ret, "result": None, "comment": _sentence(plan, "would be")}
-        record = __salt__["immich_update.prepare"](settings)
+        record = __salt__["immich_update.prepare"](settings, plan)
     except FAILURES as error:
         advice = "Nothing was stopped, and the old version serves. Fix that and apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}

@@ -2,15 +2,11 @@
 Keep units of systemd running, enabled, or loaded from their current files.
 
 For units that need no more than that; Salt's ``service`` states know more, and start five times as many processes.
-
-:depends: - ``_utils/host_core``
 """
 
 import os
 
 from salt.exceptions import CommandExecutionError
-
-from host_core import unit_looks
 
 # What systemd calls a unit that is as desired; one that is static or generated cannot be enabled, nor has it to be.
 GOOD = {
@@ -75,7 +71,7 @@ def loaded(name):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"systemd has loaded the files of {name}"}
     try:
-        if unit_looks.statuses(globals(), name)[name]["outdated"]:
+        if __salt__["systemd_unit.status"](name)["outdated"]:
             return _reloaded(ret)
     except CommandExecutionError as error:
         return {**ret, "result": False, "comment": str(error)}
@@ -142,7 +138,7 @@ def _reloaded(ret):
 def _managed(name, word, desired):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is {word} as specified"}
     try:
-        before = unit_looks.statuses(globals(), name)[name]
+        before = __salt__["systemd_unit.status"](name)
         if "active" in desired and before["active"] == "activating" and not __opts__["test"]:
             # It is being started: this waits until it is active, and is no change of this state.
             __salt__["systemd_unit.call"]("start", name)

@@ -13,12 +13,15 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
+from immich_core import pillar_paths
 from immich_core.gateway import HOST_NAME
 from immich_core.project import HASH_LABEL
 
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
 IMAGES_OWN_USER = "0:0"
+# The files below `secrets/`, and where the pillar has what they hold.
+SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pillar_paths.VALKEY_PASSWORD}
 
 
 def project(settings, vector_extension, selinux=False):
@@ -45,7 +48,7 @@ def project(settings, vector_extension, selinux=False):
         "name": "immich",
         "services": services,
         "networks": {"immich": {"external": True, "name": settings["network"]["name"]}},
-        "secrets": {name: {"file": f"./secrets/{name}"} for name in ("db_password", "redis_password")},
+        "secrets": {name: {"file": f"./secrets/{name}"} for name in SECRETS},
         # For immich-stack, the program that runs the project.
         "x-immich-stack": {
             "compose": settings["lookup"]["podman"]["compose_command"],
@@ -160,7 +163,7 @@ def _server(settings, vector_extension, selinux):
         **_common(settings, SERVER, settings["server"], selinux),
         "environment": _environment(environment),
         "volumes": [_bind(settings["upload_location"], "/data", False), *libraries],
-        "secrets": ["db_password", "redis_password"],
+        "secrets": list(SECRETS),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
         "stop_grace_period": "30s",

@@ -10,6 +10,8 @@ table), a ``path`` (pillar path, file or unit, or empty), ``seen``, ``remedy`` (
 or empty) and a ``severity``.
 """
 
+import collections
+
 ERROR, WARNING = "error", "warning"
 # How the doctor's table names a severity.
 RESULTS = {ERROR: "failed", WARNING: "warning"}
@@ -57,6 +59,34 @@ def not_verified(part, error):
         findings.not_verified("database", error)
     """
     return finding("not-verified", part, str(error))
+
+
+def new(found, known):
+    """
+    Return those findings that were not there before.
+
+    Two are the same by code, part and path, as often as each of them is there: their words have the text of an error,
+    or numbers, which may be others the next time.
+
+    found, known
+        Lists of findings, now and before.
+
+    .. code-block:: python
+
+        findings.new(found, known)
+    """
+    before = collections.Counter(map(_identity, known))
+    kept = []
+    for each in found:
+        if before[_identity(each)]:
+            before[_identity(each)] -= 1
+        else:
+            kept.append(each)
+    return kept
+
+
+def _identity(found):
+    return found["code"], found["part"], found["path"]
 
 
 def seen(found):

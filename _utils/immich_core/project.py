@@ -7,6 +7,7 @@ The program that keeps the containers running acts on this comparison, and a pla
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import yaml  # PyYAML: a dependency of Salt and of podman-compose
@@ -64,6 +65,19 @@ def image_ids(printed):
         for name in (json.loads(tags) or []) + (json.loads(digests) or []):
             ids[name] = identity
     return ids
+
+
+def missing_volumes(services):
+    """
+    Return the volumes of services that are not on this host, as pairs of service and path.
+
+    services
+        Those of a compose file, by name.
+    """
+    volumes = [(name, volume) for name, service in services.items() for volume in service.get("volumes", [])]
+    # One in the short form is not the formula's.
+    paths = [(name, each["source"].replace("$$", "$")) for name, each in volumes if isinstance(each, dict)]
+    return [(name, path) for name, path in paths if not os.path.exists(path)]
 
 
 class Project:

@@ -37,6 +37,16 @@ class Facts:
     # Whether the formula makes Immich's network, on a host without an installation. Set by immich_identity.compared,
     # taken by immich_identity.recorded.
     network_made: Optional[bool] = None
+    # Whether this run has the states that migrate. Set by immich_identity.migration_included, taken by
+    # immich_identity.compared.
+    migrates: bool = False
+    # In a dry run, what its states would have removed before Immich's network is created: containers, if Immich would
+    # be stopped (immich_app.stopped_for_changes), and the former network (immich_identity.network_replaced).
+    removed_containers: Optional[tuple] = None
+    replaced_network: Optional[str] = None
+    # What becomes of the installation, as of immich_identity.plan. Set by the first state that asks (identity_plan
+    # below), dropped with each change of the record (immich_identity._note).
+    identity_plan: Optional[dict] = None
 
     def take(self, name):
         """
@@ -85,3 +95,25 @@ def of(run):
     if KEY not in run:
         run[KEY] = Facts()
     return run[KEY]
+
+
+def identity_plan(run, functions, settings):
+    """
+    Return what becomes of the installation in this run, as ``immich_identity.plan`` does. That is asked once, and again
+    after a change of the record.
+
+    run
+        The ``__context__`` of the run.
+    functions
+        Salt's execution functions by name (``__salt__``).
+    settings
+        The formula's settings.
+
+    .. code-block:: python
+
+        run_facts.identity_plan(__context__, __salt__, settings)["changes"]
+    """
+    known = of(run)
+    if known.identity_plan is None:
+        known.identity_plan = functions["immich_identity.plan"](settings)
+    return known.identity_plan

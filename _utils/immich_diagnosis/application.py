@@ -7,24 +7,23 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import pillar, systemctl
+from host_core import pillar, podman, systemctl
 from immich_core import (
     compose_file,
     containers,
     last_words,
-    pillar_paths,
     project,
     run_facts,
+    stack_status,
     untrusted,
     update_plan,
     versions,
 )
+from immich_core.compose import SECRETS
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
-
-SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pillar_paths.VALKEY_PASSWORD}
 
 
 def _compose_file(here):
@@ -97,27 +96,39 @@ def _unit(here):
             yield WARNING, "systemd has read another unit file than the one on the disk", "systemctl daemon-reload"
         if status["enabled"] != "enabled":
             yield WARNING, "is not started at boot", "systemctl enable immich"
-        if "exited" in text:
-            yield _exited(here, text)
-        elif not text.startswith("Serving"):
+        reported = stack_status.read(text)
+        if reported.exited:
+            yield _exited(here, text, reported.exited)
+        elif not reported.serving:
             yield WARNING, one_line(text), "systemctl restart immich"
         else:
             yield OK, text
         return
-    reason = _why_down(here, status)
-    seen, remedy = _explained(here, reason) if reason else ("", None)
-    refused = _start_refused(here)
+    reason, refused = _why_down(status), _start_refused(here)
     if refused:
         seen, remedy = refused["seen"], refused["remedy"]
+    else:
+        seen, remedy = _refused_by_program(here) or (_explained(here, reason) if reason else ("", None))
     yield FAILED, ": ".join(filter(None, (f"is {status['active']}", seen))), remedy or "systemctl start immich"
 
 
-def _why_down(here, status):
+def _why_down(status):
     """Why the unit does not run. What systemd keeps of one that was stopped is what it reported before that."""
-    stopped = status["active"] == "inactive"
-    if "exited" in status["text"] and not stopped:
-        return one_line(status["text"])
-    return one_line(last_words.of() or ("" if stopped else status["text"]))
+    reported = "" if status["active"] == "inactive" else status["text"]
+    return one_line(reported or last_words.of())
+
+
+def _refused_by_program(here):
+    """What immich-stack refuses to start, and the remedy: it decides by the same code."""
+    if not here["compose_text"]:
+        return None
+    try:
+        project.Project(here["directory"], here["compose_text"], podman.run)
+    except project.ProjectError as error:
+        return one_line(error), "salt-call state.apply immich.app"
+    for name, path in project.missing_volumes(here["compose"]["services"]):
+        return one_line(f"{path}, a volume of {name}, is not there"), "mount it, then: systemctl restart immich"
+    return None
 
 
 def _start_refused(here):
@@ -128,10 +139,9 @@ def _start_refused(here):
         return None
 
 
-def _exited(here, text):
+def _exited(here, text, exited):
     """The unit remembers for a minute that a container exited. It is failed as long as the container does not run."""
-    down = _compared(here)["recreate"]
-    if not any(name in text for name in down):
+    if not exited & _compared(here)["recreate"].keys():
         return WARNING, f"runs again: {one_line(text)}", "salt-call immich.doctor, in a minute"
     seen, remedy = _explained(here, text)
     return FAILED, seen, remedy or "journalctl -u immich -n 100"

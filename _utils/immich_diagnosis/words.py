@@ -7,7 +7,7 @@ import re
 
 from host_core import terminal
 
-# What stands in Immich's log or in the unit's status, and the remedy. The first that is found counts.
+# What Immich, a server or Podman says, and the remedy. The first that is found counts.
 MESSAGES = (
     (r"NOPERM", "salt-call state.apply immich.valkey"),
     (r"NOAUTH", "salt-call state.apply immich.app"),
@@ -16,7 +16,6 @@ MESSAGES = (
     (r"must be owner of|permission denied to create extension", "salt-call state.apply immich.postgres"),
     (r"vchord must be loaded|shared_preload_libraries", "salt-call state.apply immich.postgres"),
     (r"Failed to (read|write|create) .*\.immich", "mount what is missing below immich:upload_location; make no marker"),
-    (r"a volume of .*, is not there", "mount it, then: systemctl restart immich"),
     (r"manifest unknown|initializing source|pinging container registry", "set immich:version to one that exists"),
     (r"Illegal instruction|x86-64-v2", "immich:machine_learning:enabled: false"),
     (r"Address family not supported|[Cc]annot assign requested address", "salt-call state.apply immich.app"),
@@ -28,7 +27,6 @@ MESSAGES = (
         r"EN(OTFOUND|ETUNREACH)|EAI_AGAIN|ECONNREFUSED|EHOSTUNREACH|ETIMEDOUT|host\.containers\.internal",
         "salt-call state.apply immich.gateway",
     ),
-    (r"is not the one that Salt wrote", "salt-call state.apply immich.app"),
 )
 
 

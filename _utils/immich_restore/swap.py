@@ -47,24 +47,30 @@ def unchanged_if_it_fails(target, fresh, served):
 
 
 def broken(target, **options):
-    """What does not hold of application and database. ``patience`` is for how long the application may still start."""
+    """
+    What does not hold of application and database, as findings. ``patience`` is for how long the application may still
+    start.
+    """
     found = []
     for module, given in (("immich_app", options), ("immich_postgres", {})):
         try:
-            found += map(findings.sentence, target.salt[f"{module}.verify"](target.settings, **given))
+            found += target.salt[f"{module}.verify"](target.settings, **given)
         except CommandExecutionError as error:
-            found.append(str(error))
+            found.append(findings.not_verified(module, error))
     return found
 
 
 def start_and_verify(target, known):
-    """Start Immich on the restored database; return what is wrong with it and was not wrong before."""
+    """
+    Start Immich on the restored database; return as sentences what is wrong with it and, by the findings ``known``, was
+    not wrong before.
+    """
     reporting.say(f"Starting {units.IMMICH}")
     try:
         systemctl(target, "start")
     except CommandExecutionError as error:
         return [last_words.of(units.IMMICH) or str(error)]
-    return [sentence for sentence in broken(target) if sentence not in known]
+    return [findings.sentence(each) for each in findings.new(broken(target), known)]
 
 
 def revert(target, before, served, why):

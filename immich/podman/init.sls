@@ -2,7 +2,6 @@
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
-{%-   set former = salt["immich_identity.current"](settings).network %}
 
 {%- for network in settings.podman.external_networks %}
 
@@ -11,8 +10,6 @@ Podman network {{ network.name }} is present:
   immich_identity.network_present:
     - name: {{ network.name | json }}
     - network: {{ network | json }}
-    - containers: [immich-server, immich-machine-learning]
-    - former: {{ former | json }}
 {%-   else %}
   podman_network.present:
 {%-     for key, value in network.items() if value is not none %}

@@ -1,6 +1,5 @@
 """`systemd_unit` against the systemd of the test host."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -119,53 +118,6 @@ def test_several_units_in_one_look(modules):
     units = modules.systemd_unit.statuses("dbus.service", "t-there-is-none.timer", "dbus.socket")
     assert [unit["loaded"] for unit in units.values()] == ["loaded", "not-found", "loaded"]
     assert units["dbus.service"] == modules.systemd_unit.status("dbus.service")
-
-
-def applied(modules, states):
-    """The returns of several states in one run, by their IDs; each is a function and its name."""
-    high = {
-        id_: {function.split(".")[0]: [function.split(".")[1], {"name": name}, {"order": number}]}
-        for number, (id_, (function, name)) in enumerate(states.items(), 1)
-    }
-    return {ret.full_return["__id__"]: ret.full_return for ret in modules.state.high(high)}
-
-
-def test_one_look_serves_a_run_that_changes_nothing(modules, tmp_path, monkeypatch):
-    calls = tmp_path / "calls"
-    (tmp_path / "systemctl").write_text(f'#!/bin/sh\necho "$@" >>{calls}\nexec /usr/bin/systemctl "$@"\n')
-    (tmp_path / "systemctl").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    names = ("dbus.service", "systemd-journald.service")
-    dead = ("t-nowhere.timer", "t-nowhere.service")  # of a timer, its service is looked at too
-    asked = {name: ("systemd_unit.running", name) for name in names} | {"dead": ("immich_backup.dead", dead[0])}
-    returns = applied(modules, asked)
-    assert [(ret["result"], ret["changes"]) for ret in returns.values()] == [(True, {})] * 3
-    (show,) = [call for call in calls.read_text().splitlines() if call.startswith("show --property=LoadState")]
-    assert show.endswith(" ".join((*names, *dead)))
-
-
-@pytest.mark.parametrize("act", ("systemctl stop {}", "systemctl stop {}; false"))
-def test_what_the_run_itself_changed_is_seen(states, modules, unit, act):
-    name = unit()
-    states.systemd_unit.running(name)
-    returns = applied(
-        modules,
-        {
-            "before": ("systemd_unit.running", name),
-            "between": ("cmd.run", act.format(name)),
-            "after": ("systemd_unit.running", name),
-        },
-    )
-    assert returns["before"]["changes"] == {}
-    assert returns["after"]["changes"] == {"active": {"old": "inactive", "new": "active"}}
-
-
-def test_another_run_looks_again(states, modules, unit):
-    name = unit()
-    states.systemd_unit.running(name)
-    assert applied(modules, {"first": ("systemd_unit.running", name)})["first"]["changes"] == {}
-    systemctl("stop", name)
-    assert applied(modules, {"second": ("systemd_unit.running", name)})["second"]["changes"]
 
 
 def test_loaded_reads_a_drop_in_and_restarts_nothing(states, loaders, unit, testmode):

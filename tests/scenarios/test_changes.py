@@ -62,7 +62,7 @@ def test_machine_learning_can_be_disabled_and_is_looked_after_when_enabled_again
     assert "machine-learning" not in host.out("systemctl show -p StatusText immich")
     applied(host, machine_learning={"enabled": True})
     host.run("podman kill immich-machine-learning")
-    host.wait_for("systemctl show -p StatusText immich | grep -q 'immich-machine-learning: exited'", 20)
+    host.wait_for("systemctl show -p StatusText immich | grep -q 'immich-machine-learning exited:'", 20)
     host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true", 30)
 
 

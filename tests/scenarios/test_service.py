@@ -130,5 +130,5 @@ def test_the_upload_mount_is_needed(host):
 
 def test_machine_learning_that_crashes_shows_in_the_status_while_photos_are_served(host):
     host.run("podman exec immich-machine-learning sh -c 'kill 1'", check=False)
-    host.wait_for("systemctl status immich | grep -q 'immich-machine-learning: exited'", 20)
+    host.wait_for("systemctl status immich | grep -q 'immich-machine-learning exited:'", 20)
     assert get(host, "/api/server/ping") == {"res": "pong"}

@@ -1,6 +1,70 @@
-"""What the service is told."""
+"""What the service is told, and what a dry run says of it."""
+
+import pytest
+
+from _states import immich_app as states_immich_app
 
 
 def test_mounts_of_the_unit_are_quoted(modules, settings):
     unit = modules.immich_app.unit({**settings, "upload_location": "/srv/my photos 100%"})
     assert unit["mounts"] == ['"/srv/my photos 100%%"']
+
+
+HELD = {"db_password": b"postgres-secret-1", "redis_password": b"valkey-secret-12"}
+
+
+@pytest.mark.parametrize(
+    ("held", "would"),
+    (
+        (HELD, False),
+        ({**HELD, "redis_password": b"another"}, True),
+        ({"db_password": HELD["db_password"]}, True),
+    ),
+)
+def test_a_dry_run_says_that_a_secret_would_be_written(settings, loaders, monkeypatch, tmp_path, held, would):
+    (tmp_path / "secrets").mkdir()
+    for name, secret in held.items():
+        (tmp_path / "secrets" / name).write_bytes(secret)
+    monkeypatch.setattr(states_immich_app, "__pillar__", loaders.opts["pillar"], raising=False)
+    for test in (True, False):
+        # In a real run the state before has written the file.
+        monkeypatch.setattr(states_immich_app, "__opts__", {"test": test}, raising=False)
+        asked = states_immich_app._secret_would_change({**settings, "project_dir": str(tmp_path)})
+        assert asked is (would and test)
+
+
+@pytest.mark.parametrize(("active", "result"), (("active", True), ("failed", False)))
+def test_only_a_real_run_says_that_immich_was_left_stopped(monkeypatch, active, result):
+    functions = {"systemd_unit.status": lambda _unit: {"active": active}}
+    monkeypatch.setattr(states_immich_app, "__salt__", functions, raising=False)
+    for test, expected in ((False, result), (True, True)):
+        monkeypatch.setattr(states_immich_app, "__opts__", {"test": test}, raising=False)
+        ret = states_immich_app.still_active("immich.service")
+        assert (ret["result"], ret["changes"]) == (expected, {})
+
+
+@pytest.mark.parametrize(
+    ("reasons", "active", "containers", "service"),
+    (
+        (["the network immich is recreated"], "active", ["immich-server"], "stopped for the changes above"),
+        (["the network immich is recreated"], "active", [], "stopped for the changes above"),
+        (["the network immich is recreated"], "failed", [], "failed"),
+        ([], "active", ["immich-server"], "active"),
+    ),
+)
+def test_a_dry_run_knows_that_it_would_have_stopped_immich(monkeypatch, reasons, active, containers, service):
+    asked = []
+    functions = {
+        "systemd_unit.status": lambda _unit: {"active": active},
+        "immich_identity.plan": lambda _: {"refusals": [], "changes": {}},
+        "immich_identity.current": lambda _: {"project_dir": "/opt/podman/immich"},
+        "immich_app.reasons_to_stop": lambda *given: asked.append(given) or reasons,
+    }
+    monkeypatch.setattr(states_immich_app, "__salt__", functions, raising=False)
+    monkeypatch.setattr(states_immich_app, "__opts__", {"test": True}, raising=False)
+    monkeypatch.setattr(states_immich_app, "__context__", {}, raising=False)
+    monkeypatch.setattr(states_immich_app.containers, "names", lambda _: containers)
+    stopped = states_immich_app.stopped_for_changes("immich.service", {})
+    assert stopped["result"] is (None if reasons and active == "active" else True)
+    assert states_immich_app._foreseen_status("immich.service")["active"] == service
+    assert asked == [({}, {})]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from _output import immich_doctor as table
+from immich_core import stack_status
 from immich_diagnosis import (
     application,
     backups,
@@ -266,13 +267,57 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
 def test_what_a_unit_reported_before_it_was_stopped_is_no_reason(monkeypatch):
     """systemd keeps the text: "network removed" after "uploads of another owner" has shown it, within a minute."""
     text = "Serving: http://127.0.0.1:2283 immich-server exited 2 time(s) in a row, last with code 1: Failed to read"
-    here = {}
     monkeypatch.setattr(application.last_words, "of", str)
-    assert "exited 2" in application._why_down(here, {"active": "failed", "text": text})
-    assert "exited 2" in application._why_down(here, {"active": "activating", "text": text})
-    assert application._why_down(here, {"active": "inactive", "text": text}) == ""
+    assert "exited 2" in application._why_down({"active": "failed", "text": text})
+    assert "exited 2" in application._why_down({"active": "activating", "text": text})
+    assert application._why_down({"active": "inactive", "text": text}) == ""
     monkeypatch.setattr(application.last_words, "of", lambda: "immich-stack: no such image")
-    assert application._why_down(here, {"active": "inactive", "text": text}) == "immich-stack: no such image"
+    assert application._why_down({"active": "inactive", "text": text}) == "immich-stack: no such image"
+
+
+EXITED = stack_status.text("http://127.0.0.1:2283", {"immich-server": (stack_status.EXITED, "1 time(s): Serving: x")})
+REMOVED = stack_status.text("http://127.0.0.1:2283", {"immich-server": (stack_status.REMOVED, "by hand, it exited")})
+
+
+@pytest.mark.parametrize(
+    ("text", "recreate", "result", "words"),
+    (
+        (EXITED, {"immich-server": "it is exited"}, "failed", "immich-server exited: 1 time"),
+        (EXITED, {"immich-machine-learning": "its definition changed"}, "warning", "runs again: immich-server exited"),
+        (REMOVED, {"immich-server": "it does not exist"}, "warning", "immich-server removed: by hand"),
+        ("Starting the containers", {}, "warning", "Starting the containers"),
+    ),
+)
+def test_a_unit_says_what_became_of_its_containers(monkeypatch, text, recreate, result, words):
+    status = {"active": "active", "enabled": "enabled", "outdated": False, "text": text}
+    monkeypatch.setattr(application, "_compared", lambda _: {"recreate": recreate, "remove": []})
+    monkeypatch.setattr(application.untrusted, "output", lambda *_args, **_kwargs: "")
+    here = {"salt": {"systemd_unit.status": lambda _unit: status}, "seconds": 5}
+    ((found, seen, *_),) = application._unit(here)
+    assert found == result
+    assert seen.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("compose_text", "words", "remedy"),
+    (
+        ("", "is failed: no reason", "systemctl start immich"),
+        ("services: {}", "not the one that Salt wrote", "salt-call state.apply immich.app"),
+        (
+            "{x-immich-stack: {}, services: {immich-server: {volumes: [{source: /no/photos, target: /data}]}}}",
+            "is failed: /no/photos, a volume of immich-server, is not there",
+            "mount it, then: systemctl restart immich",
+        ),
+    ),
+)
+def test_what_the_program_refuses_to_start_is_looked_at(monkeypatch, compose_text, words, remedy):
+    status = {"active": "failed", "text": "no reason"}
+    monkeypatch.setattr(application.untrusted, "output", lambda *_args, **_kwargs: "")
+    here = {"salt": {"systemd_unit.status": lambda _unit: status}, "seconds": 5, "settings": {}, "directory": "/x"}
+    here.update(compose_text=compose_text, compose=facts._parsed(compose_text))
+    ((result, seen, do),) = application._unit(here)
+    assert (result, do) == ("failed", remedy)
+    assert words in seen
 
 
 @pytest.mark.parametrize("active", ("active", "reloading"))

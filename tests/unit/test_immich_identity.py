@@ -2,6 +2,7 @@
 
 import json
 import os
+from types import SimpleNamespace
 
 import pytest
 from salt.exceptions import CommandExecutionError
@@ -239,9 +240,66 @@ def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch
     monkeypatch.setattr(states_immich_identity, "__context__", {}, raising=False)
     monkeypatch.setattr(states_immich_identity, "__salt__", functions, raising=False)
     monkeypatch.setattr(states_immich_identity, "__opts__", {"test": testmode}, raising=False)
-    run = [{"state": "immich_identity", "fun": "migrated"}]
-    monkeypatch.setattr(states_immich_identity, "__lowstate__", run, raising=False)
+    states_immich_identity.migration_included("x")
     ret = states_immich_identity.compared("x", settings={"project_dir": "/opt/podman/immich"})
     assert (ret["result"], ret["changes"]) == (False, {})
     assert "nested more than 100" in ret["comment"]
     assert ret["comment"].endswith("Nothing was changed")
+
+
+@pytest.fixture
+def comparing(migration, settings, monkeypatch, testmode):
+    """A function that compares an installation whose network the pillar changes, and how often that was asked."""
+    asked = []
+
+    def plan(_):
+        asked.append("immich_identity.plan")
+        return {"refusals": [], "changes": {"network": {"old": "immich", "new": "photos"}}}
+
+    functions = {
+        "immich_identity.plan": plan,
+        "immich_identity.known": lambda _: THERE,
+        "immich_update.plan": lambda _: {},
+    }
+    monkeypatch.setattr(migration, "__salt__", functions)
+    monkeypatch.setattr(migration, "__opts__", {"test": testmode}, raising=False)
+    installation.note(**THERE)
+    return SimpleNamespace(asked=asked, compare=lambda: migration.compared("x", settings))
+
+
+def test_only_a_run_that_migrates_may_change_the_installation(migration, comparing):
+    refused = comparing.compare()
+    assert refused["result"] is False
+    assert "immich becomes photos. Next step: salt-call state.apply immich" in refused["comment"]
+    migration.migration_included("x")
+    allowed = comparing.compare()
+    assert (allowed["result"], allowed["changes"]) == (True, {})
+    # The next run has to say so itself.
+    assert comparing.compare()["result"] is False
+
+
+def test_what_changes_is_asked_once_and_again_after_a_change_of_the_record(migration, comparing, settings, monkeypatch):
+    monkeypatch.setattr(migration, "__opts__", {"test": True})
+    migration.migration_included("x")
+    comparing.compare()
+    assert migration.network_replaced("x", settings)["changes"]
+    assert len(comparing.asked) == 1
+    migration._note(network="photos")
+    migration.network_replaced("x", settings)
+    assert len(comparing.asked) == 2
+    migration.migration_included("x")
+    comparing.compare()
+    assert len(comparing.asked) == 3
+
+
+def test_a_dry_run_knows_what_it_would_remove_before_the_network(migration, comparing, monkeypatch, settings, testmode):
+    given = {}
+    steps = {"podman_network.present": lambda **arguments: given.update(arguments)}
+    monkeypatch.setattr(migration, "__states__", steps, raising=False)
+    migration.network_present("photos", {"name": "photos", "subnet": "172.20.0.0/16"})
+    assert given == {"name": "photos", "subnet": "172.20.0.0/16", "removed_containers": (), "replaces": None}
+    monkeypatch.setattr(migration, "_replace_network", lambda *_: "The network immich was removed")
+    assert migration.network_replaced("x", settings)["result"] is (None if testmode else True)
+    run_facts.of(migration.__context__).removed_containers = ("immich-server",)
+    migration.network_present("photos", {"subnet": "172.20.0.0/16"})
+    assert (given["removed_containers"], given["replaces"]) == (("immich-server",), "immich")

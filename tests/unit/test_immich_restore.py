@@ -6,8 +6,8 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import immich
-from immich_core import lock
-from immich_restore import backup_file, comparison, deadlines
+from immich_core import findings, lock
+from immich_restore import backup_file, comparison, deadlines, swap
 from immich_restore.target import Target
 
 IMAGE = "ghcr.io/immich-app/immich-server:v3.3.1"
@@ -162,3 +162,41 @@ def test_an_error_under_the_lock_does_not_claim_that_nothing_was_changed(monkeyp
     monkeypatch.setattr(lock, "held", functools.partial(lock.held, path=str(tmp_path / "lock")))
     with pytest.raises(BlockingIOError, match="gone"), immich._locked("restore"):
         raise BlockingIOError("gone")
+
+
+def learning(why):
+    seen = f"The server does not reach http://immich-machine-learning:3003/ping: {why}"
+    return findings.finding("machine-learning-silent", "machine learning", seen, "podman logs immich-machine-learning")
+
+
+OUTDATED = findings.finding("postgres-extension-outdated", "database", "The extension vector has version 0.8")
+UNREACHABLE = CommandExecutionError("Cannot connect to PostgreSQL")
+
+
+def verified_by(*answers):
+    """Verifications of the application and of PostgreSQL, in turns: each returns what is found, or raises."""
+    turns = iter(answers)
+
+    def verify(_settings, **_):
+        answer = next(turns)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return {"immich_app.verify": verify, "immich_postgres.verify": verify, "systemd_unit.call": lambda *_: ""}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "trouble"),
+    (
+        # The same fault in the words of another error: asked without patience before.
+        (([learning("Connection refused")], []), ([learning("timed out")], []), []),
+        (([], []), ([learning("timed out")], []), [findings.sentence(learning("timed out"))]),
+        (([], [OUTDATED]), ([], [OUTDATED, OUTDATED]), [findings.sentence(OUTDATED)]),
+        (([], UNREACHABLE), ([], [OUTDATED]), [findings.sentence(OUTDATED)]),
+        (([], []), ([], UNREACHABLE), ["Cannot connect to PostgreSQL"]),
+    ),
+)
+def test_a_restore_is_reverted_for_new_faults_alone(before, after, trouble):
+    target = Target({}, salt=verified_by(*before, *after), pillar={}, minion="x")
+    assert swap.start_and_verify(target, swap.broken(target, patience=0)) == trouble

@@ -2,6 +2,7 @@
 
 import importlib.machinery
 import importlib.util
+import json
 import os
 import socket
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from immich_core import stack_status
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -124,3 +127,38 @@ def test_what_systemd_is_told_is_one_field(program, monkeypatch, tmp_path):
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         program.notify(STATUS="Error: one\nMAINPID=1", READY=1)
         assert systemd.recv(1000).split(b"\n") == [b"STATUS=Error: one MAINPID=1", b"READY=1"]
+
+
+def test_an_exit_is_in_the_status_as_data_and_in_words(supervisor, capsys):
+    supervisor.stack = SimpleNamespace(
+        main="immich-server", ping_url="http://127.0.0.1:2283", last_words=lambda *_args, **_kwargs: "no such model"
+    )
+    assert stack_status.read(supervisor.status()).serving
+    container = {"Id": "c0ffee", "ExitCode": 1, "StartedAt": 0, "ExitedAt": 1}
+    supervisor.note_exit("immich-machine-learning", container)
+    words = "1 time(s) in a row, last with code 1: no such model"
+    assert supervisor.status() == f"immich-machine-learning exited: {words}"
+    assert stack_status.read(supervisor.status()).exited == {"immich-machine-learning"}
+    assert capsys.readouterr().out == f"immich-machine-learning exited {words}; starting it again in 2 s\n"
+
+
+def test_a_server_that_exits_again_and_again_is_given_up_with_the_reason(supervisor, program):
+    words = {"last_words": lambda *_args, **_kwargs: "password authentication failed"}
+    supervisor.stack = SimpleNamespace(main="immich-server", **words)
+    container = {"Id": "c0ffee", "ExitCode": 1}
+    for _ in range(2):
+        supervisor.note_exit("immich-server", container)
+    with pytest.raises(program.StackError, match=r"immich-server exited 3 time\(s\) in a row, last with code 1: pass"):
+        supervisor.note_exit("immich-server", container)
+
+
+def test_a_volume_that_is_not_there_is_refused(program, tmp_path):
+    volumes = [{"source": f"{tmp_path}/a$$b", "target": "/data"}]
+    text = {"x-immich-stack": {"compose": [], "main": "s", "ping": "", "timeout": 1}, "services": {"s": {}}}
+    text["services"]["s"]["volumes"] = volumes
+    (tmp_path / "docker-compose.yml").write_text(json.dumps(text))
+    stack = program.Stack(str(tmp_path))
+    with pytest.raises(program.StackError, match=r"a\$b, a volume of s, is not there: a missing mount\?"):
+        stack.refuse_missing_mounts(["s"])
+    (tmp_path / "a$b").mkdir()
+    stack.refuse_missing_mounts(["s"])
