@@ -27,6 +27,7 @@ from immich_core import (
     update_record,
 )
 from immich_core import containers as project_containers
+from immich_host import identity, postgres_refusals, valkey_refusals
 
 __virtualname__ = "immich_app"
 
@@ -75,58 +76,6 @@ def _mounts(settings):
     return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
 
 
-def reasons_to_stop(settings, changes):
-    """
-    Return why Immich has to be stopped before this run changes what it uses, as a list of sentences; empty if it may
-    go on.
-
-    Podman cannot change a network that containers use, and PostgreSQL's role has one password at a time: an Immich
-    that runs on would be refused. A network that others use too is no reason, as it stays.
-
-    settings
-        The formula's settings.
-
-    changes
-        What changes of the installation, as of ``immich_identity.plan``.
-
-    Raises CommandExecutionError if Podman or PostgreSQL does not answer.
-
-    Called by the state ``immich_app.stopped_for_changes``.
-    """
-    reasons = _network_reasons(settings) + _identity_reasons(changes)
-    if __salt__["immich_postgres.password_differs"](settings):
-        reasons.append(f"PostgreSQL's password of the role {settings['postgres']['user']} changes")
-    return reasons
-
-
-def _network_reasons(settings):
-    said = {key: value for key, value in settings["network"].items() if value is not None}
-    name = said["name"]
-    if not __salt__["podman_network.exists"](name):
-        return []
-    differs = __salt__["podman_network.diff"](**said)
-    if "interface_name" in differs and not __salt__["podman_network.supports"]("interface_name"):
-        del differs["interface_name"]
-    if not differs:
-        return []
-    users = __salt__["podman_network.containers"](name)
-    if not users or set(users) - set(containers(__salt__["immich_identity.current"](settings)["project_dir"])):
-        return []
-    return [f"the network {name} is recreated ({', '.join(differs)})"]
-
-
-def _identity_reasons(changes):
-    sentences = {
-        "network": "the network {new} takes the place of {old}",
-        "project_dir": "the compose project moves from {old} to {new}",
-        "role": "PostgreSQL's role {new} takes over from {old}",
-        "valkey_database": "the queues move from Valkey's database {old} to {new}",
-        "server_user": "the server's files change their owner from {old} to {new}",
-        "machine_learning_user": "the models change their owner from {old} to {new}",
-    }
-    return [sentences[part].format(**change) for part, change in changes.items() if part in sentences]
-
-
 def stop(unit, settings):
     """
     Stop the service and whatever of its containers is left, also those that were started by hand.
@@ -143,7 +92,7 @@ def stop(unit, settings):
     """
     if serves(settings):
         run_facts.of(__context__).served_until = time.monotonic()
-    directory = __salt__["immich_identity.current"](settings)["project_dir"]
+    directory = identity.project_dir(settings)
     __salt__["systemd_unit.call"]("stop", unit)
     with command.raised_as(CommandExecutionError):
         project_containers.remove(directory)
@@ -204,7 +153,7 @@ def bring_up(unit, settings):
 
 def _ping_urls(settings):
     """Of the current compose file, and of the one that served before it: a change may move the address."""
-    directory = __salt__["immich_identity.current"](settings)["project_dir"]
+    directory = identity.project_dir(settings)
     texts = (compose_file.read(f"{directory}/docker-compose.yml"), _former_compose(directory))
     found = [compose_file.ping_url(text) for text in texts if text]
     return list(dict.fromkeys(filter(None, found))) or [compose.ping_url(settings)]
@@ -268,9 +217,9 @@ def warnings(settings):
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     found = exposure.servers_everywhere(settings, __salt__["netns.listening"]()) + server_warnings(settings)
-    for module in ("immich_valkey", "immich_postgres"):
+    for server_refusals in (valkey_refusals, postgres_refusals):
         try:
-            found += __salt__[f"{module}.refusals"](settings)["found"]
+            found += server_refusals.found(settings, __salt__)["found"]
         except (CommandExecutionError, SaltInvocationError) as error:
             found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
     return found

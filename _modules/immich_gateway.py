@@ -8,23 +8,10 @@ the Immich network in, and keeps that network from what else the host listens at
 published port to the containers: this host routes, and a neighbour who sends it packets for them would be served.
 """
 
-import json
-import shutil
-from pathlib import Path
-
-from salt.exceptions import CommandExecutionError
-
-from host_core import command
 from immich_core import findings, gateway, units
+from immich_host import gateway as on_host
 
 UNIT = units.GATEWAY
-RULES = "/etc/immich-gateway.nft"
-# What the unit writes after loading: the rules it loaded, and the table as nft printed it then.
-LOADED_RULES = Path("/run/immich-gateway/rules.nft")
-LOADED_TABLE = Path("/run/immich-gateway/table")
-ADDRESSES = "immich_gateway.addresses"
-# What `ip` and `nft` may take, in seconds, and print, in bytes: networks and rules of others are among it.
-SECONDS, LARGEST_ANSWER = 30, 4 * 1024**2
 # The doctor's row.
 PART = "gateway and firewall"
 APPLY = findings.apply("immich.gateway")
@@ -48,7 +35,7 @@ def wanted(settings):
 
     Called by the SLS ``immich.gateway``.
     """
-    return gateway.declared(settings, lambda: [held["local"] for _, held in _known_addresses()])
+    return gateway.declared(settings, lambda: [held["local"] for _, held in on_host.known_addresses(__context__)])
 
 
 def plan(address, network, ports, host_ports=()):
@@ -76,66 +63,7 @@ def plan(address, network, ports, host_ports=()):
         salt '*' immich_gateway.plan 10.88.0.1 '{name: immich, subnet: 172.20.0.0/16}' '[5432, 6379]'
     """
     networks = __salt__["podman_network.list"]()
-    return gateway.plan(address, network, ports, host_ports, networks, _known_addresses())
-
-
-def status(plan):
-    """
-    Return what is there: ``address`` (bool), ``stale`` addresses of earlier settings, and ``firewall``.
-
-    ``firewall`` is ``loaded``, ``absent``, ``changed`` (by somebody else), or ``outdated`` (the rules on the
-    disk are others than the loaded ones).
-
-    plan
-        What ``plan`` returns.
-
-    Raises ``CommandExecutionError`` if ``ip`` or ``nft`` fails.
-
-    Called by the state ``immich_gateway.active``.
-    """
-    on_lo = [held for name, held in _addresses() if name == "lo"]
-    address = plan["address"] if plan["add"] else None
-    return {
-        "address": address is None or any(held["local"] == address for held in on_lo),
-        "stale": [held["local"] for held in on_lo if held.get("label") == gateway.LABEL and held["local"] != address],
-        "firewall": _firewall(),
-    }
-
-
-def load():
-    """
-    Put address and table in place, by starting or reloading the unit as it is on the disk, and return True.
-
-    Raises ``CommandExecutionError`` if the unit fails.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_gateway.load
-    """
-    __salt__["systemd_unit.call"]("daemon-reload")
-    __salt__["systemd_unit.call"]("reload-or-restart", UNIT)
-    return True
-
-
-def release(address):
-    """
-    Take an address that the unit had put there off ``lo``, and return True.
-
-    address
-        The address.
-
-    Raises ``CommandExecutionError`` if ``ip`` fails.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt '*' immich_gateway.release 10.88.0.1
-    """
-    _run("ip", "address", "delete", f"{address}/32", "dev", "lo")
-    return True
+    return gateway.plan(address, network, ports, host_ports, networks, on_host.known_addresses(__context__))
 
 
 def verify(settings):
@@ -148,7 +76,9 @@ def verify(settings):
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     declared = wanted(settings)
-    there = status(plan(declared["address"], declared["network"], declared["ports"], declared["host_ports"]))
+    there = on_host.status(
+        plan(declared["address"], declared["network"], declared["ports"], declared["host_ports"]), __context__
+    )
     broken = []
     if not there["address"]:
         seen = f"This host does not hold {declared['address']}"
@@ -157,45 +87,3 @@ def verify(settings):
         seen = f"The firewall table inet immich is {there['firewall']}"
         broken.append(findings.finding("gateway-firewall", PART, seen, APPLY, UNIT))
     return broken
-
-
-def _firewall():
-    if not shutil.which("nft"):
-        return "absent"
-    try:
-        table = _run("nft", "-s", "list", "table", "inet", "immich")
-    except CommandExecutionError as error:
-        if "No such file or directory" in str(error):
-            return "absent"
-        raise
-    if _read(LOADED_RULES) != _read(Path(RULES)):
-        return "outdated"
-    return "loaded" if table.strip() == _read(LOADED_TABLE).strip() else "changed"
-
-
-def _known_addresses():
-    """Those of the first look of a run: what a run changes itself is on lo or a bridge."""
-    return __context__.get(ADDRESSES) or _addresses()
-
-
-def _addresses():
-    """Pairs of an interface's name and one address of it, as `ip` describes it."""
-    if not shutil.which("ip"):
-        return []
-    interfaces = json.loads(_run("ip", "-json", "address", "show"))
-    __context__[ADDRESSES] = [
-        (each["ifname"], held) for each in interfaces if "ifname" in each for held in each["addr_info"]
-    ]
-    return __context__[ADDRESSES]
-
-
-def _read(path):
-    try:
-        return path.read_text(encoding="utf8")
-    except FileNotFoundError:
-        return ""
-
-
-def _run(*words):
-    with command.raised_as(CommandExecutionError):
-        return command.run(words, SECONDS, LARGEST_ANSWER)

@@ -25,6 +25,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 from immich_core import components, container_users, findings, owners
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
+from immich_host import identity
 
 __virtualname__ = "immich_settings"
 
@@ -232,22 +233,18 @@ def _conflicts_of(subnet, name):
 
 def _former_network():
     """Immich's network on this host, which makes room where the pillar has another."""
-    if "immich_identity.known" not in __salt__:
-        return []
     try:
-        return [name for name in [__salt__["immich_identity.known"]().get("network")] if name]
+        return [name for name in [identity.known().get("network")] if name]
     except CommandExecutionError:
         return []  # the first state of immich.app says why
 
 
 def _container_users(settings):
     """Each container's UID:GID on this host, by its part of the settings."""
-    there = {}
-    if "immich_identity.known" in __salt__:
-        try:
-            there = __salt__["immich_identity.known"](derivation.project_dir(settings))
-        except CommandExecutionError:
-            pass  # the first state of immich.app says why
+    try:
+        there = identity.known(derivation.project_dir(settings))
+    except CommandExecutionError:
+        there = {}  # the first state of immich.app says why
     folders = {
         "server": settings["upload_location"],
         "machine_learning": settings["machine_learning"]["cache_location"],

@@ -17,6 +17,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 from immich_core import compose_file, durable, last_words, lock, run_facts, update_plan, update_record, versions
+from immich_host import identity
 
 __virtualname__ = "immich_update"
 
@@ -67,7 +68,7 @@ def database(settings):
     rows = []
     if parts:
         statement = " UNION ALL ".join(parts)
-        role = __salt__["immich_identity.current"](settings)["role"]
+        role = identity.current(settings)["role"]
         rows = __salt__["pgsql_database.query_as"](role, postgres["database"], statement, postgres["connection"])
     found = [versions.parse(row["value"]) for row in rows if row["noted"] == update_plan.NOTED_IN]
     return {
@@ -336,7 +337,7 @@ def _restore_command(record):
 
 def _project(settings):
     """The project directory, before this run moves it and after."""
-    return Path(__salt__["immich_identity.current"](settings)["project_dir"])
+    return Path(identity.project_dir(settings))
 
 
 def _compose_file(settings):

@@ -24,6 +24,8 @@ from immich_core import (
     project,
     run_facts,
 )
+from immich_host import identity, stop_reasons, vector_extension
+from immich_host import images as images_of_host
 
 __virtualname__ = "immich_app"
 
@@ -111,7 +113,7 @@ def images_present(name, images):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The images are present"}
     try:
-        missing = __salt__["immich_image.missing"](images)
+        missing = images_of_host.missing(images, run_facts.of(__context__))
     except FAILURES as error:
         return {**ret, "result": False, "comment": str(error)}
     if not missing:
@@ -121,7 +123,7 @@ def images_present(name, images):
         return {**ret, "result": None, "comment": f"Would be pulled: {', '.join(missing)}"}
     try:
         for image in missing:
-            __salt__["immich_image.pull"](image)
+            images_of_host.pull(image)
     except FAILURES as error:
         advice = "Nothing was stopped. Check immich:version and that this host reaches the registry, then apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}
@@ -160,8 +162,8 @@ def _compose(settings):
     """The compose file's text; the vector extension is the one that the database has."""
     postgres = settings["postgres"]
     try:
-        extension = __salt__["immich_postgres.vector_extension"](
-            postgres["database"], postgres["vector_extension"], connection=postgres["connection"]
+        extension = vector_extension.of(
+            postgres["database"], postgres["vector_extension"], postgres["connection"], __salt__
         )
         vector = postgres_extensions.immich_name(extension)
     except CommandExecutionError:
@@ -194,13 +196,13 @@ def stopped_for_changes(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
     try:
-        changes = run_facts.identity_plan(__context__, __salt__, settings)["changes"]
-        reasons = __salt__["immich_app.reasons_to_stop"](settings, changes)
+        changes = identity.plan_of_run(__context__, settings, __salt__)["changes"]
+        reasons = stop_reasons.found(settings, changes, __salt__, __pillar__)
         if not reasons:
             return ret
         why = " and ".join(reasons)
         status = __salt__["systemd_unit.status"](name)
-        directory = __salt__["immich_identity.current"](settings)["project_dir"]
+        directory = identity.project_dir(settings)
         there = containers.names(directory)
         if _is_down(status) and not there:
             return {**ret, "comment": f"{name} does not run, and {why}"}

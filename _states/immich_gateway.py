@@ -4,9 +4,12 @@ Keep the host's address for Immich's containers, and the firewall table in front
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import units
+from immich_host import gateway
+
 
 def __virtual__():
-    if "immich_gateway.status" not in __salt__:
+    if "immich_gateway.plan" not in __salt__:
         return False, "The state immich_gateway needs the execution module immich_gateway."
     return True
 
@@ -54,18 +57,18 @@ def active(name, address, network, ports, host_ports=()):
 
 def _active(ret, plan):
     address = plan["address"]
-    before = __salt__["immich_gateway.status"](plan)
+    before = gateway.status(plan, __context__)
     ret["changes"] = _changes(plan, before)
     if not ret["changes"]:
         return ret
     if __opts__["test"]:
         return dict(ret, result=None, comment=f"{address} and its firewall would be put in place")
 
-    __salt__["immich_gateway.load"]()
+    _load()
     for stale in before["stale"]:
-        __salt__["immich_gateway.release"](stale)
+        gateway.release(stale)
 
-    left = _changes(plan, __salt__["immich_gateway.status"](plan))
+    left = _changes(plan, gateway.status(plan, __context__))
     if left:
         comment = f"There were no errors, but {', '.join(left)} is not right: see systemctl status immich-gateway"
         return dict(ret, result=False, comment=comment)
@@ -84,10 +87,16 @@ def mod_watch(name, address, network, ports, **_):
     if __opts__["test"]:
         return dict(ret, result=None, comment="Unit and rules would be reloaded")
     try:
-        __salt__["immich_gateway.load"]()
+        _load()
     except CommandExecutionError as exc:
         return dict(ret, result=False, changes={}, comment=str(exc))
     return ret
+
+
+def _load():
+    """Put address and table in place, as the unit and its rules are on the disk."""
+    __salt__["systemd_unit.call"]("daemon-reload")
+    __salt__["systemd_unit.call"]("reload-or-restart", units.GATEWAY)
 
 
 def _changes(plan, status):

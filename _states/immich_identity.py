@@ -11,6 +11,8 @@ The installation on this host and the one that the pillar describes
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import container_users, findings, identity, installation, owners, run_facts
+from immich_host import identity as on_host
+from immich_host import valkey_migration
 
 __virtualname__ = "immich_identity"
 
@@ -19,7 +21,7 @@ FAILURES = (CommandExecutionError, SaltInvocationError, OSError, installation.Re
 
 
 def __virtual__():
-    if "immich_identity.plan" not in __salt__:
+    if "immich_identity.current" not in __salt__:
         return False, "The execution module immich_identity is missing: run saltutil.sync_all"
     return __virtualname__
 
@@ -68,14 +70,14 @@ def compared(name, settings):
     migrates = run_facts.of(__context__).take("migrates")
     run_facts.begin(__context__)
     try:
-        plan = run_facts.identity_plan(__context__, __salt__, settings)
+        plan = on_host.plan_of_run(__context__, settings, __salt__)
         migrated = {part: change for part, change in plan["changes"].items() if part in identity.MIGRATED}
         refused = _at_once(migrated, settings) if migrates else _unmigrated(migrated)
         refusals = plan["refusals"] + refused
         if refusals:
             lines = [*map(findings.sentence, refusals), "Nothing was changed"]
             return {**ret, "result": False, "comment": "\n".join(lines)}
-        there = __salt__["immich_identity.known"](settings["project_dir"])
+        there = on_host.known(settings["project_dir"])
         for part in filter(migrated.get, identity.OWNERS):
             # What keeps the owners from being changed is found while Immich still serves.
             _planned_owner(settings, part, migrated[part]["new"])
@@ -190,10 +192,9 @@ def _why_network_stays(settings, network):
     """Why a network that Immich no longer uses is not to be removed, or None."""
     if network in [each["name"] for each in settings["podman"]["external_networks"]]:
         return "the pillar lists it"
-    if __salt__["immich_identity.known"](settings["project_dir"]).get("network_made") is False:
+    if on_host.known(settings["project_dir"]).get("network_made") is False:
         return "it was there before the formula"
-    own = __salt__["immich_app.containers"](__salt__["immich_identity.current"](settings)["project_dir"])
-    users = [name for name in __salt__["podman_network.containers"](network) if name not in own]
+    users = on_host.other_users(network, on_host.project_dir(settings), __salt__)
     return f"{', '.join(users)} use it" if users else None
 
 
@@ -267,7 +268,7 @@ def _reassign(settings, old, new):
 
 def _move_queues(settings, old, new):
     try:
-        said = f"{__salt__['immich_valkey.queues_move'](settings, old, new)} keys were moved"
+        said = f"{valkey_migration.move_queues(settings, old, new, __salt__)} keys were moved"
     except CommandExecutionError as error:
         # Immich queues its jobs again each night, and serves without them.
         said = f"Its jobs were not moved, and its keys stay in number {old}: {error}"
@@ -279,7 +280,7 @@ def _stepwise(name, steps, settings, nothing):
     """The story of a state that migrates some parts of the installation, each by its step."""
     ret = {"name": name, "changes": {}, "result": True, "comment": nothing}
     try:
-        pending = run_facts.identity_plan(__context__, __salt__, settings)["changes"]
+        pending = on_host.plan_of_run(__context__, settings, __salt__)["changes"]
         due = {part: pending[part] for part in steps if part in pending}
         if not due:
             return ret
@@ -324,7 +325,7 @@ def recorded(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The installation is as recorded"}
     try:
-        there = __salt__["immich_identity.known"](settings["project_dir"])
+        there = on_host.known(settings["project_dir"])
         noted = installation.record() or {}
         wanted = identity.declared(settings)
         own = [part for part in wanted if part not in identity.MIGRATED and there.get(part) != wanted[part]]
@@ -375,7 +376,7 @@ def _remove_former(settings, changed, role):
         __salt__["pgsql_hba.set"](database, None, postgres["connection"])
     user = changed.get("valkey_user", {}).get("old")
     if user:
-        __salt__["immich_valkey.former_user_remove"](settings, user)
+        valkey_migration.remove_former_user(settings, user, __salt__)
     if role and __salt__["pgsql_role.get"](role, connection=postgres["connection"]):
         __salt__["pgsql_role.drop"](role, reassign_to=postgres["user"], connection=postgres["connection"])
 
@@ -400,7 +401,7 @@ def kept(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The record says what stays"}
     try:
-        there = __salt__["immich_identity.known"](settings["project_dir"])
+        there = on_host.known(settings["project_dir"])
         stays = identity.kept(there, settings["clean"])
         if there == stays:
             return ret

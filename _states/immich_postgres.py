@@ -9,10 +9,11 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import terminal
 from immich_core import postgres_extensions
+from immich_host import vector_extension as immich_vector
 
 
 def __virtual__():
-    if "immich_postgres.vector_extension" not in __salt__:
+    if "immich_postgres.verify" not in __salt__:
         return False, "immich_postgres needs the execution module of that name: is psycopg2 in Salt's Python?"
     return True
 
@@ -79,7 +80,7 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
     """
     ret = {"name": name, "result": True, "comment": "", "changes": {}}
     try:
-        vector = __salt__["immich_postgres.vector_extension"](database, vector_extension, connection)
+        vector = immich_vector.of(database, vector_extension, connection, __salt__)
         current = __salt__["pgsql_extension.list"](database, [vector], connection)[vector]
     except (CommandExecutionError, SaltInvocationError) as err:
         if __opts__["test"] and getattr(err, "absent", None):
@@ -117,7 +118,7 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
 
 def _libraries(database, vector_extension, connection):
     try:
-        vector = __salt__["immich_postgres.vector_extension"](database, vector_extension, connection)
+        vector = immich_vector.of(database, vector_extension, connection, __salt__)
     except CommandExecutionError as err:
         # No server is for pgsql_config to tell, and a missing extension for the state that creates it.
         if getattr(err, "absent", None) in ("server", "extension"):

@@ -9,6 +9,7 @@ States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import findings, lock, update_record
+from immich_host import identity
 
 __virtualname__ = "immich_update"
 
@@ -98,7 +99,7 @@ def prepared(name, settings):
 
 def _pending(settings):
     """The record of an update to the declared version that has not come to its end, or None."""
-    directory = __salt__["immich_identity.current"](settings)["project_dir"]
+    directory = identity.project_dir(settings)
     record = update_record.of_update(update_record.read(directory))
     return record if record and record["image"] == settings["server"]["image"] else None
 

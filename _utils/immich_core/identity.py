@@ -2,7 +2,7 @@
 What an installation is made of, and what becomes of it when the pillar names something else
 =============================================================================================
 
-Asks nobody: the record is in ``immich_core.installation``, and the host in ``_modules/immich_identity.py``.
+Asks nobody: the record is in ``immich_core.installation``, and the host in ``immich_host.identity``.
 """
 
 import shlex
@@ -63,10 +63,10 @@ def compare(there, wanted, facts):
     ``{"refusals": [findings], "changes": {part: {"old": …, "new": …}}}``; ``changes`` has the parts that differ.
 
     there, wanted
-        What ``immich_identity.known`` and :py:func:`declared` return.
+        What ``immich_host.identity.known`` and :py:func:`declared` return.
 
     facts
-        What ``immich_identity`` has looked up of this host.
+        What ``immich_host.identity`` has looked up of this host.
     """
     changes = {
         part: {"old": there[part], "new": new}

@@ -24,7 +24,7 @@ class Facts:
     """
 
     # The ids of images, as of `project.image_ids`, by the list of names that were asked for. Set when all images were
-    # there (immich_image.missing), taken by the first comparison of containers after that (containers.compared).
+    # there (immich_host.images.missing), taken by the first comparison of containers after that (containers.compared).
     images: Optional[tuple] = None
     # Process of the server's container. Set by that comparison, taken by the next question to machine learning.
     server_pid: Optional[int] = None
@@ -44,8 +44,8 @@ class Facts:
     # be stopped (immich_app.stopped_for_changes), and the former network (immich_identity.network_replaced).
     removed_containers: Optional[tuple] = None
     replaced_network: Optional[str] = None
-    # What becomes of the installation, as of immich_identity.plan. Set by the first state that asks (identity_plan
-    # below), dropped with each change of the record (immich_identity._note).
+    # What becomes of the installation. Set by the first state that asks (immich_host.identity.plan_of_run), dropped
+    # with each change of the record (states of immich_identity).
     identity_plan: Optional[dict] = None
 
     def take(self, name):
@@ -95,25 +95,3 @@ def of(run):
     if KEY not in run:
         run[KEY] = Facts()
     return run[KEY]
-
-
-def identity_plan(run, functions, settings):
-    """
-    Return what becomes of the installation in this run, as ``immich_identity.plan`` does. That is asked once, and again
-    after a change of the record.
-
-    run
-        The ``__context__`` of the run.
-    functions
-        Salt's execution functions by name (``__salt__``).
-    settings
-        The formula's settings.
-
-    .. code-block:: python
-
-        run_facts.identity_plan(__context__, __salt__, settings)["changes"]
-    """
-    known = of(run)
-    if known.identity_plan is None:
-        known.identity_plan = functions["immich_identity.plan"](settings)
-    return known.identity_plan

@@ -24,6 +24,7 @@ from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, 
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
+from immich_host import images
 
 
 def _compose_file(here):
@@ -81,11 +82,11 @@ def _secrets(here):
 
 
 def _images(here):
-    images = [service["image"] for service in compose_of(here)["services"].values()]
-    missing = call(here, "immich_image.missing", images)
+    wanted = [service["image"] for service in compose_of(here)["services"].values()]
+    missing = images.missing(wanted)
     if missing:
         return [(FAILED, f"not on this host: {', '.join(missing)}", "salt-call state.apply immich.app")]
-    return [(OK, ", ".join(image.rpartition("/")[2] for image in images))]
+    return [(OK, ", ".join(image.rpartition("/")[2] for image in wanted))]
 
 
 def _unit(here):

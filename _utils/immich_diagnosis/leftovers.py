@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 from immich_core import untrusted, update_record
-from immich_diagnosis.check import FAILED, OK, WARNING, Check, call, need
+from immich_diagnosis.check import FAILED, OK, WARNING, Check, need
 from immich_diagnosis.facts import read_text, settings_of
+from immich_host import identity
 from immich_restore import leftovers as restores
 from immich_restore.target import Target
 
@@ -36,7 +37,7 @@ def _leftovers(here):
     for name in left["kept"]:
         seen = f"{name} is the database that Immich had before a restore, and takes its room"
         rows.append((WARNING, seen, f"once it is not needed any more: salt-call pgsql_database.drop {name}{where}"))
-    directory = call(here, "immich_identity.current", settings)["project_dir"]
+    directory = identity.project_dir(settings)
     try:
         update = update_record.of_update(update_record.read(directory))
     except update_record.DamagedError as error:

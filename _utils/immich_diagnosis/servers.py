@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError
 
 from host_core import systemctl
 from immich_diagnosis import facts
-from immich_diagnosis.check import FAILED, OK, NotCheckedError, call, of_finding
+from immich_diagnosis.check import FAILED, OK, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import settings_of
 from immich_diagnosis.words import one_line
 
@@ -104,11 +104,13 @@ def listens(part, sls):
     return check
 
 
-def refusals(module, connection):
+def refusals(found, function, connection):
     """What a server has refused to Immich since it was started: a new release may need what is not granted yet."""
 
     def check(here):
-        answer = call(here, f"{module}.refusals", settings_of(here), connection(here))
+        settings = settings_of(here)
+        need(here, function)
+        answer = found(settings, here["salt"], connection(here))
         known = f"not known: {answer['unknown']}" if answer["unknown"] else "nothing of late"
         return map(of_finding, answer["found"]) if answer["found"] else [(OK, known)]
 

@@ -10,6 +10,7 @@ import shutil
 from host_core import pillar
 from immich_core import units
 from immich_core.pillar_paths import POSTGRES_PASSWORD
+from immich_host import images, vector_extension
 from immich_restore import access, backup_file, names, reporting
 
 # Measured on embeddings, which are most of it: two thirds of its text is what a vector takes with its index.
@@ -36,7 +37,7 @@ def of_application(target):
     """What keeps Immich from being started afterwards."""
     if not target.salt["systemd_unit.status"](units.IMMICH)["enabled"]:
         return [f"There is no {units.IMMICH} yet: apply immich first, then restore."]
-    missing = target.salt["immich_image.missing"](target.salt["immich_app.unit"](target.settings)["images"])
+    missing = images.missing(target.salt["immich_app.unit"](target.settings)["images"])
     if missing:
         return [f"The image {missing[0]} is not on this host, and Immich could not be started: apply immich first."]
     return []
@@ -44,7 +45,7 @@ def of_application(target):
 
 def _vector_problems(target, contents):
     preference = target.settings["postgres"]["vector_extension"]
-    has = target.salt["immich_postgres.vector_extension"](target.database, preference, target.connection)
+    has = vector_extension.of(target.database, preference, target.connection, target.salt)
     wanted = backup_file.vector_extension(contents, has)
     if wanted == has:
         return []

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from immich_host import gateway
+
 ADDRESS = "10.88.0.1"
 NETWORK = {
     "name": "t-immich",
@@ -132,7 +134,7 @@ def test_converged_check_takes_one_nft_process(modules, written, states, tmp_pat
     fake.write_text(f'#!/bin/sh\necho "$@" >>{log}\nexec /usr/sbin/nft "$@"\n', encoding="utf8")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/sbin:/usr/bin")
-    assert modules.immich_gateway.status(modules.immich_gateway.plan(**arguments)) == {
+    assert gateway.status(modules.immich_gateway.plan(**arguments), {}) == {
         "address": True,
         "stale": [],
         "firewall": "loaded",

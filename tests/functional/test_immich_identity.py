@@ -9,7 +9,7 @@ from tests.unit import test_immich_identity as as_any_user
 identity, migration, deployed = as_any_user.identity, as_any_user.migration, as_any_user.deployed
 
 
-def test_owners_are_on_record_while_they_change(identity, migration, deployed, tmp_path, monkeypatch):
+def test_owners_are_on_record_while_they_change(identity, migration, modules, deployed, tmp_path, monkeypatch):
     """Whichever user the next run wants, it knows that files of both are there."""
     folder = tmp_path / "photos"
     (folder / "upload").mkdir(parents=True)
@@ -27,24 +27,24 @@ def test_owners_are_on_record_while_they_change(identity, migration, deployed, t
     assert identity.known()["server_user"] == "0:0, partly 60883:60883"
     for user in ("0:0", "60883:60883"):
         deployed["server"]["user"] = user
-        assert identity.plan(deployed)["changes"]["server_user"]["new"] == user
+        assert identity.plan(deployed, modules)["changes"]["server_user"]["new"] == user
     assert migration._planned_owner(deployed, "server_user", "60883:60883") == (
         f"2 files of {folder} would change their owner to 60883:60883"
     )
     assert "2 files" in migration._change_owner(deployed, "server_user", "0:0", "60883:60883")
-    assert identity.plan(deployed)["changes"] == {}
+    assert identity.plan(deployed, modules)["changes"] == {}
     assert folder.stat().st_uid == 60883
 
 
 def test_photos_of_before_are_given_to_the_formulas_own_user_where_the_pillar_says_so(
-    identity, migration, deployed, tmp_path
+    identity, migration, modules, deployed, tmp_path
 ):
     folder = tmp_path / "photos"
     (folder / "upload").mkdir(parents=True)
     (tmp_path / "immich.service").unlink()
     deployed.update(upload_location=str(folder), project_dir="/nonexistent")
-    assert identity.plan(deployed)["changes"] == {"server_user": {"old": "0:0", "new": "60883:60883"}}
+    assert identity.plan(deployed, modules)["changes"] == {"server_user": {"old": "0:0", "new": "60883:60883"}}
     # The record is made at the end of the first run.
     migration._change_owner(deployed, "server_user", "0:0", "60883:60883")
     assert not installation.record()
-    assert identity.plan(deployed)["changes"] == {}
+    assert identity.plan(deployed, modules)["changes"] == {}

@@ -10,6 +10,7 @@ import threading
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_host import postgres_refusals, stop_reasons, vector_extension
 from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, restarts
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
 from tests.functional.release import POSTGRES
@@ -116,22 +117,26 @@ def immich(pg):
 # Which vector extension
 
 
+def vector(pg, preference="auto"):
+    return vector_extension.of("t_immich", preference, SETTINGS["postgres"]["connection"], pg.modules)
+
+
 def test_auto_is_pgvector_where_the_server_offers_nothing_else(pg, testmode):
-    assert immich(pg).vector_extension("t_immich") == "vector"
+    assert vector(pg) == "vector"
 
 
 def test_auto_takes_vectorchord_where_the_server_offers_it(pg, database, vchord):
     vchord()
-    assert immich(pg).vector_extension("t_immich") == "vchord"
-    assert immich(pg).vector_extension("t_immich", "pgvector") == "vector"
+    assert vector(pg) == "vchord"
+    assert vector(pg, "pgvector") == "vector"
 
 
 @pytest.mark.parametrize("version", ("0.2.9", "2.0.0"))
 def test_vectorchord_that_immich_does_not_support(pg, vchord, version):
     vchord(version)
-    assert immich(pg).vector_extension("t_immich") == "vector"
+    assert vector(pg) == "vector"
     with pytest.raises(CommandExecutionError, match=r"vchord ≥ 0.3 < 2: install its package. It offers vchord"):
-        immich(pg).vector_extension("t_immich", "vectorchord")
+        vector(pg, "vectorchord")
 
 
 def test_database_keeps_what_it_has(pg, database, vchord):
@@ -139,7 +144,7 @@ def test_database_keeps_what_it_has(pg, database, vchord):
     vchord()
     pg.new_run()
     for preference in ("auto", "vectorchord", "pgvector"):
-        assert immich(pg).vector_extension("t_immich", preference) == "vector"
+        assert vector(pg, preference) == "vector"
     ret = extensions_present(pg, vector_extension="vectorchord")
     assert (ret["result"], ret["changes"]) == (True, {})
     assert "It keeps that although vectorchord is asked for." in ret["comment"]
@@ -147,7 +152,7 @@ def test_database_keeps_what_it_has(pg, database, vchord):
 
 def test_unknown_preference(pg):
     with pytest.raises(SaltInvocationError, match="There is no vector extension pgvectors"):
-        immich(pg).vector_extension("t_immich", "pgvectors")
+        vector(pg, "pgvectors")
     ret = extensions_present(pg, vector_extension="pgvectors")
     assert ret["result"] is False
 
@@ -275,7 +280,7 @@ def test_vectorchord_is_preloaded_created_and_kept(pg, host, database, vchord):
     assert installed(pg) == dict.fromkeys({*PGVECTOR, "vchord"}, "public")
     assert extensions_present(pg, vector_extension="pgvector")["changes"] == {}
     assert server_configured(pg)["changes"] == {}
-    assert immich(pg).vector_extension("t_immich", "pgvector") == "vchord"
+    assert vector(pg, "pgvector") == "vchord"
 
 
 def test_server_that_is_not_there(pg, testmode):
@@ -438,17 +443,21 @@ def test_neighbour_cannot_get_in(pg, database):
     assert pg.logs_in("t_immich", PASSWORD, "t_immich")
 
 
+def password_differs(pg, postgres):
+    return stop_reasons.password_differs(postgres, pg.modules, pg.pillar)
+
+
 @pytest.mark.parametrize(("password", "differs"), ((PASSWORD, False), ("another password", True)))
 def test_password_of_the_pillar_and_of_the_role(pg, database, password, differs):
     pg.pillar["immich"] = {"postgres": {"password": password}}
-    assert pg.modules.immich_postgres.password_differs(SETTINGS) is differs
+    assert password_differs(pg, SETTINGS["postgres"]) is differs
 
 
 def test_password_of_a_role_that_this_run_makes(pg):
     pg.pillar["immich"] = {"postgres": {"password": PASSWORD}}
-    assert pg.modules.immich_postgres.password_differs(SETTINGS) is False
-    elsewhere = {"postgres": {**SETTINGS["postgres"], "connection": {"host": "/nonexistent"}}}
-    assert pg.modules.immich_postgres.password_differs(elsewhere) is False
+    assert password_differs(pg, SETTINGS["postgres"]) is False
+    elsewhere = {**SETTINGS["postgres"], "connection": {"host": "/nonexistent"}}
+    assert password_differs(pg, elsewhere) is False
 
 
 def as_role(statement):
@@ -470,7 +479,7 @@ def test_what_the_role_was_refused_is_told_from_the_servers_log(pg, database):
     forged = "x\\n2099-01-01 00:00:00.0 UTC [1] t_immich@t ERROR:  permission denied for forged"
     as_role(f"DO $$ BEGIN RAISE EXCEPTION E'{forged}'; END $$")
     as_role("DO $$ BEGIN RAISE EXCEPTION E'permission denied \\x1b[2J\\x07'; END $$")
-    answer = immich(pg).refusals(settings)
+    answer = postgres_refusals.found(settings, pg.modules)
     assert answer["unknown"] == ""
     own, table, extension = answer["found"]
     assert 'refused the role t_immich: permission denied to create extension "file_fdw"' in extension["seen"]
@@ -480,7 +489,8 @@ def test_what_the_role_was_refused_is_told_from_the_servers_log(pg, database):
     assert "podman logs" in table["remedy"]
     assert [each["severity"] for each in answer["found"]] == ["warning", "warning", "error"]
     assert own["seen"].isprintable()
-    assert immich(pg).refusals({**settings, "postgres": {**SETTINGS["postgres"], "managed": False}})["unknown"]
+    elsewhere = {**settings, "postgres": {**SETTINGS["postgres"], "managed": False}}
+    assert postgres_refusals.found(elsewhere, pg.modules)["unknown"]
 
 
 def test_a_log_that_does_not_name_roles_is_told(pg, database, host):
@@ -488,7 +498,7 @@ def test_a_log_that_does_not_name_roles_is_told(pg, database, host):
     pg.sql("ALTER SYSTEM SET log_line_prefix = '%m [%p] '")
     pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
     pg.new_run()
-    assert "log_line_prefix" in immich(pg).refusals(settings)["unknown"]
+    assert "log_line_prefix" in postgres_refusals.found(settings, pg.modules)["unknown"]
 
 
 def test_whether_somebody_has_signed_up_is_asked_of_the_database_where_the_server_does_not_say(pg, database):

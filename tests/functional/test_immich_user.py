@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from immich_core import container_users, owners
+from immich_host import identity
 
 OWN = 60883
 PAIR = f"{OWN}:{OWN}"
@@ -60,23 +61,9 @@ def test_whose_a_folder_is_root_need_not_be_let_in_to_know(tmp_path, monkeypatch
 def test_the_settings_say_the_user_of_the_record(modules, settings, loaders, monkeypatch):
     assert (settings["server"]["user"], settings["machine_learning"]["user"]) == (PAIR, "60884:60884")
     loaders.context.clear()
-    monkeypatch.setitem(modules.immich_settings.get.func.__globals__, "__salt__", Told(modules, server_user="0:0"))
+    monkeypatch.setattr(identity, "known", lambda directory=None: {"server_user": "0:0"})
     found = modules.immich_settings.get()
     assert (found["server"]["user"], found["machine_learning"]["user"]) == ("0:0", "60884:60884")
-
-
-class Told(dict):
-    """Salt's modules on a host whose record says something."""
-
-    def __init__(self, modules, **record):
-        super().__init__({"immich_identity.known": lambda directory=None: record})
-        self.modules = modules
-
-    def __contains__(self, name):
-        return name in self.modules
-
-    def __missing__(self, name):
-        return self.modules[name]
 
 
 def test_root_owns_files_by_name():

@@ -13,6 +13,7 @@ import redis
 from salt.exceptions import CommandExecutionError
 
 from immich_core import findings, valkey_memory, valkey_users
+from immich_host import valkey_migration, valkey_refusals
 from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import EACH, Server
 
@@ -276,20 +277,20 @@ def test_queues_move_to_another_number_and_nothing_else_does(apply, modules, set
     clients[0].execute_command("SET", "other:key", "theirs")
     clients[3].execute_command("SET", "immich_bull:job:7", "of an earlier time")
     clients[3].execute_command("SET", "other:kept", "theirs")
-    assert modules.immich_valkey.queues_move(settings, 0, 3) == 1500
+    assert valkey_migration.move_queues(settings, 0, 3, modules) == 1500
     assert clients[0].execute_command("KEYS", "*") == ["other:key"]
     assert clients[3].execute_command("DBSIZE") == 1501
     assert clients[3].execute_command("HGET", "immich_bull:job:7", "of") == "now"
-    assert modules.immich_valkey.queues_move(settings, 0, 3) == 0
+    assert valkey_migration.move_queues(settings, 0, 3, modules) == 0
     # The next to use the connection finds itself where it was.
-    assert modules.immich_valkey.queues_move(settings, 3, 0) == 1500
+    assert valkey_migration.move_queues(settings, 3, 0, modules) == 1500
 
 
 def test_a_former_user_is_deleted_unless_the_pillar_has_it(apply, modules, settings, server):
     apply()
     settings["valkey"]["user"] = "photographer"
     for name, deleted in (("immich", True), ("immich", False), ("other", False), ("immich-formula", False)):
-        assert modules.immich_valkey.former_user_remove(settings, name) is deleted
+        assert valkey_migration.remove_former_user(settings, name, modules) is deleted
     assert {*server.client(*administrator()).execute_command("ACL", "USERS")} >= {
         "other",
         "immich-formula",
@@ -422,9 +423,9 @@ def ask(server, *commands):
 def test_a_command_that_immich_lacks_is_named_with_the_line_that_grants_it(apply, modules, settings, server):
     """A new release of Immich that needs one more command is seen by it."""
     apply()
-    assert modules.immich_valkey.refusals(settings) == {"found": [], "unknown": ""}
+    assert valkey_refusals.found(settings, modules) == {"found": [], "unknown": ""}
     ask(server, ["ECHO", "x"], ["CLIENT", "INFO"], ["ECHO", "y"])
-    (refusal,) = modules.immich_valkey.refusals(settings)["found"]
+    (refusal,) = valkey_refusals.found(settings, modules)["found"]
     assert refusal["seen"].startswith("Valkey denied CLIENT INFO, ECHO to the user immich")
     assert refusal["remedy"] == 'immich:valkey:extra_rules: ["+client|info", "+echo"]'
     assert refusal["severity"] == "error"
@@ -433,7 +434,7 @@ def test_a_command_that_immich_lacks_is_named_with_the_line_that_grants_it(apply
     assert (users.result, set(users.changes)) == (True, {"immich"}), users.comment
     assert server.client("immich", PASSWORD).execute_command("ECHO", "x") == "x"
     granted = {"valkey": {**settings["valkey"], "extra_rules": rules}}
-    assert modules.immich_valkey.refusals(granted) == {"found": [], "unknown": ""}
+    assert valkey_refusals.found(granted, modules) == {"found": [], "unknown": ""}
     assert modules.immich_valkey.verify(granted) == []
 
 
@@ -447,7 +448,7 @@ def test_what_harms_others_is_named_and_never_to_be_granted(apply, modules, sett
         ["SCAN", "0"],
     ]
     ask(server, *harmful)
-    (refusal,) = modules.immich_valkey.refusals(settings)["found"]
+    (refusal,) = valkey_refusals.found(settings, modules)["found"]
     assert "CLIENT KILL, CONFIG GET, KEYS, SCAN, SCRIPT LOAD" in refusal["seen"]
     assert (refusal["severity"], "extra_rules" in refusal["remedy"]) == ("warning", False)
     _, users = apply(extra_rules=["+keys"])
@@ -461,7 +462,7 @@ def test_names_that_the_container_decides_are_shown_short_and_printable(apply, m
     ask(
         server, *(["GET", f"\x1b[2J\n{number}" + "x" * 999] for number in range(200)), ["SUBSCRIBE", b"\xff\x07foreign"]
     )
-    keys, channels = modules.immich_valkey.refusals(settings)["found"]
+    keys, channels = valkey_refusals.found(settings, modules)["found"]
     assert "and " in keys["seen"]
     assert "foreign" in channels["seen"]
     for each in (keys, channels):
@@ -476,7 +477,7 @@ def test_denials_of_others_and_of_passwords_are_not_immichs(apply, modules, sett
         server.client("other", "others password").execute_command("FLUSHALL")
     with pytest.raises(redis.exceptions.AuthenticationError):
         server.client("immich", "wrong").execute_command("PING")
-    assert modules.immich_valkey.refusals(settings)["found"] == []
+    assert valkey_refusals.found(settings, modules)["found"] == []
 
 
 # -- limits ------------------------------------------------------------------------------------------

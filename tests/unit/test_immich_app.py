@@ -3,6 +3,7 @@
 import pytest
 
 from _states import immich_app as states_immich_app
+from immich_host import identity, stop_reasons
 
 
 def test_mounts_of_the_unit_are_quoted(modules, settings):
@@ -54,13 +55,12 @@ def test_only_a_real_run_says_that_immich_was_left_stopped(monkeypatch, active, 
 )
 def test_a_dry_run_knows_that_it_would_have_stopped_immich(monkeypatch, reasons, active, containers, service):
     asked = []
-    functions = {
-        "systemd_unit.status": lambda _unit: {"active": active},
-        "immich_identity.plan": lambda _: {"refusals": [], "changes": {}},
-        "immich_identity.current": lambda _: {"project_dir": "/opt/podman/immich"},
-        "immich_app.reasons_to_stop": lambda *given: asked.append(given) or reasons,
-    }
+    functions = {"systemd_unit.status": lambda _unit: {"active": active}}
+    monkeypatch.setattr(identity, "plan", lambda *_: {"refusals": [], "changes": {}})
+    monkeypatch.setattr(identity, "project_dir", lambda _: "/opt/podman/immich")
+    monkeypatch.setattr(stop_reasons, "found", lambda *given: asked.append(given[:2]) or reasons)
     monkeypatch.setattr(states_immich_app, "__salt__", functions, raising=False)
+    monkeypatch.setattr(states_immich_app, "__pillar__", {}, raising=False)
     monkeypatch.setattr(states_immich_app, "__opts__", {"test": True}, raising=False)
     monkeypatch.setattr(states_immich_app, "__context__", {}, raising=False)
     monkeypatch.setattr(states_immich_app.containers, "names", lambda _: containers)

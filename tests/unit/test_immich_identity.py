@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from _modules import immich_identity
 from _states import immich_identity as states_immich_identity
 from immich_core import compose, findings, installation, run_facts
 from immich_core import identity as core
+from immich_host import identity as on_host
 
 THERE = {
     "server": "host.containers.internal:5432",
@@ -110,19 +110,18 @@ def test_what_is_not_known_cannot_differ(there):
 
 
 @pytest.fixture
-def identity(modules, monkeypatch, tmp_path):
-    """The module, with record and unit below ``tmp_path``."""
+def identity(monkeypatch, tmp_path):
+    """What is known of the installation, with record and unit below ``tmp_path``."""
     monkeypatch.setattr(installation, "RECORD", tmp_path / "lib/installation.json")
-    monkeypatch.setattr(immich_identity, "UNIT", tmp_path / "immich.service")
-    monkeypatch.setattr(immich_identity, "__salt__", modules, raising=False)
-    return immich_identity
+    monkeypatch.setattr(on_host, "UNIT", tmp_path / "immich.service")
+    return on_host
 
 
 @pytest.fixture
-def migration(identity, monkeypatch):
+def migration(identity, modules, monkeypatch):
     """The module of the states, with the same record, in a run of its own."""
     monkeypatch.setattr(states_immich_identity, "__context__", {}, raising=False)
-    monkeypatch.setattr(states_immich_identity, "__salt__", identity.__salt__, raising=False)
+    monkeypatch.setattr(states_immich_identity, "__salt__", modules, raising=False)
     return states_immich_identity
 
 
@@ -184,11 +183,11 @@ def test_a_record_for_which_the_disk_is_full_is_named_and_nothing_half_stays(ful
     ("text", "words"),
     (("{", "cannot be read"), ("[]", "cannot be read"), ('{"format": 9, "parts": {}}', "newer formula")),
 )
-def test_a_record_that_cannot_be_understood_is_no_missing_one(identity, deployed, tmp_path, text, words):
+def test_a_record_that_cannot_be_understood_is_no_missing_one(identity, modules, deployed, tmp_path, text, words):
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib/installation.json").write_text(text, encoding="utf8")
     with pytest.raises(CommandExecutionError, match=words):
-        identity.plan(deployed)
+        identity.plan(deployed, modules)
     assert identity.current(deployed) == core.declared(deployed)
 
 
@@ -231,11 +230,9 @@ def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch
         raise OSError(40, "nested more than 100 directories deep", "/srv/immich/upload/a")
 
     plan = {"refusals": [], "changes": {"server_user": {"old": "0:0", "new": "60883:60883"}}}
-    functions = {
-        "immich_identity.plan": lambda _: plan,
-        "immich_identity.known": lambda _: THERE,
-        "immich_update.plan": lambda _: {},
-    }
+    functions = {"immich_update.plan": lambda _: {}}
+    monkeypatch.setattr(on_host, "plan", lambda *_: plan)
+    monkeypatch.setattr(on_host, "known", lambda _: THERE)
     monkeypatch.setattr(states_immich_identity, "_planned_owner", too_deep)
     monkeypatch.setattr(states_immich_identity, "__context__", {}, raising=False)
     monkeypatch.setattr(states_immich_identity, "__salt__", functions, raising=False)
@@ -252,15 +249,13 @@ def comparing(migration, settings, monkeypatch, testmode):
     """A function that compares an installation whose network the pillar changes, and how often that was asked."""
     asked = []
 
-    def plan(_):
-        asked.append("immich_identity.plan")
+    def plan(*_):
+        asked.append("plan")
         return {"refusals": [], "changes": {"network": {"old": "immich", "new": "photos"}}}
 
-    functions = {
-        "immich_identity.plan": plan,
-        "immich_identity.known": lambda _: THERE,
-        "immich_update.plan": lambda _: {},
-    }
+    functions = {"immich_update.plan": lambda _: {}}
+    monkeypatch.setattr(on_host, "plan", plan)
+    monkeypatch.setattr(on_host, "known", lambda _: THERE)
     monkeypatch.setattr(migration, "__salt__", functions)
     monkeypatch.setattr(migration, "__opts__", {"test": testmode}, raising=False)
     installation.note(**THERE)

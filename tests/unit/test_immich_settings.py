@@ -10,6 +10,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import salt.utils.yaml
@@ -44,6 +45,7 @@ class Settings:
             "cp.cache_files": lambda sources: [str(REPO / source[7:]) for source in sources],
             "netns.listening": list,
         }
+        self.module.identity = SimpleNamespace(known=lambda directory=None: {})
         self.module.__grains__ = grains
         self.module.__context__ = {}
         self.module.__pillar__ = {}
@@ -584,7 +586,6 @@ def test_a_network_without_isolation_is_as_podman_makes_it(default, warned, monk
     subject.module.__salt__ |= {
         "podman_network.default_isolation": lambda: default,
         "podman_network.conflicts": lambda subnet, ignore: [],
-        "immich_identity.known": lambda directory=None: {},
         "podman_network.gateway": lambda name: "10.88.0.1",
     }
     networks = [{"name": "photos", "subnet": "10.9.0.0/24"}]
@@ -1012,7 +1013,7 @@ def test_errors_of_a_mapping_that_is_a_password_hold_no_secret(subject):
 # What is read from the host
 
 
-def test_podmans_conflicts_are_told(subject):
+def test_podmans_conflicts_are_told(subject, monkeypatch):
     asked = []
 
     def conflicts(subnet, ignore):
@@ -1020,11 +1021,11 @@ def test_podmans_conflicts_are_told(subject):
         return ["the host's route to 172.20.0.0/24 through eth1"]
 
     subject.module.__salt__["podman_network.conflicts"] = conflicts
-    subject.module.__salt__["immich_identity.known"] = lambda: {"network": "former"}
+    monkeypatch.setattr(subject.module.identity, "known", lambda directory=None: {"network": "former"})
     try:
         found = subject.errors(REQUIRED)
     finally:
-        del subject.module.__salt__["podman_network.conflicts"], subject.module.__salt__["immich_identity.known"]
+        del subject.module.__salt__["podman_network.conflicts"]
     assert asked == [("172.20.0.0/16", ["immich", "former"])]
     assert list(found.values()) == ["172.20.0.0/16 overlaps the host's route to 172.20.0.0/24 through eth1"]
 

@@ -24,14 +24,3 @@ def test_a_run_begins_without_the_facts_of_another_one():
     run_facts.begin(run)
     assert run_facts.of(run) == run_facts.Facts()
     assert run_facts.of(process).migrated
-
-
-def test_what_becomes_of_the_installation_is_asked_once():
-    run, asked = {}, []
-    functions = {"immich_identity.plan": lambda settings: asked.append(settings) or {"refusals": [], "changes": {}}}
-    for _ in range(2):
-        assert run_facts.identity_plan(run, functions, {"x": 1}) == {"refusals": [], "changes": {}}
-    assert asked == [{"x": 1}]
-    run_facts.of(run).identity_plan = None
-    run_facts.identity_plan(run, functions, {"x": 2})
-    assert asked == [{"x": 1}, {"x": 2}]

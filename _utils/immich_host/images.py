@@ -5,44 +5,35 @@ The images that Immich's containers are made of
 Which are missing, and how they are pulled, with progress shown.
 """
 
+import shutil
 import time
 
-import salt.utils.path
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, podman, pull_progress
-from immich_core import progress, project, run_facts
-
-__virtualname__ = "immich_image"
+from immich_core import progress, project
 
 # What the journal knows a pull by, as the rest of an apply.
 TAG = "immich-apply"
 
 
-def __virtual__():
-    return __virtualname__
-
-
-def missing(images):
+def missing(images, known=None):
     """
     Return those of a list of image references that this host does not have.
 
     images
         Full references, as in ``["ghcr.io/immich-app/immich-server:v3.3.1"]``.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_image.missing '["ghcr.io/immich-app/immich-server:v3.3.1"]'
+    known
+        The facts of the run (``run_facts``), which keep their ids where none is missing. Default: none.
     """
-    if not salt.utils.path.which("podman"):
+    if not shutil.which("podman"):
         return list(images)
     try:
         printed = podman.run("image", "inspect", "--format", project.IMAGE_FORMAT, *images)
     except command.CommandError:
         return [image for image in images if not _is_present(image)]
-    run_facts.of(__context__).images = (sorted(set(images)), project.image_ids(printed))
+    if known:
+        known.images = (sorted(set(images)), project.image_ids(printed))
     return []
 
 
@@ -64,12 +55,6 @@ def pull(image):
     Its progress is shown on the terminal and in the journal (``journalctl -t immich-apply``).
 
     Raises CommandExecutionError with the registry's answer.
-
-    CLI Example:
-
-    .. code-block:: bash
-
-        salt-call --local immich_image.pull ghcr.io/immich-app/immich-server:v3.3.1
     """
     begin, report, blobs = time.monotonic(), progress.now_and_then(TAG), {}
 
