@@ -24,7 +24,7 @@ from immich_core import (
     project,
     run_facts,
 )
-from immich_host import identity, stop_reasons, vector_extension
+from immich_host import identity, service, stop_reasons, update, vector_extension
 from immich_host import images as images_of_host
 
 __virtualname__ = "immich_app"
@@ -152,7 +152,7 @@ def compose_file_managed(name, settings):
     try:
         contents = _compose(settings)
         if not __opts__["test"]:
-            __salt__["immich_update.keep_former"](settings, contents)
+            update.keep_former(settings, contents, __context__)
     except FAILURES as error:
         return {"name": name, "changes": {}, "result": False, "comment": str(error)}
     return __states__["file.managed"](name, contents=contents, user="root", group="root", mode="0644")
@@ -210,7 +210,7 @@ def stopped_for_changes(name, settings):
         if __opts__["test"]:
             run_facts.of(__context__).removed_containers = tuple(there)
             return {**ret, "result": None, "comment": f"{name} would be stopped until this run has ended: {why}"}
-        __salt__["immich_app.stop"](name, settings)
+        service.stop(name, settings, __context__, __salt__)
     except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return {**ret, "comment": f"{name} is stopped until this run has ended: {why}. If the run fails, apply again"}
@@ -258,7 +258,7 @@ def running(name, settings):
     made. The network stays. Where the server stops answering for that, ``changes`` and comment say for how long.
 
     An update that does not come up, and a change of settings after which a server that answered does not, are rolled
-    back, see :py:mod:`immich_update <_modules.immich_update>`.
+    back.
 
     name
         Name of the systemd unit.
@@ -281,7 +281,7 @@ def running(name, settings):
         restore = lock.restore_under_way()
         if restore:  # begun since this run has looked
             return {**ret, "result": False, "changes": {}, "comment": restore}
-        downtime = __salt__["immich_app.bring_up"](name, settings)
+        downtime = service.bring_up(name, settings, __context__, __salt__)
         ret["changes"].pop(DOWNTIME, None)
         if downtime is not None:
             ret["changes"][DOWNTIME] = {"old": None, "new": f"{downtime} s"}
@@ -318,7 +318,7 @@ def _unchanged(ret, name, settings):
 def _finished(ret, settings):
     """The return where Immich serves. A record that stays would have the next run take this one for a failed one."""
     try:
-        __salt__["immich_update.finish"](settings)
+        update.finish(settings, __context__)
     except FAILURES as error:
         return {**ret, "result": False, "comment": f"{ret['comment']}. The record of the update stays: {error}"}
     return ret
@@ -327,7 +327,7 @@ def _finished(ret, settings):
 def _failed(name, words, settings):
     """Why Immich does not serve, and what became of the update or the change of settings that was the reason."""
     try:
-        return __salt__["immich_update.roll_back"](name, settings, str(words)) or _failure(name, words)
+        return update.roll_back(name, settings, str(words), __context__, __salt__) or _failure(name, words)
     except FAILURES as error:
         return f"{_failure(name, words)}\nIt could not be rolled back: {error}"
 
@@ -345,8 +345,8 @@ def _service_changes(status, settings):
     plan = containers.compared(settings["project_dir"], _compose(settings), run_facts.of(__context__))
     if SERVER not in plan["recreate"] and _secret_would_change(settings):
         plan["recreate"][SERVER] = "a secret changed"
-    for service, why in plan["recreate"].items():
-        changes[service] = {"old": "running", "new": f"recreated: {why}"}
+    for recreated, why in plan["recreate"].items():
+        changes[recreated] = {"old": "running", "new": f"recreated: {why}"}
     if SERVER in plan["recreate"]:
         changes.update(_downtime())
     for container in plan["remove"]:

@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import container_users, findings, identity, installation, owners, run_facts
 from immich_host import identity as on_host
-from immich_host import valkey_migration
+from immich_host import update, valkey_migration
 
 __virtualname__ = "immich_identity"
 
@@ -119,11 +119,11 @@ def _refusal(code, path, seen, remedy):
 
 def _at_once(changes, settings):
     """An update is rolled back to the former compose file, which would name what is gone by then."""
-    update = __salt__["immich_update.plan"](settings) if changes else {}
-    if not update or update["refusal"]:
+    planned = update.plan(settings, __salt__) if changes else {}
+    if not planned or planned["refusal"]:
         return []
     paths = ", ".join(identity.PARTS[part] for part in changes)
-    seen = f"an update from {update['from']} to {update['to']} could not be rolled back together with {paths}"
+    seen = f"an update from {planned['from']} to {planned['to']} could not be rolled back together with {paths}"
     return [_refusal("update-and-migration", "immich:version", seen, "apply one, then the other")]
 
 

@@ -9,7 +9,7 @@ States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import findings, lock, update_record
-from immich_host import identity
+from immich_host import identity, update
 
 __virtualname__ = "immich_update"
 
@@ -18,8 +18,8 @@ FAILURES = (CommandExecutionError, SaltInvocationError, update_record.DamagedErr
 
 
 def __virtual__():
-    if "immich_update.plan" not in __salt__:
-        return False, "The execution module immich_update is missing: run saltutil.sync_all"
+    if "pgsql_database.query_as" not in __salt__:
+        return False, "immich_update needs the execution module pgsql_database: is psycopg2 in Salt's Python?"
     return __virtualname__
 
 
@@ -46,7 +46,7 @@ def possible(name, settings):
         restore = lock.restore_under_way()
         if restore:
             return {**ret, "result": False, "comment": f"{restore} Nothing was changed"}
-        plan = __salt__["immich_update.plan"](settings)
+        plan = update.plan(settings, __salt__)
     except FAILURES as error:
         return {**ret, "result": False, "comment": f"{error}\nNothing was changed"}
     if not plan:
@@ -77,7 +77,7 @@ def prepared(name, settings):
     ret = {"name": name, "changes": {}, "result": True, "comment": "The version stays"}
     try:
         # Asked anew: the images were downloaded since `possible` was checked, which can take an hour.
-        plan = __salt__["immich_update.plan"](settings)
+        plan = update.plan(settings, __salt__)
         under_way = _pending(settings)
         if (plan or under_way) and not __opts__["test"]:
             lock.take(__context__, "update")
@@ -88,7 +88,7 @@ def prepared(name, settings):
             ret["changes"]["backup"] = {"old": None, "new": "of the database, read back after it was written"}
         if __opts__["test"]:
             return {**ret, "result": None, "comment": _sentence(plan, "would be")}
-        record = __salt__["immich_update.prepare"](settings, plan)
+        record = update.prepare(settings, plan, __salt__)
     except FAILURES as error:
         advice = "Nothing was stopped, and the old version serves. Fix that and apply again"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\n{advice}"}

@@ -28,11 +28,11 @@ class Facts:
     images: Optional[tuple] = None
     # Process of the server's container. Set by that comparison, taken by the next question to machine learning.
     server_pid: Optional[int] = None
-    # When the server answered last before this run stopped it, in monotonic seconds. Set by immich_app.stop, taken by
-    # immich_app.bring_up, which measures from there. Until then Immich counts as serving: it did before the run.
+    # When the server answered last before this run stopped it, in monotonic seconds. Set by immich_host.service.stop,
+    # taken by its bring_up, which measures from there. Until then Immich counts as serving: it did before the run.
     served_until: Optional[float] = None
     # Whether this run has moved something of the installation: a former compose file names what is gone
-    # (states of immich_identity; asked by immich_update).
+    # (states of immich_identity; asked by immich_host.update).
     migrated: bool = False
     # Whether the formula makes Immich's network, on a host without an installation. Set by immich_identity.compared,
     # taken by immich_identity.recorded.

@@ -20,11 +20,11 @@ from immich_core import (
     versions,
 )
 from immich_core.compose import SECRETS
-from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
+from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
-from immich_host import images
+from immich_host import images, update
 
 
 def _compose_file(here):
@@ -51,7 +51,7 @@ def _version(here):
     image = compose_of(here)["services"].get(SERVER, {}).get("image", "")
     settings = settings_of(here)
     try:
-        refused = call(here, "immich_update.plan", _asking(here)).get("refusal")
+        refused = update.plan(_asking(here), here["salt"]).get("refusal")
     except CommandExecutionError:  # PostgreSQL is away, which stands above: the compose file knows less, but something
         refused = update_plan.obstacle(*map(versions.parse, (image, settings["server"]["image"])))
     refused = refused or _start_refused(here)
@@ -63,6 +63,7 @@ def _version(here):
 def _asking(here):
     """The settings, for those who ask PostgreSQL themselves: with its deadline."""
     settings = settings_of(here)
+    need(here, "pgsql_database.query_as")
     return {**settings, "postgres": {**settings["postgres"], "connection": postgres_connection(here)}}
 
 
@@ -135,7 +136,7 @@ def _refused_by_program(here):
 def _start_refused(here):
     """Why Immich must not be started as it is: an update has changed its database, and the version before is back."""
     try:
-        return call(here, "immich_update.start_refusal", _asking(here))
+        return update.start_refusal(_asking(here), here["salt"])
     except (CommandExecutionError, NotCheckedError):  # which stands above
         return None
 

@@ -10,8 +10,9 @@ from host_core import command
 from host_core.command import CommandError
 from immich_core import containers, exposure, server
 from immich_core.gateway import HOST_NAME
-from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, of_finding
+from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
+from immich_host import machine_learning, server_warnings
 
 
 def _names(here):
@@ -101,7 +102,8 @@ def _answers(here):
 def _learning(here):
     if MACHINE_LEARNING not in compose_of(here)["services"]:
         return [(OK, "is off")]
-    broken = call(here, "immich_app.machine_learning_silent")
+    need(here, "netns.http_get")
+    broken = machine_learning.silent(here["salt"])
     return map(of_finding, broken) if broken else [(OK, "says pong")]
 
 
@@ -110,7 +112,7 @@ def _exposure(here):
     sockets = call(here, "netns.listening")
     yield from map(of_finding, exposure.wider_than_declared(settings, sockets))
     yield from map(of_finding, exposure.servers_everywhere(settings, sockets))
-    yield from map(of_finding, call(here, "immich_app.server_warnings", settings, 2))
+    yield from map(of_finding, server_warnings.found(settings, here["salt"], 2))
 
 
 GROUPS = (

@@ -8,6 +8,7 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
+from immich_host import update
 from immich_restore import access, deadlines, names, reporting
 from immich_restore.deadlines import seconds_left
 from immich_restore.reporting import first_of
@@ -30,7 +31,7 @@ def live(target, path):
             settled = moment - SETTLED_SECONDS
             older = target.salt["pgsql_table.rows_before"](database, CREATED, settled, owner, seconds_left(until))
         tables = target.salt["pgsql_table.row_counts"](database, owner, seconds_left(until))
-    migrations = target.salt["immich_update.database"](target.settings)["migrations"]
+    migrations = update.database(target.settings, target.salt)["migrations"]
     return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
 
 

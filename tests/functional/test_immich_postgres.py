@@ -10,7 +10,7 @@ import threading
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_host import postgres_refusals, stop_reasons, vector_extension
+from immich_host import postgres_refusals, server_warnings, stop_reasons, vector_extension
 from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, restarts
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
 from tests.functional.release import POSTGRES
@@ -508,7 +508,7 @@ def test_whether_somebody_has_signed_up_is_asked_of_the_database_where_the_serve
         settings = {**SETTINGS, "bind_address": ["127.0.0.1"], "port": without.server_port}
         codes = []
         for statement in ('CREATE TABLE "user" ("isAdmin" boolean)', 'INSERT INTO "user" VALUES (true)', "SELECT 1"):
-            codes.append([each["code"] for each in pg.modules.immich_app.server_warnings(settings)])
+            codes.append([each["code"] for each in server_warnings.found(settings, pg.modules)])
             pg.sql(f"SET ROLE t_immich; {statement}", database="t_immich")
         without.shutdown()
     assert codes == [["administrator-unknown"], ["administrator-missing"], []]

@@ -1,10 +1,11 @@
-"""`immich_update` on a real database: what is read of it, of the compose file and of the record of an update."""
+"""`immich_host.update` on a real database: what is read of it, of the compose file and of the record of an update."""
 
 import json
 
 import pytest
 
 from immich_core import findings
+from immich_host import update as on_host
 
 DATABASE = "t_update"
 IMAGE = "ghcr.io/immich-app/immich-server"
@@ -64,14 +65,14 @@ def host(server, tmp_path):
             }
 
         def plan(self, version, **update):
-            return server.modules.immich_update.plan(self.settings(version, **update))
+            return on_host.plan(self.settings(version, **update), server.modules)
 
         def refusal(self, version, **update):
             """In words, as the state has it."""
             return findings.sentence(self.plan(version, **update)["refusal"])
 
         def start_refusal(self):
-            return server.modules.immich_update.start_refusal(self.settings("v0.0.1"))
+            return on_host.start_refusal(self.settings("v0.0.1"), server.modules)
 
     return Host()
 

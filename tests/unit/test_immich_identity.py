@@ -11,6 +11,7 @@ from _states import immich_identity as states_immich_identity
 from immich_core import compose, findings, installation, run_facts
 from immich_core import identity as core
 from immich_host import identity as on_host
+from immich_host import update
 
 THERE = {
     "server": "host.containers.internal:5432",
@@ -230,12 +231,12 @@ def test_owners_that_cannot_be_changed_are_found_while_immich_serves(monkeypatch
         raise OSError(40, "nested more than 100 directories deep", "/srv/immich/upload/a")
 
     plan = {"refusals": [], "changes": {"server_user": {"old": "0:0", "new": "60883:60883"}}}
-    functions = {"immich_update.plan": lambda _: {}}
+    monkeypatch.setattr(update, "plan", lambda *_: {})
     monkeypatch.setattr(on_host, "plan", lambda *_: plan)
     monkeypatch.setattr(on_host, "known", lambda _: THERE)
     monkeypatch.setattr(states_immich_identity, "_planned_owner", too_deep)
     monkeypatch.setattr(states_immich_identity, "__context__", {}, raising=False)
-    monkeypatch.setattr(states_immich_identity, "__salt__", functions, raising=False)
+    monkeypatch.setattr(states_immich_identity, "__salt__", {}, raising=False)
     monkeypatch.setattr(states_immich_identity, "__opts__", {"test": testmode}, raising=False)
     states_immich_identity.migration_included("x")
     ret = states_immich_identity.compared("x", settings={"project_dir": "/opt/podman/immich"})
@@ -253,10 +254,10 @@ def comparing(migration, settings, monkeypatch, testmode):
         asked.append("plan")
         return {"refusals": [], "changes": {"network": {"old": "immich", "new": "photos"}}}
 
-    functions = {"immich_update.plan": lambda _: {}}
+    monkeypatch.setattr(update, "plan", lambda *_: {})
     monkeypatch.setattr(on_host, "plan", plan)
     monkeypatch.setattr(on_host, "known", lambda _: THERE)
-    monkeypatch.setattr(migration, "__salt__", functions)
+    monkeypatch.setattr(migration, "__salt__", {})
     monkeypatch.setattr(migration, "__opts__", {"test": testmode}, raising=False)
     installation.note(**THERE)
     return SimpleNamespace(asked=asked, compare=lambda: migration.compared("x", settings))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from salt.exceptions import CommandExecutionError
 
-from _modules import immich_update
 from immich_core import run_facts, update_plan, versions
+from immich_host import update
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "standin/server/migrations.json"
 DIGEST = "@sha256:" + "0" * 64
@@ -164,20 +164,19 @@ def test_each_migration_that_is_known_belongs_to_its_release():
     assert len([name for name in before if name <= LAST_OF_2_7_5]) == 68  # counted in a database of v2.7.5
 
 
-def test_after_a_migration_it_is_said_that_nothing_is_put_back(monkeypatch):
+def test_after_a_migration_it_is_said_that_nothing_is_put_back():
     context = {}
     run_facts.of(context).migrated = True
-    monkeypatch.setattr(immich_update, "__context__", context, False)
-    said = immich_update.roll_back("immich.service", {}, "port 2283 is in use")
+    said = update.roll_back("immich.service", {}, "port 2283 is in use", context, {})
     assert said.startswith("immich.service does not serve: port 2283 is in use\n")
     assert "not put back, as the installation was migrated in this run" in said
 
 
 def test_a_full_disk_is_named_and_nothing_half_stays(full_disk, tmp_path):
-    """Through the module's own writer: on a whole host the disk is full for the backup before."""
+    """Through its own writer: on a whole host the disk is full for the backup before."""
     record = tmp_path / "update.json"
     record.write_text("before")
     with pytest.raises(CommandExecutionError, match=f"{record} cannot be written: File too large"), full_disk():
-        immich_update._write(record, "x" * 100000, 0o600)
+        update._write(record, "x" * 100000, 0o600)
     assert os.listdir(tmp_path) == [record.name]
     assert record.read_text() == "before"

@@ -5,7 +5,8 @@ Going from one version of Immich to the next, and back where the next does not s
 Asks what there is of versions, keeps what a rollback needs in a file beside the compose file as long as an update or a
 change of settings is under way, and rolls it back.
 
-``settings`` is what ``immich_settings.get`` returns.
+``settings`` are the formula's, ``salt`` Salt's execution functions by name (``__salt__``), ``run`` the ``__context__``
+of the run.
 
 What an apply does about the version is decided in ``immich_core.update_plan``, by the rules of
 ``immich_core.versions``.
@@ -17,9 +18,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 from immich_core import compose_file, durable, last_words, lock, run_facts, update_plan, update_record, versions
-from immich_host import identity
-
-__virtualname__ = "immich_update"
+from immich_host import identity, service
 
 # Tables in which Immich notes what was done to the database: kysely's and, before 1.133, TypeORM's.
 MIGRATIONS = ("kysely_migrations", "migrations")
@@ -27,33 +26,22 @@ MIGRATIONS = ("kysely_migrations", "migrations")
 MOST_ROWS, LONGEST_TEXT = 10000, 255
 
 
-def __virtual__():
-    if "pgsql_database.query_as" not in __salt__:
-        return False, "immich_update needs the execution module pgsql_database: is psycopg2 in Salt's Python?"
-    return __virtualname__
-
-
 # -- what is there, and what may follow ----------------------------------------
 
 
-def database(settings):
+def database(settings, salt):
     """
     Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "version": [numbers]}``.
 
     ``version`` is the newest one that ever served it for some seconds, or None. There are no tables where there is no
     database or no server yet.
 
-    settings
-        The formula's settings.
-
     The notes belong to Immich's role, and are read with its rights alone. Raises CommandExecutionError if the server
     cannot be asked.
-
-    Called by ``immich.restore_drill``.
     """
     postgres = settings["postgres"]
     try:
-        tables = __salt__["pgsql_table.list"](postgres["database"], "public", postgres["connection"])
+        tables = salt["pgsql_table.list"](postgres["database"], "public", postgres["connection"])
     except CommandExecutionError as error:
         if getattr(error, "absent", None) is None:
             raise
@@ -69,7 +57,7 @@ def database(settings):
     if parts:
         statement = " UNION ALL ".join(parts)
         role = identity.current(settings)["role"]
-        rows = __salt__["pgsql_database.query_as"](role, postgres["database"], statement, postgres["connection"])
+        rows = salt["pgsql_database.query_as"](role, postgres["database"], statement, postgres["connection"])
     found = [versions.parse(row["value"]) for row in rows if row["noted"] == update_plan.NOTED_IN]
     return {
         "tables": len(tables),
@@ -78,7 +66,7 @@ def database(settings):
     }
 
 
-def plan(settings):
+def plan(settings, salt):
     """
     Return what an apply would do about the version: nothing, or
     ``{"from": …, "to": …, "refusal": …, "backup": bool}``, where a refusal is a finding (``immich_core.findings``).
@@ -86,41 +74,31 @@ def plan(settings):
     PostgreSQL is asked only if the compose file is not there or names another version than the settings, or an update
     has not come to its end.
 
-    settings
-        The formula's settings.
-
     Raises CommandExecutionError if the compose file cannot be understood or PostgreSQL cannot be asked.
-
-    Called by the states ``immich_update.possible`` and ``immich_update.prepared``, and by ``immich.doctor``.
     """
     before, record = _installed_image(settings), _unfinished(settings)
     if update_plan.stays(before, settings["server"]["image"], record):
         return {}
-    return update_plan.decided(settings, before, record, database(settings), _restore_command)
+    return update_plan.decided(settings, before, record, database(settings, salt), _restore_command(salt))
 
 
-def start_refusal(settings):
+def start_refusal(settings, salt):
     """
     Return why the version that the compose file names must not be started on the database as it is, as a finding
     (``immich_core.findings``), or None if it may be started.
 
-    settings
-        The formula's settings.
-
     Raises CommandExecutionError if the compose file cannot be understood or PostgreSQL cannot be asked.
-
-    Called by ``immich.doctor``.
     """
     image = _installed_image(settings)
     if image is None:
         return None
-    return update_plan.start_refusal(image, _unfinished(settings), database(settings), _restore_command)
+    return update_plan.start_refusal(image, _unfinished(settings), database(settings, salt), _restore_command(salt))
 
 
 # -- rollback ----------------------------------------
 
 
-def keep_former(settings, compose):
+def keep_former(settings, compose, run):
     """
     Keep the compose file that is there, so that :py:func:`roll_back` can put it back if Immich does not serve with
     another one.
@@ -128,46 +106,36 @@ def keep_former(settings, compose):
     Nothing is kept if the file stays as it is or Immich does not serve. What an update or an earlier change has kept,
     and has not come to its end, stays: that is what served last.
 
-    settings
-        The formula's settings.
-
     compose
         The text that is about to be written.
-
-    Called by the state ``immich_app.compose_file_managed``.
     """
     path = _compose_file(settings)
     former = compose_file.read(path)
     if former in (None, compose) or not compose_file.ping_url(former):
         return
-    if _record(settings) or not __salt__["immich_app.serves"](settings):
+    if _record(settings) or not service.serves(settings, run):
         return
-    if run_facts.of(__context__).migrated:
+    if run_facts.of(run).migrated:
         return  # it names what is gone
     _write_record(settings, {"what": update_record.SETTINGS, "compose": former})
 
 
-def prepare(settings, due):
+def prepare(settings, due, salt):
     """
     Take a verified backup of the database where one is due, keep what a rollback needs, and return that record.
-
-    settings
-        The formula's settings.
 
     due
         The update, as of :py:func:`plan`.
 
     Raises CommandExecutionError if there is no backup although one is due.
-
-    Called by the state ``immich_update.prepared``.
     """
     compose, interrupted = _compose_file(settings), _record(settings)
     of_settings = interrupted and not update_record.of_update(interrupted)
     former = interrupted["compose"] if of_settings else compose_file.read(compose)
-    noted = database(settings)
+    noted = database(settings, salt)
     record = update_record.changed_by(_unfinished(settings), noted["migrations"]) or {
         "from": due["from"],
-        "backup": __salt__["immich.backup"]()["path"] if due["backup"] else None,
+        "backup": salt["immich.backup"]()["path"] if due["backup"] else None,
         "migrations": noted["migrations"],
         "compose": former,
     }
@@ -177,20 +145,15 @@ def prepare(settings, due):
     return record
 
 
-def finish(settings):
+def finish(settings, run):
     """
     Remove the record for a rollback: Immich serves with the version and the settings that are declared.
-
-    settings
-        The formula's settings.
-
-    Called by the state ``immich_app.running``.
     """
     update_record.remove(_project(settings))
-    lock.release(__context__)
+    lock.release(run)
 
 
-def roll_back(unit, settings, why):
+def roll_back(unit, settings, why, run, salt):
     """
     Return to the compose file before an update or a change of settings that does not serve, and return a text that says
     what became of it.
@@ -205,18 +168,13 @@ def roll_back(unit, settings, why):
     unit
         Name of the systemd unit.
 
-    settings
-        The formula's settings.
-
     why
         What the server said last.
 
     Raises CommandExecutionError if the former version does not come up either.
-
-    Called by the state ``immich_app.running``.
     """
     try:
-        if run_facts.of(__context__).migrated:
+        if run_facts.of(run).migrated:
             # The former compose file names what is gone.
             return (
                 f"{unit} does not serve: {why}\nThe former settings are not put back, as the installation was migrated "
@@ -224,20 +182,20 @@ def roll_back(unit, settings, why):
             )
         record = _record(settings)
         if record and not update_record.of_update(record):
-            return _settings_rolled_back(unit, settings, record["compose"], why)
+            return _settings_rolled_back(unit, settings, record["compose"], why, run, salt)
         if record and record["image"] == settings["server"]["image"]:
-            return _rolled_back(unit, settings, record, why)
+            return _rolled_back(unit, settings, record, why, run, salt)
         return None
     finally:
-        lock.release(__context__)
+        lock.release(run)
 
 
-def _settings_rolled_back(unit, settings, former, why):
+def _settings_rolled_back(unit, settings, former, why, run, salt):
     path = _compose_file(settings)
     if path.read_text(encoding="utf8") == former:
         return None
     try:
-        changed = compose_file.changes(settings, former, __grains__.get("selinux", {}).get("enabled", False))
+        changed = compose_file.changes(settings, former, salt["grains.get"]("selinux:enabled", False))
     except compose_file.ComposeFileError as error:
         raise CommandExecutionError(str(error)) from error
     changes = "\n".join(f"- {change}" for change in changed)
@@ -247,14 +205,14 @@ def _settings_rolled_back(unit, settings, former, why):
         return f"{said}{restore} Until then they stay"
     _write(path, former, 0o644)
     try:
-        downtime = __salt__["immich_app.bring_up"](unit, settings)
+        downtime = service.bring_up(unit, settings, run, salt)
     except CommandExecutionError as error:
         words = last_words.of(unit) or error
         return (
             f"{said}With the former settings, which were put back, it does not serve either: {words}\n"
             f"See `journalctl -u {unit}`; the next apply tries the changed ones again"
         )
-    finish(settings)
+    finish(settings, run)
     return (
         f"{said}The former settings were put back, and Immich serves again{_lasted(downtime)}. Correct the pillar and "
         f"apply again: as it is, the next apply tries the same again. See `journalctl -u {unit}`"
@@ -265,10 +223,10 @@ def _lasted(downtime):
     return "" if downtime is None else f", after {downtime} s without an answer"
 
 
-def _rolled_back(unit, settings, record, why):
+def _rolled_back(unit, settings, record, why, run, salt):
     said = f"{record['to']} does not serve: {why}\n"
     try:
-        migrations = database(settings)["migrations"]
+        migrations = database(settings, salt)["migrations"]
         if not migrations and record["migrations"]:
             raise CommandExecutionError("PostgreSQL does not run, or Immich's database is gone")
     except CommandExecutionError as error:
@@ -277,12 +235,12 @@ def _rolled_back(unit, settings, record, why):
             f"then apply again"
         )
     if record["compose"] is None:
-        return f"{said}There was no compose file before, to which to return. {_restore_advice(record)}"
+        return f"{said}There was no compose file before, to which to return. {_restore_advice(record, salt)}"
     _write(_compose_file(settings), record["compose"], 0o644)
     if sorted(migrations) != record["migrations"]:
-        return said + _after_migration(unit, settings, record)
-    downtime = __salt__["immich_app.bring_up"](unit, settings)
-    finish(settings)
+        return said + _after_migration(unit, settings, record, run, salt)
+    downtime = service.bring_up(unit, settings, run, salt)
+    finish(settings, run)
     return (
         f"{said}The database was not changed, and {record['from']} serves again{_lasted(downtime)}. See "
         f"`journalctl -u {unit}`; {_tries_again(settings, record)}"
@@ -293,21 +251,23 @@ def _tries_again(settings, record):
     return f"{update_plan.pillar_path(settings)} still says {record['to']}, so the next apply tries it again"
 
 
-def _after_migration(unit, settings, record):
+def _after_migration(unit, settings, record, run, salt):
     changed = f"{record['to']} has changed the database, which {record['from']} cannot serve any more."
-    __salt__["immich_app.stop"](unit, settings)
-    restorable = record["backup"] and "pgsql_server.version" in __salt__
+    service.stop(unit, settings, run, salt)
+    restorable = record["backup"] and "pgsql_server.version" in salt
     if settings["update"]["rollback"] != "restore" or not restorable:
         return (
             f"{changed} Immich is stopped, and its compose file is that of {record['from']} again. "
-            f"{_restore_advice(record)} Or fix what keeps {record['to']} from serving and apply again: it goes on with "
-            f"the changed database then"
+            f"{_restore_advice(record, salt)} Or fix what keeps {record['to']} from serving and apply again: it goes "
+            f"on with the changed database then"
         )
     try:
-        kept = _restore(record)["kept"]["database"]
+        kept = _restore(record, salt)["kept"]["database"]
     except CommandExecutionError as error:
-        return f"{changed} Immich is stopped, as the backup could not be restored: {error} {_restore_advice(record)}"
-    finish(settings)
+        return (
+            f"{changed} Immich is stopped, as the backup could not be restored: {error} {_restore_advice(record, salt)}"
+        )
+    finish(settings, run)
     return (
         f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. What {record['to']} "
         f"made of the database is kept as {kept}: when nobody needs it, salt-call pgsql_database.drop {kept}. "
@@ -315,21 +275,21 @@ def _after_migration(unit, settings, record):
     )
 
 
-def _restore(record):
+def _restore(record, salt):
     """
     Restore what the update has noted, whatever the changed database holds: it could keep itself from being backed up,
     and is kept instead.
     """
     known = record["from"] if versions.parse(record["from"]) else None
-    return __salt__["immich.restore"](record["backup"], confirm=__opts__["id"], version=known, dump_first=False)
+    return salt["immich.restore"](record["backup"], confirm=salt["config.get"]("id"), version=known, dump_first=False)
 
 
-def _restore_advice(record):
-    return update_plan.restore_advice(record, _restore_command)
+def _restore_advice(record, salt):
+    return update_plan.restore_advice(record, _restore_command(salt))
 
 
-def _restore_command(record):
-    return f"salt-call immich.restore {record['backup']} confirm={__opts__['id']}"
+def _restore_command(salt):
+    return lambda record: f"salt-call immich.restore {record['backup']} confirm={salt['config.get']('id')}"
 
 
 # -- files ----------------------------------------
