@@ -5,17 +5,15 @@ Immich's application on this host
 The states of ``immich.app`` and ``immich.verify``. ``settings`` is what ``immich_settings.get`` returns.
 """
 
-import os
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import mounts, pillar, terminal
+from host_core import pillar, terminal
 from host_core.command import CommandError
 from immich_core import (
     component_checks,
     compose,
-    container_users,
     containers,
     findings,
     last_words,
@@ -32,8 +30,6 @@ __virtualname__ = "immich_app"
 # What a state reports as its comment: of a module, its arguments, a program, a compose file or the file system.
 FAILURES = (CommandExecutionError, SaltInvocationError, CommandError, project.ProjectError, OSError)
 SERVER = compose.SERVER
-# Of the folders above those of the containers.
-ROOT = {"user": "root", "group": "root", "mode": "0755"}
 # A key of `changes`, and what a dry run knows of a service that earlier states of the run would stop.
 DOWNTIME = "downtime"
 FORESEEN = "stopped for the changes above"
@@ -43,56 +39,6 @@ def __virtual__():
     if "immich_app.verify" not in __salt__:
         return False, "The execution module immich_app is missing: run saltutil.sync_all"
     return __virtualname__
-
-
-def library_present(name, user="root", group="root"):
-    """
-    Make sure that a folder which a container writes to exists: that of the uploads, or of the models. That the library
-    is the installation's is ``immich_identity.compared``'s.
-
-    Nothing is created below a mount point that is not mounted: Immich would start on an empty library.
-
-    name
-        Absolute path.
-
-    user, group
-        Owner of a folder that has to be made, or that is root's and empty: a number, or ``root``, the default. A folder
-        with something in it, or of another owner, is left as it is.
-
-    .. code-block:: yaml
-
-        Immich's library is present:
-          immich_app.library_present:
-            - name: /srv/immich/upload
-    """
-    ret = {"name": name, "changes": {}, "result": True, "comment": f"The folder {name} is present"}
-    mount = mounts.missing(name)
-    if mount:
-        comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
-        return {**ret, "result": False, "comment": comment}
-    if os.path.isdir(name):
-        return ret if user == "root" or container_users.owner(name) else _with_new_owner(ret, name, user, group)
-    ret["changes"] = {"directory": {"old": None, "new": name}}
-    if __opts__["test"]:
-        return {**ret, "result": None, "comment": f"The folder {name} would be created"}
-    for path, owner in ((os.path.dirname(name), ROOT), (name, {"user": user, "group": group, "mode": "0750"})):
-        made = os.path.isdir(path) or __states__["file.directory"](path, makedirs=True, **owner)["comment"]
-        if not os.path.isdir(path):
-            return {**ret, "result": False, "changes": {}, "comment": made}
-    return {**ret, "comment": f"The folder {name} was created"}
-
-
-def _with_new_owner(ret, name, user, group):
-    """Change the owner of an empty folder that root created in advance."""
-    ret["changes"] = {"owner": {"old": "root", "new": f"{user}:{group}"}}
-    if __opts__["test"]:
-        return {**ret, "result": None, "comment": f"The empty folder {name} would change its owner to {user}:{group}"}
-    try:
-        os.chown(name, user, __salt__["file.group_to_gid"](group))
-    except OSError as error:
-        advice = "Name the user who may write there in the pillar, as in immich:server:user: '1000:1000'"
-        return {**ret, "result": False, "changes": {}, "comment": f"{error}. {advice}"}
-    return {**ret, "comment": f"The empty folder {name} changed its owner to {user}:{group}"}
 
 
 def images_present(name, images):
@@ -421,109 +367,6 @@ def dead(name, directory):
     except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return ret
-
-
-def account_present(name, number):
-    """
-    Make sure that a system user of the formula's own exists, with a group of the same name and number, without a home
-    directory and a login shell.
-
-    name
-        Name of user and group.
-
-    number
-        Their number.
-
-    .. code-block:: yaml
-
-        Immich's user immich-server is present:
-          immich_app.account_present:
-            - name: immich-server
-            - number: 60883
-    """
-    ret = {"name": name, "changes": {}, "result": True, "comment": f"The user {name} is present"}
-    if container_users.account(name) == {"user": number, "group": number}:
-        return ret
-    ret["changes"] = {name: {"old": None, "new": number}}
-    if __opts__["test"]:  # Salt's own states of users name no changes in a dry run
-        return {**ret, "result": None, "comment": f"The user {name} would be created, with the number {number}"}
-    group = __states__["group.present"](name, gid=number)
-    nobodys = {"home": "/nonexistent", "createhome": False, "shell": "/usr/sbin/nologin", "system": True}
-    for made in (group, group["result"] and __states__["user.present"](name, uid=number, gid=number, **nobodys)):
-        if not made["result"]:
-            return {**ret, "result": False, "changes": {}, "comment": made["comment"]}
-    return {**ret, "comment": f"The user {name} was created, with the number {number}"}
-
-
-def account_absent(name, number):
-    """
-    Make sure that a system user of the formula's own is gone, with the group of its name.
-
-    A user of the same name with another number is not the formula's, and stays.
-
-    name
-        Name of user and group.
-
-    number
-        Their number.
-
-    .. code-block:: yaml
-
-        Immich's user immich-server is absent:
-          immich_app.account_absent:
-            - name: immich-server
-            - number: 60883
-    """
-    ret = {"name": name, "changes": {}, "result": True, "comment": f"There is no user {name} of the formula's"}
-    held = container_users.account(name)
-    if set(held.values()) - {number, None} or not any(held.values()):
-        return ret
-    ret["changes"] = {name: {"old": number, "new": None}}
-    if __opts__["test"]:
-        return {**ret, "result": None, "comment": f"The user {name} would be removed"}
-    for kind in ("user", "group"):
-        # userdel removes the group too, where login.defs says so.
-        if container_users.account(name)[kind] is not None:
-            __salt__[f"{kind}.delete"](name)
-    if any(container_users.account(name).values()):
-        return {**ret, "result": False, "changes": {}, "comment": f"The user {name} could not be removed"}
-    return {**ret, "comment": f"The user {name} was removed"}
-
-
-def data_absent(name):
-    """
-    Make sure that a directory and all data in it are gone. A dry run says how much that is.
-
-    name
-        Absolute path.
-
-    .. code-block:: yaml
-
-        The backups are deleted, as immich:clean:delete_backups says:
-          immich_app.data_absent:
-            - name: /var/backups/immich
-    """
-    if not os.path.isdir(name):
-        return __states__["file.absent"](name)
-    try:
-        lost = _amount(name)
-    except OSError as error:
-        return {"name": name, "changes": {}, "result": False, "comment": str(error)}
-    if __opts__["test"]:
-        changes = {name: {"old": lost, "new": None}}
-        return {"name": name, "changes": changes, "result": None, "comment": f"{name} would be deleted, with {lost}"}
-    ret = __states__["file.absent"](name)
-    if ret["result"]:
-        ret.update(changes={name: {"old": lost, "new": None}}, comment=f"{name} was deleted, with {lost}")
-    return ret
-
-
-def _amount(directory):
-    files = size = 0
-    for folder, _, names in os.walk(directory):
-        files += len(names)
-        size += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
-    return f"{files} files of {size / 1024**2:.1f} MiB"
 
 
 def verified(name, settings):

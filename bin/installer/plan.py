@@ -152,13 +152,13 @@ def _ports(states, overview):
 
 def _folders(states, overview):
     purposes = {path: what for what, path in overview.get("folders", {}).items()}
-    made = _changed(states, "file.directory", "immich_app.library_present", "immich_backup.directory_present")
+    made = _changed(states, "file.directory", "immich_folder.present", "immich_backup.directory_present")
     named = [f"{state['name']} ({purposes[state['name']]})" for state in made if state["name"] in purposes]
     return [_some(named)] if named else []
 
 
 def _users(states):
-    names = _names(states, "immich_app.account_present")
+    names = _names(states, "immich_system_user.present")
     return [f"{_some(names)}, for Immich's containers"] if names else []
 
 
@@ -203,8 +203,8 @@ def _network(states, overview):
 SHOWN = {
     "pkg.installed", "immich_app.images_present", "immich_app.stopped_for_changes", "immich_app.running",
     "systemd_unit.running", "systemd_unit.enabled", "immich_backup.scheduled", "immich_gateway.active",
-    "immich_app.compose_file_managed", "file.directory", "immich_app.library_present",
-    "immich_backup.directory_present", "immich_app.account_present", "file.managed", "file.recurse",
+    "immich_app.compose_file_managed", "file.directory", "immich_folder.present",
+    "immich_backup.directory_present", "immich_system_user.present", "file.managed", "file.recurse",
     "systemd_unit.loaded", "immich_valkey.memory_bounded", "pgsql_role.present",
     "pgsql_database.present", "immich_postgres.extensions_present", "pgsql_hba.present",
     "immich_postgres.server_configured",
@@ -233,7 +233,7 @@ def _kept(states, overview):
         for title, word in (("PostgreSQL", "postgresql"), ("Valkey", "valkey"))
         if not any(name.startswith(word) for name in packages)
     ]
-    made = [state["name"] for state in _changed(states, "immich_app.library_present")]
+    made = [state["name"] for state in _changed(states, "immich_folder.present")]
     found = [] if overview.get("folders", {}).get("photos") in made else ["the photos"]
     found += [f"what {title} holds for others" for title in there]
     return [", ".join(["everything: nothing is deleted", *found])]

@@ -37,13 +37,13 @@ Immich's project directory is absent:
 {%-     if settings.clean["delete_" ~ what] == path %}
 
 Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says:
-  immich_app.data_absent:
+  immich_folder.absent:
     - name: {{ path | json }}
     - require:
       - Immich is stopped and disabled
 
 Immich's user {{ own_user.name }} is absent:
-  immich_app.account_absent:
+  immich_system_user.absent:
     - name: {{ own_user.name | json }}
     - number: {{ own_user.id }}
     - require:

@@ -41,7 +41,7 @@ The backup's {{ file }} is absent:
 {%-   if settings.clean.delete_backups == settings.backup.directory %}
 
 The backups are deleted, as immich:clean:delete_backups says:
-  immich_app.data_absent:
+  immich_folder.absent:
     - name: {{ settings.backup.directory | json }}
     - require:
       - The backup's units are absent

@@ -11,7 +11,7 @@
 {%-   for account in written.accounts %}
 
 Immich's user {{ account.name }} is present:
-  immich_app.account_present:
+  immich_system_user.present:
     - name: {{ account.name | json }}
     - number: {{ account.id }}
     - require:
@@ -21,7 +21,7 @@ Immich's user {{ account.name }} is present:
 {%-   for folder in written.folders %}
 
 Immich's {{ folder.what }} is present:
-  immich_app.library_present:
+  immich_folder.present:
     - name: {{ folder.path | json }}
     - user: {{ folder.user }}
     - group: {{ folder.group }}

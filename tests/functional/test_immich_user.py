@@ -101,7 +101,7 @@ def test_a_name_or_a_number_of_somebody_elses_is_in_the_way(settings, accounts):
 
 def test_an_account_is_made_and_removed_as_the_dry_run_says(states, accounts, testmode):
     name, number = "immich-tried", 60998
-    made = states.immich_app.account_present(name, number, test=testmode)
+    made = states.immich_system_user.present(name, number, test=testmode)
     assert (made.result, made.changes) == (None if testmode else True, {name: {"old": None, "new": number}})
     if testmode:
         assert name not in {each.pw_name for each in pwd.getpwall()}
@@ -109,14 +109,14 @@ def test_an_account_is_made_and_removed_as_the_dry_run_says(states, accounts, te
     held = pwd.getpwnam(name)
     assert (held.pw_uid, held.pw_gid, grp.getgrnam(name).gr_gid) == (number, number, number)
     assert testmode or (held.pw_dir, held.pw_shell) == ("/nonexistent", "/usr/sbin/nologin")
-    assert states.immich_app.account_present(name, number).changes == {}
+    assert states.immich_system_user.present(name, number).changes == {}
     # Of the same name, and somebody else's.
-    assert states.immich_app.account_absent(name, number + 1).changes == {}
-    gone = states.immich_app.account_absent(name, number, test=testmode)
+    assert states.immich_system_user.absent(name, number + 1).changes == {}
+    gone = states.immich_system_user.absent(name, number, test=testmode)
     assert (gone.result, gone.changes) == (None if testmode else True, {name: {"old": number, "new": None}})
     assert (name in {each.gr_name for each in grp.getgrall()}) is testmode
-    states.immich_app.account_absent(name, number)
-    assert states.immich_app.account_absent(name, number).changes == {}
+    states.immich_system_user.absent(name, number)
+    assert states.immich_system_user.absent(name, number).changes == {}
 
 
 @pytest.fixture
@@ -244,19 +244,19 @@ def test_a_folder_is_open_where_somebody_gets_to_it_and_its_programs_run(tmp_pat
 
 def test_an_empty_folder_of_roots_is_given_to_the_containers_user(states, tmp_path, testmode):
     made, used = folder(tmp_path / "made"), folder(tmp_path / "used", files=["a"])
-    changed = states.immich_app.library_present(made, user=OWN, group=OWN, test=testmode)
+    changed = states.immich_folder.present(made, user=OWN, group=OWN, test=testmode)
     assert (changed.result, changed.changes) == (
         None if testmode else True,
         {"owner": {"old": "root", "new": PAIR}},
     )
     assert os.stat(made).st_uid == (0 if testmode else OWN)
-    assert states.immich_app.library_present(used, user=OWN, group=OWN).changes == {}
-    states.immich_app.library_present(made, user=OWN, group=OWN)
-    assert states.immich_app.library_present(made, user=OWN, group=OWN).changes == {}
+    assert states.immich_folder.present(used, user=OWN, group=OWN).changes == {}
+    states.immich_folder.present(made, user=OWN, group=OWN)
+    assert states.immich_folder.present(made, user=OWN, group=OWN).changes == {}
 
 
 def test_a_new_folder_is_the_containers_and_the_way_to_it_roots(states, tmp_path):
     path = tmp_path / "a/b/photos"
-    assert states.immich_app.library_present(str(path), user=OWN, group="root").result
+    assert states.immich_folder.present(str(path), user=OWN, group="root").result
     assert (path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) == (OWN, 0, 0o750)
     assert (path.parent.stat().st_uid, stat.S_IMODE(path.parent.parent.stat().st_mode)) == (0, 0o755)

@@ -112,7 +112,7 @@ def test_nothing_to_do():
 def test_a_failure_is_told_once():
     states = [
         state("immich.applied", result=False, comment="immich was applied and failed; see below"),
-        state("immich_app.library_present", result=False, comment="The library is elsewhere"),
+        state("immich_folder.present", result=False, comment="The library is elsewhere"),
         state("pkg.installed", result=False, comment="One or more requisite failed", __state_ran__=False),
     ]
     assert plan.failures(states) == ["The library is elsewhere"]
