@@ -1,12 +1,24 @@
 """Command line of the test hosts: `python3 -m tests.host COMMAND`, as root, in the repository."""
 
 import argparse
+import functools
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.host import images, tools
 from tests.host.lan import sweep
 from tests.host.machine import Host
 from tests.host.registry import stored
+from tests.standin import images as standin
+
+MAKERS = (standin.context, images.ready, stored)
+# What the long suites alone boot.
+MORE_MAKERS = (
+    functools.partial(images.ready, "bookworm"),
+    images.with_other_salt,
+    images.with_gitfs,
+    images.reader_packages,
+)
 
 IN_HOST = "cd /srv/formula && /opt/salt/bin/python -m pytest -o cache_dir=/tmp/pytest -o log_level=WARNING"
 
@@ -20,9 +32,12 @@ def _host(arguments):
     return Host("host", suite=arguments.suite, layers=layers(arguments.suite))
 
 
-def build(_):
-    """Build everything that hosts are made from, the stand-in images too."""
-    stored()
+def build(arguments):
+    """Build what hosts are made from, the stand-in images too. Side by side: each waits, or keeps one core busy."""
+    makers = MAKERS + (MORE_MAKERS if arguments.all else ())
+    with ThreadPoolExecutor(len(makers)) as pool:  # who needs what another makes waits for it: see `cache.built`
+        for made in [pool.submit(make) for make in makers]:
+            made.result()
     return 0
 
 
@@ -60,6 +75,8 @@ def main():
     for function in (install, build, run, pytest, clean):
         command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         command.set_defaults(function=function)
+        if function is build:
+            command.add_argument("--all", action="store_true", help="what the long suites alone boot, too")
         if function in (run, pytest):
             command.add_argument("--bare", action="store_true", help="only systemd, Python and Salt")
             command.add_argument(

@@ -17,7 +17,8 @@ CACHE = REPO / ".cache"
 
 def say(text):
     """Show one line of progress on standard error."""
-    print(f"[host] {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"[host] {text}\n")  # at once, as others may have something to say
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager
