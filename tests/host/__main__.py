@@ -13,7 +13,7 @@ from tests.standin import images as standin
 
 MAKERS = (standin.context, images.ready, stored)
 # What the long suites alone boot.
-MORE_MAKERS = (
+LONG_MAKERS = (
     functools.partial(images.ready, "bookworm"),
     images.with_other_salt,
     images.with_gitfs,
@@ -34,7 +34,7 @@ def _host(arguments):
 
 def build(arguments):
     """Build what hosts are made from, the stand-in images too. Side by side: each waits, or keeps one core busy."""
-    makers = MAKERS + (MORE_MAKERS if arguments.all else ())
+    makers = LONG_MAKERS if arguments.long else MAKERS
     with ThreadPoolExecutor(len(makers)) as pool:  # who needs what another makes waits for it: see `cache.built`
         for made in [pool.submit(make) for make in makers]:
             made.result()
@@ -76,7 +76,7 @@ def main():
         command = commands.add_parser(function.__name__, help=function.__doc__, description=function.__doc__)
         command.set_defaults(function=function)
         if function is build:
-            command.add_argument("--all", action="store_true", help="what the long suites alone boot, too")
+            command.add_argument("--long", action="store_true", help="what the long suites alone boot instead")
         if function in (run, pytest):
             command.add_argument("--bare", action="store_true", help="only systemd, Python and Salt")
             command.add_argument(
