@@ -13,6 +13,8 @@ or empty) and a ``severity``.
 import collections
 
 ERROR, WARNING = "error", "warning"
+# Of those whose words quote an error, which may be another one the next time.
+QUOTING = ("machine-learning-silent", "not-verified", "server-silent")
 # How the doctor's table names a severity.
 RESULTS = {ERROR: "failed", WARNING: "warning"}
 
@@ -65,8 +67,8 @@ def new(found, known):
     """
     Return those findings that were not there before.
 
-    Two are the same by code, part and path, as often as each of them is there: their words have the text of an error,
-    or numbers, which may be others the next time.
+    Two are the same by code, part, path and what was seen, as often as each of them is there. Of those that quote an
+    error what was seen does not count: it may be in other words the next time.
 
     found, known
         Lists of findings, now and before.
@@ -86,7 +88,8 @@ def new(found, known):
 
 
 def _identity(found):
-    return found["code"], found["part"], found["path"]
+    seen_there = None if found["code"] in QUOTING else found["seen"]
+    return found["code"], found["part"], found["path"], seen_there
 
 
 def seen(found):

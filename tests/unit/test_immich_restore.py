@@ -169,6 +169,10 @@ def learning(why):
     return findings.finding("machine-learning-silent", "machine learning", seen, "podman logs immich-machine-learning")
 
 
+def absent(extension):
+    return findings.finding("postgres-extension-absent", "database", f"The extension {extension} is not there")
+
+
 OUTDATED = findings.finding("postgres-extension-outdated", "database", "The extension vector has version 0.8")
 UNREACHABLE = CommandExecutionError("Cannot connect to PostgreSQL")
 
@@ -194,6 +198,8 @@ def verified_by(*answers):
         (([], []), ([learning("timed out")], []), [findings.sentence(learning("timed out"))]),
         (([], [OUTDATED]), ([], [OUTDATED, OUTDATED]), [findings.sentence(OUTDATED)]),
         (([], UNREACHABLE), ([], [OUTDATED]), [findings.sentence(OUTDATED)]),
+        # Of the same kind, and another one.
+        (([], [absent("cube")]), ([], [absent("vector")]), ["The extension vector is not there"]),
         (([], []), ([], UNREACHABLE), ["Cannot connect to PostgreSQL"]),
     ),
 )
