@@ -234,6 +234,8 @@ def running(name, settings):
         left = _service_changes(__salt__["systemd_unit.status"](name), settings)
         left.pop(DOWNTIME, None)
     except FAILURES as error:
+        if __opts__["test"]:
+            return {**ret, "result": False, "changes": {}, "comment": str(error)}
         words = last_words.of(name) or error
         return {**ret, "result": False, "changes": {}, "comment": _failed(name, words, settings)}
     if left:

@@ -1,9 +1,10 @@
 """What the service is told, and what a dry run says of it."""
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
 from _states import immich_app as states_immich_app
-from immich_host import identity, stop_reasons
+from immich_host import identity, stop_reasons, update
 
 
 def test_mounts_of_the_unit_are_quoted(modules, settings):
@@ -32,6 +33,17 @@ def test_a_dry_run_says_that_a_secret_would_be_written(settings, loaders, monkey
         monkeypatch.setattr(states_immich_app, "__opts__", {"test": test}, raising=False)
         asked = states_immich_app._secret_would_change({**settings, "project_dir": str(tmp_path)})
         assert asked is (would and test)
+
+
+def test_a_dry_run_that_fails_puts_nothing_back(monkeypatch):
+    def fails(_unit):
+        raise CommandExecutionError("systemd does not answer")
+
+    monkeypatch.setattr(states_immich_app, "__salt__", {"systemd_unit.status": fails}, raising=False)
+    monkeypatch.setattr(states_immich_app, "__opts__", {"test": True}, raising=False)
+    monkeypatch.setattr(update, "roll_back", lambda *_: pytest.fail("it was put back"))
+    ret = states_immich_app.running("immich.service", {})
+    assert (ret["result"], ret["changes"], ret["comment"]) == (False, {}, "systemd does not answer")
 
 
 @pytest.mark.parametrize(("active", "result"), (("active", True), ("failed", False)))
