@@ -75,8 +75,9 @@ def missing_volumes(services):
         Those of a compose file, by name.
     """
     volumes = [(name, volume) for name, service in services.items() for volume in service.get("volumes", [])]
-    # One in the short form is not the formula's.
-    paths = [(name, each["source"].replace("$$", "$")) for name, each in volumes if isinstance(each, dict)]
+    # Those of another form are not the formula's.
+    own = [(name, each) for name, each in volumes if isinstance(each, dict) and each.get("type") == "bind"]
+    paths = [(name, each["source"].replace("$$", "$")) for name, each in own]
     return [(name, path) for name, path in paths if not os.path.exists(path)]
 
 

@@ -153,7 +153,7 @@ def test_a_server_that_exits_again_and_again_is_given_up_with_the_reason(supervi
 
 
 def test_a_volume_that_is_not_there_is_refused(program, tmp_path):
-    volumes = [{"source": f"{tmp_path}/a$$b", "target": "/data"}]
+    volumes = [{"type": "bind", "source": f"{tmp_path}/a$$b", "target": "/data"}]
     text = {"x-immich-stack": {"compose": [], "main": "s", "ping": "", "timeout": 1}, "services": {"s": {}}}
     text["services"]["s"]["volumes"] = volumes
     (tmp_path / "docker-compose.yml").write_text(json.dumps(text))
