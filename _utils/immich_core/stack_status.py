@@ -32,7 +32,8 @@ def text(url, troubles):
         return f"{SERVING}: {url}"
     names = sorted(troubles)
     became = ", ".join(f"{name} {troubles[name][0]}" for name in names)
-    return f"{became}: {'; '.join(troubles[name][1] for name in names)}"
+    words = [troubles[name][1] if len(names) == 1 else f"{name}: {troubles[name][1]}" for name in names]
+    return f"{became}: {'; '.join(words)}"
 
 
 def read(status):

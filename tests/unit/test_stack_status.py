@@ -16,7 +16,7 @@ ONCE = (stack_status.EXITED, "1 time(s) in a row, last with code 1: immich-serve
         ({LEARNING: ONCE}, f"{LEARNING} exited: 1 time(s) in a row", False, {LEARNING}),
         (
             {SERVER: (stack_status.STOPPED, "by hand"), LEARNING: ONCE},
-            f"{LEARNING} exited, {SERVER} stopped: 1 time(s)",
+            f"{LEARNING} exited, {SERVER} stopped: {LEARNING}: 1 time(s)",
             False,
             {LEARNING},
         ),
