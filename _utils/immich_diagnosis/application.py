@@ -154,7 +154,7 @@ def _compared(here):
     try:
         return containers.compared(here["directory"], here["compose_text"], run_facts.Facts())
     except project.ProjectError as error:
-        raise CommandExecutionError(str(error)) from error
+        raise NotCheckedError("compose file") from error
 
 
 def _explained(here, reason):

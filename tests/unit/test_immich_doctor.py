@@ -304,9 +304,15 @@ def test_a_unit_says_what_became_of_its_containers(monkeypatch, text, recreate, 
         ("", "is failed: no reason", "systemctl start immich"),
         ("services: {}", "not the one that Salt wrote", "salt-call state.apply immich.app"),
         (
-            "{x-immich-stack: {}, services: {immich-server: {volumes: [{source: /no/photos, target: /data}]}}}",
-            "is failed: /no/photos, a volume of immich-server, is not there",
+            "{x-immich-stack: {}, services: {a: {volumes: [{type: bind, source: /no/photos, target: /data}]}}}",
+            "is failed: /no/photos, a volume of a, is not there",
             "mount it, then: systemctl restart immich",
+        ),
+        # Of somebody's own.
+        (
+            "{x-immich-stack: {}, services: {a: {volumes: [{type: tmpfs, target: /tmp}]}}}",
+            "is failed: no reason",
+            "systemctl start immich",
         ),
     ),
 )
@@ -318,6 +324,13 @@ def test_what_the_program_refuses_to_start_is_looked_at(monkeypatch, compose_tex
     ((result, seen, do),) = application._unit(here)
     assert (result, do) == ("failed", remedy)
     assert words in seen
+
+
+def test_containers_of_a_foreign_compose_file_are_not_looked_at():
+    """The row above names the file and the remedy."""
+    here = {"directory": "/x", "compose_text": "services: {a: {}}", "compose": {"services": {"a": {}}}}
+    with pytest.raises(check.NotCheckedError, match=r"^compose file$"):
+        list(application._containers(here))
 
 
 @pytest.mark.parametrize("active", ("active", "reloading"))
