@@ -69,7 +69,7 @@ def begin(run):
     Forget what was seen before this run, by another one or by an execution function in the same process.
 
     Salt hands each run a copy of ``__context__``, and the copy has the same object. Called by the first state of a run,
-    ``immich_identity.compared``.
+    ``immich_identity.migration_included`` or ``compared``.
 
     run
         The ``__context__`` of the run.
