@@ -15,6 +15,9 @@ import re
 # An installation from before the first of these has to run it or a later one before it goes to the second. Immich's
 # documentation has 1.137.0 there, and advises against 1.136.0 too; the third is what it recommends in between.
 STOP_BEFORE, STOP_BEYOND, STOP_AT = (1, 132, 0), (1, 136, 0), (1, 132, 3)
+# Tables in which Immich notes what was done to its database: kysely's and, before 1.133, TypeORM's. One of them is in
+# every database that it has served.
+MIGRATION_TABLES = ("kysely_migrations", "migrations")
 # The first migration, by the number that its name begins with (milliseconds since 1970), of which it is known that no
 # release before this one has it. A migration in between may have come later than its row says, never earlier.
 # From the file ORDER of v3.2.0-rc.0 (commit a6ad970) and of copies of the main branch of 8 October 2026.

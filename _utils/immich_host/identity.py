@@ -25,11 +25,10 @@ from immich_core import (
     owners,
     run_facts,
     units,
+    versions,
 )
 
 UNIT = Path(units.file(units.IMMICH))
-# One of these is in every database that Immich has served.
-MIGRATIONS = ("kysely_migrations", "migrations")
 
 
 # -- what is known ----------------------------------------
@@ -202,7 +201,7 @@ def _database_facts(postgres, there, wanted, salt):
             found["former_is_there"] = salt["pgsql_database.exists"](old, connection)
         if not same and found["database_is_there"]:
             tables = salt["pgsql_table.list"](wanted["database"], "public", connection)
-            found["database_is_immichs"] = any(table in tables for table in MIGRATIONS)
+            found["database_is_immichs"] = any(table in tables for table in versions.MIGRATION_TABLES)
     except CommandExecutionError as error:
         found["unasked"] = str(error)
     return found

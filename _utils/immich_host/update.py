@@ -20,8 +20,6 @@ from salt.exceptions import CommandExecutionError
 from immich_core import compose_file, durable, last_words, lock, run_facts, update_plan, update_record, versions
 from immich_host import identity, service
 
-# Tables in which Immich notes what was done to the database: kysely's and, before 1.133, TypeORM's.
-MIGRATIONS = ("kysely_migrations", "migrations")
 # What the container's role can write is read up to here: Immich has about a hundred rows of each.
 MOST_ROWS, LONGEST_TEXT = 10000, 255
 
@@ -46,7 +44,7 @@ def database(settings, salt):
         if getattr(error, "absent", None) is None:
             raise
         tables = []
-    noted = {**dict.fromkeys(MIGRATIONS, "name"), update_plan.NOTED_IN: "version"}
+    noted = {**dict.fromkeys(versions.MIGRATION_TABLES, "name"), update_plan.NOTED_IN: "version"}
     parts = [
         f"(SELECT '{table}' AS noted, left({column}::text, {LONGEST_TEXT}) AS value"
         f" FROM public.{table} WHERE {column} IS NOT NULL ORDER BY 2 LIMIT {MOST_ROWS})"

@@ -13,7 +13,7 @@ from salt.exceptions import CommandExecutionError
 from immich_core import versions
 from immich_restore import names, reporting
 
-MIGRATIONS = ("public.kysely_migrations", "public.migrations")
+MIGRATIONS = tuple(f"public.{table}" for table in versions.MIGRATION_TABLES)
 VERSIONS = "public.version_history"
 BLOCK = 1 << 20
 
