@@ -21,8 +21,6 @@ FAILURES = (CommandExecutionError, SaltInvocationError, OSError, installation.Re
 
 
 def __virtual__():
-    if "immich_identity.current" not in __salt__:
-        return False, "The execution module immich_identity is missing: run saltutil.sync_all"
     return __virtualname__
 
 
@@ -67,7 +65,7 @@ def compared(name, settings):
             - settings: {{ settings | json }}
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar describes the installation of this host"}
-    migrates = run_facts.of(__context__).take("migrates")
+    migrates = run_facts.of(__context__).migrates
     run_facts.begin(__context__)
     try:
         plan = on_host.plan_of_run(__context__, settings, __salt__)

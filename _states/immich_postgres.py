@@ -13,8 +13,8 @@ from immich_host import vector_extension as immich_vector
 
 
 def __virtual__():
-    if "immich_postgres.verify" not in __salt__:
-        return False, "immich_postgres needs the execution module of that name: is psycopg2 in Salt's Python?"
+    if "pgsql_extension.list" not in __salt__:
+        return False, "immich_postgres needs the execution module pgsql_extension: is psycopg2 in Salt's Python?"
     return True
 
 

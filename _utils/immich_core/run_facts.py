@@ -37,7 +37,7 @@ class Facts:
     # Whether the formula makes Immich's network, on a host without an installation. Set by immich_identity.compared,
     # taken by immich_identity.recorded.
     network_made: Optional[bool] = None
-    # Whether this run has the states that migrate. Set by immich_identity.migration_included, taken by
+    # Whether this run has the states that migrate. Set by immich_identity.migration_included, read by
     # immich_identity.compared.
     migrates: bool = False
     # In a dry run, what its states would have removed before Immich's network is created: containers, if Immich would
