@@ -266,10 +266,10 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
 
 def test_what_a_unit_reported_before_it_was_stopped_is_no_reason(monkeypatch):
     """systemd keeps the text: "network removed" after "uploads of another owner" has shown it, within a minute."""
-    text = "Serving: http://127.0.0.1:2283 immich-server exited 2 time(s) in a row, last with code 1: Failed to read"
+    text = stack_status.text("http://127.0.0.1:2283", {"immich-server": (stack_status.EXITED, "2 time(s) in a row")})
     monkeypatch.setattr(application.last_words, "of", str)
-    assert "exited 2" in application._why_down({"active": "failed", "text": text})
-    assert "exited 2" in application._why_down({"active": "activating", "text": text})
+    assert "exited: 2" in application._why_down({"active": "failed", "text": text})
+    assert "exited: 2" in application._why_down({"active": "activating", "text": text})
     assert application._why_down({"active": "inactive", "text": text}) == ""
     monkeypatch.setattr(application.last_words, "of", lambda: "immich-stack: no such image")
     assert application._why_down({"active": "inactive", "text": text}) == "immich-stack: no such image"
