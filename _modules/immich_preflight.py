@@ -19,6 +19,7 @@ import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import components, compose, container_users, findings, valkey_memory
+from immich_core.settings import derivation
 
 __virtualname__ = "immich_preflight"
 
@@ -62,6 +63,44 @@ def obstacles(settings, sls=""):
         cached = {"of": settings, "found": _found(settings)}
         __context__[OBSTACLES] = cached
     return cached["found"]
+
+
+def of_sls(sls):
+    """
+    Return what ``immich/settings.jinja`` hands to an SLS of the formula, as a dictionary.
+
+    ``settings`` are empty where the pillar is wrong or this host has ``obstacles``, those of the function of that name.
+    A removal has none: what is taken away is taken away whatever else is at its ports, and whatever roles this host
+    has now. ``other_role`` is whether its roles do not bring the SLS. ``handed_down`` are the settings as states get
+    them in an argument. ``include`` names the parts of ``immich.bootstrap`` to include, ``requires`` what the registry
+    has the SLS include besides, and ``included`` are the requisites of the latter.
+
+    sls
+        The SLS, as in ``immich.postgres``.
+
+    Called by each SLS of the formula.
+    """
+    declared = __salt__["immich_settings.get"]()
+    removes = sls.split(".")[-1] in ("clean", "alone")
+    found = obstacles(declared, sls) if declared and not removes else []
+    settings = {} if found else declared
+    requires = settings["includes"].get(sls, []) if settings else []
+    return {
+        "settings": settings,
+        "handed_down": derivation.handed_down(settings) if settings else {},
+        "obstacles": found,
+        "other_role": any(each["code"] == components.OTHER_ROLE for each in found),
+        "include": ["immich.bootstrap", *_bootstrap_checks(declared, sls)],
+        "requires": requires,
+        "included": [{"sls": each} for each in requires],
+    }
+
+
+def _bootstrap_checks(declared, sls):
+    """What of ``immich.bootstrap`` an SLS includes besides it."""
+    if sls.split(".")[-1] == "clean":
+        return ["immich.bootstrap.alone"]
+    return ["immich.bootstrap.host"] if declared else []
 
 
 def _found(settings):

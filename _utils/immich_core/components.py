@@ -9,6 +9,8 @@ from immich_core import findings
 
 # What of an entry is about the running component, for verification and doctor.
 _OBSERVED = ("units", "checks", "warnings")
+# Code of the finding that an SLS is of another role.
+OTHER_ROLE = "other-role"
 
 
 def of_roles(registry, roles):
@@ -53,7 +55,7 @@ def other_role(settings, sls):
         return None
     roles = ", ".join(settings["roles"])
     seen = f"this host is {roles}, and has no component {name}"
-    return findings.finding("other-role", "pillar", seen, f"add the role, or do not apply {sls} here", "immich:roles")
+    return findings.finding(OTHER_ROLE, "pillar", seen, f"add the role, or do not apply {sls} here", "immich:roles")
 
 
 def traces(registry):

@@ -8,7 +8,7 @@ The gateway is stopped and stays so:
   service.dead:
     - name: immich-gateway
     - enable: false
-    - require: {{ included(sls) }}
+    - require: {{ included | json }}
 
 The gateway's files are removed:
   systemd_unit.files_absent:

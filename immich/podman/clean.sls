@@ -10,7 +10,7 @@ Podman network {{ current.network }} is absent:
     - name: {{ current.network | json }}
     - keep_used: true
     - removed_containers: {{ salt["immich_app.containers"](current.project_dir) | json }}
-    - require: {{ included(sls) }}
+    - require: {{ included | json }}
 
 podman compose has its own choice of provider:
   file.absent:

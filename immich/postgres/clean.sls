@@ -11,7 +11,7 @@ Immich may not log in from its network:
   pgsql_hba.absent:
     - name: {{ postgres.database | json }}
     - connection: {{ postgres.connection | json }}
-    - require: {{ included(sls) }}
+    - require: {{ included | json }}
 
 PostgreSQL does not listen at the gateway's address:
   pgsql_config.absent:
@@ -29,7 +29,7 @@ Immich has no database:
     - name: {{ postgres.database | json }}
     - force: true
     - connection: {{ postgres.connection | json }}
-    - require: {{ included(sls) }}
+    - require: {{ included | json }}
 
 Immich has no role in PostgreSQL:
   pgsql_role.absent:
@@ -40,7 +40,7 @@ Immich has no role in PostgreSQL:
       - pgsql_database: Immich has no database
 {%- endif %}
 
-{%- set before = included(sls) | load_json %}
+{%- set before = included | list %}
 {%- if postgres.managed %}
 {%-   do before.append("PostgreSQL does not listen at the gateway's address") %}
 {%- endif %}

@@ -6,5 +6,5 @@
 The library of the host's programs is absent:
   file.absent:
     - name: /usr/local/lib/immich-formula
-    - require: {{ included(sls) }}
+    - require: {{ included | json }}
 {%- endif %}

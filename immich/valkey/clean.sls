@@ -9,7 +9,7 @@ Immich has no Valkey user:
   valkey_acl.absent:
     - name: {{ settings.valkey.user | json }}
     - connection: {{ connection | json }}
-    - require: {{ included(sls) }}
+    - require: {{ included | json }}
 {%- if settings.valkey.managed %}
 
 Valkey does not listen at the gateway's address:

@@ -8,5 +8,5 @@ Immich is as declared:
   immich_app.verified:
     # With what its components have checked.
     - settings: {{ dict(handed_down, components=settings.components) | json }}
-    - require: {{ included(sls) }}
+    - require: {{ included | json }}
 {%- endif %}

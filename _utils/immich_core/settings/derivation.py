@@ -89,6 +89,17 @@ def derived(settings, networks, gateway, users, registry, left, schema):
     return public(merged(settings, following), schema)
 
 
+def handed_down(settings):
+    """
+    The settings as states get them in an argument, which Salt logs at debug level and caches.
+
+    Without the hook of the administrator's, who may have written a token into it, and without the registry.
+    """
+    backup = {key: value for key, value in settings["backup"].items() if key != "on_failure"}
+    rest = {key: value for key, value in settings.items() if key not in ("includes", "components")}
+    return {**rest, "backup": backup}
+
+
 def _postgres_connection(postgres, lookup):
     if not postgres["managed"]:
         return _admin_connection("postgres", postgres)
