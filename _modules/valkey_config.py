@@ -140,6 +140,39 @@ def apply_(
 
 
 @_as_salts
+def write(config_file, settings, test=False):
+    """
+    Write directives into the configuration file alone, for a server that is not running or is restarted afterwards.
+
+    config_file
+        Path of the configuration file.
+    settings
+        Values of directives, as ``{"port": 6379}``.
+    test
+        Whether to return what would change, and to change nothing. Defaults to False.
+
+    Returns the ``old`` and ``new`` value of each directive that differed, by its name. ``old`` is None where the file
+    did not have it. Raises CommandExecutionError if the file cannot be read or written.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call valkey_config.write /etc/valkey/valkey.conf '{"port": 6379}' test=True
+    """
+    text = _read(config_file)
+    in_file = {name: grammar.directive(text, name) for name in settings}
+    wanted = {name: grammar.value_words(value) for name, value in settings.items()}
+    differing = {name: words for name, words in wanted.items() if words != in_file[name]}
+    if differing and not test:
+        _write(config_file, grammar.edited(text, differing))
+    return {
+        name: {"old": None if in_file[name] is None else " ".join(in_file[name]), "new": " ".join(words)}
+        for name, words in differing.items()
+    }
+
+
+@_as_salts
 def restart(service, timeout=60, connection=None):
     """
     Restart the server once and wait until it answers.

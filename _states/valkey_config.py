@@ -72,6 +72,43 @@ def managed(
     return _ensure(name, declared, service, connection, user=user, group=group)
 
 
+def in_file(name, config_file, settings):
+    """
+    Ensure that the configuration file has directives, without a server that runs: it reads them when it starts.
+
+    name
+        Anything; a sentence about the configuration.
+    config_file
+        Path of the configuration file.
+    settings
+        Values of directives, as ``port: 6379``.
+
+    SLS Example:
+
+    .. code-block:: yaml
+
+        Valkey's configuration has the declared port:
+          valkey_config.in_file:
+            - config_file: /etc/valkey/valkey.conf
+            - settings:
+                port: 6379
+    """
+    ret = {"name": name, "result": True, "comment": "The file is as specified.", "changes": {}}
+    test = __opts__["test"]
+    if test and not os.path.exists(config_file):
+        return {**ret, "result": None, "comment": f"{config_file} is not there yet; it would have the directives."}
+    try:
+        ret["changes"] = __salt__["valkey_config.write"](config_file, settings, test=test)
+    except (CommandExecutionError, SaltInvocationError) as err:
+        return {**ret, "result": False, "comment": str(err)}
+    if not ret["changes"]:
+        return ret
+    changed = ", ".join(ret["changes"])
+    if test:
+        return {**ret, "result": None, "comment": f"Would be changed in {config_file}: {changed}."}
+    return {**ret, "comment": f"Changed in {config_file}: {changed}."}
+
+
 def absent(name, config_file, include, connection=None):
     """
     Ensure that directives do not have certain words; the inverse of ``include`` above.

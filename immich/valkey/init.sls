@@ -39,12 +39,9 @@ systemd knows Valkey's stop timeout:
 
 # A Valkey that serves at another port is never moved: immich.bootstrap.host. One that was just installed is.
 Valkey's configuration has the declared port:
-  file.replace:
-    - name: {{ valkey.config_file | json }}
-    - pattern: '^port\s+(?!{{ settings.valkey.port }}$)\d+$'
-    - repl: port {{ settings.valkey.port }}
-    - backup: false
-    - ignore_if_missing: {{ opts["test"] | json }}
+  valkey_config.in_file:
+    - config_file: {{ valkey.config_file | json }}
+    - settings: {port: {{ settings.valkey.port }}}
     - require:
       - systemd_unit: systemd knows Valkey's stop timeout
 
@@ -52,7 +49,7 @@ Valkey listens at the declared port:
   cmd.run:
     - name: {{ ("systemctl reset-failed " ~ valkey.service ~ "; exec systemctl restart " ~ valkey.service) | json }}
     - onchanges:
-      - file: Valkey's configuration has the declared port
+      - valkey_config: Valkey's configuration has the declared port
 
 Valkey is running:
   systemd_unit.running:

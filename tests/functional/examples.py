@@ -22,6 +22,7 @@ STATES = [
     "pgsql_extension.absent",
     "pgsql_database.absent",
     "pgsql_role.absent",
+    "valkey_config.in_file",
     "valkey_config.managed",
     "valkey_acl.present",
     "valkey_acl.managed",

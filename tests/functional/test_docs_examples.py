@@ -13,6 +13,7 @@ WITHOUT_CHANGES = (
     "systemd_unit.enabled",
     "systemd_unit.loaded",
     "systemd_unit.files_absent",
+    "valkey_config.in_file",
 )
 
 

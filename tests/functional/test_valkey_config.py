@@ -64,6 +64,29 @@ def declared(**more):
     }
 
 
+def test_in_the_file_alone(states, testmode):
+    before, run = CONFIG.read_text(), starts()
+    arguments = {"config_file": str(CONFIG), "settings": {"port": 6390, "io-threads": 2}}
+    ret = states.valkey_config.in_file("config", test=testmode, **arguments)
+    assert ret.result is (None if testmode else True), ret.comment
+    assert ret.changes == {"port": {"old": "6379", "new": "6390"}, "io-threads": {"old": None, "new": "2"}}
+    assert starts() == run
+    if testmode:
+        assert CONFIG.read_text() == before
+        return
+    changed = before.replace("\nport 6379\n", "\nport 6390\n")
+    assert CONFIG.read_text() == f"{changed.rstrip()}\nio-threads 2\n"
+    assert states.valkey_config.in_file("config", **arguments).changes == {}
+
+
+def test_a_file_that_comes_with_a_package_of_this_run(states, tmp_path, testmode):
+    arguments = {"config_file": str(tmp_path / "absent.conf"), "settings": {"port": 6390}}
+    ret = states.valkey_config.in_file("config", test=testmode, **arguments)
+    assert ret.result is (None if testmode else False)
+    assert "absent.conf" in ret.comment
+    assert ret.changes == {}
+
+
 def test_switched_on_at_once_with_one_restart(states, address, testmode):
     before, run = directives(), starts()
     ret = states.valkey_config.managed("config", test=testmode, **declared())

@@ -49,7 +49,8 @@ def test_terminal_shows_a_plan_and_a_first_run(first_run, host):
 
 
 def test_plan_and_first_run_warn_of_nothing_on_standard_error(first_run):
-    assert not re.search(r"\[(WARNING|ERROR|CRITICAL)", first_run.errors), first_run.errors
+    # Python's own, as of a Salt that calls what a newer Python deprecates, begin with a file and a class: "…Warning: ".
+    assert not re.search(r"\[(WARNING|ERROR|CRITICAL)|Warning: ", first_run.errors), first_run.errors
 
 
 def test_terminal_shows_a_converged_run(host):
