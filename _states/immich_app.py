@@ -9,7 +9,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import pillar, terminal
+from host_core import pillar, terminal, unit_states
 from host_core.command import CommandError
 from immich_core import (
     component_checks,
@@ -150,7 +150,7 @@ def stopped_for_changes(name, settings):
         status = __salt__["systemd_unit.status"](name)
         directory = identity.project_dir(settings)
         there = containers.names(directory)
-        if _is_down(status) and not there:
+        if status["active"] in unit_states.DOWN and not there:
             return {**ret, "comment": f"{name} does not run, and {why}"}
         ret["changes"] = {name: {"old": status["active"], "new": f"stopped: {why}"}}
         if __opts__["test"]:
@@ -160,10 +160,6 @@ def stopped_for_changes(name, settings):
     except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     return {**ret, "comment": f"{name} is stopped until this run has ended: {why}. If the run fails, apply again"}
-
-
-def _is_down(status):
-    return status["active"] in ("inactive", "failed")
 
 
 def still_active(name):
@@ -353,7 +349,7 @@ def dead(name, directory):
     try:
         status = __salt__["systemd_unit.status"](name)
         left = containers.names(directory)
-        if status["active"] not in ("inactive", "failed"):
+        if status["active"] not in unit_states.DOWN:
             ret["changes"]["service"] = {"old": status["active"], "new": "inactive"}
         if status["enabled"] == "enabled":
             ret["changes"]["enabled"] = {"old": "enabled", "new": "disabled"}

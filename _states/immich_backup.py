@@ -7,7 +7,7 @@ The states of ``immich.backup``.
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import mounts, pillar
+from host_core import mounts, pillar, unit_states
 
 __virtualname__ = "immich_backup"
 
@@ -148,7 +148,7 @@ def dead(name):
         units = __salt__["systemd_unit.statuses"](name, _service(name))
         ret["changes"] = _timer_changes(units[name], False)
         service = units[_service(name)]["active"]
-        if service not in ("inactive", "failed"):
+        if service not in unit_states.DOWN:
             ret["changes"]["service"] = {"old": service, "new": "inactive"}
         if not ret["changes"]:
             return ret

@@ -8,10 +8,12 @@ import os
 
 from salt.exceptions import CommandExecutionError
 
+from host_core import unit_states
+
 # What systemd calls a unit that is as desired; one that is static or generated cannot be enabled, nor has it to be.
 GOOD = {
     "enabled": {"enabled", "enabled-runtime", "static", "generated", "alias", "indirect"},
-    "active": {"active", "reloading"},
+    "active": unit_states.RUNNING,
 }
 VERBS = {"enabled": "enable", "active": "start"}
 

@@ -7,9 +7,6 @@ What calls systemd, calls it here.
 
 from host_core import command
 
-# ActiveState of a unit that does its work, also while it reads its configuration again.
-RUNNING = ("active", "reloading", "refreshing")
-
 
 def run(*arguments):
     """

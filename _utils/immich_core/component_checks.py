@@ -8,14 +8,12 @@ What the registry of components has looked at: units that run, and functions tha
 
 import logging
 
-from host_core import systemctl
+from host_core import unit_states
 from immich_core import findings
 
 LOG = logging.getLogger(__name__)
 # A row of the doctor's table.
 PART = "components"
-# A start that goes on is no failure.
-GOOD = (*systemctl.RUNNING, "activating")
 
 
 def findings_of(components, functions, settings, without=()):
@@ -78,7 +76,7 @@ def _of_unit(unit, functions):
         state = functions["systemd_unit.status"](unit)["active"]
     except Exception as error:  # noqa: BLE001 (as above)
         state = f"not known: {error}"
-    if state in GOOD:
+    if state in unit_states.STARTED:
         return []
     remedy = f"systemctl start {unit} || journalctl -n 20 -u {unit}"
     return [findings.finding("unit-inactive", PART, f"is {state}", remedy, unit)]

@@ -67,6 +67,7 @@ OWN_FILES = {
         "host_core/systemctl",
         "host_core/terminal",
         "host_core/unit_file",
+        "host_core/unit_states",
         "immich_backup/__init__",
         "immich_backup/listing",
         "immich_backup/plan",

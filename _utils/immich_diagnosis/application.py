@@ -7,7 +7,7 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import pillar, podman, systemctl
+from host_core import pillar, podman, unit_states
 from immich_core import (
     compose_file,
     containers,
@@ -93,7 +93,7 @@ def _images(here):
 def _unit(here):
     status = call(here, "systemd_unit.status", "immich.service")
     text = status["text"]
-    if status["active"] in systemctl.RUNNING:
+    if status["active"] in unit_states.RUNNING:
         if status["outdated"]:
             yield WARNING, "systemd has read another unit file than the one on the disk", "systemctl daemon-reload"
         if status["enabled"] != "enabled":

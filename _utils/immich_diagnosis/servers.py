@@ -10,7 +10,7 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import systemctl
+from host_core import unit_states
 from immich_diagnosis import facts
 from immich_diagnosis.check import FAILED, OK, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import settings_of
@@ -27,7 +27,7 @@ def service(part, explained=None):
         rows = []
         for unit in here[part]["units"]:
             status = _status(here, f"{unit}.service")
-            if status["active"] not in systemctl.RUNNING:
+            if status["active"] not in unit_states.RUNNING:
                 seen = f"{unit} is {status['active']} {status['text']}".strip()
                 start = f"systemctl start {unit} || journalctl -n 20 -u {unit}"
                 known = explained and explained(unit, here)

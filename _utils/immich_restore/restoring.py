@@ -6,6 +6,7 @@ The restore of a backup, from one look to the other
 import os
 import time
 
+from host_core import unit_states
 from immich_core import units
 from immich_restore import access, backup_file, comparison, leftovers, names, obstacles, reporting, swap
 from immich_restore.fill import fill
@@ -48,7 +49,7 @@ def _restored(target, path, contents, keep_old, dump_first):
     begin = time.monotonic()
     leftovers.clear(target)
     known = swap.broken(target, patience=0)
-    served = target.salt["systemd_unit.status"](units.IMMICH)["active"] in ("active", "activating", "reloading")
+    served = target.salt["systemd_unit.status"](units.IMMICH)["active"] in unit_states.STARTED
     fresh, before = names.beside(target.database, "restore"), names.beside(target.database, "before")
     reporting.say(f"Stopping {units.IMMICH}")
     swap.systemctl(target, "stop")
