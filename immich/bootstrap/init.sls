@@ -1,5 +1,5 @@
-# Brings Salt's Python the libraries and the minion the modules that the formula needs, with core states alone, and says
-# whether the pillar is valid. Once all is there, only the last remains. Depends on nothing.
+# Installs the libraries into Salt's Python and the formula's modules on the minion, using only core states, and checks
+# the pillar. If both are present, only the check of the pillar remains. Depends on nothing.
 {%- from "immich/settings.jinja" import ready with context %}
 {%- import_yaml "immich/osfamilymap.yaml" as osfamilymap %}
 {%- import_yaml "immich/components.yaml" as components %}
