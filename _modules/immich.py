@@ -193,7 +193,7 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
         although it holds other tables or another number of rows than the backup, as it mostly does. Defaults to
         keeping it then, and dropping it if both hold the same.
     dump_first
-        Whether to back up what is there now. ``False`` is for a database that cannot be read any more, and
+        Whether to back up the current database. ``False`` is for a database that cannot be read any more, and
         then it is kept as with ``keep_old``. Defaults to ``True``.
     version
         The version of Immich that the backup is of, as ``v3.3.1``: your word against what stands in the backup, where
@@ -215,7 +215,7 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
     target = _target()
     path = backup_file.path(target, backup)
     if not test and confirm != target.minion:
-        meant = f"If that is meant, say confirm={target.minion}; test=True tells what would be done."
+        meant = f"To confirm, pass confirm={target.minion}; test=True shows what would be done."
         backup_file.refuse([f"This replaces Immich's database on {target.minion}. {meant}"])
     with _locked("restore", lend=not test):
         return restoring.restore(target, path, version, keep_old, dump_first, test)
@@ -300,7 +300,7 @@ def _target():
     settings = __salt__["immich_settings.get"]()
     if not settings:
         errors = map(findings.seen, __salt__["immich_settings.errors"]())
-        backup_file.refuse(["The pillar is wrong:", *errors])
+        backup_file.refuse(["The pillar is invalid:", *errors])
     return Target(settings, __salt__, __pillar__, __opts__["id"])
 
 

@@ -81,7 +81,7 @@ def verify(settings):
     )
     broken = []
     if not there["address"]:
-        seen = f"This host does not hold {declared['address']}"
+        seen = f"This host does not have the address {declared['address']}"
         broken.append(findings.finding("gateway-address-absent", PART, seen, APPLY, UNIT))
     if there["firewall"] != "loaded":
         seen = f"The firewall table inet immich is {there['firewall']}"

@@ -90,7 +90,7 @@ def _addresses(settings):
             every = ipaddress.ip_address(address).is_unspecified
             missing = "this host has no IPv6" if every else f"{address} is on no interface of this host"
             seen = f"{missing}, so Immich cannot be published there"
-            yield _obstacle("address-absent", "bind_address", seen, "bring it up, or take it out")
+            yield _obstacle("address-absent", "bind_address", seen, "bring it up, or remove it")
 
 
 def _is_here(address):

@@ -119,7 +119,7 @@ def pillar_valid(name, errors, warnings=()):
     if errors:
         ret["result"] = False
         lines = "\n".join(map(findings.seen, errors))
-        ret["comment"] = f"The pillar is wrong; nothing was changed. Fix these and apply again:\n{lines}"
+        ret["comment"] = f"The pillar is invalid; nothing was changed. Fix these and apply again:\n{lines}"
     return ret
 
 

@@ -140,7 +140,7 @@ def stopped_for_changes(name, settings):
             - name: immich.service
             - settings: {{ settings | json }}
     """
-    ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"No change requires that {name} is stopped"}
     try:
         changes = identity.plan_of_run(__context__, settings, __salt__)["changes"]
         reasons = stop_reasons.found(settings, changes, __salt__, __pillar__)

@@ -39,7 +39,7 @@ def directory_present(name, user):
     """
     mount = mounts.missing(name)
     if mount:
-        comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
+        comment = f"{mount} is in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {"name": name, "changes": {}, "result": False, "comment": comment}
     if __opts__["test"] and not __salt__["user.info"](user):
         user = None  # comes with PostgreSQL's package, and Salt would log a warning

@@ -41,7 +41,7 @@ def present(name, user="root", group="root"):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The folder {name} is present"}
     mount = mounts.missing(name)
     if mount:
-        comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
+        comment = f"{mount} is in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {**ret, "result": False, "comment": comment}
     if os.path.isdir(name):
         return ret if user == "root" or container_users.owner(name) else _with_new_owner(ret, name, user, group)
@@ -63,7 +63,7 @@ def _with_new_owner(ret, name, user, group):
     try:
         os.chown(name, user, __salt__["file.group_to_gid"](group))
     except OSError as error:
-        advice = "Name the user who may write there in the pillar, as in immich:server:user: '1000:1000'"
+        advice = "Set the user who may write there in the pillar, such as immich:server:user: '1000:1000'"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}. {advice}"}
     return {**ret, "comment": f"The empty folder {name} changed its owner to {user}:{group}"}
 

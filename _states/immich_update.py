@@ -98,7 +98,7 @@ def prepared(name, settings):
 
 
 def _pending(settings):
-    """The record of an update to the declared version that has not come to its end, or None."""
+    """The record of an update to the declared version that has not been completed, or None."""
     directory = identity.project_dir(settings)
     record = update_record.of_update(update_record.read(directory))
     return record if record and record["image"] == settings["server"]["image"] else None

@@ -61,10 +61,10 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
-            return {**ret, "result": None, "comment": "The formula would get a Valkey login."}
+            return {**ret, "result": None, "comment": "The formula's Valkey login would be created."}
         # From here on the formula comes in as itself: the way it came may be closed by the next state.
         __salt__["valkey_acl.disconnect"]()
-        return {**ret, "comment": "The formula has got its Valkey login."}
+        return {**ret, "comment": "The formula's Valkey login was created."}
     except (OSError, CommandExecutionError, SaltInvocationError) as err:
         return {**ret, "result": False, "comment": _advice(str(err), getattr(err, "refused", False))}
 
@@ -184,7 +184,7 @@ def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/val
           immich_valkey.memory_as_before:
             - config_file: /etc/valkey/valkey.conf
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": "The formula has not bounded the server's memory."}
+    ret = {"name": name, "result": True, "changes": {}, "comment": "The formula has not limited the server's memory."}
     try:
         record = _memory_record(record_file)
         if not record:
@@ -372,7 +372,7 @@ def _advice(comment, refused):
     if not refused:
         return comment
     return (
-        f"{comment} The formula gets in as its own user, as default with immich:valkey:admin_password, or as default"
+        f"{comment} The formula can log in as its own user, as default with immich:valkey:admin_password, or as default"
         " without a password. If the administrator's password was changed on the server, put that one into the pillar."
     )
 

@@ -128,7 +128,7 @@ def _apply(ret, current, wanted, statements, service, connection):
     changes = {**pending, **persisted}
     if not changes:
         if due:
-            ret["comment"] = f"At the next restart PostgreSQL takes over: {', '.join(due)}."
+            ret["comment"] = f"At the next restart PostgreSQL applies: {', '.join(due)}."
         return ret
     if __opts__["test"]:
         ret["result"] = None
@@ -202,7 +202,7 @@ def _outcome(due, service, verb):
         return ""
     if service:
         return _restarted(service, verb)
-    return f"; a restart of PostgreSQL makes it take over {', '.join(due)}"
+    return f"; effective after a restart of PostgreSQL: {', '.join(due)}"
 
 
 def _restarted(service, verb):

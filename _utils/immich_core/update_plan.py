@@ -222,8 +222,8 @@ def _contradicted(path, wanted, noted, contradiction, newest):
     claimed = versions.text(noted)
     remedy = f"immich:update:database_version: {versions.text(newest) if newest else 'vX.Y.Z'}"
     seen = (
-        f"{versions.text(wanted)} is older than {claimed}, which the table {NOTED_IN} in Immich's database says, and "
-        f"nothing else does: {contradiction}. Immich's role can write there what it likes. If {claimed} never served "
-        f"this database, set {remedy} and apply again"
+        f"{versions.text(wanted)} is older than {claimed}, which only the table {NOTED_IN} in Immich's database says: "
+        f"{contradiction}. Immich's role can write anything there. If {claimed} never served this database, set "
+        f"{remedy} and apply again"
     )
     return findings.finding("version-contradicted", PART, seen, remedy, path)

@@ -115,7 +115,7 @@ def _stops(states):
 
 def _restarts(states):
     found = [
-        f"{service}, to take over {_some(list(why))}"
+        f"{service}, to apply {_some(list(why))}"
         for state in states
         for service, why in state.get("restarts", {}).items()
     ]
