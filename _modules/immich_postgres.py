@@ -1,7 +1,7 @@
 """
-Decide what Immich needs of PostgreSQL, and check that it has it.
+What Immich needs of PostgreSQL, and whether PostgreSQL has it.
 
-Nothing here speaks to the server: the execution modules ``pgsql_*`` do.
+Nothing here connects to the server: only the execution modules ``pgsql_*`` do.
 
 Which extensions Immich needs is in ``immich_core/postgres_extensions.py``.
 """

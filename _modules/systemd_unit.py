@@ -1,5 +1,5 @@
 """
-Look at a unit of systemd, and change what it does.
+Inspect and control units of systemd.
 
 Salt's own ``service`` module starts five processes to look at one unit; this one starts a single ``systemctl show``.
 

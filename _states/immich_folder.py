@@ -20,8 +20,8 @@ def __virtual__():
 
 def present(name, user="root", group="root"):
     """
-    Make sure that a folder which a container writes to exists: that of the uploads, or of the models. That the library
-    is the installation's is ``immich_identity.compared``'s.
+    Make sure that a folder which a container writes to exists: that of the uploads, or of the models.
+    ``immich_identity.compared`` checks that the library is the installation's.
 
     Nothing is created below a mount point that is not mounted: Immich would start on an empty library.
 
@@ -29,8 +29,8 @@ def present(name, user="root", group="root"):
         Absolute path.
 
     user, group
-        Owner of a folder that has to be made, or that is root's and empty: a number, or ``root``, the default. A folder
-        with something in it, or of another owner, is left as it is.
+        Owner of a folder that has to be created, or that is empty and belongs to root: a number, or ``root``, the
+        default. A folder that is not empty, or has another owner, is not changed.
 
     .. code-block:: yaml
 
@@ -70,7 +70,7 @@ def _with_new_owner(ret, name, user, group):
 
 def absent(name):
     """
-    Make sure that a directory and all data in it are gone. A dry run says how much that is.
+    Make sure that a directory and all data in it are deleted. A dry run reports how much that is.
 
     name
         Absolute path.
