@@ -24,7 +24,7 @@ The rest of the plan needs the formula's modules:
         state.apply without test=True brings them itself. To see the whole plan before, type:
           {{ ("dnf" if grains["os_family"] == "RedHat" else "apt-get") ~ " install" if of_distribution else python ~ " -m pip install" }} {{ (packages if of_distribution else wheels) | join(" ") }}
           salt-call {{ "--local " if opts["file_client"] == "local" }}saltutil.sync_all
-        and repeat test=True. What is known without them stands below.
+        and repeat test=True. The part of the plan that does not need them follows.
 
 {%-   import_yaml "immich/defaults.yaml" as defaults %}
 {#-   Nobody has looked at the pillar yet: roles may be anything. #}
