@@ -107,10 +107,12 @@ def obstacle(found, wanted, path="immich:version", known=INSTALLED):
         return None
     old, new = versions.text(found), versions.text(wanted)
     if way == "older":
-        no_way_back = f"Immich cannot go back, not even by a patch: set {old} or a newer version"
-        seen = f"{new} is older than {old}, {known}. {no_way_back}"
+        no_downgrade = f"Immich cannot be downgraded, not even by a patch release: set {old} or a newer version"
+        seen = f"{new} is older than {old}, {known}. {no_downgrade}"
     else:
-        seen = f"from {old} Immich cannot go to {new} at once. Set {way}, apply, then set {new} and apply again"
+        seen = (
+            f"from {old} Immich cannot be updated to {new} directly. Set {way}, apply, then set {new} and apply again"
+        )
     remedy = f"immich:version: {versions.allowed(found, wanted)}"
     return findings.finding("version-refused", PART, seen, remedy, path)
 

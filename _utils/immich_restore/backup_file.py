@@ -132,7 +132,9 @@ def version_problems(target, contents, backup, version):
     text, tag = versions.text(dumped), versions.tag(image)
     if obstacle != "older":
         return [f"The backup is of Immich {text}: set immich:version to {obstacle}, apply, restore, then update."]
-    problem = f"The backup is of Immich {text}, and {tag} cannot go back: set immich:version to {text}, apply."
+    problem = (
+        f"The backup is of Immich {text}, which cannot be downgraded to {tag}: set immich:version to {text}, apply."
+    )
     least = versions.since(migrations(contents))
     if versions.obstacle(least, highest):
         return [problem]

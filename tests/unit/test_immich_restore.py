@@ -105,7 +105,9 @@ def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(
 
 def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_need_it():
     said = told(contents("3.5.0"), "/srv/compose.dump")
-    assert "v3.3.1 cannot go back: set immich:version to v3.5.0, apply. Its migrations do not need that." in said
+    assert (
+        "cannot be downgraded to v3.3.1: set immich:version to v3.5.0, apply. Its migrations do not need that." in said
+    )
     assert "salt-call immich.restore /srv/compose.dump version=v3.3.0 confirm=" in said
     assert told(contents("3.5.0"), "/srv/compose.dump", "v3.3.1") == ""
     said = told(contents("3.3.1", migration="1793000000000-AddAssetRating"))
