@@ -106,7 +106,7 @@ class _Watched:
     def apt_goes_on(self):
         """Say that apt is let finish, after Ctrl-C."""
         self._screen.say(
-            "apt is installing packages: this stops when apt has finished. Press Ctrl-C again to stop now."
+            "apt is installing packages: this stops when apt has finished. Ctrl-C again does not wait for it."
         )
 
     @property
