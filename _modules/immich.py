@@ -1,25 +1,25 @@
 """
-Immich on this host: what a person types
-========================================
+Immich on this host: commands for users
+=======================================
 
-What is wrong and the remedy, where Immich answers, backups of the database and their restore.
+Diagnosis, an overview of the installation, backups of the database and their restore.
 
 Backups are made by a program, ``immich-backup``, and its unit, ``immich-backup.service``, which the timer starts too:
-they need what the SLS ``immich.backup`` puts on the host. Restores need psycopg2 in Salt's Python.
+they need the files that the SLS ``immich.backup`` creates on the host. Restores need psycopg2 in Salt's Python.
 
-A backup is a file of ``pg_dump --format=custom``. What is in it is under the control of the application, and it runs
-when it is restored: so a superuser makes an empty database with its owner and its extensions, and the rest is restored
-as a role that owns this database alone and is dropped afterwards. The database that Immich uses is always a whole one:
-a backup is restored into another, and both swap their names in one transaction. Databases beside Immich's are called
-``DATABASE_KIND_TIME``:
+A backup is a file of ``pg_dump --format=custom``. The application controls its content, and a restore executes parts
+of it: so a superuser only creates an empty database with its owner and its extensions, and the rest is restored as a
+role that owns only this database and is dropped afterwards. The database that Immich uses is always complete: a
+backup is restored into another one, and the two swap their names in one transaction. Databases beside Immich's are
+named ``DATABASE_KIND_TIME``:
 
 restore, drill
-    Not complete: dropped by the next run.
+    Incomplete: dropped by the next run.
 before
-    What Immich used before. It is dropped after the restored database has been verified; of a restore that was killed
-    in between it is kept, as ``kept``.
+    The database that Immich used before. It is dropped after the restored one has been verified; if the restore was
+    killed before that, it is kept as ``kept``.
 drop
-    Was about to be dropped.
+    A database that was about to be dropped.
 """
 
 import contextlib
@@ -48,15 +48,15 @@ DRILL_FILES = {
 
 def doctor(timeout=5):
     """
-    Look at every part of Immich on this host, and report of each whether it is well, what was seen, and the remedy.
+    Check every part of Immich on this host, and report its result, what was found, and the remedy.
 
-    The parts come in the order in which they need each other, so that the first line that failed is the cause. It works
-    when little else does: it needs no library and no other module of the formula, and asks those that are there.
-    Without a pillar that can be used it goes by what was deployed: ``docker-compose.yml`` and ``immich.service``.
+    The parts are in the order in which they depend on each other, so that the first line that failed is the cause. It
+    works without the formula's libraries and other modules, and calls those that are available. Without a valid
+    pillar it uses what was deployed: ``docker-compose.yml`` and ``immich.service``.
 
-    Returns a list of ``{"part": …, "result": "ok" | "warning" | "failed", "code": …, "seen": …, "remedy": …}``, causes
-    first. ``code`` is a short stable word, and ``remedy`` a command, a pillar line or a sentence, and empty where
-    nothing is to be done. salt-call shows it as a table, and as data with ``--out=json``; its exit code is not 0 if
+    Returns a list of ``{"part": …, "result": "ok" | "warning" | "failed", "code": …, "seen": …, "remedy": …}``,
+    causes first. ``code`` is a short stable word, and ``remedy`` a command, a pillar line or a sentence, or empty if
+    there is nothing to do. salt-call shows it as a table, and as data with ``--out=json``; its exit code is not 0 if
     something failed. Changes nothing.
 
     timeout
@@ -77,12 +77,12 @@ def doctor(timeout=5):
 
 def overview():
     """
-    Return where Immich answers and what is where, as the pillar has it: ``urls``, ``local_only`` (true where no other
-    machine reaches them), ``port``, ``version``, ``images``, ``gateway`` (address and ports for containers),
+    Return addresses, paths and versions of Immich, as the pillar declares them: ``urls``, ``local_only`` (true if no
+    other machine can reach them), ``port``, ``version``, ``images``, ``gateway`` (address and ports for containers),
     ``network``, ``folders`` (by what is in them) and ``backup`` (its schedule, or ``None``).
 
-    Raises ``CommandExecutionError`` if a file of the formula cannot be read. The answer is empty where the pillar is
-    wrong.
+    Raises ``CommandExecutionError`` if a file of the formula cannot be read. The answer is empty if the pillar is
+    invalid.
 
     CLI Example:
 
@@ -96,18 +96,17 @@ def overview():
 
 def backup():
     """
-    Make a backup of the database, and return what was made.
+    Make a backup of the database, and return its description.
 
     ``{"path": …, "name": …, "time": ISO 8601 in UTC, "size": bytes, "version": Immich's, "database": its name,
     "empty": whether nobody has signed up in it, "tables": number, "seconds": …}``
 
-    The backup has been read back when this returns. It appears under its name only then; older ones of the same
-    database beyond what ``immich:backup:keep`` and ``keep_days`` want are removed after that. An empty database's takes
-    the place of none that has a user. On a terminal its progress is shown; the
-    journal has it too (``journalctl -u immich-backup``).
+    When this returns, the backup has been read back. Only then does it get its name; after that, older ones of the
+    same database beyond ``immich:backup:keep`` and ``keep_days`` are removed. A backup of an empty database never
+    replaces one that has users. A terminal and the journal show the progress (``journalctl -u immich-backup``).
 
-    Raises ``CommandExecutionError`` with the reason if there is no backup: no room, PostgreSQL not there, or another
-    backup, a restore or an update under way.
+    Raises ``CommandExecutionError`` with the reason if the backup fails: too little space, no PostgreSQL, or another
+    backup, a restore or an update that is running.
 
     CLI Example:
 
@@ -128,14 +127,14 @@ def backup():
 def backups(verify=False):
     """
     Return the backups, newest first: ``path``, ``name``, ``time`` (ISO 8601 in UTC), ``size`` in bytes, ``version``
-    (Immich's, or ``unknown``), ``database`` (``None`` if its name says none, and then it counts as the present one's)
-    and ``empty`` (whether nobody has signed up in it) of each.
+    (Immich's, or ``unknown``), ``database`` (``None`` if its name has none; then it counts as a backup of the current
+    one) and ``empty`` (whether nobody has signed up in it) of each.
 
     verify
-        Whether to read every one of them back, which takes its time. ``verified`` then says ``ok`` or what is wrong.
+        Whether to read every one of them back, which may take long. ``verified`` is then ``ok`` or the problem.
         Defaults to ``False``.
 
-    Raises ``CommandExecutionError`` if the directory cannot be read, or the program is not there.
+    Raises ``CommandExecutionError`` if the directory cannot be read, or the program is missing.
 
     CLI Example:
 
@@ -164,8 +163,8 @@ def backup_plan(settings):
 
 def backup_warnings(settings):
     """
-    Return what a person has to know about the backups, as findings (``immich_core.findings``): the last run failed, or
-    left none. Starts no process.
+    Return problems of the backups, as findings (``immich_core.findings``): the last run failed, or made none. Starts
+    no process.
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -177,32 +176,32 @@ def backup_warnings(settings):
 
 def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, test=False):
     """
-    Put the database back to what it was when a backup was made.
+    Restore the database from a backup.
 
-    Whatever is wrong with the backup, the settings or the host is reported before anything changes. Then Immich is
-    stopped, what is there now is backed up, the backup is restored into a fresh database, and only when that is
-    complete and its rows are counted does it take the place of the old one. Immich is started and verified; if that
-    fails, the old database is put back. Photos and videos are not touched: a backup of the database does not hold them.
+    Problems of the backup, the settings or the host are reported before anything changes. Then Immich is stopped, the
+    current database is backed up, and the backup is restored into an empty database. Only when that is complete and
+    its rows are counted does it replace the old one. Immich is started and verified; if that fails, the old database
+    is put back. Photos and videos are not touched: a backup of the database does not hold them.
 
     backup
         Name of a backup, as ``immich.backups`` lists them, or the path of such a file.
     confirm
-        The minion's id, to say that this host is meant.
+        The minion's id, as a confirmation.
     keep_old
-        Whether to keep the database that was there, under another name. ``False`` is the word of consent to drop it
-        although it holds other tables or another number of rows than the backup, as it mostly does. Defaults to
-        keeping it then, and dropping it if both hold the same.
+        Whether to keep the former database under another name. ``False`` drops it even if it has other tables or
+        numbers of rows than the backup, as it usually does. By default it is kept if they differ, and dropped if they
+        are the same.
     dump_first
-        Whether to back up what is there now. ``False`` is for a database that cannot be read any more, and
+        Whether to back up the current database. ``False`` is for a database that cannot be read any more, and
         then it is kept as with ``keep_old``. Defaults to ``True``.
     version
-        The version of Immich that the backup is of, as ``v3.3.1``: your word against what stands in the backup, where
-        Immich's role can write what it likes. Defaults to what stands there, and to a refusal where all else
-        contradicts that.
+        The version of Immich to which the backup belongs, such as ``v3.3.1``. It overrides the version in the backup,
+        where Immich's role can write anything. By default that version is used, and refused if everything else
+        contradicts it.
     test
-        Whether to only tell what would be done. Defaults to ``False``.
+        Whether to only show what would be done. Defaults to ``False``.
 
-    Raises ``CommandExecutionError`` if the backup cannot be restored; what there was then serves on.
+    Raises ``CommandExecutionError`` if the backup cannot be restored; the former database then stays in use.
 
     CLI Example:
 
@@ -215,7 +214,7 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
     target = _target()
     path = backup_file.path(target, backup)
     if not test and confirm != target.minion:
-        meant = f"If that is meant, say confirm={target.minion}; test=True tells what would be done."
+        meant = f"To confirm, pass confirm={target.minion}; test=True shows what would be done."
         backup_file.refuse([f"This replaces Immich's database on {target.minion}. {meant}"])
     with _locked("restore", lend=not test):
         return restoring.restore(target, path, version, keep_old, dump_first, test)
@@ -223,19 +222,19 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
 
 def restore_drill(backup=None, version=None):
     """
-    Rehearse a restore: restore a backup into a scratch database, count its rows, and drop it. Immich serves on.
+    Rehearse a restore: restore a backup into a scratch database, count its rows, and drop it. Immich keeps serving.
 
-    The scratch database has as many rows as the backup, or this fails. So it does if the backup lacks a table of
-    Immich's database, or the database one of the backup, or if more rows from before the backup are in the database
-    than in the backup. ``changed`` in the answer names the tables of which Immich has another number of rows ``now``
-    than the ``backup``, and ``warnings`` what could not be compared, and which arguments a restore would need.
+    This fails if the scratch database has another number of rows than the backup, if the backup lacks a table of
+    Immich's database or the other way round, or if the database has more rows from before the backup than the backup.
+    ``changed`` in the answer names the tables whose number of rows in Immich's database (``now``) differs from the
+    ``backup``, and ``warnings`` what could not be compared, and which arguments a restore would need.
 
     backup
         Name of a backup, or the path of such a file. Defaults to the newest backup.
     version
         As for :py:func:`restore`.
 
-    Raises ``CommandExecutionError`` if the backup cannot be restored, or is not what it should be.
+    Raises ``CommandExecutionError`` if the backup cannot be restored, or differs as described.
 
     CLI Example:
 
@@ -251,12 +250,13 @@ def restore_drill(backup=None, version=None):
 
 def restore_recover(test=False):
     """
-    Clear up after a restore that was killed, and start Immich. Nothing that Immich has used is dropped.
+    Remove what an interrupted restore has left, and start Immich. No database that Immich has used is dropped.
 
-    Every restore and every drill begin with the same: this is for the case that there is nothing to restore any more.
+    Every restore and every drill begins with this; the function is for the case that you do not want to restore
+    again.
 
     test
-        Whether to only tell what would be done. Defaults to ``False``.
+        Whether to only show what would be done. Defaults to ``False``.
 
     Raises ``CommandExecutionError`` if Immich does not start.
 
@@ -300,7 +300,7 @@ def _target():
     settings = __salt__["immich_settings.get"]()
     if not settings:
         errors = map(findings.seen, __salt__["immich_settings.errors"]())
-        backup_file.refuse(["The pillar is wrong:", *errors])
+        backup_file.refuse(["The pillar is invalid:", *errors])
     return Target(settings, __salt__, __pillar__, __opts__["id"])
 
 

@@ -1,6 +1,6 @@
 """
 Immich on this host: what its service needs, and whether it serves
-===================================================================
+==================================================================
 
 ``settings`` is what ``immich_settings.get`` returns. Its service is started and stopped in ``immich_host.service``.
 """
@@ -105,8 +105,8 @@ def verify(settings, patience=ML_PATIENCE):
 
 def warnings(settings):
     """
-    Return what a person should know of the application, as findings (``immich_core.findings``): who can reach what,
-    and what PostgreSQL and Valkey have refused to Immich, as a new release may need what the formula does not grant.
+    Return warnings about the application, as findings (``immich_core.findings``): who can reach which port, and what
+    PostgreSQL and Valkey have refused Immich, because a new release may need a right that the formula does not grant.
 
     settings
         The formula's settings.

@@ -1,11 +1,11 @@
 """
-The host's address for Immich's containers, and the firewall table in front of it.
+The host's address for Immich's containers, and the firewall table that protects it.
 
-Containers know the host as ``host.containers.internal``: one address, at which PostgreSQL and Valkey answer.
-An address that no interface of the host has for good is put on ``lo`` by ``immich-gateway.service``, so that it
-is there before any container and before the two services. The nftables table ``inet immich`` lets nobody but
-the Immich network in, and keeps that network from what else the host listens at. Nor does it let anybody past the
-published port to the containers: this host routes, and a neighbour who sends it packets for them would be served.
+Containers know the host as ``host.containers.internal``: one address, on which PostgreSQL and Valkey listen. An
+address that no interface of the host has permanently is added to ``lo`` by ``immich-gateway.service``, so that it
+exists before any container and before the two services. The nftables table ``inet immich`` permits only the Immich
+network, and denies that network everything else on which the host listens. It also denies others direct access to the
+containers, except through the published port: this host routes, so packets from a neighbour would reach them.
 """
 
 from immich_core import findings, gateway, units
@@ -25,10 +25,11 @@ def __virtual__():
 
 def wanted(settings):
     """
-    Return what the settings want of the gateway: ``address``, ``network``, ``ports``, ``host_ports`` and ``services``.
+    Return the declared gateway: ``address``, ``network``, ``ports``, ``host_ports`` and ``services``.
 
-    Only managed services count: the formula puts no firewall in front of what it does not manage. Where that is on this
-    host all the same, by ``host.containers.internal`` or one of its addresses, its port is among ``host_ports``.
+    Only managed services count: the formula does not protect services that it does not manage. If such a service is
+    on this host all the same, under ``host.containers.internal`` or one of the host's addresses, its port is among
+    ``host_ports``.
 
     settings
         The settings, as ``immich_settings.get`` returns them.
@@ -40,7 +41,7 @@ def wanted(settings):
 
 def plan(address, network, ports, host_ports=()):
     """
-    Return what the unit and the table hold, as data for their templates.
+    Return the content of the unit and the table, as data for their templates.
 
     address
         The host's address for containers.
@@ -49,7 +50,7 @@ def plan(address, network, ports, host_ports=()):
         The Immich network: ``name``, ``subnet``, and ``gateway`` and ``interface_name`` where it has them.
 
     ports
-        List of the TCP ports that are open to the Immich network, and closed to others.
+        List of the TCP ports that are open to the Immich network only.
 
     host_ports
         List of the TCP ports of this host that are open to the Immich network at any address. Defaults to none.
@@ -81,7 +82,7 @@ def verify(settings):
     )
     broken = []
     if not there["address"]:
-        seen = f"This host does not hold {declared['address']}"
+        seen = f"This host does not have the address {declared['address']}"
         broken.append(findings.finding("gateway-address-absent", PART, seen, APPLY, UNIT))
     if there["firewall"] != "loaded":
         seen = f"The firewall table inet immich is {there['firewall']}"

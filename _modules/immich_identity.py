@@ -1,10 +1,10 @@
 """
-The identity of an installation: what it is made of
-===================================================
+The identity of an installation
+===============================
 
-Database, role, library, network, project directory, and Valkey's database number and user belong together. A record on
-this host, :file:`/var/lib/immich-formula/installation.json`, says which they are. It is compared with the pillar before
-anything changes: each part is migrated, or refused with the way to do it. See the states of the same name.
+Database, role, library, network, project directory, and Valkey's database number and user belong together. A record
+on this host, :file:`/var/lib/immich-formula/installation.json`, has them. It is compared with the pillar before
+anything changes: each part is migrated, or refused with the next step. See the states of the same name.
 
 ``settings`` is what ``immich_settings.get`` returns.
 """
@@ -22,8 +22,7 @@ def __virtual__():
 def current(settings):
     """
     Return the parts of the installation as they are at this moment of a run: those known, and else those declared.
-
-    Never fails: what cannot be understood is not known.
+    Never fails: what cannot be read counts as not known.
 
     settings
         The formula's settings.
@@ -35,11 +34,12 @@ def current(settings):
 
 def folders(settings):
     """
-    Return what the containers write to and as whom, as it is at this moment of a run, for ``immich.preflight``:
-    ``{"accounts": [{"name": …, "id": …}], "folders": [{"what": …, "path": …, "user": …, "group": …}]}``.
+    Return the folders that the containers write to and their users, as they are at this moment of a run, for
+    ``immich.preflight``: ``{"accounts": [{"name": …, "id": …}], "folders": [{"what": …, "path": …, "user": …,
+    "group": …}]}``.
 
-    Until they are migrated, folders have the owners of before. Accounts are the users of the formula's own that the
-    settings need.
+    Until they are migrated, folders have their former owners. Accounts are the formula's own users that the settings
+    need.
 
     settings
         The formula's settings.

@@ -1,7 +1,7 @@
 """
-Decide what Immich needs of PostgreSQL, and check that it has it.
+What Immich needs of PostgreSQL, and whether PostgreSQL has it.
 
-Nothing here speaks to the server: the execution modules ``pgsql_*`` do.
+Nothing here connects to the server: only the execution modules ``pgsql_*`` do.
 
 Which extensions Immich needs is in ``immich_core/postgres_extensions.py``.
 """
@@ -165,7 +165,7 @@ def _broken_extensions(database, vector, connection):
         elif name in VECTOR_VERSIONS and _moved(name, extension):
             seen = (
                 f"The extension {name} has version {extension['installed']} {where}, and the server offers "
-                f"{extension['available']}, to which Immich may not update it"
+                f"{extension['available']}, to which Immich has no right to update it"
             )
             broken.append(_finding("postgres-extension-outdated", seen))
     return broken
@@ -180,7 +180,7 @@ def _broken_hba(settings, connection):
     database = settings["postgres"]["database"]
     state = __salt__["pgsql_hba.get"](database, hba_record(settings), connection)
     if state["lines"] != [state["wanted"]] or not state["loaded"]:
-        seen = f"pg_hba.conf lacks the record `{state['wanted']}`, or was not read since"
+        seen = f"pg_hba.conf lacks the record `{state['wanted']}`, or PostgreSQL has not reloaded it since"
         return [_finding("postgres-hba-record", seen)]
     if state["ahead"]:
         seen = f"In pg_hba.conf wider records precede that of {database}: {'; '.join(state['ahead'])}"

@@ -1,9 +1,9 @@
 """
-What stands in Immich's way on this host, found before anything changes
-========================================================================
+Preflight checks of this host
+=============================
 
-The pillar may be valid and the host not ready for it: a port is taken, an address is not there, PostgreSQL's cluster
-is another one, Valkey has a password that the pillar does not know. Each would make some state fail in the middle of a
+The pillar may be valid and the host not ready for it: a port is taken, an address is missing, PostgreSQL's cluster is
+another one, Valkey has a password that the pillar does not know. Each would make some state fail in the middle of a
 run. Nothing here changes anything.
 """
 
@@ -42,15 +42,15 @@ def obstacles(settings, sls=""):
     """
     Return what keeps the settings from being applied on this host, as findings (``immich_core.findings``).
 
-    ``path`` is the pillar path that this host cannot fulfil, and ``remedy`` names the pillar lines that it could. Only
-    what the components of this host need is looked at.
+    ``path`` is the pillar path that this host cannot fulfil, and ``remedy`` names the pillar lines that it could.
+    Only what the components of this host need is checked.
 
     settings
         The formula's settings.
 
     sls
-        The SLS that is to be applied, as in ``immich.postgres``. If this host's roles do not bring its component, that
-        is the one obstacle. Defaults to none.
+        The SLS that is to be applied, as in ``immich.postgres``. If this host's roles do not include its component,
+        that is the only obstacle. Defaults to none.
 
     Called by each SLS of the formula, and by ``immich.doctor``.
     """
@@ -129,7 +129,7 @@ def _addresses(settings):
             every = ipaddress.ip_address(address).is_unspecified
             missing = "this host has no IPv6" if every else f"{address} is on no interface of this host"
             seen = f"{missing}, so Immich cannot be published there"
-            yield _obstacle("address-absent", "bind_address", seen, "bring it up, or take it out")
+            yield _obstacle("address-absent", "bind_address", seen, "bring it up, or remove it")
 
 
 def _is_here(address):

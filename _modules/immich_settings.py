@@ -1,12 +1,12 @@
 """
 Settings of the formula: defaults, pillar, validation and what follows from them
-=================================================================================
+================================================================================
 
-The one place that knows defaults. Reads ``defaults.yaml``, ``osfamilymap.yaml``, ``components.yaml``,
-``schema.json`` and ``timezones.json`` from ``salt://immich``, lays the pillar key ``immich`` over them, and says all at
-once what is wrong with it. No text that it returns holds a password.
+The only place with defaults. Reads ``defaults.yaml``, ``osfamilymap.yaml``, ``components.yaml``, ``schema.json`` and
+``timezones.json`` from ``salt://immich``, merges the pillar key ``immich`` over them, and reports all its errors at
+once. No text that it returns contains a password.
 
-What is right, and what follows, is decided in ``immich_core.settings``; this module asks the host what that needs.
+``immich_core.settings`` validates and derives; this module queries the host for it.
 
 :depends: - ``jsonschema`` in Salt's own Python
 """
@@ -45,9 +45,9 @@ def __virtual__():
 
 def get():
     """
-    Return the settings: defaults under pillar, and what follows from both. Passwords are left out.
+    Return the settings: the pillar merged over the defaults, and what is derived from both. Passwords are left out.
 
-    Nothing is returned where the pillar is wrong; ``immich_settings.errors`` says why.
+    Nothing is returned if the pillar is invalid; ``immich_settings.errors`` has the reasons.
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read.
 
@@ -62,7 +62,7 @@ def get():
 
 def errors():
     """
-    Return everything that is wrong with the pillar, as a list of findings (``immich_core.findings``).
+    Return all errors of the pillar, as a list of findings (``immich_core.findings``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read.
 
@@ -77,7 +77,7 @@ def errors():
 
 def warnings():
     """
-    Return what is allowed in the pillar but worth a second thought, as a list of findings (``immich_core.findings``).
+    Return what is allowed in the pillar but not advisable, as a list of findings (``immich_core.findings``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read.
 

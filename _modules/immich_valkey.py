@@ -1,8 +1,8 @@
 """
 What Immich needs from Valkey, and what it must not be able to do there.
 
-Turns the formula's settings into users and connections for :py:mod:`valkey_acl <_modules.valkey_acl>`, which knows
-nothing of Immich.
+Turns the formula's settings into users and connections for :py:mod:`valkey_acl <_modules.valkey_acl>`, which does not
+depend on Immich.
 """
 
 from salt.exceptions import SaltInvocationError
@@ -55,7 +55,7 @@ def users(settings):
     settings
         The formula's settings, as of ``immich_settings.get``.
 
-    An entry for Immich's own user gives its rules, and ``valkey:extra_rules`` come after them. Of ``default`` only the
+    An entry for Immich's own user sets its rules, and ``valkey:extra_rules`` come after them. Of ``default`` only the
     password is declared, and only where the formula manages the server. Raises SaltInvocationError for an entry named
     as the formula's own user.
 

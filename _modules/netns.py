@@ -1,5 +1,5 @@
 """
-Look into the network of this host, and of another process, a container's for example.
+Inspect the network of this host, or of another process, such as a container's.
 
 No process is started: a thread of its own enters the network namespace (setns(2)), asks the name server that the
 process itself would ask, and connects from there. What it finds is what the process finds.

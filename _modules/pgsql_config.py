@@ -67,7 +67,7 @@ def set_(settings, connection=None):
     """
     Persist server settings with ALTER SYSTEM and reload. PostgreSQL forbids ALTER SYSTEM in a transaction.
 
-    A library to preload must be there: without it the server would not start again.
+    A library to preload must exist: without it the server would not start again.
 
     settings
         ``{name: value}``; a list for those that are lists; nothing to take back what ALTER SYSTEM wrote.

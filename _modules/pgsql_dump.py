@@ -145,7 +145,7 @@ def restore(path, database, connection, progress=None, doing=None, timeout=None)
                     if doing and line.startswith(b"pg_restore: "):
                         doing(messages.printable(line).removeprefix("pg_restore: "))
         if late.is_set():
-            raise ServerError(f"pg_restore has not come to its end within {timeout} s.")
+            raise ServerError(f"pg_restore has not ended within {timeout} s.")
         _refuse_failed(process, b"".join(printed))
 
 

@@ -72,10 +72,10 @@ def create(name, database, schema=None, version=None, cascade=False, connection=
     """
     Create an extension in a database.
 
-    A role that may create objects in the schema could have put functions or operators there that are called like
-    PostgreSQL's own, for the extension's script to trip over with the rights of a superuser. A schema that
-    holds such objects is refused. See https://www.postgresql.org/docs/current/extend-extensions.html, "Security
-    Considerations for Extensions", and the caution on earthdistance in its own chapter.
+    A role that may create objects in the schema could have created functions or operators there with the names of
+    PostgreSQL's own, which the extension's script would call with the rights of a superuser. A schema with such
+    objects is refused. See https://www.postgresql.org/docs/current/extend-extensions.html, "Security Considerations
+    for Extensions", and the caution on earthdistance in its own chapter.
 
     name
         Name of the extension.

@@ -28,11 +28,11 @@ def __virtual__():
 @_salt_errors
 def get(name, record=None, connection=None):
     """
-    Return how pg_hba.conf stands to the record that is tagged with a name.
+    Return the records of pg_hba.conf with a tag, and how they compare with a record.
 
-    ``lines`` are the records with that tag, ``wanted`` is the record as it should stand there, ``ahead`` are the
-    ones before it that match some of the same connections and are not narrower, ``loaded`` is whether the
-    server has read the file since it was last written.
+    ``lines`` are the records with that tag, ``wanted`` is the record as declared, ``ahead`` are the ones before it
+    that match some of the same connections and are not narrower, ``loaded`` is whether the server has read the file
+    since it was last written.
 
     name
         The tag.

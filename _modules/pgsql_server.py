@@ -8,7 +8,7 @@ It needs psycopg2 (``psycopg2-binary``), as the other modules of PostgreSQL do.
 Connection
     The functions and states of ``pgsql_role``, ``pgsql_database``, ``pgsql_table``, ``pgsql_extension``,
     ``pgsql_config``, ``pgsql_hba`` and ``pgsql_dump``, and the functions of this module, take ``connection``: a
-    dictionary that is laid over the key ``pgsql`` of the pillar, and that over the same key of the minion's
+    dictionary that is merged over the key ``pgsql`` of the pillar, and that over the same key of the minion's
     configuration. Its default is the superuser on this host's server.
 
     host

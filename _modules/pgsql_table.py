@@ -1,5 +1,5 @@
 """
-Look into the tables of a PostgreSQL database.
+Inspect the tables of a PostgreSQL database.
 
 Every function takes ``connection``: see the execution module ``pgsql_server``, which documents it.
 """

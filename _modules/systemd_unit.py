@@ -1,5 +1,5 @@
 """
-Look at a unit of systemd, and change what it does.
+Inspect and control units of systemd.
 
 Salt's own ``service`` module starts five processes to look at one unit; this one starts a single ``systemctl show``.
 
@@ -32,7 +32,7 @@ def status(name):
     Return the state of a unit: ``{"loaded": …, "active": …, "enabled": …, "outdated": …, "text": …}``.
 
     ``loaded``, ``active`` and ``enabled`` are systemd's words (LoadState, ActiveState, UnitFileState); ``outdated`` is
-    True if systemd has read another unit file than the one on the disk; ``text`` is the service's own status text.
+    True if systemd has loaded an older version of the unit file; ``text`` is the service's own status text.
 
     name
         Name of the unit, with its kind: ``immich.service``.

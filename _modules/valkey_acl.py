@@ -10,10 +10,10 @@ the server only as SHA-256.
 
 .. _valkey-connection:
 
-**Connection.** Each function takes ``connection``, a dictionary that is laid over the ``valkey`` key of the
-pillar, and that over the same key of the minion's configuration, or a list of dictionaries, tried in turn until the
-server accepts one's credentials. A layer that has one kind of password or of address replaces the other
-kinds below it. Its keys, all optional:
+**Connection.** Each function takes ``connection``, a dictionary that is merged over the ``valkey`` key of the pillar,
+and that over the same key of the minion's configuration, or a list of dictionaries, tried in turn until the server
+accepts one's credentials. A layer that has one kind of password or of address replaces the other kinds below it. Its
+keys, all optional:
 
 host
     Name or address of the server. Defaults to ``127.0.0.1``.

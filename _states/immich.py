@@ -1,6 +1,6 @@
 """
-Applying the formula: a run whose modules have only just been synced, and a pillar that is wrong
-================================================================================================
+Applying the formula: a run whose modules have only just been synced, and an invalid pillar
+===========================================================================================
 
 Used by ``immich/settings.jinja`` and ``immich/bootstrap``. Nothing else has a use for it.
 """
@@ -104,8 +104,8 @@ def pillar_valid(name, errors, warnings=()):
         List of findings, as from ``immich_settings.errors``. An empty list is success.
 
     warnings
-        What is allowed but worth a second thought: a list of the same form, as from ``immich_settings.warnings``.
-        Default: none.
+        What is allowed but not advisable: a list of the same form, as from ``immich_settings.warnings``. Default:
+        none.
 
     .. code-block:: yaml
 
@@ -119,7 +119,7 @@ def pillar_valid(name, errors, warnings=()):
     if errors:
         ret["result"] = False
         lines = "\n".join(map(findings.seen, errors))
-        ret["comment"] = f"The pillar is wrong; nothing was changed. Fix these and apply again:\n{lines}"
+        ret["comment"] = f"The pillar is invalid; nothing was changed. Fix these and apply again:\n{lines}"
     return ret
 
 

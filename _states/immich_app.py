@@ -43,7 +43,7 @@ def __virtual__():
 
 def images_present(name, images):
     """
-    Make sure that images are on this host, before anything that runs is stopped for them.
+    Make sure that images are on this host, before anything is stopped for them.
 
     name
         What the state is about, for the output.
@@ -78,7 +78,7 @@ def images_present(name, images):
 
 def compose_file_managed(name, settings):
     """
-    Make sure that the compose file says what the settings want.
+    Make sure that the compose file is as the settings require.
 
     The one with which Immich serves is kept until it serves with the new one, see :py:func:`running`.
 
@@ -122,8 +122,8 @@ def _compose(settings):
 
 def stopped_for_changes(name, settings):
     """
-    Make sure that Immich does not run while that changes which it cannot see change: its network, or PostgreSQL's
-    password of its role. Where neither does, nothing is stopped.
+    Make sure that Immich is stopped for changes that are impossible while it runs: of its network, or of its role's
+    password in PostgreSQL. Without such a change, nothing is stopped.
 
     :py:func:`running` starts it again.
 
@@ -140,7 +140,7 @@ def stopped_for_changes(name, settings):
             - name: immich.service
             - settings: {{ settings | json }}
     """
-    ret = {"name": name, "changes": {}, "result": True, "comment": f"Nothing changes that {name} has to stop for"}
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"No change requires that {name} is stopped"}
     try:
         changes = identity.plan_of_run(__context__, settings, __salt__)["changes"]
         reasons = stop_reasons.found(settings, changes, __salt__, __pillar__)
@@ -197,10 +197,10 @@ def running(name, settings):
     Make sure that the service is enabled, active, and that each container is the one that the compose file describes.
 
     Only containers that differ are recreated: by their definition, their image, or a secret written after they were
-    made. The network stays. Where the server stops answering for that, ``changes`` and comment say for how long.
+    made. The network stays. If the server does not answer meanwhile, ``changes`` and comment report how long.
 
-    An update that does not come up, and a change of settings after which a server that answered does not, are rolled
-    back.
+    An update that does not serve is rolled back, and so is a change of settings after which a server that answered
+    before does not.
 
     name
         Name of the systemd unit.

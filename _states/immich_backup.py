@@ -20,9 +20,9 @@ def __virtual__():
 
 def directory_present(name, user):
     """
-    Make sure that the directory of the backups exists and that nobody but its user can look into it.
+    Make sure that the directory of the backups exists and that only its user can read it.
 
-    Nothing is created below a mount point that is not mounted: the backups would fill another disk than was meant.
+    Nothing is created below a mount point that is not mounted: the backups would fill the wrong disk.
 
     name
         Absolute path.
@@ -39,7 +39,7 @@ def directory_present(name, user):
     """
     mount = mounts.missing(name)
     if mount:
-        comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
+        comment = f"{mount} is in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {"name": name, "changes": {}, "result": False, "comment": comment}
     if __opts__["test"] and not __salt__["user.info"](user):
         user = None  # comes with PostgreSQL's package, and Salt would log a warning
@@ -48,10 +48,10 @@ def directory_present(name, user):
 
 def passfile_managed(name, password_pillar, user):
     """
-    Make sure that a file has the password of the database's administrator, as libpq reads it.
+    Make sure that a file has the password of the database's administrator, in libpq's format.
 
-    The form is that of the chapter *The Password File* in PostgreSQL's documentation: it holds for every server,
-    since one program alone reads it.
+    The form is that of the chapter *The Password File* in PostgreSQL's documentation: its line matches every server,
+    since only one program reads it.
 
     name
         Path of the file.
@@ -82,7 +82,7 @@ def passfile_managed(name, password_pillar, user):
 
 def scheduled(name, enabled=True):
     """
-    Make sure that systemd knows the units as they stand on the disk, and that the timer runs, or does not.
+    Make sure that systemd has loaded the current unit files, and that the timer runs, or does not.
 
     name
         Name of the timer. Its service has the same name.
@@ -132,10 +132,10 @@ def _timer_changes(status, enabled):
 
 def dead(name):
     """
-    Make sure that no backup is being made, and none scheduled.
+    Make sure that no backup is running, and none is scheduled.
 
     name
-        Name of the timer. Its service has the same name. What does not exist is dead.
+        Name of the timer. Its service has the same name. A timer that does not exist counts as dead.
 
     .. code-block:: yaml
 

@@ -20,8 +20,8 @@ def __virtual__():
 
 def present(name, user="root", group="root"):
     """
-    Make sure that a folder which a container writes to exists: that of the uploads, or of the models. That the library
-    is the installation's is ``immich_identity.compared``'s.
+    Make sure that a folder which a container writes to exists: that of the uploads, or of the models.
+    ``immich_identity.compared`` checks that the library is the installation's.
 
     Nothing is created below a mount point that is not mounted: Immich would start on an empty library.
 
@@ -29,8 +29,8 @@ def present(name, user="root", group="root"):
         Absolute path.
 
     user, group
-        Owner of a folder that has to be made, or that is root's and empty: a number, or ``root``, the default. A folder
-        with something in it, or of another owner, is left as it is.
+        Owner of a folder that has to be created, or that is empty and belongs to root: a number, or ``root``, the
+        default. A folder that is not empty, or has another owner, is not changed.
 
     .. code-block:: yaml
 
@@ -41,7 +41,7 @@ def present(name, user="root", group="root"):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The folder {name} is present"}
     mount = mounts.missing(name)
     if mount:
-        comment = f"{mount} stands in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
+        comment = f"{mount} is in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {**ret, "result": False, "comment": comment}
     if os.path.isdir(name):
         return ret if user == "root" or container_users.owner(name) else _with_new_owner(ret, name, user, group)
@@ -63,14 +63,14 @@ def _with_new_owner(ret, name, user, group):
     try:
         os.chown(name, user, __salt__["file.group_to_gid"](group))
     except OSError as error:
-        advice = "Name the user who may write there in the pillar, as in immich:server:user: '1000:1000'"
+        advice = "Set the user who may write there in the pillar, such as immich:server:user: '1000:1000'"
         return {**ret, "result": False, "changes": {}, "comment": f"{error}. {advice}"}
     return {**ret, "comment": f"The empty folder {name} changed its owner to {user}:{group}"}
 
 
 def absent(name):
     """
-    Make sure that a directory and all data in it are gone. A dry run says how much that is.
+    Make sure that a directory and all data in it are deleted. A dry run reports how much that is.
 
     name
         Absolute path.

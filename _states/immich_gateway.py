@@ -1,5 +1,5 @@
 """
-Keep the host's address for Immich's containers, and the firewall table in front of it, in place.
+Keep the host's address for Immich's containers, and the firewall table that protects it, active.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -38,7 +38,7 @@ def active(name, address, network, ports, host_ports=()):
         The Immich network: ``name``, ``subnet``, and ``gateway`` and ``interface_name`` where it has them.
 
     ports
-        List of the TCP ports that are open to the Immich network, and closed to others.
+        List of the TCP ports that are open to the Immich network only.
 
     host_ports
         List of the TCP ports of this host that are open to the Immich network at any address. Defaults to none.

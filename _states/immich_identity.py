@@ -2,10 +2,9 @@
 The installation on this host and the one that the pillar describes
 ===================================================================
 
-``compared`` comes first and changes nothing; only ``migration_included`` precedes it. What it lets pass,
-``network_replaced`` and ``migrated`` migrate while Immich is stopped, and ``network_present`` creates the new network;
-``recorded`` closes, once Immich serves.
-``settings`` is what ``immich_settings.get`` returns.
+``compared`` comes first and changes nothing; only ``migration_included`` precedes it. ``network_replaced`` and
+``migrated`` migrate what it accepts while Immich is stopped, and ``network_present`` creates the new network;
+``recorded`` comes last, when Immich serves. ``settings`` is what ``immich_settings.get`` returns.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -46,10 +45,10 @@ def migration_included(name):
 
 def compared(name, settings):
     """
-    Make sure that the pillar describes the installation that is on this host, or one that it can become.
+    Make sure that the pillar describes the installation on this host, or one to which it can be migrated.
 
-    Fails with all reasons at once where Immich would start on an empty database or library, and where a part has to be
-    migrated in a run without the states that do so, see :py:func:`migration_included`. An installation without a record
+    Fails with all reasons at once if Immich would start with an empty database or library, or if a part has to be
+    migrated in a run without the states for it, see :py:func:`migration_included`. An installation without a record
     gets one, from its unit and its compose file.
 
     name
@@ -131,9 +130,9 @@ def _listed(changes):
 
 def network_replaced(name, settings):
     """
-    Make sure that the network which Immich no longer uses is gone, before the new one takes its subnet.
+    Make sure that the network which Immich no longer uses is removed, before the new one uses its subnet.
 
-    It stays where the pillar lists it, something else uses it, or it was there before the formula.
+    It stays if the pillar lists it, something else uses it, or it existed before the formula.
 
     name
         What the state is about, for the output.
@@ -302,9 +301,9 @@ def _would_migrate(due, settings):
 
 def recorded(name, settings):
     """
-    Make sure that the record of the installation is what the pillar describes, and that former logins are gone.
+    Make sure that the record of the installation is as the pillar declares, and that former logins are removed.
 
-    Used where Immich serves: then nothing needs its former role, its former user in Valkey, or the record of a former
+    Used when Immich serves: then nothing needs its former role, its former user in Valkey, or the record of a former
     database in :file:`pg_hba.conf`. A role that something else needs stays, and the comment says why.
 
     name
@@ -381,9 +380,9 @@ def _remove_former(settings, changed, role):
 
 def kept(name, settings):
     """
-    Make sure that the record says no more than what ``immich.clean`` leaves: the database and the library.
+    Make sure that the record only has what ``immich.clean`` leaves: the database and the library.
 
-    They are recognized by the next apply. Where both are deleted, the record goes too.
+    The next apply recognizes them. If both are deleted, the record is removed too.
 
     name
         What the state is about, for the output.

@@ -16,15 +16,14 @@ def __virtual__():
 
 def held(name, what="removal"):
     """
-    Make sure that no backup, restore or update is at work on this host, and that none begins before this run has ended.
-
-    A dry run only looks.
+    Make sure that no backup, restore or update is running on this host, and that none starts before this run has
+    ended. A dry run only checks.
 
     name
         What the state is about, for the output.
 
     what
-        What the lock is held for, in one word, as others are shown it who wait for it. Defaults to ``removal``.
+        What the lock is held for, in one word, which is shown to those that wait for it. Defaults to ``removal``.
 
     .. code-block:: yaml
 

@@ -1,5 +1,5 @@
 """
-Bring PostgreSQL to what Immich needs of it.
+Configure PostgreSQL for Immich.
 
 Requires the execution modules ``pgsql_extension`` and ``immich_postgres``, and the states ``pgsql_config`` and
 ``pgsql_extension``.
@@ -23,11 +23,11 @@ def server_configured(name, listen_address, database, vector_extension="auto", s
     Ensure that the server listens for Immich, and preloads what its vector extension needs.
 
     name
-        What this is about, for the output only.
+        What the state is about, for the output only.
     listen_address
-        Address to listen at, besides what the server listens at.
+        Address to listen on, in addition to the server's other addresses.
     database
-        Name of Immich's database, which need not be there yet.
+        Name of Immich's database, which need not exist yet.
     vector_extension
         ``vectorchord``, ``pgvector`` or ``auto``. Defaults to ``auto``.
     service
@@ -57,14 +57,14 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
     """
     Ensure that Immich's database has the extensions that Immich needs, in the server's versions.
 
-    When the vector extension's version moves, the indexes on it are rebuilt in the same transaction. An existing
+    When the vector extension's version changes, the indexes on it are rebuilt in the same transaction. An existing
     database keeps the vector extension that it has.
 
-    The database belongs to the role that Immich logs in with, while a superuser creates the extensions: what that
-    role may have put into the schema ``public`` is looked at first, see ``pgsql_extension.create``.
+    The database belongs to the role that Immich logs in with, while a superuser creates the extensions: objects of
+    that role in the schema ``public`` are checked first, see ``pgsql_extension.create``.
 
     name
-        What this is about, for the output only.
+        What the state is about, for the output only.
     database
         Name of Immich's database.
     vector_extension

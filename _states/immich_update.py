@@ -1,6 +1,6 @@
 """
-An update of Immich: what must not be tried, and what has to be there before it
-===============================================================================
+An update of Immich: which ones are refused, and what is prepared before one
+============================================================================
 
 States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. The rollback is that of
 ``immich_app.running``, which alone knows whether the new version serves.
@@ -27,7 +27,7 @@ def possible(name, settings):
     """
     Check whether Immich can go from the current version to the one that the pillar declares. Changes nothing.
 
-    Fails for an older version, for one that wants a stop at another on the way, and during a restore.
+    Fails for an older version, for one that requires another version in between, and during a restore.
 
     name
         What the state is about, for the output.
@@ -58,9 +58,9 @@ def possible(name, settings):
 
 def prepared(name, settings):
     """
-    Make sure that before an update there are a verified backup of the database and a record for the rollback.
+    Make sure that a verified backup of the database and a record for the rollback exist before an update.
 
-    The old version goes on serving meanwhile. Where the version stays, nothing is done.
+    The old version keeps serving meanwhile. If the version does not change, nothing is done.
 
     name
         What the state is about, for the output.
@@ -98,7 +98,7 @@ def prepared(name, settings):
 
 
 def _pending(settings):
-    """The record of an update to the declared version that has not come to its end, or None."""
+    """The record of an update to the declared version that has not been completed, or None."""
     directory = identity.project_dir(settings)
     record = update_record.of_update(update_record.read(directory))
     return record if record and record["image"] == settings["server"]["image"] else None

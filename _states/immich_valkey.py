@@ -61,10 +61,10 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
         if not ret["changes"]:
             return ret
         if __opts__["test"]:
-            return {**ret, "result": None, "comment": "The formula would get a Valkey login."}
+            return {**ret, "result": None, "comment": "The formula's Valkey login would be created."}
         # From here on the formula comes in as itself: the way it came may be closed by the next state.
         __salt__["valkey_acl.disconnect"]()
-        return {**ret, "comment": "The formula has got its Valkey login."}
+        return {**ret, "comment": "The formula's Valkey login was created."}
     except (OSError, CommandExecutionError, SaltInvocationError) as err:
         return {**ret, "result": False, "comment": _advice(str(err), getattr(err, "refused", False))}
 
@@ -114,7 +114,7 @@ def memory_bounded(
     name, config_file, maxmemory=None, record_file="/var/lib/immich-formula/valkey.json", connection=None
 ):
     """
-    Ensure that the server's memory is bounded, and that it refuses writes rather than evict keys where it is full.
+    Ensure that the server's memory is limited, and that it refuses writes rather than evict keys when it is full.
 
     name
         Anything; a sentence about it.
@@ -129,7 +129,7 @@ def memory_bounded(
     connection
         See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
-    Fails, and changes nothing, where the server's data takes more than the limit.
+    Fails, and changes nothing, if the server's data takes more than the limit.
 
     SLS Example:
 
@@ -163,7 +163,7 @@ def memory_bounded(
 
 def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/valkey.json", connection=None):
     """
-    Ensure that the server has the memory limit that it had before the formula bounded it.
+    Ensure that the server has the memory limit that it had before the formula limited it.
 
     name
         Anything; a sentence about it.
@@ -174,7 +174,7 @@ def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/val
     connection
         See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
-    A limit that was changed since stays.
+    A limit that was changed afterwards stays.
 
     SLS Example:
 
@@ -184,7 +184,7 @@ def memory_as_before(name, config_file, record_file="/var/lib/immich-formula/val
           immich_valkey.memory_as_before:
             - config_file: /etc/valkey/valkey.conf
     """
-    ret = {"name": name, "result": True, "changes": {}, "comment": "The formula has not bounded the server's memory."}
+    ret = {"name": name, "result": True, "changes": {}, "comment": "The formula has not limited the server's memory."}
     try:
         record = _memory_record(record_file)
         if not record:
@@ -264,8 +264,8 @@ def users_managed(name, users, connection=None):
     connection
         See :py:mod:`valkey_acl <_modules.valkey_acl>`.
 
-    Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do. That is
-    the server's to judge: a dry run reports new rules as not checked.
+    Fails, with the rules that do, if the rules of Immich's user break what it needs or must not be able to do. Only
+    the server can evaluate that: a dry run reports new rules as not checked.
 
     SLS Example:
 
@@ -290,7 +290,7 @@ def former_passwords_absent(name, user, connection=None):
     """
     Ensure that of the passwords of Immich's ACL user only the pillar's is left, once Immich uses that one.
 
-    :py:func:`users_managed` gives the user a new password beside the old one, so that nobody is refused meanwhile.
+    :py:func:`users_managed` gives the user a new password beside the old one, so that no login is refused meanwhile.
 
     name
         Anything; a sentence about it.
@@ -372,7 +372,7 @@ def _advice(comment, refused):
     if not refused:
         return comment
     return (
-        f"{comment} The formula gets in as its own user, as default with immich:valkey:admin_password, or as default"
+        f"{comment} The formula can log in as its own user, as default with immich:valkey:admin_password, or as default"
         " without a password. If the administrator's password was changed on the server, put that one into the pillar."
     )
 

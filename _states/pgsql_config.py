@@ -1,8 +1,8 @@
 """
 Manage settings of a PostgreSQL server, through ALTER SYSTEM.
 
-What the configuration files hold and what the running server uses are both looked at: a restart that was due when
-a run was interrupted is done by the next one.
+Both the configuration files and the running server are compared: if a run was interrupted before a restart that was
+due, the next one restarts.
 
 Requires the execution modules ``pgsql_config``, ``pgsql_server``, ``systemd_unit`` and ``netns``. Both states take
 ``connection``: see the execution module ``pgsql_server``, which documents it.
@@ -24,11 +24,11 @@ def present(name, settings=None, include=None, service=None, connection=None):
     """
     Ensure that the server runs with settings, and will after a restart.
 
-    Settings that a running server cannot take over need a restart. That happens at most once, only when the running
+    Settings that a running server cannot apply need a restart. That happens at most once, only when the running
     server differs, and is announced.
 
     name
-        What this is about, for the output only.
+        What the state is about, for the output only.
     settings
         ``{name: value}``. Defaults to none.
     include
@@ -77,7 +77,7 @@ def absent(name, include=None, service=None, connection=None):
     Ensure that list settings do not contain certain entries.
 
     name
-        What this is about, for the output only.
+        What the state is about, for the output only.
     include
         ``{name: [entry, …]}``: entries that the setting shall not contain. Defaults to none.
     service
@@ -128,7 +128,7 @@ def _apply(ret, current, wanted, statements, service, connection):
     changes = {**pending, **persisted}
     if not changes:
         if due:
-            ret["comment"] = f"At the next restart PostgreSQL takes over: {', '.join(due)}."
+            ret["comment"] = f"At the next restart PostgreSQL applies: {', '.join(due)}."
         return ret
     if __opts__["test"]:
         ret["result"] = None
@@ -202,7 +202,7 @@ def _outcome(due, service, verb):
         return ""
     if service:
         return _restarted(service, verb)
-    return f"; a restart of PostgreSQL makes it take over {', '.join(due)}"
+    return f"; effective after a restart of PostgreSQL: {', '.join(due)}"
 
 
 def _restarted(service, verb):

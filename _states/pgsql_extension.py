@@ -1,7 +1,7 @@
 """
 Manage PostgreSQL extensions.
 
-What stands in the way (no package, no superuser, a library that is not preloaded) is reported before anything is tried.
+Obstacles (no package, no superuser, a library that is not preloaded) are reported before anything is tried.
 
 Requires the execution module ``pgsql_extension``. Both states take ``connection``: see the execution
 module ``pgsql_server``, which documents it.
@@ -29,8 +29,9 @@ def present(
     """
     Ensure that an extension is present in a database.
 
-    Where others may create objects in the schema, an extension's script could trip over what they put there:
-    a schema that holds functions or operators called like PostgreSQL's own, of a role without superuser, is refused.
+    Where others may create objects in the schema, an extension's script could call those instead of PostgreSQL's own:
+    a schema is refused if a role without superuser rights has functions or operators with the names of PostgreSQL's
+    own in it.
 
     name
         Name of the extension.

@@ -211,7 +211,7 @@ def _with_others(current, declared, reset):
 
 def _check_encryption(password_encryption, secret):
     if password_encryption not in (None, "scram-sha-256"):
-        raise SaltInvocationError(f"password_encryption is scram-sha-256 or not said, not {password_encryption!r}.")
+        raise SaltInvocationError(f"password_encryption must be scram-sha-256 or not set, not {password_encryption!r}.")
     if password_encryption and secret is None:
         raise SaltInvocationError("password_encryption needs the password: a verifier of another kind is made of it.")
 

@@ -1,12 +1,12 @@
 """
 Keep the ACL users of Valkey and Redis as declared.
 
-What is not declared is ignored: unlisted users, and of a listed user its rules or its passwords if none
-are given. Users are compared by what they may do, replaced in one command, so that there is no instant in which
-a user has other rights than its old or its new ones, and saved where the server keeps its users.
+What is not declared is ignored: unlisted users, and of a listed user its rules or its passwords if none are given.
+Users are compared by what they may do, replaced in one command, so that a user has either its old or its new rights
+at every moment, and saved where the server keeps its users.
 
-The server alone judges rules by ``allows`` and ``denies`` (``ACL DRYRUN``), and only those of users that exist. So a
-dry run reports new rules as not checked; the run refuses broken ones before it changes anything.
+Only the server evaluates rules with ``allows`` and ``denies`` (``ACL DRYRUN``), and only those of existing users. So
+a dry run reports new rules as not checked; the run refuses broken ones before it changes anything.
 
 Connections are described in the execution module :py:mod:`valkey_acl <_modules.valkey_acl>`.
 """

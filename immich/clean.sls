@@ -1,4 +1,4 @@
-# Removes what the formula made, in the reverse of the order in which it was made. Library, database and backups stay,
-# unless immich:clean says otherwise; `test=True` lists what would go.
+# Removes what the formula has created, in reverse order. Library, database and backups stay, unless immich:clean says
+# otherwise; `test=True` lists what would be removed.
 {%- from "immich/settings.jinja" import start with context %}
 {{ start(sls) }}

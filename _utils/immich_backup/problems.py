@@ -37,10 +37,10 @@ def found(settings):
     newest, empty, used = newest
     if empty and used:
         database = settings["postgres"]["database"]
-        seen = f"No user is in the newest backup of {database}, of {_iso(newest)}. Older ones have some, and are kept"
+        seen = f"The newest backup of {database}, of {_iso(newest)}, has no users. Older ones that have some are kept"
         return [_warning("backup-empty", seen)]
     if newest and newest < elapsed - 60:
-        seen = f"The timer of the backups ran at {_iso(elapsed)}, and the newest backup is of {_iso(newest)}"
+        seen = f"The backup timer ran at {_iso(elapsed)}, but the newest backup is of {_iso(newest)}"
         return [_warning("backup-outdated", seen)]
     if not newest and elapsed < time.time() - FIRST_BACKUP_AFTER:
         seen = f"There is no backup of the database in {settings['backup']['directory']}"

@@ -38,7 +38,7 @@ def image(path):
     try:
         return text if text is None else parsed(text)["services"][compose.SERVER]["image"]
     except UNREADABLE as error:
-        raise ComposeFileError(f"{path} is there, but says nowhere which image {compose.SERVER} has") from error
+        raise ComposeFileError(f"{path} exists, but does not state the image of {compose.SERVER}") from error
 
 
 def upload_location(path):
@@ -61,7 +61,7 @@ def upload_location(path):
         mounts = parsed(text)["services"][compose.SERVER]["volumes"]
         sources = [_mount_source(mount) for mount in mounts if _mount_target(mount) == "/data"]
     except UNREADABLE as error:
-        raise ComposeFileError(f"{path} is there, but says nowhere which path is mounted at /data") from error
+        raise ComposeFileError(f"{path} exists, but does not state which path is mounted at /data") from error
     return sources[0].replace("$$", "$") if sources else None
 
 

@@ -80,7 +80,7 @@ class _Level:
 def _entered(parent, name, path, depth):
     """The level of a directory, in a list, which is empty if something else is there by now."""
     if depth == DEEPEST:
-        raise OSError(errno.ELOOP, f"nested more than {DEEPEST} directories deep, which nothing of Immich's is", path)
+        raise OSError(errno.ELOOP, f"nested more than {DEEPEST} directories deep, which Immich never creates", path)
     try:
         return [_Level(os.open(name, DIRECTORY, dir_fd=parent), path)]
     except OSError as error:

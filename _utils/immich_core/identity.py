@@ -91,12 +91,14 @@ def _library_refusal(before, path, facts):
     if before is None or (before == path and facts["library_is_there"]):
         return None
     if before == path:
-        seen = f"{path} was this installation's library and is gone: a mount missing?"
-        return _refusal("library-gone", "library", seen, "mount it; if it is really to start empty, create it by hand")
+        seen = f"{path} was this installation's library and is gone: is a mount missing?"
+        return _refusal(
+            "library-gone", "library", seen, "mount it; to start with an empty library instead, create it by hand"
+        )
     if moved_from == before and facts["library_is_there"]:
         return None
     if moved_from == before:
-        seen = f"{path} is not there, though {before} was declared as moved to it"
+        seen = f"{path} does not exist, although the pillar declares that {before} was moved there"
         return _refusal("library-not-moved", "library", seen, "move the files, then apply again")
     seen = f"the installation's library is {before}, not {path}"
     remedy = f"move the files, then set immich:upload_location_moved_from: {before}"
@@ -122,14 +124,14 @@ def _database_refusal(there, wanted, facts):
 def _gone(name, facts):
     seen = f"{name} was this installation's database and is gone. Immich would start empty"
     create = _psql(facts, f'CREATE DATABASE "{name}"')
-    remedy = f"if that is wanted, or a backup is to be restored into it, create it first: {create}"
+    remedy = f"to start empty, or to restore a backup into it, create it first: {create}"
     return _refusal("database-gone", "database", seen, remedy)
 
 
 def _ambiguous(old, new, facts):
     if facts["database_moved_from"] == old:
         return None
-    seen = f"the installation's database is {old}, and {new} is one of Immich's too"
+    seen = f"the installation's database is {old}, and {new} is a database of Immich too"
     remedy = f"set {old}, or, if {new} has its content, immich:postgres:database_moved_from: {old}"
     return _refusal("database-ambiguous", "database", seen, remedy)
 
@@ -137,16 +139,16 @@ def _ambiguous(old, new, facts):
 def _elsewhere(there, wanted):
     seen = (
         f"the installation's database {there['database']} is at {there['server']}, and at {wanted['server']} the "
-        f"database {wanted['database']} is none of Immich's: Immich would start empty"
+        f"database {wanted['database']} is not a database of Immich: Immich would start empty"
     )
-    remedy = "stop Immich, dump the database there and restore it here, then apply again"
+    remedy = f"stop Immich, dump the database at {there['server']}, restore it at {wanted['server']}, then apply again"
     return _refusal("database-elsewhere", "server", seen, remedy)
 
 
 def _renamed(old, new, facts):
     seen = f"the installation's database is {old}, not {new}: Immich would start empty"
     if facts["database_moved_from"] == old or not facts["former_is_there"]:
-        seen = f"{seen}, as {new} is none of Immich's"
+        seen = f"{seen}, because {new} is not a database of Immich"
         return _refusal("database-not-restored", "database", seen, f"restore it as {new}, or set its name")
     rename = _psql(facts, f'ALTER DATABASE "{old}" RENAME TO "{new}"')
     remedy = (

@@ -35,11 +35,11 @@ def record():
         parts = dict(found["parts"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(
-            f"{RECORD}, the record of this installation, cannot be read: {error}. Remove it, and the next apply makes "
+            f"{RECORD}, the record of this installation, cannot be read: {error}. Remove it: the next apply creates "
             f"it from the compose file"
         ) from error
     if not readable:
-        raise RecordError(f"{RECORD} was written by a newer formula: take that one")
+        raise RecordError(f"{RECORD} was written by a newer formula: use that version")
     return parts
 
 

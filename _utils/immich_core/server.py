@@ -49,7 +49,7 @@ def silent(ping, timeout=10):
     try:
         if untrusted.get_json(ping, timeout) == PING:
             return []
-        seen, remedy = f"{ping} does not answer as Immich: another program has the port?", "see `ss -ltnp`"
+        seen, remedy = f"{ping} does not answer as Immich: does another program use the port?", "see `ss -ltnp`"
         return [findings.finding("server-foreign", "Immich", seen, remedy)]
     except (OSError, ValueError) as error:
         if _in_maintenance(ping, timeout):

@@ -75,7 +75,7 @@ def tail(path, size=LARGEST_OUTPUT // 4):
     with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         held = os.fstat(file.fileno())
         if not stat.S_ISREG(held.st_mode):
-            raise OSError(f"{path} is no regular file")
+            raise OSError(f"{path} is not a regular file")
         file.seek(max(0, held.st_size - size))
         lines = file.read(size).decode(errors="replace").split("\n")
     return lines[1:] if held.st_size > size else lines
@@ -194,7 +194,7 @@ def _exchange(url, timeout):
             try:
                 chunk = connection.recv(LARGEST_ANSWER)
             except socket.timeout as error:
-                raise TimeoutError(f"no whole answer within {timeout} s") from error
+                raise TimeoutError(f"no complete answer within {timeout} s") from error
             if not chunk:
                 return received
             received += chunk

@@ -107,10 +107,12 @@ def obstacle(found, wanted, path="immich:version", known=INSTALLED):
         return None
     old, new = versions.text(found), versions.text(wanted)
     if way == "older":
-        no_way_back = f"Immich cannot go back, not even by a patch: set {old} or a newer version"
-        seen = f"{new} is older than {old}, {known}. {no_way_back}"
+        no_downgrade = f"Immich cannot be downgraded, not even by a patch release: set {old} or a newer version"
+        seen = f"{new} is older than {old}, {known}. {no_downgrade}"
     else:
-        seen = f"from {old} Immich cannot go to {new} at once. Set {way}, apply, then set {new} and apply again"
+        seen = (
+            f"from {old} Immich cannot be updated to {new} directly. Set {way}, apply, then set {new} and apply again"
+        )
     remedy = f"immich:version: {versions.allowed(found, wanted)}"
     return findings.finding("version-refused", PART, seen, remedy, path)
 
@@ -222,8 +224,8 @@ def _contradicted(path, wanted, noted, contradiction, newest):
     claimed = versions.text(noted)
     remedy = f"immich:update:database_version: {versions.text(newest) if newest else 'vX.Y.Z'}"
     seen = (
-        f"{versions.text(wanted)} is older than {claimed}, which the table {NOTED_IN} in Immich's database says, and "
-        f"nothing else does: {contradiction}. Immich's role can write there what it likes. If {claimed} never served "
-        f"this database, set {remedy} and apply again"
+        f"{versions.text(wanted)} is older than {claimed}, which only the table {NOTED_IN} in Immich's database says: "
+        f"{contradiction}. Immich's role can write anything there. If {claimed} never served this database, set "
+        f"{remedy} and apply again"
     )
     return findings.finding("version-contradicted", PART, seen, remedy, path)

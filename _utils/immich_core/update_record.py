@@ -1,5 +1,5 @@
 """
-The record of an update or a change of settings that has not come to its end
+The record of an update or a change of settings that has not been completed
 =============================================================================
 
 ``update.json`` beside the compose file: what a rollback needs. Of a change of settings that is the former compose file;

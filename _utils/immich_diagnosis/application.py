@@ -95,7 +95,7 @@ def _unit(here):
     text = status["text"]
     if status["active"] in unit_states.RUNNING:
         if status["outdated"]:
-            yield WARNING, "systemd has read another unit file than the one on the disk", "systemctl daemon-reload"
+            yield WARNING, "systemd has loaded an older version of the unit file", "systemctl daemon-reload"
         if status["enabled"] != "enabled":
             yield WARNING, "is not started at boot", "systemctl enable immich"
         reported = stack_status.read(text)

@@ -24,7 +24,7 @@ def _backups(here):
     settings = here["settings"]
     drill = call(here, "systemd_unit.status", "immich-restore-drill.service")
     if drill["loaded"] == "loaded" and drill["active"] == "failed":
-        seen = "the last rehearsal of a restore failed: the backup, or the database beside it, is not as it should be"
+        seen = "the last restore drill failed: the backup cannot be restored, or differs from the database"
         yield FAILED, seen, "journalctl -u immich-restore-drill -n 50; salt-call immich.restore_drill"
     if here["working"].get("what") == "backup":
         yield OK, f"one is under way since {here['working']['since']}"
@@ -70,7 +70,7 @@ def _backups_row(directory, now):
     named = {name for name in written if BACKUP_NAME.match(name) and name > soon}
     ahead = sorted(named | {name for name, time_ in written.items() if time_ > now + 60})
     if ahead:
-        return FAILED, f"{ahead[0]} in {directory} is of the future: is the clock right?", "timedatectl"
+        return FAILED, f"{ahead[0]} in {directory} has a time in the future: is the clock right?", "timedatectl"
     return _newest_row(list(written.values()), now, directory)
 
 

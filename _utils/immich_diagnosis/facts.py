@@ -71,7 +71,7 @@ def _by_settings(settings):
 def settings_of(here):
     """The settings, for a check that needs some."""
     if not here["settings"]:
-        raise NotCheckedError("a pillar that is right")
+        raise NotCheckedError("a valid pillar")
     return here["settings"]
 
 

@@ -40,7 +40,7 @@ def _mounted(here):
     for path in _paths(here):
         point = mounts.missing(path)
         if point:
-            yield FAILED, f"{point} stands in /etc/fstab and is not mounted", f"mount {point}"
+            yield FAILED, f"{point} is in /etc/fstab and is not mounted", f"mount {point}"
         elif not os.path.isdir(path):
             yield FAILED, f"{path} is not there", _missing_advice(here, path)
         else:
@@ -50,7 +50,7 @@ def _mounted(here):
 def _missing_advice(here, path):
     if path == here["cache"] or not here["compose_text"]:
         return "salt-call state.apply immich.app"
-    return "mount what is missing there. Only if it is to start empty: make the directory by hand"
+    return "mount what is missing there. To start empty instead, create the directory by hand"
 
 
 def _space(here):
@@ -82,7 +82,7 @@ def _space_row(path, free, size, inodes_free, inodes):
 def _space_advice(path):
     if path.startswith("/var/lib"):
         return "podman image prune --all --force"
-    return f"make room on the file system of {path}, or enlarge it"
+    return f"free space on the file system of {path}, or enlarge it"
 
 
 def _uploads(here):
@@ -117,8 +117,8 @@ def _empty_library(here, path):
     except (NotCheckedError, CommandExecutionError):
         return (
             WARNING,
-            f"{seen}, and the database cannot be asked whether it ever had",
-            f"see whether {path} is mounted",
+            f"{seen}, and without the database it is not known whether it ever had one",
+            f"check that {path} is mounted",
         )
     if used:
         advice = f"mount what belongs at {path}, then: systemctl restart immich. Do not create the markers by hand"
@@ -136,7 +136,7 @@ def _cache(here):
     user = here["users"][MACHINE_LEARNING]
     if may_use(paths, user, ""):
         uid, gid = user_ids(user)
-        seen = f"{path} is not machine learning's to write, which runs as {uid}:{gid}"
+        seen = f"machine learning, which runs as {uid}:{gid}, cannot write to {path}"
         return [(FAILED, seen, f"chown -R {uid}:{gid} {path}")]
     return [(OK, path)]
 

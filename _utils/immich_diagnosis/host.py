@@ -49,12 +49,12 @@ def _selinux(here):
 
 def _selinux_rows(enforce, compose):
     if enforce.strip() != "1":
-        return [(OK, "does not enforce")]
+        return [(OK, "not enforcing")]
     bound = [name for name, each in compose["services"].items() if "label=disable" not in each.get("security_opt", [])]
     if bound:
-        seen = f"SELinux enforces, and keeps {' and '.join(bound)} from their volumes"
+        seen = f"SELinux is enforcing, and denies {' and '.join(bound)} access to their volumes"
         return [(FAILED, seen, "salt-call saltutil.refresh_grains && salt-call state.apply immich.app")]
-    return [(OK, "enforces, and the containers are exempt")]
+    return [(OK, "enforcing, but the containers are exempt")]
 
 
 GROUPS = (

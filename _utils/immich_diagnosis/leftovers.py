@@ -35,7 +35,7 @@ def _leftovers(here):
     rows = [_killed_row(left)] if left["drop"] or left["keep"] or left["record"] else []
     where = "" if settings["postgres"]["managed"] else f" connection='{json.dumps(settings['postgres']['connection'])}'"
     for name in left["kept"]:
-        seen = f"{name} is the database that Immich had before a restore, and takes its room"
+        seen = f"{name} is the database that Immich had before a restore, and uses disk space"
         rows.append((WARNING, seen, f"once it is not needed any more: salt-call pgsql_database.drop {name}{where}"))
     directory = identity.project_dir(settings)
     try:
@@ -43,7 +43,7 @@ def _leftovers(here):
     except update_record.DamagedError as error:
         return [*rows, (FAILED, str(error), "")]
     if update:
-        seen = f"the update from {update['from']} to {update['to']} has not come to its end"
+        seen = f"the update from {update['from']} to {update['to']} has not been completed"
         rows.append((WARNING, seen, "salt-call state.apply immich"))
     return rows or [(OK, "nothing is left of restores and updates")]
 
@@ -64,10 +64,12 @@ def _progress_row(seen, pid, before, after, last_line):
     seconds = sum(after[each][0] - before.get(each, (0, 0))[0] for each in after)
     moved = sum(after[each][1] - before.get(each, (0, 0))[1] for each in after)
     if seconds > 0 or moved > 0:
-        return OK, f"{seen}; it goes on, with {moved / 1e6:.1f} MB read and written in the last {WORK_SECONDS} s"
+        return OK, f"{seen}; it makes progress, with {moved / 1e6:.1f} MB read and written in the last {WORK_SECONDS} s"
     still = f"for {WORK_SECONDS} s its processes used no CPU time and moved no data"
     told = f"; its last line in the journal is of {last_line}" if last_line else ""
-    advice = f"look again in ten minutes. If that is still so: ps -fp {pid} shows what it waits for, kill {pid} ends it"
+    advice = (
+        f"check again in ten minutes. If nothing has changed: ps -fp {pid} shows what it waits for, kill {pid} ends it"
+    )
     return WARNING, f"{seen}, by process {pid}: {still}{told}", advice
 
 

@@ -45,7 +45,7 @@ def _database_storage(here):
 def _storage_rows(directory, mountinfo):
     kind = _file_system(os.path.realpath(directory), mountinfo)
     if NETWORK_SHARES.fullmatch(kind):
-        advice = "move PostgreSQL's data directory to a local disk: on a share it gets damaged"
+        advice = "move PostgreSQL's data directory to a local disk: a network share damages it"
         return [(FAILED, f"{directory} is on a network share ({kind})", advice)]
     return [(OK, f"{directory} is on {kind}")]
 

@@ -26,7 +26,7 @@ def _names(here):
         return [(OK, f"{asker} reaches {target}")]
     other = target.partition(":")[0]
     if "ENOTFOUND" in reason:
-        seen = f"{asker} does not find the name {other}: aardvark-dns does not run, or a firewall drops UDP port 53"
+        seen = f"{asker} cannot resolve the name {other}: aardvark-dns does not run, or a firewall drops UDP port 53"
         return [(FAILED, seen, _dns_advice(here))]
     return [(FAILED, f"{asker} does not reach {target}: {reason}", f"podman logs --tail 20 {other}")]
 
@@ -43,14 +43,14 @@ def _asked(here, services, target_of):
             return asker, target, containers.reach(asker, [target])[target]
         except CommandError:
             continue
-    raise NotCheckedError("a container that runs")
+    raise NotCheckedError("a running container")
 
 
 def _dns_advice(here):
     firewall = _firewall_program(here)
     if firewall or not _runs("aardvark-dns"):
         return firewall or "systemctl restart immich"
-    return "let UDP port 53 in from the Immich network: see `nft list ruleset`"
+    return "allow UDP port 53 from the Immich network: see `nft list ruleset`"
 
 
 def _runs(program):
@@ -86,7 +86,7 @@ def _way(part, host_name, port_name):
             return [(FAILED, f"{asker}: {reason}", "systemctl restart immich")]
         if "ENOTFOUND" in reason:
             return [(FAILED, f"{asker}: {reason}", f"immich:{part}:host: a name or address that containers find")]
-        advice = _firewall_program(here) or "let the Immich network in: see `nft list ruleset` for what drops it"
+        advice = _firewall_program(here) or "allow the Immich network: see `nft list ruleset` for what drops it"
         return [(FAILED, f"{asker} does not reach {target}: {reason}", advice)]
 
     return check

@@ -106,8 +106,8 @@ def _checked(check, here):
     except (CommandExecutionError, SaltInvocationError, CommandError, OSError) as error:
         rows = [(FAILED, one_line(error), remedy_for(str(error)))]
     except MemoryError:
-        seen = f"not checked: what it was answered takes more than {LARGEST_CHECK // 1024**2} MiB"
-        rows = [(WARNING, seen, "see who fills what it asks for: a log, a list, an answer")]
+        seen = f"not checked: the answer takes more than {LARGEST_CHECK // 1024**2} MiB"
+        rows = [(WARNING, seen, "find out what fills the log, the list or the answer that it reads")]
     except Exception as error:  # noqa: BLE001 (one check that breaks must not hide the others)
         place = traceback.extract_tb(error.__traceback__)[-1]
         broken = f"this check broke: {type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}"

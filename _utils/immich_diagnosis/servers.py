@@ -63,7 +63,7 @@ def ask(where, question, seconds=2):
             client.sendall(question)
             return client.recv(64)
         except socket.timeout as error:
-            raise CommandExecutionError(f"{place} takes connections and does not answer: it hangs") from error
+            raise CommandExecutionError(f"{place} accepts connections and does not answer: it hangs") from error
         except OSError as error:
             raise CommandExecutionError(f"nothing answers at {place}: {error.strerror}") from error
 
@@ -94,12 +94,14 @@ def listens(part, sls):
         if not settings[part]["managed"]:
             return [(OK, "is managed elsewhere")]
         if "gateway" not in settings["components"]:
-            return [(OK, "no container of this host looks for it")]
+            return [(OK, "no container of this host uses it")]
         address, port = settings["gateway_address"], settings[part]["port"]
         sockets = call(here, "netns.listening")
         if any(each["port"] == port and each["address"] in (address, "0.0.0.0", "::") for each in sockets):
             return [(OK, f"listens at {address}:{port}")]
-        return [(FAILED, f"does not listen at {address}:{port}, where containers look", f"salt-call state.apply {sls}")]
+        return [
+            (FAILED, f"does not listen at {address}:{port}, where containers connect", f"salt-call state.apply {sls}")
+        ]
 
     return check
 
@@ -111,7 +113,7 @@ def refusals(found, function, connection):
         settings = settings_of(here)
         need(here, function)
         answer = found(settings, here["salt"], connection(here))
-        known = f"not known: {answer['unknown']}" if answer["unknown"] else "nothing of late"
+        known = f"not known: {answer['unknown']}" if answer["unknown"] else "nothing recently"
         return map(of_finding, answer["found"]) if answer["found"] else [(OK, known)]
 
     return check

@@ -108,7 +108,7 @@ def _valkey_cli(here):
 def _scripts_rows(threshold):
     """From which time on the server takes SCRIPT KILL, in milliseconds: with 0 or less, never."""
     if 0 < threshold <= LONGEST_SCRIPT:
-        return [(OK, f"none is at work for long; SCRIPT KILL ends one after {threshold} ms")]
+        return [(OK, f"no script runs for long; SCRIPT KILL ends one after {threshold} ms")]
     seen = f"busy-reply-threshold is {threshold}: a script that does not end cannot be ended with SCRIPT KILL"
     return [(WARNING, seen, "set busy-reply-threshold to 5000 in Valkey's configuration and with CONFIG SET")]
 
@@ -130,12 +130,12 @@ def _memory_row(held, managed, setting):
     advice = larger if managed else "raise maxmemory on that server"
     seen = f"{used:.0f} of {limit:.0f} MiB (maxmemory) are used"
     if used >= limit:
-        return FAILED, f"{seen}: Valkey refuses every write, and Immich's queues stand still", advice
+        return FAILED, f"{seen}: Valkey refuses every write, and Immich's queues stop", advice
     if held["policy"] != "noeviction":
         advice = f"immich:valkey:maxmemory: {limit:.0f}m" if managed else "set maxmemory-policy to noeviction there"
-        return WARNING, f"maxmemory-policy is {held['policy']}: where Valkey is full, it evicts Immich's jobs", advice
+        return WARNING, f"maxmemory-policy is {held['policy']}: when Valkey is full, it evicts Immich's jobs", advice
     if used >= limit * NEARLY_FULL:
-        return WARNING, f"{seen}: where it is full, Valkey refuses every write", advice
+        return WARNING, f"{seen}: when it is full, Valkey refuses every write", advice
     return OK, seen
 
 

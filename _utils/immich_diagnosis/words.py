@@ -15,13 +15,16 @@ MESSAGES = (
     (r"no pg_hba\.conf entry", "salt-call state.apply immich.postgres"),
     (r"must be owner of|permission denied to create extension", "salt-call state.apply immich.postgres"),
     (r"vchord must be loaded|shared_preload_libraries", "salt-call state.apply immich.postgres"),
-    (r"Failed to (read|write|create) .*\.immich", "mount what is missing below immich:upload_location; make no marker"),
+    (
+        r"Failed to (read|write|create) .*\.immich",
+        "mount what is missing below immich:upload_location; create no marker by hand",
+    ),
     (r"manifest unknown|initializing source|pinging container registry", "set immich:version to one that exists"),
     (r"Illegal instruction|x86-64-v2", "immich:machine_learning:enabled: false"),
     (r"Address family not supported|[Cc]annot assign requested address", "salt-call state.apply immich.app"),
     (
         r"[Pp]ermission denied.*/cache|/cache.*[Pp]ermission denied",
-        "give immich:machine_learning:cache_location to the user",
+        "make the container's user the owner of immich:machine_learning:cache_location",
     ),
     (
         r"EN(OTFOUND|ETUNREACH)|EAI_AGAIN|ECONNREFUSED|EHOSTUNREACH|ETIMEDOUT|host\.containers\.internal",

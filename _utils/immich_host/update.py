@@ -70,7 +70,7 @@ def plan(settings, salt):
     ``{"from": …, "to": …, "refusal": …, "backup": bool}``, where a refusal is a finding (``immich_core.findings``).
 
     PostgreSQL is asked only if the compose file is not there or names another version than the settings, or an update
-    has not come to its end.
+    has not been completed.
 
     Raises CommandExecutionError if the compose file cannot be understood or PostgreSQL cannot be asked.
     """
@@ -102,7 +102,7 @@ def keep_former(settings, compose, run):
     another one.
 
     Nothing is kept if the file stays as it is or Immich does not serve. What an update or an earlier change has kept,
-    and has not come to its end, stays: that is what served last.
+    and has not been completed, stays: that is what served last.
 
     compose
         The text that is about to be written.
@@ -250,14 +250,14 @@ def _tries_again(settings, record):
 
 
 def _after_migration(unit, settings, record, run, salt):
-    changed = f"{record['to']} has changed the database, which {record['from']} cannot serve any more."
+    changed = f"{record['to']} has changed the database, which {record['from']} cannot use any more."
     service.stop(unit, settings, run, salt)
     restorable = record["backup"] and "pgsql_server.version" in salt
     if settings["update"]["rollback"] != "restore" or not restorable:
         return (
             f"{changed} Immich is stopped, and its compose file is that of {record['from']} again. "
-            f"{_restore_advice(record, salt)} Or fix what keeps {record['to']} from serving and apply again: it goes "
-            f"on with the changed database then"
+            f"{_restore_advice(record, salt)} Or fix what keeps {record['to']} from serving and apply again: that "
+            f"continues with the changed database"
         )
     try:
         kept = _restore(record, salt)["kept"]["database"]
@@ -267,8 +267,8 @@ def _after_migration(unit, settings, record, run, salt):
         )
     finish(settings, run)
     return (
-        f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. What {record['to']} "
-        f"made of the database is kept as {kept}: when nobody needs it, salt-call pgsql_database.drop {kept}. "
+        f"{changed} Its backup {record['backup']} was restored, and {record['from']} serves again. The changed "
+        f"database is kept as {kept}: when you no longer need it, salt-call pgsql_database.drop {kept}. "
         f"{_tries_again(settings, record)}"
     )
 

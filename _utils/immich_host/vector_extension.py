@@ -29,7 +29,7 @@ def of(database, preference, connection, salt):
     then has ``absent = "extension"``), and ``SaltInvocationError`` for another preference.
     """
     if preference not in ("auto", *VECTOR_EXTENSIONS):
-        raise SaltInvocationError(f"There is no vector extension {preference}: say auto, vectorchord or pgvector.")
+        raise SaltInvocationError(f"There is no vector extension {preference}: set auto, vectorchord or pgvector.")
     known = _known(database, connection, salt)
     for extension in ("vchord", "vector"):
         if known[extension]["installed"]:

@@ -47,7 +47,7 @@ def _login_refused(target, login):
     user, maintenance = target.user, target.connection["maintenance_db"]
     if target.salt["pgsql_role.login_works"](login["user"], login["password"], login, maintenance):
         return []
-    why = f"PostgreSQL at {login['host']} does not let the role {login['user']} in, which a restore makes and drops"
+    why = f"PostgreSQL at {login['host']} refuses the role {login['user']}, which a restore creates and drops"
     return [
         f"{why}: its pg_hba.conf needs a record `host all {user},{login['user']} ADDRESS-OF-THIS-HOST scram-sha-256`."
     ]

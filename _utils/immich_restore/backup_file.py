@@ -28,7 +28,7 @@ def path(target, backup):
     """The path of a backup that is there, by its name or its path."""
     found = os.path.join(target.settings["backup"]["directory"], str(backup))
     if not os.path.isfile(found):
-        refuse([f"There is no backup {found}. `salt-call immich.backups` lists what there is."])
+        refuse([f"There is no backup {found}. `salt-call immich.backups` lists the backups."])
     return found
 
 
@@ -48,7 +48,7 @@ def read(target, backup):
         tables, report = [VERSIONS, *MIGRATIONS], reporting.bytes_done("Reading", backup)
         return target.salt["pgsql_dump.read"](backup, tables, report, target.connection)
     except CommandExecutionError as error:
-        refuse([f"{backup} is not a whole backup, made by pg_dump --format=custom: {error}"])
+        refuse([f"{backup} is not a complete backup made by pg_dump --format=custom: {error}"])
 
 
 def _compare_checksum(backup):
@@ -106,7 +106,7 @@ def _needed_version(contents, backup, version=None):
 def _parsed(version):
     parsed = versions.parse(version)
     if parsed is None:
-        refuse([f"version={version} is no full version, such as v3.3.1."])
+        refuse([f"version={version} is not a full version such as v3.3.1."])
     return parsed
 
 
@@ -117,9 +117,9 @@ def doubts(target, contents, backup, version):
     if version is not None or not against:
         return []
     newest_noted = versions.text(max(filter(None, map(versions.parse, noted))))
-    claim = f"The backup says that it is of Immich {newest_noted}, and nothing else does: {against}."
+    claim = f"Only the backup's own table says that it is of Immich {newest_noted}: {against}."
     override = _override(target, backup, newest_noted, _needed_version(contents, backup))
-    return [f"{claim} Immich's role can write there what it likes. {override}"]
+    return [f"{claim} Immich's role can write anything there. {override}"]
 
 
 def version_problems(target, contents, backup, version):
@@ -132,7 +132,9 @@ def version_problems(target, contents, backup, version):
     text, tag = versions.text(dumped), versions.tag(image)
     if obstacle != "older":
         return [f"The backup is of Immich {text}: set immich:version to {obstacle}, apply, restore, then update."]
-    problem = f"The backup is of Immich {text}, and {tag} cannot go back: set immich:version to {text}, apply."
+    problem = (
+        f"The backup is of Immich {text}, which cannot be downgraded to {tag}: set immich:version to {text}, apply."
+    )
     least = versions.since(migrations(contents))
     if versions.obstacle(least, highest):
         return [problem]

@@ -73,7 +73,9 @@ def differences(held, migrations, now):
     lost, unknown = _lost_rows(held, now)
     if sorted(name[:255] for name in migrations) != sorted(now["migrations"]):
         # Immich's role can note one, which must not hide that rows are missing.
-        others = "The backup and Immich's database have other migrations, as after an update: tables were not compared."
+        others = (
+            "The backup and Immich's database have different migrations, as after an update: tables were not compared."
+        )
         return lost, [others, *unknown]
     return [*_other_tables(held, now["tables"]), *lost], unknown
 
@@ -84,8 +86,8 @@ def _other_tables(held, now):
     lacking, gone = sorted(now.keys() - held.keys()), sorted(held.keys() - now.keys())
     if lacking:
         found.append(
-            f"It lacks tables of Immich's database: {first_of(lacking)}. If they were made since, by somebody else "
-            f"than Immich: salt-call immich.backup"
+            f"It lacks tables of Immich's database: {first_of(lacking)}. If something other than Immich has created "
+            f"them since: salt-call immich.backup"
         )
     if gone:
         found.append(f"Immich's database lacks tables of it: {first_of(gone)}. Find out who has dropped them.")

@@ -27,7 +27,7 @@ def drill(target, path, version):
     for sentence in (*differences, *warnings):
         reporting.say(sentence)
     if differences:
-        raise CommandExecutionError(f"{path} can be restored, and is not what it should be. {' '.join(differences)}")
+        raise CommandExecutionError(f"{path} can be restored, but is not as expected. {' '.join(differences)}")
     return {
         "backup": path,
         "tables": len(held),

@@ -41,7 +41,7 @@ def _fill_until(until, target, path, contents, name, login):
         if counts.get(table) != rows
     ]
     if wrong:
-        raise CommandExecutionError(f"What was restored is not what the backup holds: {reporting.first_of(wrong)}")
+        raise CommandExecutionError(f"The restored data differ from the backup: {reporting.first_of(wrong)}")
 
 
 def _create(target, name, vector):

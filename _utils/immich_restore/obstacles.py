@@ -67,9 +67,7 @@ def _login_problems(target):
     if target.salt["pgsql_role.login_works"](user, password, owner, target.database):
         return []
     advice = f"its pg_hba.conf needs a record `host all {user} ADDRESS-OF-THIS-HOST scram-sha-256`"
-    return [
-        f"PostgreSQL at {owner['host']} does not let {user} in from this host with the pillar's password: {advice}."
-    ]
+    return [f"PostgreSQL at {owner['host']} refuses {user} from this host with the pillar's password: {advice}."]
 
 
 def _space_problems(target, contents):

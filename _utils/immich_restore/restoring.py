@@ -31,9 +31,9 @@ def _steps(target, contents, keep_old, dump_first):
     return [
         *(f"drop {name}, which a restore that was killed has left" for name in left),
         f"stop {units.IMMICH}",
-        *(["back up what is there now"] if dump_first else []),
-        f"restore {what} into a fresh database, as the role {role}, count them, give them to {target.user}",
-        f"have it take the place of the database {target.database}",
+        *(["back up the current database"] if dump_first else []),
+        f"restore {what} into an empty database, as the role {role}, count them, give them to {target.user}",
+        f"swap its name with that of the database {target.database}",
         f"start {units.IMMICH} and verify it, or put the old database back if that fails",
         _last_step(keep_old),
     ]
@@ -78,5 +78,5 @@ def _restored(target, path, contents, keep_old, dump_first):
 def _backed_up(target):
     if not target.salt["pgsql_database.exists"](target.database, target.connection):
         return None
-    reporting.say("Backing up what is there now")
+    reporting.say("Backing up the current database")
     return target.salt["immich.backup"]()["path"]

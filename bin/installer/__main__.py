@@ -16,9 +16,9 @@ IN_FULL = Path("/var/log/immich-formula-plan.txt")
 EPILOG = f"""\
 Before the question only Salt and the formula's libraries are installed, into {salt.VENV} where the
 machine has no Salt, and passwords are generated, into {salt.PILLAR}.
-Afterwards `salt-call` knows the formula; the clone is not needed any more.
+Afterwards `salt-call` uses the formula; the clone is not needed any more.
 """
-AGAIN = "Then type bin/deploy again: it goes on from there."
+AGAIN = "Then type bin/deploy again: it continues from there."
 
 
 def main():
@@ -53,7 +53,7 @@ def deploy(screen, arguments):
         screen.say(f"          Settings, with generated passwords: {salt.PILLAR}")
     runner = Runner(used, screen, arguments.verbose)
     refuse(plan.failures(runner.apply("immich.bootstrap", formula=release)))
-    with screen.step("A look at what is there"):
+    with screen.step("Checking what is installed"):
         states = runner.plan("immich", formula=release)
         refuse(plan.failures(states))
         overview = runner.data("immich.overview", formula=release)
@@ -106,7 +106,7 @@ def look_at_downloads(screen, states):
     names, images = plan.wanted_packages(states), plan.wanted_images(states)
     if not names and not images:
         return {"packages": [], "images": {}}
-    with screen.step("A look at what is to be downloaded"):
+    with screen.step("Checking what has to be downloaded"):
         if names:
             downloads.refresh()
         found = {"packages": downloads.packages(names), "images": downloads.images(images)}
@@ -151,7 +151,7 @@ def apply(screen, runner, states, found, overview, arguments, former):
     failures = plan.failures(done)
     changed = sum(bool(state["changes"]) for state in done)
     if failures:
-        kept = f"\nThe formula before this one is kept: {former}" if former else ""
+        kept = f"\nThe former formula is kept: {former}" if former else ""
         refuse([*failures, f"{changed} changes were made before. {AGAIN}{kept}"])
     screen.say(f"\nImmich {overview['version']} serves: {changed} changes in {time.monotonic() - begin:.0f} s.")
     end(screen, done, overview, arguments)

@@ -66,7 +66,7 @@ def have_mirrors(found):
         done = _apt(APT_HELPER, *QUICK, "download-file", address, f"{folder}/package")
     if done.returncode:
         raise DeployError(
-            f"The packages cannot be had: {_last_error(done)}\nIs this machine online, and do its files in "
+            f"The packages cannot be downloaded: {_last_error(done)}\nIs this machine online, and do its files in "
             f"/etc/apt name mirrors that answer? {NOTHING_DONE}"
         )
 
@@ -150,7 +150,8 @@ def _image(reference):
     except (OSError, ValueError, KeyError) as error:
         reason = getattr(error, "reason", error)
         raise DeployError(
-            f"The images cannot be had: {registry} does not answer ({reason}). Is this machine online?\n{NOTHING_DONE}"
+            f"The images cannot be downloaded: {registry} does not answer ({reason}). Is this machine online?\n"
+            f"{NOTHING_DONE}"
         ) from error
 
 

@@ -115,7 +115,7 @@ def _stops(states):
 
 def _restarts(states):
     found = [
-        f"{service}, to take over {_some(list(why))}"
+        f"{service}, to apply {_some(list(why))}"
         for state in states
         for service, why in state.get("restarts", {}).items()
     ]
@@ -141,12 +141,12 @@ def _ports(states, overview):
         return []
     gateway, names = overview["gateway"], {"postgres": "PostgreSQL", "valkey": "Valkey"}
     if overview["local_only"]:
-        found = [f"{overview['port']} for this machine alone: {overview['urls'][0]}"]
+        found = [f"{overview['port']} for this machine only: {overview['urls'][0]}"]
     else:
-        found = [f"{overview['port']} for everybody who reaches this machine: {' '.join(overview['urls'])}"]
+        found = [f"{overview['port']} for everybody who can reach this machine: {' '.join(overview['urls'])}"]
     ports = [f"{port} ({names[part]})" for part, port in gateway["ports"].items()]
     if ports:
-        found.append(f"{' and '.join(ports)} at {gateway['address']}, for Immich's containers alone")
+        found.append(f"{' and '.join(ports)} at {gateway['address']}, for Immich's containers only")
     return found
 
 
@@ -251,7 +251,7 @@ def next_steps(overview):
     folders, first = overview["folders"], overview["urls"][0]
     where = [" or ".join(overview["urls"])]
     if overview["local_only"]:
-        where.append("No other machine reaches it. A phone needs a reverse proxy: docs/howto/reverse-proxy.md")
+        where.append("Other machines cannot reach it. A phone needs a reverse proxy: docs/howto/reverse-proxy.md")
     if overview["backup"]:
         backups = f"the database, each night, into {folders['backups']}: copy it and {folders['photos']} elsewhere too"
     else:

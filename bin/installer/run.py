@@ -61,7 +61,7 @@ class Runner:
         try:
             return json.loads(text)["local"]
         except (ValueError, KeyError, TypeError):
-            raise DeployError(f"salt-call {what} gave no answer: see {LOG}\n{text[-2000:]}".rstrip()) from None
+            raise DeployError(f"salt-call {what} returned no answer: see {LOG}\n{text[-2000:]}".rstrip()) from None
 
 
 def ordered(answer):
@@ -105,7 +105,9 @@ class _Watched:
 
     def apt_goes_on(self):
         """Say that apt is let finish, after Ctrl-C."""
-        self._screen.say("apt is installing packages and is let finish; then this stops. Ctrl-C again does not wait.")
+        self._screen.say(
+            "apt is installing packages: this stops when apt has finished. Ctrl-C again does not wait for it."
+        )
 
     @property
     def in_apt(self):
@@ -204,7 +206,9 @@ class _Call:
 
     def _interrupted(self, shown):
         if self._stopping:
-            raise InterruptedRunError(f"salt-call, PID {self._process.pid}, and apt go on without you: see {LOG}")
+            raise InterruptedRunError(
+                f"salt-call, PID {self._process.pid}, and apt continue in the background: see {LOG}"
+            )
         if not shown.in_apt:
             self._stop(shown)
         # An apt that is killed leaves packages half installed.

@@ -112,7 +112,7 @@ def install(screen):
             done = subprocess.run(pip, capture_output=True, text=True, check=False)
         if done.returncode:
             raise DeployError(
-                f"Salt cannot be had from PyPI: {_reason(done)}\n"
+                f"Salt cannot be downloaded from PyPI: {_reason(done)}\n"
                 "Does this machine reach https://pypi.org? Only /opt/immich-formula and packages for Salt were changed."
             )
 

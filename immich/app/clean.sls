@@ -1,6 +1,6 @@
 # Removes Immich's service, containers, compose project and secrets. The library and the model cache stay, with the
-# users of the formula's who own them, unless immich:clean names their path. Images stay: `podman image prune --all`
-# removes what nothing uses.
+# formula's users that own them, unless immich:clean names their path. Images stay: `podman image prune --all` removes
+# unused ones.
 {%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

@@ -1,5 +1,5 @@
 # Immich itself: compose project, secrets, and the service that runs them. Requires the checks before any change, its
-# network, PostgreSQL and Valkey; where those are managed elsewhere, only that they answer.
+# network, PostgreSQL and Valkey; if those are managed elsewhere, only that they answer.
 {%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

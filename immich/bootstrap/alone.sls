@@ -1,5 +1,5 @@
-# What every removal begins with: no backup, restore or update is at work on this host, nor begins before the run has
-# ended. Depends on nothing.
+# The first state of every removal: no backup, restore or update is running on this host, and none can start before the
+# run has ended. Depends on nothing.
 {%- from "immich/settings.jinja" import settings with context %}
 {%- if settings %}
 

@@ -1,5 +1,5 @@
-# Says what stands in Immich's way on this host, before anything changes: an address that is not there, a port that is
-# taken, another cluster of PostgreSQL, a Valkey with a password of its own. Depends on nothing.
+# Checks this host before anything changes: every declared address exists, no other program uses a port, and no other
+# PostgreSQL cluster or Valkey with an unknown password is in the way. Depends on nothing.
 {%- from "immich/settings.jinja" import run with context %}
 
 This host is ready for Immich:

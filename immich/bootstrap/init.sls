@@ -1,5 +1,5 @@
-# Brings Salt's Python the libraries and the minion the modules that the formula needs, with core states alone, and says
-# whether the pillar is valid. Once all is there, only the last remains. Depends on nothing.
+# Installs the libraries into Salt's Python and the formula's modules on the minion, using only core states, and checks
+# the pillar. If both are present, only the check of the pillar remains. Depends on nothing.
 {%- from "immich/settings.jinja" import ready with context %}
 {%- import_yaml "immich/osfamilymap.yaml" as osfamilymap %}
 {%- import_yaml "immich/components.yaml" as components %}
@@ -24,7 +24,7 @@ The rest of the plan needs the formula's modules:
         state.apply without test=True brings them itself. To see the whole plan before, type:
           {{ ("dnf" if grains["os_family"] == "RedHat" else "apt-get") ~ " install" if of_distribution else python ~ " -m pip install" }} {{ (packages if of_distribution else wheels) | join(" ") }}
           salt-call {{ "--local " if opts["file_client"] == "local" }}saltutil.sync_all
-        and repeat test=True. What is known without them stands below.
+        and repeat test=True. The part of the plan that does not need them follows.
 
 {%-   import_yaml "immich/defaults.yaml" as defaults %}
 {#-   Nobody has looked at the pillar yet: roles may be anything. #}

@@ -1,5 +1,5 @@
-# Takes the gateway's address and firewall away, after the services that listen there: that of PostgreSQL and Valkey is
-# included.
+# Removes the gateway's address and firewall, after the services that listen there: includes the removal of PostgreSQL
+# and Valkey.
 {%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

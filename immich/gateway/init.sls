@@ -1,5 +1,5 @@
-# The address at which PostgreSQL and Valkey answer containers (host.containers.internal), there from boot on, and the
-# firewall table around them and around Immich's containers. Depends on immich.podman.
+# The address on which PostgreSQL and Valkey listen for containers (host.containers.internal), present from boot on, and
+# the firewall table that protects them and Immich's containers. Depends on immich.podman.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

@@ -1,6 +1,6 @@
-# Before anything changes: the pillar describes the installation that is on this host, or one that it can become. A run
-# with immich.app migrates what differs; a database or library that Immich would find empty is refused. Depends on
-# immich.bootstrap.
+# The first comparison, before anything changes: the pillar describes the installation on this host, or one to which it
+# can be migrated. A run with immich.app migrates the differences; a database or library that Immich would find empty is
+# refused. Depends on immich.bootstrap.
 {%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

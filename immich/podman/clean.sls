@@ -1,5 +1,5 @@
-# Removes Immich's network, where nothing else uses it, and the choice of a compose provider. Podman itself, other
-# networks and the directory of compose projects stay.
+# Removes Immich's network, if nothing else uses it, and the choice of a compose provider. Podman itself, other networks
+# and the directory of compose projects stay.
 {%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

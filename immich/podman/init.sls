@@ -1,4 +1,4 @@
-# Podman, and the networks that outlive its compose projects. Depends on immich.podman.installed.
+# Podman, and the networks that exist independently of its compose projects. Depends on immich.podman.installed.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

@@ -1,5 +1,5 @@
-# Podman, the one program behind `podman compose`, and the directory of compose projects: what needs no network. Depends on
-# immich.identity.
+# The part of immich.podman that needs no network: Podman, the one program behind `podman compose`, and the directory of
+# compose projects. Depends on immich.identity.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls, ["immich.identity"]) }}
 {%- if settings %}

@@ -1,6 +1,6 @@
-# Takes Immich's record out of pg_hba.conf and the gateway's address out of what PostgreSQL listens at. The server stays,
-# and so do database and role, unless immich:clean:delete_database names the database. Includes immich.app.clean and
-# immich.backup.clean.
+# Removes Immich's record from pg_hba.conf and the gateway's address from the addresses on which PostgreSQL listens. The
+# server stays, and so do database and role, unless immich:clean:delete_database names the database. Includes
+# immich.app.clean and immich.backup.clean.
 {%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

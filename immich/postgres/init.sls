@@ -1,6 +1,6 @@
-# PostgreSQL with Immich's role, its database and the extensions in it, listening at the gateway's address besides what it
-# had. Of a server that is managed elsewhere, only role, database and extensions. Depends on
-# immich.identity, and on immich.gateway where the server is managed and this host has Immich.
+# PostgreSQL with Immich's role, its database and the extensions in it, listening on the gateway's address in addition
+# to its other addresses. On a server that is managed elsewhere, only role, database and extensions. Depends on
+# immich.identity, and on immich.gateway if the server is managed and this host has Immich.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

@@ -1,7 +1,7 @@
-# What has to be true before a run that deploys Immich changes the host's services: library and version fit, the images
-# are there, and an update has its backup. A wrong library, a version that Immich cannot go to, or an image that cannot be
-# had stops nothing and touches no password. Applied alone it downloads and backs up, and Immich goes on serving. Depends
-# on immich.identity, immich.programs and immich.podman.installed.
+# The checks before a run that deploys Immich changes the host's services: library and version are accepted, the images
+# are present, and an update has its backup. If the library is wrong, or Immich cannot go to the version, or an image
+# cannot be pulled, nothing is stopped and no password is changed. Applied alone it downloads and backs up, and Immich
+# keeps serving. Depends on immich.identity, immich.programs and immich.podman.installed.
 {%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

@@ -1,6 +1,6 @@
-# Immich is stopped for what cannot change while it runs, and its former network is gone; immich.app starts it again.
-# Networks, PostgreSQL and Valkey wait for this where they are in the same run: applied alone they stop nothing. Depends
-# on immich.preflight.
+# Immich is stopped for changes that are impossible while it runs, and its former network is removed; immich.app starts
+# it again. In the same run, networks, PostgreSQL and Valkey wait for this; applied alone they stop nothing. Depends on
+# immich.preflight.
 {%- from "immich/settings.jinja" import handed_down, settings, start with context %}
 {{ start(sls, ["immich.preflight"]) }}
 {%- if settings %}

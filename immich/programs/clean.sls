@@ -1,4 +1,4 @@
-# Removes what the programs on the host import, after the programs.
+# Removes the packages that the programs on the host import, after the programs.
 {%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

@@ -1,4 +1,5 @@
-# What the programs on the host import: the decisions that they share with Salt's modules. Depends on immich.identity.
+# The packages that the programs on the host import, with the decisions that they share with Salt's modules. Depends on
+# immich.identity.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

@@ -1,5 +1,6 @@
-# Takes Immich's ACL user, the gateway's address, the formula's limits and last its own login out of Valkey. The server,
-# other users, the ACL file and the password of `default` stay: nothing opens again. Includes immich.app.clean.
+# Removes Immich's ACL user, the gateway's address, the formula's limits and finally the formula's own login from
+# Valkey. The server, other users, the ACL file and the password of `default` stay, so that the server is not open
+# afterwards. Includes immich.app.clean.
 {%- from "immich/settings.jinja" import included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

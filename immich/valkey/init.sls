@@ -1,7 +1,7 @@
-# Valkey with Immich's ACL user and those of the pillar: passwords only as SHA-256, users in an ACL file, listening at the
-# gateway's address besides what it had, bounded in memory and in the time that it takes to stop. Of a server that is
-# managed elsewhere, only the users. Depends on immich.identity, and on immich.gateway where the server is managed and this
-# host has Immich.
+# Valkey with Immich's ACL user and those of the pillar: passwords only as SHA-256, users in an ACL file, listening on
+# the gateway's address in addition to its other addresses, with limits of its memory and of the time that it takes to
+# stop. On a server that is managed elsewhere, only the users. Depends on immich.identity, and on immich.gateway if the
+# server is managed and this host has Immich.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

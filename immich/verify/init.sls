@@ -1,5 +1,5 @@
-# The last state: what this host's components check is as declared. The server answers and reaches machine learning by
-# name; role, ACL, firewall and listening sockets are right. Changes nothing. Requires everything that this host has.
+# The last state: every check of this host's components passes. The server answers and reaches machine learning by name;
+# role, ACL, firewall and listening sockets are as declared. Changes nothing. Requires all components of this host.
 {%- from "immich/settings.jinja" import handed_down, included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}

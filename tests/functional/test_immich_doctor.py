@@ -58,10 +58,10 @@ def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(monkeypatch, tmp_
     assert seen.startswith("restore under way since 2026-11-27T04:09:25Z")
     if goes_on:
         assert (result, do) == ("ok", [])
-        assert "it goes on" in seen
+        assert "it makes progress" in seen
     else:
         assert result == "warning"
         assert "its last line in the journal is of 2026-11-27T10:00:00" in seen
-        assert do[0].startswith("look again in ten minutes")
+        assert do[0].startswith("check again in ten minutes")
     recent = leftovers._working_row({}, WORK, now - 3600 * 11)
     assert recent == ("ok", "restore under way since 2026-11-27T04:09:25Z")

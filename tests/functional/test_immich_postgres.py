@@ -397,7 +397,7 @@ def test_library_that_is_not_preloaded_and_version_that_moved(promised, vchord):
     moved = "The extension vchord has version 0.4.3 in the database t_immich, and the server offers 0.5.0"
     assert seen(immich(promised).verify(SETTINGS)) == [
         sentence,
-        f"{moved}, to which Immich may not update it",
+        f"{moved}, to which Immich has no right to update it",
     ]
 
 
@@ -411,7 +411,7 @@ def test_broken_record(promised):
     HBA.write_text(text.replace("172.20.0.0/16", "172.21.0.0/16"))
     promised.modules.pgsql_server.reload()
     record = "host  t_immich  t_immich  172.20.0.0/16  scram-sha-256"
-    sentence = f"pg_hba.conf lacks the record `{record}`, or was not read since"
+    sentence = f"pg_hba.conf lacks the record `{record}`, or PostgreSQL has not reloaded it since"
     assert seen(immich(promised).verify(SETTINGS)) == [sentence]
 
 

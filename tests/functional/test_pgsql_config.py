@@ -153,10 +153,10 @@ def test_without_a_service_a_restart_is_left_to_others(pg):
     before = restarts()
     ret = present(pg, settings={"max_connections": 90})
     assert (ret["result"], set(ret["changes"])) == (True, {"max_connections"})
-    assert ret["comment"] == "PostgreSQL was set up; a restart of PostgreSQL makes it take over max_connections."
+    assert ret["comment"] == "PostgreSQL was set up; effective after a restart of PostgreSQL: max_connections."
     ret = present(pg, settings={"max_connections": 90})
     assert (ret["result"], ret["changes"]) == (True, {})
-    assert ret["comment"] == "At the next restart PostgreSQL takes over: max_connections."
+    assert ret["comment"] == "At the next restart PostgreSQL applies: max_connections."
     assert restarts() == before
 
 

@@ -292,7 +292,7 @@ def test_password_encryption_that_makes_no_sense(pg, testmode):
     """Both ended in "this still differs", after a password had been written."""
     pg.sql("SET password_encryption = 'md5'; CREATE ROLE t_role PASSWORD 'abc'")
     for wrong, said in (
-        ({"password": "abc", "password_encryption": "md5"}, "is scram-sha-256 or not said"),
+        ({"password": "abc", "password_encryption": "md5"}, "must be scram-sha-256 or not set"),
         ({"password_encryption": "scram-sha-256"}, "needs the password"),
     ):
         ret = present(pg, test=testmode, **wrong)

@@ -504,7 +504,9 @@ def looked_at(host):
     host.apply()
     host.salt("pgsql_extension.update", "vector", "immich", "version=True", "reindex=True", check=False)
     host.salt("immich.doctor")
-    assert "holds what no backup would bring back" in host.run("salt-call --local immich.backup", check=False).stderr
+    assert (
+        "holds objects that no restore can recreate" in host.run("salt-call --local immich.backup", check=False).stderr
+    )
 
 
 def test_what_is_planted_in_the_database_gains_nothing(own_host):

@@ -49,7 +49,7 @@ def typed(host, command, check=True):
 def interrupt(host, deploy):
     host.write("/run/test/interrupted.py", INTERRUPTED)
     interrupted = plain(host.out(f"python3 /run/test/interrupted.py {deploy} --yes", timeout=600))
-    assert "apt is installing packages and is let finish" in interrupted
+    assert "apt is installing packages: this stops when apt has finished" in interrupted
     assert "Stopped during: " in interrupted
     assert "type bin/deploy again" in interrupted
     assert interrupted.endswith("exit 130")

@@ -98,7 +98,7 @@ FAULTS = {
         "mounts",
         f"systemctl stop immich; mv {UPLOAD} /srv/photos; mkdir {UPLOAD};"
         f" echo '/srv/photos {UPLOAD} none bind,noauto 0 0' >>/etc/fstab; systemctl daemon-reload",
-        "stands in /etc/fstab and is not mounted",
+        "is in /etc/fstab and is not mounted",
         undo=f"systemctl stop immich; umount {UPLOAD}; rmdir {UPLOAD}; mv /srv/photos {UPLOAD};"
         " sed -i '/photos/d' /etc/fstab; systemctl daemon-reload; systemctl start immich",
     ),
@@ -269,7 +269,7 @@ FAULTS = {
         "names=$(runuser -u postgres -- psql -qAtc 'SELECT json_agg(name ORDER BY 1) FROM kysely_migrations' immich);"
         """ echo '{"from": "v3.3.1", "to": "v3.3.2", "image": "x:v3.3.2", "migrations": '"$names"', "compose": null,'"""
         """' "backup": null}' >/opt/podman/immich/update.json""",
-        "the update from v3.3.1 to v3.3.2 has not come to its end",
+        "the update from v3.3.1 to v3.3.2 has not been completed",
     ),
     "backup failed": fault(
         "backups",

@@ -124,6 +124,6 @@ def restores(host, services):
     # A server that does not let the role in from here, as one whose records are narrower.
     services.run(r"sed -i 's/^hostssl all all/hostssl all boss/' /etc/postgresql/17/main/pg_hba.conf")
     services.run("systemctl reload postgresql@17-main")
-    with pytest.raises(HostError, match="does not let immich in from this host"):
+    with pytest.raises(HostError, match="refuses immich from this host"):
         host.salt("immich.restore", name, "confirm=host")
     assert services.out(databases) == "immich"

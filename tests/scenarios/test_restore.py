@@ -203,14 +203,14 @@ def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(host):
     assert "It lacks tables of Immich's database: public.planted." in host.out(
         "journalctl -u immich-restore-drill -o cat"
     )
-    assert "the last rehearsal of a restore failed" in host.out("salt-call --local immich.doctor", check=False)
+    assert "the last restore drill failed" in host.out("salt-call --local immich.doctor", check=False)
     sql(host, "DROP TABLE planted")
     host.run("rm /srv/told")
     # A version that never was does not keep it from working, and is named.
     sql(host, "INSERT INTO version_history (version) VALUES ('999.0.0')")
     assert "_v3.3.1_" in backup(host)
     host.run("systemctl start immich-restore-drill", timeout=120)
-    assert "it is of Immich v999.0.0, and nothing else does" in host.out("journalctl -u immich-restore-drill -o cat")
+    assert "says that it is of Immich v999.0.0: " in host.out("journalctl -u immich-restore-drill -o cat")
     sql(host, "DELETE FROM version_history WHERE version = '999.0.0'")
     name = backup(host)
     host.run(f"truncate -s 20000 /var/backups/immich/{name}")
@@ -224,7 +224,7 @@ def test_the_drill_runs_on_a_timer_if_asked_and_fails_loudly(host):
 
 def cut(host, path):
     host.run(f"truncate -s 20000 {path}")
-    return "is not a whole backup"
+    return "is not a complete backup"
 
 
 def flipped(host, path):
@@ -234,7 +234,7 @@ def flipped(host, path):
 
 def text(host, path):
     host.run(f"echo 'SELECT 1;' >{path}; rm {path}.sha256")
-    return "is not a whole backup"
+    return "is not a complete backup"
 
 
 def absent(host, path):
@@ -272,8 +272,8 @@ def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(
     migrated = backup(host)
     sql(host, "DELETE FROM kysely_migrations WHERE timestamp = 'x'")
     before = ids(host)
-    assert "v3.3.1 cannot go back: set immich:version to v3.5.0" in restore(host, name)
-    assert "v3.3.1 cannot go back: set immich:version to v3.3.2" in restore(host, migrated)
+    assert "cannot be downgraded to v3.3.1: set immich:version to v3.5.0" in restore(host, name)
+    assert "cannot be downgraded to v3.3.1: set immich:version to v3.3.2" in restore(host, migrated)
     refused = restore(host, claiming)
     assert "no newer image than v3.3.1 is known to have run on it" in refused
     assert f"salt-call immich.restore /var/backups/immich/{claiming} version=v3.3.1 confirm=host" in refused
@@ -281,7 +281,7 @@ def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(
     # With a digest it is the same version.
     image = f"ghcr.io/immich-app/immich-server:v3.3.1@sha256:{'0' * 64}"
     host.pillar(pillar_with(server={"image": image}))
-    assert "v3.3.1 cannot go back: set immich:version to v3.5.0" in restore(host, name)
+    assert "cannot be downgraded to v3.3.1: set immich:version to v3.5.0" in restore(host, name)
     host.pillar(pillar_with())
     sql(host, "ALTER ROLE immich PASSWORD 'another'")
     assert "no role immich with the pillar's password" in restore(host, backup(host))
@@ -393,7 +393,7 @@ def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host, command
         assert "Counting rows" in told
         assert ("Stopping immich.service" in told) is (command == "restore")
     if command == "restore":
-        assert re.search("Backing up what is there now.*Backup, dumping: ", seen, re.DOTALL), seen
+        assert re.search("Backing up the current database.*Backup, dumping: ", seen, re.DOTALL), seen
 
 
 @pytest.mark.long

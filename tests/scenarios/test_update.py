@@ -215,7 +215,9 @@ def test_a_version_that_migrates_and_does_not_serve_is_taken_back_with_its_backu
     text = "\n".join(state["comment"] for state in failed)
     assert "There were no errors" not in text
     assert "was restored, and v3.3.1 serves again" in text
-    assert re.search(r"is kept as (immich_kept_\w+): when nobody needs it, salt-call pgsql_database.drop \1\.", text)
+    assert re.search(
+        r"is kept as (immich_kept_\w+): when you no longer need it, salt-call pgsql_database.drop \1\.", text
+    )
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert data(host) == before
     assert noted(host, "3.3.1")

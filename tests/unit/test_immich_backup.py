@@ -117,7 +117,7 @@ def test_nothing_is_told_where_all_is_well(told, found):
         ({"elapsed": 72, "named": ["29990101T000000Z_v3.3.1_photos"]}, "There is no backup of the database"),
         (
             {"elapsed": 10, "named": ["29990101T000000Z_v3.3.1_immich.empty", "20260101T000000Z_v3.3.1"]},
-            "No user is in the newest backup of immich",
+            "has no users",
         ),
     ),
 )

@@ -395,14 +395,14 @@ def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(tmp_
     os.utime(folder / "immich_29990101T000000Z_v3.3.1_immich.dump", (now - 1, now - 1))
     assert backups._backups_row(str(folder), now)[:2] == (
         "failed",
-        f"immich_29990101T000000Z_v3.3.1_immich.dump in {folder} is of the future: is the clock right?",
+        f"immich_29990101T000000Z_v3.3.1_immich.dump in {folder} has a time in the future: is the clock right?",
     )
     (folder / "immich_29990101T000000Z_v3.3.1_immich.dump").unlink()
     (folder / "d.dump").write_text("")
     os.utime(folder / "d.dump", (now + 99999, now + 99999))
     assert backups._backups_row(str(folder), now)[:2] == (
         "failed",
-        f"d.dump in {folder} is of the future: is the clock right?",
+        f"d.dump in {folder} has a time in the future: is the clock right?",
     )
 
 
@@ -424,7 +424,7 @@ def test_an_answer_without_end_fails_one_check(monkeypatch):
     checks = (check.Check("an answer", endless, False), check.Check("the next", lambda _: [("ok", "is well")], False))
     rows, _ = running.run_groups((checks,), {}, 20)
     assert [(row["result"], row["seen"]) for row in rows] == [
-        ("warning", "not checked: what it was answered takes more than 256 MiB"),
+        ("warning", "not checked: the answer takes more than 256 MiB"),
         ("ok", "is well"),
     ]
 
@@ -489,7 +489,7 @@ def held(used, limit, policy="noeviction"):
         (held(100, 512), True, None, "ok", "100 of 512 MiB", ""),
         (held(420, 512), True, None, "warning", "420 of 512 MiB", "immich:valkey:maxmemory: 1024m"),
         (held(420, 512), False, None, "warning", "420 of 512 MiB", "raise maxmemory on that server"),
-        (held(600, 512), True, "512m", "failed", "stand still", "immich:valkey:maxmemory: 1200m"),
+        (held(600, 512), True, "512m", "failed", "queues stop", "immich:valkey:maxmemory: 1200m"),
         (held(10, 512, "allkeys-lru"), True, None, "warning", "allkeys-lru", "immich:valkey:maxmemory: 512m"),
         (held(10, 0), True, None, "warning", "no limit", "salt-call state.apply immich.valkey"),
         (held(10, 0, "allkeys-lru"), True, "0", "ok", "without a limit", ""),

@@ -85,7 +85,7 @@ def test_a_flood_is_passed_over_and_said_once(supervisor, capsys):
     supervisor.pass_on("immich-machine-learning", "quiet\n")
     lines = capsys.readouterr().out.splitlines()
     assert 500 < len(lines) < 1000
-    assert [line for line in lines if "more than the journal takes: see podman logs immich-server" in line] == lines[
+    assert [line for line in lines if "more than the journal's limit: see podman logs immich-server" in line] == lines[
         -2:-1
     ]
     assert lines[-1] == "immich-machine-learning | quiet"
@@ -139,7 +139,7 @@ def test_an_exit_is_in_the_status_as_data_and_in_words(supervisor, capsys):
     words = "1 time(s) in a row, last with code 1: no such model"
     assert supervisor.status() == f"immich-machine-learning exited: {words}"
     assert stack_status.read(supervisor.status()).exited == {"immich-machine-learning"}
-    assert capsys.readouterr().out == f"immich-machine-learning exited {words}; starting it again in 2 s\n"
+    assert capsys.readouterr().out == f"immich-machine-learning exited {words}; restarting it in 2 s\n"
 
 
 def test_a_server_that_exits_again_and_again_is_given_up_with_the_reason(supervisor, program):
@@ -158,7 +158,7 @@ def test_a_volume_that_is_not_there_is_refused(program, tmp_path):
     text["services"]["s"]["volumes"] = volumes
     (tmp_path / "docker-compose.yml").write_text(json.dumps(text))
     stack = program.Stack(str(tmp_path))
-    with pytest.raises(program.StackError, match=r"a\$b, a volume of s, is not there: a missing mount\?"):
+    with pytest.raises(program.StackError, match=r"a\$b, a volume of s, is not there: is a mount missing\?"):
         stack.refuse_missing_mounts(["s"])
     (tmp_path / "a$b").mkdir()
     stack.refuse_missing_mounts(["s"])

@@ -91,7 +91,7 @@ def test_restarts_say_why():
         state("immich_app.running", changes={"immich-server": {"old": "running", "new": "recreated: its image"}}),
     ]
     rows = dict(plan.rows(states, OVERVIEW, {"packages": [], "images": {}}))
-    assert rows["Restarts"] == ["valkey-server, to take over aclfile, bind", "immich-server (recreated: its image)"]
+    assert rows["Restarts"] == ["valkey-server, to apply aclfile, bind", "immich-server (recreated: its image)"]
     assert "what Valkey holds for others" in rows["Kept"][0]
 
 

@@ -96,7 +96,7 @@ def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(
     host.has(noted=noted, compose="v3.3.1")
     refusal = host.plan("v3.3.2")["refusal"]
     assert refusal["path"] == "immich:version"
-    assert refusal["seen"].startswith(f"v3.3.2 is older than v{noted}, which the table version_history")
+    assert refusal["seen"].startswith(f"v3.3.2 is older than v{noted}, which only the table version_history")
     assert "no newer image than v3.3.1 is known to have run on it" in refusal["seen"]
     assert refusal["remedy"] == "immich:update:database_version: v3.3.1"
     assert refusal["remedy"] in refusal["seen"]

@@ -1,4 +1,4 @@
-"""The record of what has not come to its end."""
+"""The record of what has not been completed."""
 
 import pytest
 

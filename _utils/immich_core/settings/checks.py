@@ -23,8 +23,8 @@ _MIN_PASSWORD = 12
 # An empty Valkey takes two; a few ten thousand jobs more than that.
 _MIN_MAXMEMORY = 64
 _LOOSE = (
-    "is not strict, for which Debian 12 and Ubuntu 24.04 are too old: Immich's containers reach those on networks of "
-    "Podman that are not isolated, as its default network"
+    "is not strict, which Debian 12 and Ubuntu 24.04 do not support: Immich's containers can reach containers on "
+    "Podman networks that are not isolated, such as the default network"
 )
 # What Linux holds in a name and in a path, in bytes, less room for what the formula puts below a directory.
 _MAX_NAME = 255
@@ -53,8 +53,8 @@ def _check_passwords(settings):
         elif len(password) < _MIN_PASSWORD:
             yield path, f"is too short: at least {_MIN_PASSWORD} characters"
     if _has_other_forms(settings["postgres"]["password"] or ""):
-        characters = "characters that clients change, such as a no-break space, a ligature or a full-width letter"
-        yield ("postgres", "password"), f"holds {characters}: Immich might not get in"
+        characters = "characters that clients convert, such as a no-break space, a ligature or a full-width letter"
+        yield ("postgres", "password"), f"holds {characters}: Immich might not be able to log in"
 
 
 def _has_other_forms(text):
@@ -251,7 +251,7 @@ def _check_backup(settings):
     directory = settings["backup"]["directory"]
     for passing in _PASSING_DIRS:
         if _contains(passing, directory):
-            yield ("backup", "directory"), f"must not be below {passing}, where nothing lasts"
+            yield ("backup", "directory"), f"must not be below {passing}, where files do not persist"
 
 
 def _check_clean(settings):
@@ -265,7 +265,7 @@ def _check_clean(settings):
         for part in path:
             value = value[part]
         if confirmed is not None and confirmed != value:
-            yield ("clean", key), f"must be the value of immich:{path_text(path)}, to say that it is meant"
+            yield ("clean", key), f"must be the value of immich:{path_text(path)}, as a confirmation"
 
 
 def _moving_tags(settings):
@@ -295,9 +295,9 @@ def check_timezone(settings, timezones, on_host):
     name = settings["timezone"]
     if name in timezones["legacy"]:
         meant = timezones["legacy"][name]
-        yield ("timezone",), f"is a legacy name, which Immich's image takes for UTC: write {meant}"
+        yield ("timezone",), f"is a legacy name, which Immich's image treats as UTC: set {meant}"
     elif name not in timezones["zones"] and not on_host:
-        yield ("timezone",), f"is no time zone{likely(name, timezones['zones'], '; ')}"
+        yield ("timezone",), f"is not a time zone{likely(name, timezones['zones'], '; ')}"
 
 
 def schedules_to_ask(backup, defaults):
@@ -311,7 +311,7 @@ def check_schedules(refused):
         Keys below ``backup`` of schedules that systemd does not understand.
     """
     for key in refused:
-        yield ("backup", key), "is no calendar event of systemd.time(7), such as *-*-* 02:30:00 or daily"
+        yield ("backup", key), "is not a calendar event of systemd.time(7), such as *-*-* 02:30:00 or daily"
 
 
 def check_lookup(lookup, schema, grains):
@@ -320,7 +320,7 @@ def check_lookup(lookup, schema, grains):
     for part, described in schema["properties"]["lookup"]["properties"].items():
         for key in described["properties"]:
             if key not in lookup.get(part, {}):
-                yield ("lookup", part, key), f"is required: the formula knows none for {system}"
+                yield ("lookup", part, key), f"is required: the formula has no default for {system}"
 
 
 _CHECKS = (
@@ -355,7 +355,7 @@ def warnings(settings, networks, isolation):
         How Podman isolates Immich's network, or will.
     """
     for path in _moving_tags(settings):
-        yield path, "is a moving tag: any pull may bring a version that cannot be left again; pin a full one"
+        yield path, "is a moving tag: any pull may bring a version that cannot be downgraded; pin a full version"
     for path, network in networks:
         if network["name"] == settings["network"] and isolation != "strict":
             yield (*path, "isolate"), _LOOSE
@@ -366,7 +366,7 @@ def warnings(settings, networks, isolation):
         (("valkey", "admin_password"), valkey["admin_password"]),
     ):
         if password is not None and password in passwords:
-            yield path, f"is the same as immich:{path_text(passwords[password])}: each service wants its own"
+            yield path, f"is the same as immich:{path_text(passwords[password])}: use a different one for each service"
         passwords.setdefault(password, path)
     for index, user in enumerate(valkey["acl_users"]):
         if len(user["password"]) < _MIN_PASSWORD:

@@ -79,15 +79,15 @@ def _check_variable(name, value, own):
     # Immich reads what is about a connection from NAME_FILE too.
     setting = own.get(name, own.get(name[: -len("_FILE")]) if name.endswith("_FILE") else None)
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        yield "is no name of an environment variable: letters, digits and underscores, no digit first"
+        yield "is not the name of an environment variable: letters, digits and underscores, no digit first"
     elif setting:
         yield f"has a setting of its own; use {setting}"
     elif _is_secret(name, str(value)):
         yield f"means a secret, which everyone on this host could read in the compose file: {_secret_place(name)}"
     elif _SECRET_URL.search(str(value)):
         yield (
-            "holds a URL with a password, which everyone on this host could read in the compose file: name a server "
-            "that lets this host in without one"
+            "holds a URL with a password, which everyone on this host could read in the compose file: use a server "
+            "that needs no password from this host"
         )
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"must be text or a number, not {kind_of(value)}"
@@ -105,7 +105,7 @@ def _is_secret(name, value):
 
 def _secret_place(name):
     places = (place for words, place in _SECRET_PLACES if re.search(words, name, re.IGNORECASE))
-    return next(places, "Immich takes secrets on its own page, Administration > Settings, and none from here")
+    return next(places, "set it in Immich, under Administration > Settings")
 
 
 def _check_workers(environment):

@@ -108,7 +108,7 @@ def check_networks(settings, networks):
     path, own = next(each for each in networks if each[1]["name"] == settings["network"])
     subnet, gateway = ip_network(own["subnet"]), ip_address(settings["host_gateway"])
     if subnet and subnet.version != 4:
-        yield (*path, "subnet"), "must be of IPv4: it is the way to PostgreSQL and Valkey"
+        yield (*path, "subnet"), "must be an IPv4 subnet: PostgreSQL and Valkey are reached by IPv4"
     second = ip_network(settings["ipv6_subnet"])
     if second is None or second.version != 6:
         yield ("ipv6_subnet",), "must be a subnet of IPv6 in CIDR notation, such as fd00:20::/64"
@@ -121,7 +121,7 @@ def check_networks(settings, networks):
 def _check_network(path, network):
     subnet = ip_network(network["subnet"])
     if subnet is None:
-        yield (*path, "subnet"), f"is no subnet in CIDR notation{_mended(network['subnet'])}"
+        yield (*path, "subnet"), f"is not a subnet in CIDR notation{_mended(network['subnet'])}"
         return
     yield from (((*path, "subnet"), message) for message in _unfit_subnet(subnet))
     if subnet.num_addresses < 8:
@@ -184,7 +184,7 @@ def check_bind_addresses(settings):
             if address.version == 6 and not address.is_unspecified:
                 yield (
                     path,
-                    'cannot stand beside 0.0.0.0, with which Podman publishes at every address: name "::" instead',
+                    'cannot be used with 0.0.0.0, with which Podman publishes on every address: use "::" instead',
                 )
 
 
@@ -192,15 +192,15 @@ def _unbindable(address, text):
     """Why Podman cannot publish a port at an address, or nothing."""
     link_local = text.lower().startswith("fe80:") if address is None else address.version == 6 and address.is_link_local
     if link_local:
-        return "is link-local, which is good on one interface alone and cannot be published: take another address"
+        return "is link-local, which is valid on one interface only and cannot be published: use another address"
     if address is None:
         return 'must be an IP address, such as 0.0.0.0, "::" or 127.0.0.1'
     if getattr(address, "ipv4_mapped", None):
         return f"must be written as {address.ipv4_mapped}"
     if address.version == 6 and address.is_loopback:
-        return "cannot be published: Linux passes nothing on from ::1 to a container; take 127.0.0.1"
+        return "cannot be published: Linux does not forward from ::1 to a container; use 127.0.0.1"
     if address.is_multicast or str(address) == "255.255.255.255":
-        return "is no address that a host can have"
+        return "is not an address that a host can have"
     return None
 
 

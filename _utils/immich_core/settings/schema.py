@@ -116,7 +116,7 @@ def _explained(error):
     schema = error.schema
     if error.validator == "additionalProperties":
         known = list(schema["properties"])
-        return [((*path, key), f"is no setting{likely(key, known)}") for key in error.instance if key not in known]
+        return [((*path, key), f"is not a setting{likely(key, known)}") for key in error.instance if key not in known]
     if error.validator == "required":
         return [((*path, key), "is missing") for key in schema["required"] if key not in error.instance]
     if error.validator == "enum":
@@ -155,7 +155,7 @@ def kind_of(value):
     if isinstance(value, bool):
         return "true or false"
     if isinstance(value, (int, float)):
-        return "a number" if math.isfinite(value) else "a number beyond all bounds"
+        return "a number" if math.isfinite(value) else "a number that is too large"
     names = {str: "text", dict: "a mapping", list: "a list"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), None) or f"a {value.kind}"
 
