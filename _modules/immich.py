@@ -30,10 +30,11 @@ from salt.exceptions import CommandExecutionError
 
 from host_core import unit_file
 from immich_backup import listing, plan, problems, unit
-from immich_core import findings, lock, units
-from immich_core import overview as in_few_words
+from immich_core import findings, units
 from immich_diagnosis import examination
 from immich_diagnosis.check import FAILED
+from immich_io import lock
+from immich_io import overview as in_few_words
 from immich_restore import backup_file, drill, leftovers, restoring
 from immich_restore.target import Target
 

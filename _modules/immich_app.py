@@ -8,17 +8,10 @@ Immich on this host: what its service needs, and whether it serves
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import command, unit_file
-from immich_core import (
-    compose,
-    container_users,
-    exposure,
-    findings,
-    run_facts,
-    server,
-    units,
-)
-from immich_core import containers as project_containers
+from immich_core import compose, container_users, exposure, findings, run_facts, units
 from immich_host import machine_learning, postgres_refusals, server_warnings, valkey_refusals
+from immich_io import containers as project_containers
+from immich_io import server
 
 __virtualname__ = "immich_app"
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components, compose, container_users, findings, valkey_memory
+from immich_core import components, compose, findings, valkey_memory
 from immich_core.settings import derivation
+from immich_io import host_users
 
 __virtualname__ = "immich_preflight"
 
@@ -109,7 +110,7 @@ def _found(settings):
     # By component. A server that former roles have left here counts as managed, for its removal alone.
     looks = {
         "app": lambda: [*_addresses(settings), *_port(settings, sockets)],
-        "preflight": lambda: container_users.obstacles(settings),
+        "preflight": lambda: host_users.obstacles(settings),
         "postgres": lambda: _postgres(settings, sockets) if settings["postgres"]["managed"] else [],
         "valkey": lambda: _valkey(settings, sockets) if settings["valkey"]["managed"] else [],
     }

@@ -12,6 +12,7 @@ once. No text that it returns contains a password.
 """
 
 import filecmp
+import functools
 import importlib.util
 import json
 import os
@@ -22,10 +23,11 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components, container_users, findings, owners
+from immich_core import components, container_users, findings
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 from immich_host import identity
+from immich_io import host_users, owners
 
 __virtualname__ = "immich_settings"
 
@@ -253,7 +255,7 @@ def _container_users(settings):
         part: container_users.decided(
             settings[part]["user"],
             settings[part]["own_user"]["id"],
-            derivation.normal(folder),
+            functools.partial(host_users.owner, derivation.normal(folder)),
             there.get(f"{part}_user"),
         )
         for part, folder in folders.items()

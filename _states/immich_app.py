@@ -11,19 +11,10 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import pillar, terminal, unit_states
 from host_core.command import CommandError
-from immich_core import (
-    component_checks,
-    compose,
-    containers,
-    findings,
-    last_words,
-    lock,
-    postgres_extensions,
-    project,
-    run_facts,
-)
+from immich_core import component_checks, compose, findings, postgres_extensions, run_facts
 from immich_host import identity, service, stop_reasons, update, vector_extension
 from immich_host import images as images_of_host
+from immich_io import containers, last_words, lock, project
 
 __virtualname__ = "immich_app"
 

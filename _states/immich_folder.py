@@ -6,7 +6,7 @@ Folders to which Immich's containers and its backup write
 import os
 
 from host_core import mounts
-from immich_core import container_users
+from immich_io import host_users
 
 __virtualname__ = "immich_folder"
 
@@ -44,7 +44,7 @@ def present(name, user="root", group="root"):
         comment = f"{mount} is in /etc/fstab and is not mounted. Mount it (`mount {mount}`), then apply again"
         return {**ret, "result": False, "comment": comment}
     if os.path.isdir(name):
-        return ret if user == "root" or container_users.owner(name) else _with_new_owner(ret, name, user, group)
+        return ret if user == "root" or host_users.owner(name) else _with_new_owner(ret, name, user, group)
     ret["changes"] = {"directory": {"old": None, "new": name}}
     if __opts__["test"]:
         return {**ret, "result": None, "comment": f"The folder {name} would be created"}

@@ -9,9 +9,10 @@ The installation on this host and the one that the pillar describes
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import container_users, findings, identity, installation, owners, run_facts
+from immich_core import container_users, findings, identity, run_facts
 from immich_host import identity as on_host
 from immich_host import update, valkey_migration
+from immich_io import installation, owners
 
 __virtualname__ = "immich_identity"
 

@@ -5,7 +5,7 @@ The lock of backup, restore, update and removal
 The states of ``immich.bootstrap.alone``.
 """
 
-from immich_core import lock
+from immich_io import lock
 
 __virtualname__ = "immich_lock"
 

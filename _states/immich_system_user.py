@@ -3,7 +3,7 @@ System users of the formula's own, as which Immich's containers run
 ===================================================================
 """
 
-from immich_core import container_users
+from immich_io import host_users
 
 __virtualname__ = "immich_system_user"
 
@@ -31,7 +31,7 @@ def present(name, number):
             - number: 60883
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The user {name} is present"}
-    if container_users.account(name) == {"user": number, "group": number}:
+    if host_users.account(name) == {"user": number, "group": number}:
         return ret
     ret["changes"] = {name: {"old": None, "new": number}}
     if __opts__["test"]:  # Salt's own states of users name no changes in a dry run
@@ -64,7 +64,7 @@ def absent(name, number):
             - number: 60883
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"There is no user {name} of the formula's"}
-    held = container_users.account(name)
+    held = host_users.account(name)
     if set(held.values()) - {number, None} or not any(held.values()):
         return ret
     ret["changes"] = {name: {"old": number, "new": None}}
@@ -72,8 +72,8 @@ def absent(name, number):
         return {**ret, "result": None, "comment": f"The user {name} would be removed"}
     for kind in ("user", "group"):
         # userdel removes the group too, where login.defs says so.
-        if container_users.account(name)[kind] is not None:
+        if host_users.account(name)[kind] is not None:
             __salt__[f"{kind}.delete"](name)
-    if any(container_users.account(name).values()):
+    if any(host_users.account(name).values()):
         return {**ret, "result": False, "changes": {}, "comment": f"The user {name} could not be removed"}
     return {**ret, "comment": f"The user {name} was removed"}

@@ -8,8 +8,9 @@ States of ``immich.app``. ``settings`` is what ``immich_settings.get`` returns. 
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import findings, lock, update_record
+from immich_core import findings
 from immich_host import identity, update
+from immich_io import lock, update_record
 
 __virtualname__ = "immich_update"
 

@@ -13,9 +13,8 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
-from immich_core import pillar_paths
+from immich_core import labels, pillar_paths
 from immich_core.gateway import HOST_NAME
-from immich_core.project import HASH_LABEL
 
 SERVER = "immich-server"
 MACHINE_LEARNING = "immich-machine-learning"
@@ -43,7 +42,7 @@ def project(settings, vector_extension, selinux=False):
     if settings["machine_learning"]["enabled"]:
         services[MACHINE_LEARNING] = _machine_learning(settings, selinux)
     for service in services.values():
-        service["labels"] = {HASH_LABEL: digest(service)}
+        service["labels"] = {labels.DEFINITION: digest(service)}
     return {
         "name": "immich",
         "services": services,

@@ -2,7 +2,7 @@
 What an installation is made of, and what becomes of it when the pillar names something else
 =============================================================================================
 
-Asks nobody: the record is in ``immich_core.installation``, and the host in ``immich_host.identity``.
+Asks nobody: the record is in ``immich_io.installation``, and the host in ``immich_host.identity``.
 """
 
 import shlex

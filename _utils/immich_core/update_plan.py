@@ -8,13 +8,30 @@ not come to its end (``update_record``), or None. A refusal is a finding (``find
 says the version, and its remedy the line of the pillar, or the command, that resolves it.
 """
 
-from immich_core import findings, update_record, versions
+from immich_core import findings, versions
 
 # A row of the doctor's table.
 PART = "version"
 # Immich's table of the versions that have served.
 NOTED_IN = "version_history"
 INSTALLED = "which is installed"
+
+
+def changed_by(record, migrations):
+    """
+    Return the record of an update that has changed the database and did not serve then, or None. Its backup is the one
+    to keep.
+
+    record
+        As above.
+    migrations
+        Names of those that the database has, sorted.
+
+    .. code-block:: python
+
+        update_plan.changed_by(record, ["1775165531374-AddPersonNameTrigramIndex"])
+    """
+    return record if record and record["migrations"] != migrations else None
 
 
 def stays(before, image, record):
@@ -61,7 +78,7 @@ def decided(settings, before, record, noted, restore):
     """
     image = settings["server"]["image"]
     same = before is not None and versions.same(before, image)
-    changed = update_record.changed_by(record, noted["migrations"])
+    changed = changed_by(record, noted["migrations"])
     credible, contradiction = _credible(noted, [before], record, settings["update"].get("database_version"))
     found, known = _found(credible, before, record)
     wanted, highest = versions.parse(image), versions.highest(image)
@@ -136,7 +153,7 @@ def start_refusal(image, record, noted, restore):
         return None
     tag, needed = versions.tag(image), versions.text(found)
     seen = f"the compose file has {tag}, and the database needs {needed}, {known}: do not start {tag} on it"
-    changed = update_record.changed_by(record, noted["migrations"])
+    changed = changed_by(record, noted["migrations"])
     if changed and changed["backup"]:
         return findings.finding("version-not-startable", PART, seen, restore(changed))
     remedy = f"immich:version: {needed}, then salt-call state.apply immich"
@@ -190,7 +207,7 @@ def _found(noted, image, record):
         What the compose file names. While an update is under way its record is the better witness: a compose file may
         have been written for a version that never saw the database.
     """
-    changed = update_record.changed_by(record, noted["migrations"])
+    changed = changed_by(record, noted["migrations"])
     witnesses = (
         (noted["version"], INSTALLED),
         (changed and versions.parse(changed["to"]), "which has changed the database and did not serve then"),

@@ -8,23 +8,14 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 from host_core import pillar, podman, unit_states
-from immich_core import (
-    compose_file,
-    containers,
-    last_words,
-    project,
-    run_facts,
-    stack_status,
-    untrusted,
-    update_plan,
-    versions,
-)
+from immich_core import run_facts, stack_status, update_plan, versions
 from immich_core.compose import SECRETS
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
 from immich_host import images, update
+from immich_io import compose_file, containers, last_words, project, untrusted
 
 
 def _compose_file(here):

@@ -11,10 +11,10 @@ Sources of the rules: Immich's documentation, and what was measured with its ser
 
 import os
 
-from immich_core import lock
 from immich_diagnosis import facts, parts
 from immich_diagnosis.check import OK, WARNING, table_row
 from immich_diagnosis.running import run_groups
+from immich_io import lock
 
 # On a host whose load is this many times its CPUs, or more, a check has so many times as long.
 LONGEST_FACTOR = 6

@@ -11,11 +11,11 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
-from immich_core import file_tree
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, settings_of, source
 from immich_diagnosis.permissions import may_use, user_ids
 from immich_diagnosis.words import one_line
+from immich_io import file_tree
 
 GIB = 1024**3
 # The folders in which Immich keeps a marker file, without which it does not start.

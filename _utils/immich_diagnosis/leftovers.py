@@ -12,10 +12,10 @@ import re
 import time
 from pathlib import Path
 
-from immich_core import untrusted, update_record
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, need
 from immich_diagnosis.facts import read_text, settings_of
 from immich_host import identity
+from immich_io import untrusted, update_record
 from immich_restore import leftovers as restores
 from immich_restore.target import Target
 

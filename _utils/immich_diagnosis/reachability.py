@@ -8,11 +8,12 @@ from pathlib import Path
 
 from host_core import command
 from host_core.command import CommandError
-from immich_core import containers, exposure, server
+from immich_core import exposure
 from immich_core.gateway import HOST_NAME
 from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
 from immich_host import machine_learning, server_warnings
+from immich_io import containers, server
 
 
 def _names(here):

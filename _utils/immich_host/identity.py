@@ -16,17 +16,8 @@ from salt.exceptions import CommandExecutionError
 from salt.utils import yaml
 
 from host_core import command
-from immich_core import (
-    compose_file,
-    container_users,
-    containers,
-    identity,
-    installation,
-    owners,
-    run_facts,
-    units,
-    versions,
-)
+from immich_core import container_users, identity, run_facts, units, versions
+from immich_io import compose_file, containers, host_users, installation, owners
 
 UNIT = Path(units.file(units.IMMICH))
 
@@ -152,7 +143,7 @@ def _unlike_own(settings, wanted):
     """Owners of folders with content, where a new installation declares the formula's own user."""
     written = container_users.folders(settings)
     found = {
-        part: container_users.owner(written[key])
+        part: host_users.owner(written[key])
         for part, (key, _) in identity.OWNERS.items()
         if key in written and settings[key]["own_user"] in container_users.accounts(settings)
     }

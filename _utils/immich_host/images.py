@@ -11,7 +11,7 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, podman, pull_progress
-from immich_core import progress, project
+from immich_io import progress, project
 
 # What the journal knows a pull by, as the rest of an apply.
 TAG = "immich-apply"

@@ -8,7 +8,8 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import command
-from immich_core import compose, containers, findings
+from immich_core import compose, findings
+from immich_io import containers
 
 
 def silent(salt, pid=None, patience=0):

@@ -12,8 +12,9 @@ import zoneinfo
 from pathlib import Path
 
 from host_core import terminal
-from immich_core import containers, findings, untrusted
+from immich_core import findings
 from immich_core.postgres_extensions import OTHER_EXTENSIONS, VECTOR_VERSIONS
+from immich_io import containers, untrusted
 
 # What the server's log says where a role may not do something.
 REFUSED = re.compile(

@@ -6,7 +6,8 @@ What a person should know of a server that runs
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import terminal
-from immich_core import compose, overview, server
+from immich_core import compose
+from immich_io import overview, server
 
 # Immich's table of users, by server/src/schema/tables/user.table.ts.
 ADMINISTRATOR = 'SELECT EXISTS (SELECT FROM public."user" WHERE "isAdmin") AS found'

@@ -8,8 +8,9 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import command
-from immich_core import compose, compose_file, containers, downtime, progress, run_facts, server, update_record
+from immich_core import compose, run_facts
 from immich_host import identity
+from immich_io import compose_file, containers, downtime, progress, server, update_record
 
 # Seconds for an answer of a server that nobody has stopped yet: a busy one must not be taken for one that is down.
 FIRST_PING_TIMEOUT = 3

@@ -7,9 +7,9 @@ from salt.exceptions import CommandExecutionError
 
 from host_core import command
 from host_core import pillar as pillars
-from immich_core import containers
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_host import identity
+from immich_io import containers
 
 
 def found(settings, changes, salt, pillar):

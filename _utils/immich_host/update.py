@@ -17,8 +17,9 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import compose_file, durable, last_words, lock, run_facts, update_plan, update_record, versions
+from immich_core import run_facts, update_plan, versions
 from immich_host import identity, service
+from immich_io import compose_file, durable, last_words, lock, update_record
 
 # What the container's role can write is read up to here: Immich has about a hundred rows of each.
 MOST_ROWS, LONGEST_TEXT = 10000, 255
@@ -131,7 +132,7 @@ def prepare(settings, due, salt):
     of_settings = interrupted and not update_record.of_update(interrupted)
     former = interrupted["compose"] if of_settings else compose_file.read(compose)
     noted = database(settings, salt)
-    record = update_record.changed_by(_unfinished(settings), noted["migrations"]) or {
+    record = update_plan.changed_by(_unfinished(settings), noted["migrations"]) or {
         "from": due["from"],
         "backup": salt["immich.backup"]()["path"] if due["backup"] else None,
         "migrations": noted["migrations"],

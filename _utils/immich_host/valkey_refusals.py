@@ -10,8 +10,9 @@ import re
 import time
 
 from host_core import terminal
-from immich_core import containers, findings
+from immich_core import findings
 from immich_core.valkey_users import DENIES
+from immich_io import containers
 
 # Reasons of ACL LOG entries that are about rules; the others are about passwords.
 DENIED = ("command", "key", "channel")

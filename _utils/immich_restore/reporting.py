@@ -10,7 +10,7 @@ import threading
 import time
 
 from host_core import terminal
-from immich_core import progress
+from immich_io import progress
 
 # What the journal knows it by.
 TAG = "immich-restore"

@@ -7,7 +7,8 @@ import contextlib
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings, last_words, units
+from immich_core import findings, units
+from immich_io import last_words
 from immich_restore import names, reporting
 from immich_restore.fill import drop
 

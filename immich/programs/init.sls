@@ -10,7 +10,7 @@ The library of the host's programs is present:
   file.recurse:
     - name: /usr/local/lib/immich-formula
     - source: salt://_utils
-    - include_pat: E@^(host_core|immich_core)/
+    - include_pat: E@^(host_core|immich_core|immich_io)/
     - exclude_pat: E@(^|/)__pycache__(/|$)|^[^/]*$
     - clean: true
     - dir_mode: "0755"

@@ -17,7 +17,8 @@ import tomllib
 import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from immich_core import compose, compose_file
+from immich_core import compose
+from immich_io import compose_file
 from tests.pillars import MARK, RIGHT, WRONG
 
 REPO = Path(__file__).resolve().parents[2]

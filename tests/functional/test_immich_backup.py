@@ -45,7 +45,7 @@ sys.path.insert(0, "/srv/formula/_utils")
 loader = importlib.machinery.SourceFileLoader("program", "/srv/formula/immich/backup/files/immich-backup")
 program = importlib.util.module_from_spec(importlib.util.spec_from_loader("program", loader))
 loader.exec_module(program)
-from immich_core import lock
+from immich_io import lock
 work = os.environ["WORK"]
 program.LOCK_SECONDS = float(os.environ.get("LOCK_SECONDS", program.LOCK_SECONDS))
 program.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", program.WAIT_SECONDS))

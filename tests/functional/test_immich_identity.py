@@ -3,7 +3,7 @@
 import pytest
 
 from immich_core import identity as core
-from immich_core import installation, owners
+from immich_io import installation, owners
 from tests.unit import test_immich_identity as as_any_user
 
 identity, migration, deployed = as_any_user.identity, as_any_user.migration, as_any_user.deployed

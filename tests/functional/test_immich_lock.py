@@ -11,12 +11,12 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from immich_backup import unit
-from immich_core import lock
+from immich_io import lock
 
 HOLD = """
 import sys
 sys.path.insert(0, "/srv/formula/_utils")
-from immich_core import lock
+from immich_io import lock
 options = dict.fromkeys(sys.argv[3:], True)
 with lock.held(sys.argv[2], path=sys.argv[1], **options):
     print("held", flush=True)
@@ -130,7 +130,7 @@ def test_a_rehearsal_of_a_restore_keeps_no_backup_waiting(modules, process, monk
 LOOK = """
 import sys
 sys.path.insert(0, "/srv/formula/_utils")
-from immich_core import lock
+from immich_io import lock
 print("looking", flush=True)
 while True:
     lock.under_way(sys.argv[1])

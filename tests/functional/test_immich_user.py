@@ -4,11 +4,13 @@ import grp
 import os
 import pwd
 import stat
+from functools import partial
 
 import pytest
 
-from immich_core import container_users, owners
+from immich_core import container_users
 from immich_host import identity
+from immich_io import host_users, owners
 
 OWN = 60883
 PAIR = f"{OWN}:{OWN}"
@@ -43,7 +45,7 @@ DECISIONS = {
 def test_the_user_is_who_it_was_or_who_owns_the_folder_or_the_formulas_own(tmp_path, case):
     there, said, former, expected = DECISIONS[case]
     path = str(tmp_path / "photos") if there is None else folder(tmp_path / "photos", *there)
-    assert container_users.decided(said, OWN, path, former) == expected
+    assert container_users.decided(said, OWN, partial(host_users.owner, path), former) == expected
 
 
 def test_whose_a_folder_is_root_need_not_be_let_in_to_know(tmp_path, monkeypatch):
@@ -54,8 +56,8 @@ def test_whose_a_folder_is_root_need_not_be_let_in_to_know(tmp_path, monkeypatch
 
     path = folder(tmp_path / "photos", 1000, ("upload",))
     monkeypatch.setattr(os, "listdir", refused)
-    assert container_users.owner(path) == "1000:1000"
-    assert container_users.decided(None, OWN, path, None) == "1000:1000"
+    assert host_users.owner(path) == "1000:1000"
+    assert container_users.decided(None, OWN, partial(host_users.owner, path), None) == "1000:1000"
 
 
 def test_the_settings_say_the_user_of_the_record(modules, settings, loaders, monkeypatch):
@@ -87,16 +89,16 @@ def accounts():
 
 
 def test_a_name_or_a_number_of_somebody_elses_is_in_the_way(settings, accounts):
-    assert container_users.obstacles(settings) == []
+    assert host_users.obstacles(settings) == []
     accounts("immich-server", 60999)
     accounts("photographer", 60884)
-    assert [each["path"] for each in container_users.obstacles(settings)] == [
+    assert [each["path"] for each in host_users.obstacles(settings)] == [
         *["immich:server:own_user:name"] * 2,
         *["immich:machine_learning:own_user:id"] * 2,
     ]
     for part in ("server", "machine_learning"):
         settings[part]["user"] = "0:0"
-    assert container_users.obstacles(settings) == []
+    assert host_users.obstacles(settings) == []
 
 
 def test_an_account_is_made_and_removed_as_the_dry_run_says(states, accounts, testmode):

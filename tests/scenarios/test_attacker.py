@@ -399,14 +399,14 @@ while :; do
 done 2>/dev/null
 """
 LAST_WORDS = (
-    "PYTHONPATH=/usr/local/lib/immich-formula python3 -c 'from immich_core import last_words; print(last_words.of())'"
+    "PYTHONPATH=/usr/local/lib/immich-formula python3 -c 'from immich_io import last_words; print(last_words.of())'"
 )
 # How much memory the question takes.
 MEASURED = """
 import resource, sys
 sys.path.insert(0, "/usr/local/lib/immich-formula")
 from host_core.command import CommandError
-from immich_core import containers
+from immich_io import containers
 try:
     said = containers.reach("immich-server", ["a:1"])
 except CommandError as error:

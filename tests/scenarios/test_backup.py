@@ -32,7 +32,7 @@ opts = salt.config.minion_config("/etc/salt/minion")
 opts["file_client"] = "local"
 opts["grains"] = salt.loader.grains(opts)
 modules = salt.loader.minion_mods(opts)
-from immich_core import lock
+from immich_io import lock
 with lock.held("update"):
     print(modules["immich.backup"]()["name"], flush=True)
     while not os.path.exists("/root/go"):

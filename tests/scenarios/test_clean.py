@@ -90,7 +90,7 @@ def test_clean_deletes_data_only_when_told_by_name(own_host):
 HOLDING = """
 import sys, time
 sys.path.insert(0, "/srv/formula/_utils")
-from immich_core import lock
+from immich_io import lock
 with lock.held("restore"):
     time.sleep(86400)
 """

@@ -453,7 +453,7 @@ def test_while_a_restore_is_under_way_nothing_is_to_be_started(host):
     """The lock as a restore holds it, with Immich stopped; the restore itself is told of in test_restore.py."""
     host.run(
         "systemctl stop immich; cd /usr/local/lib/immich-formula; setsid python3 -B -c "
-        "'from immich_core import lock\nimport time\nwith lock.held(\"restore\"): time.sleep(600)' >/dev/null 2>&1 &"
+        "'from immich_io import lock\nimport time\nwith lock.held(\"restore\"): time.sleep(600)' >/dev/null 2>&1 &"
         " echo $! >/run/restore-of-the-test; until grep -q restore /run/immich-formula/lock; do sleep 0.1; done"
     )
     try:

@@ -3,7 +3,8 @@
 import pytest
 import yaml
 
-from immich_core import compose, compose_file
+from immich_core import compose
+from immich_io import compose_file
 
 HASH = "io.immich-formula.service-hash"
 

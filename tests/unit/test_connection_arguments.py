@@ -6,7 +6,8 @@ from _modules import immich_preflight, immich_valkey, valkey_acl
 from _states import immich_app, immich_identity, immich_update
 from _states import immich_valkey as valkey_states
 from _states import valkey_acl as acl_states
-from immich_core import identity, installation
+from immich_core import identity
+from immich_io import installation
 
 VALKEY, POSTGRES = "Unknown connection settings: pasword", "Unknown in a PostgreSQL connection: pasword"
 

@@ -8,10 +8,11 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _states import immich_identity as states_immich_identity
-from immich_core import compose, findings, installation, run_facts
+from immich_core import compose, findings, run_facts
 from immich_core import identity as core
 from immich_host import identity as on_host
 from immich_host import update
+from immich_io import installation
 
 THERE = {
     "server": "host.containers.internal:5432",

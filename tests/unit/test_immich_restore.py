@@ -6,7 +6,8 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _modules import immich
-from immich_core import findings, lock
+from immich_core import findings
+from immich_io import lock
 from immich_restore import backup_file, comparison, deadlines, swap
 from immich_restore.target import Target
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from immich_core import project
+from immich_core import labels
+from immich_io import project
 
 COMPOSE = """
 x-immich-stack: {}
@@ -20,9 +21,9 @@ IMAGES = 'sha256:1 ["registry.test/server:v1"] []'
 
 
 def container(name="immich-server", **changes):
-    labels = {project.SERVICE_LABEL: "immich-server", project.HASH_LABEL: "abc"}
+    known = {labels.SERVICE: "immich-server", labels.DEFINITION: "abc"}
     return {
-        "Names": [name], "Id": name, "State": "running", "ImageID": "sha256:1", "Created": 2**33, "Labels": labels,
+        "Names": [name], "Id": name, "State": "running", "ImageID": "sha256:1", "Created": 2**33, "Labels": known,
         **changes,
     }  # fmt: skip
 
@@ -40,7 +41,7 @@ def plan(tmp_path, *listed, images=IMAGES):
     ("changes", "why"),
     (
         ({"State": "exited"}, "it is exited"),
-        ({"Labels": {project.SERVICE_LABEL: "immich-server", project.HASH_LABEL: "other"}}, "its definition changed"),
+        ({"Labels": {labels.SERVICE: "immich-server", labels.DEFINITION: "other"}}, "its definition changed"),
         ({"ImageID": "sha256:2"}, "its image changed"),
         ({"Created": 1}, "a secret changed"),
     ),
@@ -53,7 +54,7 @@ def test_a_difference_recreates_a_container(tmp_path, changes, why):
 
 
 def test_what_is_missing_is_created_and_what_nobody_declares_removed(tmp_path):
-    other = container("former", Labels={project.SERVICE_LABEL: "former"})
+    other = container("former", Labels={labels.SERVICE: "former"})
     assert plan(tmp_path, other) == {"recreate": {"immich-server": "it does not exist"}, "remove": ["former"]}
     assert plan(tmp_path, container(), images="")["recreate"] == {}
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from immich_core import server
+from immich_io import server
 
 
 class Answers(dict):

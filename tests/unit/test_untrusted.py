@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from immich_core import untrusted
+from immich_io import untrusted
 
 REPO = Path(__file__).resolve().parents[2]
 

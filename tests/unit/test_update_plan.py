@@ -133,3 +133,10 @@ def test_no_backup_is_due_where_the_pillar_says_so(host):
     host.has(noted="3.3.1", compose="v3.3.1")
     assert host.plan("v3.3.2")["backup"] is True
     assert host.plan("v3.3.2", backup=False)["backup"] is False
+
+
+def test_an_update_has_changed_the_database_if_its_migrations_differ():
+    update = {"migrations": ["1"]}
+    assert update_plan.changed_by(update, ["1", "2"]) == update
+    assert update_plan.changed_by(update, ["1"]) is None
+    assert update_plan.changed_by(None, ["1"]) is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from immich_core import update_record
+from immich_io import update_record
 
 UPDATE = {"from": "v3.3.1", "to": "v3.4.0", "image": "a:v3.4.0", "migrations": ["1"], "compose": "former"}
 
@@ -20,12 +20,6 @@ def test_a_record_is_of_an_update_or_of_settings(tmp_path):
     update_record.remove(tmp_path)
     update_record.remove(tmp_path)
     assert update_record.read(tmp_path) is None
-
-
-def test_an_update_has_changed_the_database_if_its_migrations_differ():
-    assert update_record.changed_by(UPDATE, ["1", "2"]) == UPDATE
-    assert update_record.changed_by(UPDATE, ["1"]) is None
-    assert update_record.changed_by(None, ["1"]) is None
 
 
 def test_a_damaged_record_is_named(tmp_path):

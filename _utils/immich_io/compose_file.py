@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from immich_core import compose
-from immich_core.project import HASH_LABEL, parsed
+from immich_core import compose, labels
+from immich_io.project import parsed
 
 # What comes of a file that is no compose file, or another one.
 UNREADABLE = (KeyError, TypeError, AttributeError, yaml.YAMLError)
@@ -83,7 +83,7 @@ def users(path):
         return {
             name: service.get("user", compose.IMAGES_OWN_USER)
             for name, service in services.items()
-            if HASH_LABEL in service.get("labels", {})
+            if labels.DEFINITION in service.get("labels", {})
         }
     except (OSError, *UNREADABLE):
         return {}
@@ -177,7 +177,7 @@ def _current_and_desired(settings, text, selinux):
 
 
 def _is_as_written(service):
-    return isinstance(service, dict) and service.get("labels") == {HASH_LABEL: compose.digest(service)}
+    return isinstance(service, dict) and service.get("labels") == {labels.DEFINITION: compose.digest(service)}
 
 
 def _differences(current, desired, path=()):

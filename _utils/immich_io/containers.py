@@ -9,7 +9,8 @@ import shutil
 import time
 
 from host_core import command, podman, terminal
-from immich_core import compose, project
+from immich_core import compose
+from immich_io import project
 
 A_DAY = 86400
 # Run in a container: each argument is a name and a port, and what it prints is how far one gets to them. A question to

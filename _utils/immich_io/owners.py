@@ -9,7 +9,7 @@ below a folder is changed.
 import os
 import stat
 
-from immich_core import file_tree, progress
+from immich_io import file_tree, progress
 
 SETID = stat.S_ISUID | stat.S_ISGID
 

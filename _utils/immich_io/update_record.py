@@ -9,7 +9,7 @@ of an update ``from``, ``to``, ``image``, ``backup`` and the ``migrations`` that
 import json
 from pathlib import Path
 
-from immich_core import durable
+from immich_io import durable
 
 NAME = "update.json"
 # What the record is of, where it is not of an update.
@@ -66,23 +66,6 @@ def former_compose(directory):
         update_record.former_compose("/opt/podman/immich")
     """
     return (read(directory) or {}).get("compose")
-
-
-def changed_by(record, migrations):
-    """
-    Return the record of an update that has changed the database and did not serve then, or None. Its backup is the one
-    to keep.
-
-    record
-        What :py:func:`of_update` returns.
-    migrations
-        Names of those that the database has, sorted.
-
-    .. code-block:: python
-
-        update_record.changed_by(record, ["1775165531374-AddPersonNameTrigramIndex"])
-    """
-    return record if record and record["migrations"] != migrations else None
 
 
 def write(directory, record):

@@ -6,7 +6,7 @@ For how long the server does not answer while something is changed
 import threading
 import time
 
-from immich_core import server
+from immich_io import server
 
 # Seconds between two questions, and for an answer. Short, as the address of a container that has just died may never
 # refuse.

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import yaml  # PyYAML: a dependency of Salt and of podman-compose
 
-HASH_LABEL = "io.immich-formula.service-hash"
-DIRECTORY_LABEL = "com.docker.compose.project.working_dir"
-SERVICE_LABEL = "com.docker.compose.service"
+from immich_core import labels
+
 IMAGE_FORMAT = "{{.Id}} {{json .RepoTags}} {{json .RepoDigests}}"
 
 
@@ -48,7 +47,7 @@ def containers(directory, podman):
         Function that runs ``podman`` with its arguments and returns the output. With ``check=False`` a failure counts
         as output, too.
     """
-    listed = podman("ps", "--all", "--format", "json", "--filter", f"label={DIRECTORY_LABEL}={directory}")
+    listed = podman("ps", "--all", "--format", "json", "--filter", f"label={labels.DIRECTORY}={directory}")
     return json.loads(listed or "[]")
 
 
@@ -108,7 +107,7 @@ class Project:
 
     def containers(self):
         """Return the project's containers by service."""
-        return {each["Labels"].get(SERVICE_LABEL, ""): each for each in containers(self.directory, self.podman)}
+        return {each["Labels"].get(labels.SERVICE, ""): each for each in containers(self.directory, self.podman)}
 
     def image_names(self):
         return sorted({service["image"] for service in self.services.values()})
@@ -133,7 +132,7 @@ class Project:
             return "it does not exist"
         if container["State"] != "running":
             return f"it is {container['State']}"
-        if container["Labels"].get(HASH_LABEL) != service.get("labels", {}).get(HASH_LABEL):
+        if container["Labels"].get(labels.DEFINITION) != service.get("labels", {}).get(labels.DEFINITION):
             return "its definition changed"
         if images.get(service["image"], container["ImageID"]) != container["ImageID"]:
             return "its image changed"

@@ -5,7 +5,8 @@ Immich's server over HTTP: whether it answers, and what it says of itself
 An answer may be anybody's: each is read with a limit and a deadline (``untrusted``).
 """
 
-from immich_core import findings, untrusted
+from immich_core import findings
+from immich_io import untrusted
 
 PING = {"res": "pong"}
 MAINTENANCE = "Immich is in maintenance mode and serves nobody"

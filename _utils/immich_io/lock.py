@@ -15,7 +15,7 @@ import time
 
 PATH = "/run/immich-formula/lock"
 # Where a run of Salt keeps the lock that its states share.
-OF_RUN = "immich_core.lock"
+OF_RUN = "immich_io.lock"
 # Seconds. A process that only looks who holds the lock, see `under_way`, holds it for an instant itself.
 MOMENT = 0.2
 # A holder writes who it is right after it has taken the lock; this long it may take, in seconds.
