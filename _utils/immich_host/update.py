@@ -29,10 +29,10 @@ MOST_ROWS, LONGEST_TEXT = 10000, 255
 
 def database(settings, salt):
     """
-    Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "version": [numbers]}``.
+    Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "versions": [texts]}``.
 
-    ``version`` is the newest one that ever served it for some seconds, or None. There are no tables where there is no
-    database or no server yet.
+    ``versions`` are those that served it for some seconds, as it says. There are no tables where there is no database
+    or no server yet.
 
     The notes belong to Immich's role, and are read with its rights alone. Raises CommandExecutionError if the server
     cannot be asked.
@@ -56,11 +56,10 @@ def database(settings, salt):
         statement = " UNION ALL ".join(parts)
         role = identity.current(settings)["role"]
         rows = salt["pgsql_database.query_as"](role, postgres["database"], statement, postgres["connection"])
-    found = [versions.parse(row["value"]) for row in rows if row["noted"] == update_plan.NOTED_IN]
     return {
         "tables": len(tables),
         "migrations": sorted(row["value"] for row in rows if row["noted"] != update_plan.NOTED_IN),
-        "version": max(filter(None, found), default=None),
+        "versions": sorted(row["value"] for row in rows if row["noted"] == update_plan.NOTED_IN),
     }
 
 

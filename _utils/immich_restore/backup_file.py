@@ -90,9 +90,8 @@ def _noted(contents, backup):
     found = names.BACKUP.fullmatch(os.path.basename(backup))
     named = [found["version"]] if found and versions.parse(found["version"]) else []
     noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + named
-    if named and versions.contradiction(named, migrations(contents)):
-        return noted, []
-    return noted, named
+    _, doubt = versions.credible(named, migrations(contents))
+    return noted, [] if doubt else named
 
 
 def _needed_version(contents, backup, version=None):
@@ -113,12 +112,12 @@ def _parsed(version):
 def doubts(target, contents, backup, version):
     """What a backup says of its version although all else contradicts it, as sentences. A person's word counts more."""
     noted, named = _noted(contents, backup)
-    against = versions.contradiction(noted, migrations(contents), named)
-    if version is not None or not against:
+    _, doubt = versions.credible(noted, migrations(contents), named)
+    if version is not None or not doubt:
         return []
-    newest_noted = versions.text(max(filter(None, map(versions.parse, noted))))
-    claim = f"The backup says that it is of Immich {newest_noted}, and nothing else does: {against}."
-    override = _override(target, backup, newest_noted, _needed_version(contents, backup))
+    claimed, contradiction = versions.text(doubt[0]), doubt[1]
+    claim = f"The backup says that it is of Immich {claimed}, and nothing else does: {contradiction}."
+    override = _override(target, backup, claimed, _needed_version(contents, backup))
     return [f"{claim} Immich's role can write there what it likes. {override}"]
 
 

@@ -103,6 +103,14 @@ def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(
     assert told(held, path, known) == ""
 
 
+def test_a_version_that_cannot_be_true_hides_no_other_that_is_noted():
+    """As an update has it: v3.2.1 must not serve what v3.2.2 has served."""
+    target = TARGET._replace(settings={"server": {"image": IMAGE.replace("v3.3.1", "v3.2.1")}})
+    held = contents("3.2.2", "999.0.0", migration="1789419229196-ConvertUserOAuthIdEmptyStringToNull")
+    (problem,) = backup_file.version_problems(target, held, "/srv/photos.dump", None)
+    assert "v3.2.1 cannot go back: set immich:version to v3.2.2" in problem
+
+
 def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_need_it():
     said = told(contents("3.5.0"), "/srv/compose.dump")
     assert "v3.3.1 cannot go back: set immich:version to v3.5.0, apply. Its migrations do not need that." in said
