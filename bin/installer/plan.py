@@ -120,9 +120,7 @@ def _restarts(states):
         for service, why in state.get("restarts", {}).items()
     ]
     for state in _changed(states, "immich_app.running"):
-        for name, change in state["changes"].items():
-            if str(change["new"]).startswith("recreated"):
-                found.append(f"{name} ({change['new']})")
+        found += [f"{name} ({state['changes'][name]['new']})" for name in state.get("recreated", ())]
     return found
 
 
@@ -219,7 +217,7 @@ def _others(states):
     amiss = [
         line
         for state in states
-        if state["result"] is None and not state["changes"] and "Would be" not in state["comment"]
+        if state["result"] is None and not state["changes"] and not state.get("deferred")
         for line in state["comment"].splitlines()
     ]
     found = changed + amiss

@@ -88,7 +88,11 @@ def test_unknown_sizes_are_called_rough(first):
 def test_restarts_say_why():
     states = [
         state("valkey_config.managed", changes={"aclfile": {}}, restarts={"valkey-server": ["aclfile", "bind"]}),
-        state("immich_app.running", changes={"immich-server": {"old": "running", "new": "recreated: its image"}}),
+        state(
+            "immich_app.running",
+            changes={"immich-server": {"old": "running", "new": "recreated: its image"}},
+            recreated=["immich-server"],
+        ),
     ]
     rows = dict(plan.rows(states, OVERVIEW, {"packages": [], "images": {}}))
     assert rows["Restarts"] == ["valkey-server, to take over aclfile, bind", "immich-server (recreated: its image)"]
@@ -99,6 +103,7 @@ def test_what_no_row_is_about_is_named_all_the_same():
     states = [
         state("cmd.run", changes={"pid": 1}, id="PostgreSQL has a data directory"),
         state("immich_app.verified", result=None, comment="Valkey's user immich may do more than it should"),
+        state("immich_app.verified", result=None, comment="Would be verified once it runs", deferred=True),
     ]
     rows = dict(plan.rows(states, OVERVIEW, {"packages": [], "images": {}}))
     assert rows["Also"] == ["PostgreSQL has a data directory", "Valkey's user immich may do more than it should"]
