@@ -12,9 +12,9 @@ from host_core import command, podman, terminal
 from immich_core import compose, project
 
 A_DAY = 86400
-# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them: the target, and
-# unless it answers, the step that fails and why. A question to the DNS that was lost is asked again after one second,
-# not after five: resolv.conf(5).
+# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them: the target,
+# and unless it answers, the step that fails and why. A question to the DNS that was lost is asked again after one
+# second, not after five: resolv.conf(5).
 NAME, PORT = "name", "port"
 REACH = """
 export RES_OPTIONS="timeout:1 attempts:3"
