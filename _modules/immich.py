@@ -79,7 +79,8 @@ def overview():
     """
     Return where Immich answers and what is where, as the pillar has it: ``urls``, ``local_only`` (true where no other
     machine reaches them), ``port``, ``version``, ``packages`` (of the servers managed here), ``images``, ``gateway``
-    (address and ports for containers), ``network``, ``folders`` (by what is in them) and ``backup`` (its schedule, or ``None``).
+    (address and ports for containers), ``network``, ``folders`` (by what is in them) and ``backup`` (its schedule, or
+    ``None``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read. The answer is empty where the pillar is
     wrong.
