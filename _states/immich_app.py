@@ -146,7 +146,7 @@ def stopped_for_changes(name, settings):
         reasons = stop_reasons.found(settings, changes, __salt__, __pillar__)
         if not reasons:
             return ret
-        why = " and ".join(reasons)
+        why = " and ".join(each["seen"] for each in reasons)
         status = __salt__["systemd_unit.status"](name)
         directory = identity.project_dir(settings)
         there = containers.names(directory)

@@ -10,25 +10,28 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import versions
+from immich_core import findings, update_plan, versions
 from immich_restore import names, reporting
 
 MIGRATIONS = tuple(f"public.{table}" for table in versions.MIGRATION_TABLES)
 VERSIONS = "public.version_history"
 BLOCK = 1 << 20
+# A row of the doctor's table.
+PART = "backups"
 
 
-def refuse(problems):
-    """Raise ``CommandExecutionError`` with some sentences, if there are any: nothing was changed yet."""
-    if problems:
-        raise CommandExecutionError("\n".join(["Nothing was changed.", *problems]))
+def refuse(found, why="Nothing was changed."):
+    """Raise ``CommandExecutionError`` with some findings, if there are any: nothing was changed yet."""
+    if found:
+        raise CommandExecutionError("\n".join([why, *map(findings.sentence, found)]))
 
 
 def path(target, backup):
     """The path of a backup that is there, by its name or its path."""
     found = os.path.join(target.settings["backup"]["directory"], str(backup))
     if not os.path.isfile(found):
-        refuse([f"There is no backup {found}. `salt-call immich.backups` lists what there is."])
+        listed = "`salt-call immich.backups` lists what there is"
+        refuse([findings.finding("backup-absent", PART, f"There is no backup {found}", listed)])
     return found
 
 
@@ -48,7 +51,8 @@ def read(target, backup):
         tables, report = [VERSIONS, *MIGRATIONS], reporting.bytes_done("Reading", backup)
         return target.salt["pgsql_dump.read"](backup, tables, report, target.connection)
     except CommandExecutionError as error:
-        refuse([f"{backup} is not a whole backup, made by pg_dump --format=custom: {error}"])
+        seen = f"{backup} is not a whole backup, made by pg_dump --format=custom: {error}"
+        refuse([findings.finding("backup-damaged", PART, seen)])
 
 
 def _compare_checksum(backup):
@@ -105,41 +109,41 @@ def _needed_version(contents, backup, version=None):
 def _parsed(version):
     parsed = versions.parse(version)
     if parsed is None:
-        refuse([f"version={version} is no full version, such as v3.3.1."])
+        seen = f"version={version} is no full version, such as v3.3.1"
+        refuse([findings.finding("version-unknown", update_plan.PART, seen)])
     return parsed
 
 
 def doubts(target, contents, backup, version):
-    """What a backup says of its version although all else contradicts it, as sentences. A person's word counts more."""
+    """What a backup says of its version although all else contradicts it, as findings. A person's word counts more."""
     noted, named = _noted(contents, backup)
     _, doubt = versions.credible(noted, migrations(contents), named)
     if version is not None or not doubt:
         return []
     claimed, contradiction = versions.text(doubt[0]), doubt[1]
-    claim = f"The backup says that it is of Immich {claimed}, and nothing else does: {contradiction}."
+    claim = f"The backup says that it is of Immich {claimed}, and nothing else does: {contradiction}"
+    seen = f"{claim}. Immich's role can write there what it likes"
     override = _override(target, backup, claimed, _needed_version(contents, backup))
-    return [f"{claim} Immich's role can write there what it likes. {override}"]
+    return [findings.finding("version-contradicted", update_plan.PART, seen, override)]
 
 
 def version_problems(target, contents, backup, version):
-    """Why the version of Immich that is set up cannot serve from a backup, as sentences."""
-    dumped, image = _needed_version(contents, backup, version), target.settings["server"]["image"]
-    highest = versions.highest(image)
-    obstacle = versions.obstacle(dumped, highest)
-    if obstacle is None:
+    """Why the version of Immich that is set up cannot serve from a backup, as findings."""
+    dumped, highest = _needed_version(contents, backup, version), versions.highest(target.settings["server"]["image"])
+    path = update_plan.pillar_path(target.settings)
+    problem = update_plan.obstacle(dumped, highest, path, "of which the backup is")
+    if not problem:
         return []
-    text, tag = versions.text(dumped), versions.tag(image)
-    if obstacle != "older":
-        return [f"The backup is of Immich {text}: set immich:version to {obstacle}, apply, restore, then update."]
-    problem = f"The backup is of Immich {text}, and {tag} cannot go back: set immich:version to {text}, apply."
+    problem["remedy"] += ", apply, then restore"
     least = versions.since(migrations(contents))
-    if versions.obstacle(least, highest):
-        return [problem]
-    return [f"{problem} Its migrations do not need that. {_override(target, backup, text, least)}"]
+    if versions.obstacle(dumped, highest) == "older" and not versions.obstacle(least, highest):
+        override = _override(target, backup, versions.text(dumped), least)
+        problem["remedy"] += f". Its migrations do not need that: {override}"
+    return [problem]
 
 
 def _override(target, backup, claimed, version):
     """What a person types who knows better than the backup."""
     version = versions.text(version) if version else versions.tag(target.settings["server"]["image"])
     command = f"salt-call immich.restore {shlex.quote(backup)} version={version} confirm={target.minion}"
-    return f"If {claimed} never served it, type: {command}"
+    return f"if {claimed} never served it, type: {command}"

@@ -8,8 +8,10 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import findings
 from immich_host import update
 from immich_restore import access, deadlines, names, reporting
+from immich_restore.backup_file import PART
 from immich_restore.deadlines import seconds_left
 from immich_restore.reporting import first_of
 
@@ -63,7 +65,7 @@ def differs(target, name, contents):
 
 def differences(held, migrations, now):
     """
-    What of a backup is not as it should be beside Immich's database, and what was not compared, both as sentences.
+    What of a backup is not as it should be beside Immich's database, and what was not compared, both as findings.
 
     held, migrations
         Rows by table, and names of migrations, in the backup.
@@ -73,31 +75,36 @@ def differences(held, migrations, now):
     lost, unknown = _lost_rows(held, now)
     if sorted(name[:255] for name in migrations) != sorted(now["migrations"]):
         # Immich's role can note one, which must not hide that rows are missing.
-        others = "The backup and Immich's database have other migrations, as after an update: tables were not compared."
-        return lost, [others, *unknown]
+        seen = "The backup and Immich's database have other migrations, as after an update: tables were not compared"
+        return lost, [_not_compared(seen), *unknown]
     return [*_other_tables(held, now["tables"]), *lost], unknown
 
 
 def _other_tables(held, now):
-    """Which tables only one of them has, as sentences."""
+    """Which tables only one of them has, as findings."""
     found = []
     lacking, gone = sorted(now.keys() - held.keys()), sorted(held.keys() - now.keys())
     if lacking:
-        found.append(
-            f"It lacks tables of Immich's database: {first_of(lacking)}. If they were made since, by somebody else "
-            f"than Immich: salt-call immich.backup"
-        )
+        seen = f"It lacks tables of Immich's database: {first_of(lacking)}"
+        remedy = "if they were made since, by somebody else than Immich: salt-call immich.backup"
+        found.append(findings.finding("backup-lacks-tables", PART, seen, remedy))
     if gone:
-        found.append(f"Immich's database lacks tables of it: {first_of(gone)}. Find out who has dropped them.")
+        seen = f"Immich's database lacks tables of it: {first_of(gone)}"
+        found.append(findings.finding("tables-dropped", PART, seen, "find out who has dropped them"))
     return found
 
 
 def _lost_rows(held, now):
-    """Rows that tables of a backup should have, and why those could not be compared, as lists of sentences."""
+    """Rows that tables of a backup should have, and why those could not be compared, as lists of findings."""
     if now["older"] is None:
-        return [], [f"Rows from before the backup were not compared: {now['unknown']}."]
+        return [], [_not_compared(f"Rows from before the backup were not compared: {now['unknown']}")]
     missing = {table: rows - held[table] for table, rows in now["older"].items() if rows > held.get(table, rows)}
     if not missing:
         return [], []
     counted = first_of(f"{rows} of {table}" for table, rows in sorted(missing.items()))
-    return [f"It lacks rows that Immich's database had an hour before it: at least {counted}."], []
+    seen = f"It lacks rows that Immich's database had an hour before it: at least {counted}"
+    return [findings.finding("backup-lacks-rows", PART, seen)], []
+
+
+def _not_compared(seen):
+    return findings.finding("not-compared", PART, seen, severity=findings.WARNING)
