@@ -12,8 +12,6 @@ from immich_core import findings, update_record, versions
 
 # A row of the doctor's table.
 PART = "version"
-# Immich's table of the versions that have served.
-NOTED_IN = "version_history"
 INSTALLED = "which is installed"
 
 
@@ -214,9 +212,9 @@ def _found(noted, migrations, image, record):
 def _contradicted(path, wanted, doubt, newest):
     claimed, contradiction = versions.text(doubt[0]), doubt[1]
     remedy = f"immich:update:database_version: {versions.text(newest) if newest else 'vX.Y.Z'}"
+    where = f"which the table {versions.VERSION_TABLE} in Immich's database says"
     seen = (
-        f"{versions.text(wanted)} is older than {claimed}, which the table {NOTED_IN} in Immich's database says, and "
-        f"nothing else does: {contradiction}. Immich's role can write there what it likes. If {claimed} never served "
-        f"this database, set {remedy} and apply again"
+        f"{versions.text(wanted)} is older than {claimed}, {where}, and nothing else does: {contradiction}. Immich's "
+        f"role can write there what it likes. If {claimed} never served this database, set {remedy} and apply again"
     )
     return findings.finding("version-contradicted", PART, seen, remedy, path)

@@ -18,6 +18,8 @@ STOP_BEFORE, STOP_BEYOND, STOP_AT = (1, 132, 0), (1, 136, 0), (1, 132, 3)
 # Tables in which Immich notes what was done to its database: kysely's and, before 1.133, TypeORM's. One of them is in
 # every database that it has served.
 MIGRATION_TABLES = ("kysely_migrations", "migrations")
+# Its table of the versions that have served.
+VERSION_TABLE = "version_history"
 # The first migration, by the number that its name begins with (milliseconds since 1970), of which it is known that no
 # release before this one has it. A migration in between may have come later than its row says, never earlier.
 # From the file ORDER of v3.2.0-rc.0 (commit a6ad970) and of copies of the main branch of 8 October 2026.
@@ -192,7 +194,7 @@ def credible(noted, migrations, images=()):
     migrations are.
 
     noted
-        Texts, as in Immich's table ``version_history``. What is no version does not count.
+        Texts, as in the table ``VERSION_TABLE``. What is no version does not count.
 
     migrations
         Names of the migrations in the database. Without any, only the images can contradict.

@@ -44,7 +44,7 @@ def database(settings, salt):
         if getattr(error, "absent", None) is None:
             raise
         tables = []
-    noted = {**dict.fromkeys(versions.MIGRATION_TABLES, "name"), update_plan.NOTED_IN: "version"}
+    noted = {**dict.fromkeys(versions.MIGRATION_TABLES, "name"), versions.VERSION_TABLE: "version"}
     parts = [
         f"(SELECT '{table}' AS noted, left({column}::text, {LONGEST_TEXT}) AS value"
         f" FROM public.{table} WHERE {column} IS NOT NULL ORDER BY 2 LIMIT {MOST_ROWS})"
@@ -58,8 +58,8 @@ def database(settings, salt):
         rows = salt["pgsql_database.query_as"](role, postgres["database"], statement, postgres["connection"])
     return {
         "tables": len(tables),
-        "migrations": sorted(row["value"] for row in rows if row["noted"] != update_plan.NOTED_IN),
-        "versions": sorted(row["value"] for row in rows if row["noted"] == update_plan.NOTED_IN),
+        "migrations": sorted(row["value"] for row in rows if row["noted"] != versions.VERSION_TABLE),
+        "versions": sorted(row["value"] for row in rows if row["noted"] == versions.VERSION_TABLE),
     }
 
 

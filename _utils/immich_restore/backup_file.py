@@ -3,19 +3,17 @@ A backup: which one, whether it is whole, and which version of Immich it says
 =============================================================================
 """
 
-import hashlib
 import os
 import shlex
 import time
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings, update_plan, versions
-from immich_restore import names, reporting
+from immich_core import backups, findings, update_plan, versions
+from immich_restore import reporting
 
 MIGRATIONS = tuple(f"public.{table}" for table in versions.MIGRATION_TABLES)
-VERSIONS = "public.version_history"
-BLOCK = 1 << 20
+VERSIONS = f"public.{versions.VERSION_TABLE}"
 # A row of the doctor's table.
 PART = "backups"
 
@@ -35,10 +33,10 @@ def path(target, backup):
     return found
 
 
-def newest(backups, database):
+def newest(there, database):
     """The path of the newest of some backups that may be a database's."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    own = [each for each in backups if each["database"] in (None, database) and each["time"] <= now]
+    now = backups.iso(time.time())
+    own = [each for each in there if each["database"] in (None, database) and each["time"] <= now]
     if not own:
         raise CommandExecutionError("There is no backup yet: make one with `salt-call immich.backup`.")
     return max(own, key=lambda backup: backup["time"])["path"]
@@ -57,23 +55,16 @@ def read(target, backup):
 
 def _compare_checksum(backup):
     """What pg_restore may take for data: a bit that has flipped. A file from elsewhere may have no checksum."""
-    if not os.path.isfile(f"{backup}.sha256"):
+    noted = f"{backup}{backups.CHECKSUM}"
+    if not os.path.isfile(noted):
         return
     try:
-        with open(f"{backup}.sha256", encoding="ascii") as file:
+        with open(noted, encoding="ascii") as file:
             expected = file.read(1024).split()[0]
     except (IndexError, UnicodeDecodeError):
         return
-    if _sha256(backup) != expected:
-        raise CommandExecutionError(f"its SHA-256 is not that in {backup}.sha256.")
-
-
-def _sha256(file_path):
-    found = hashlib.sha256()
-    with open(file_path, "rb") as file:
-        while block := file.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()
+    if backups.checksum(backup) != expected:
+        raise CommandExecutionError(f"its SHA-256 is not that in {noted}.")
 
 
 def vector_extension(contents, otherwise):
@@ -91,7 +82,7 @@ def migrations(contents):
 
 def _noted(contents, backup):
     """The versions that a backup says, in it and by its name; and the one of its name, unless that cannot be true."""
-    found = names.BACKUP.fullmatch(os.path.basename(backup))
+    found = backups.parsed(os.path.basename(backup))
     named = [found["version"]] if found and versions.parse(found["version"]) else []
     noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + named
     _, doubt = versions.credible(named, migrations(contents))

@@ -8,9 +8,9 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings
+from immich_core import backups, findings
 from immich_host import update
-from immich_restore import access, deadlines, names, reporting
+from immich_restore import access, deadlines, reporting
 from immich_restore.backup_file import PART
 from immich_restore.deadlines import seconds_left
 from immich_restore.reporting import first_of
@@ -24,22 +24,21 @@ def live(target, path):
     What Immich's database has: ``tables`` with their rows, ``migrations``, and ``older``, the rows of each table that a
     backup must have; None if that cannot be known, and ``unknown`` says why.
     """
-    database, named = target.database, names.BACKUP.fullmatch(os.path.basename(path))
-    moment = names.moment(named)
-    unknown = _incomparable(target, named, moment)
+    database, named = target.database, backups.parsed(os.path.basename(path))
+    unknown = _incomparable(target, named)
     owner, older, until = target.owner(database), None, deadlines.of_counting()
     with access.hba_record(target, database, target.user):
         if not unknown:
-            settled = moment - SETTLED_SECONDS
+            settled = named["moment"] - SETTLED_SECONDS
             older = target.salt["pgsql_table.rows_before"](database, CREATED, settled, owner, seconds_left(until))
         tables = target.salt["pgsql_table.row_counts"](database, owner, seconds_left(until))
     migrations = update.database(target.settings, target.salt)["migrations"]
     return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
 
 
-def _incomparable(target, named, moment):
-    """Why nothing can be said of rows that a backup should have, or None."""
-    if moment is None or moment > time.time():
+def _incomparable(target, named):
+    """Why nothing can be said of rows that a backup should have, by what its name says, or None."""
+    if named is None or named["moment"] > time.time():
         return "its name does not say when it was made"
     if named["database"] not in (None, target.database):
         return f"it is of the database {named['database']}"
@@ -47,7 +46,7 @@ def _incomparable(target, named, moment):
         created = target.salt["pgsql_database.created"](target.database, target.connection)
     except CommandExecutionError as error:
         return f"PostgreSQL does not say when the database was created: {error}"
-    return "the database was restored since" if created > moment else None
+    return "the database was restored since" if created > named["moment"] else None
 
 
 def differs(target, name, contents):

@@ -284,7 +284,7 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     """No test host is without units of these names; the modules that the checks ask are not there either."""
     monkeypatch.setattr(facts, "UNIT_FILE", str(tmp_path / "immich.service"))
     monkeypatch.setattr(facts, "DEPLOYED", str(tmp_path))
-    monkeypatch.setattr(backups, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
+    monkeypatch.setattr(backups.backups, "CONFIG", str(tmp_path / "backup.json"))
     salt = {
         "systemd_unit.status": lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""},
     }
