@@ -58,6 +58,7 @@ OWN_FILES = {
     "utils": [
         "host_core/__init__",
         "host_core/command",
+        "host_core/durable",
         "host_core/mounts",
         "host_core/pillar",
         "host_core/podman",
@@ -81,7 +82,6 @@ OWN_FILES = {
         "immich_core/container_users",
         "immich_core/containers",
         "immich_core/downtime",
-        "immich_core/durable",
         "immich_core/exposure",
         "immich_core/file_tree",
         "immich_core/findings",

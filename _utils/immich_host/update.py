@@ -17,7 +17,8 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import compose_file, durable, last_words, lock, run_facts, update_plan, update_record, versions
+from host_core import durable
+from immich_core import compose_file, last_words, lock, run_facts, update_plan, update_record, versions
 from immich_host import identity, service
 
 # What the container's role can write is read up to here: Immich has about a hundred rows of each.
