@@ -79,8 +79,9 @@ def doctor(timeout=5):
 def overview():
     """
     Return addresses, paths and versions of Immich, as the pillar declares them: ``urls``, ``local_only`` (true if no
-    other machine can reach them), ``port``, ``version``, ``images``, ``gateway`` (address and ports for containers),
-    ``network``, ``folders`` (by what is in them) and ``backup`` (its schedule, or ``None``).
+    other machine can reach them), ``port``, ``version``, ``packages`` (of the servers that are managed here),
+    ``images``, ``gateway`` (address and ports for containers), ``network``, ``folders`` (by what is in them) and
+    ``backup`` (its schedule, or ``None``).
 
     Raises ``CommandExecutionError`` if a file of the formula cannot be read. The answer is empty if the pillar is
     invalid.
@@ -215,8 +216,9 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
     target = _target()
     path = backup_file.path(target, backup)
     if not test and confirm != target.minion:
-        meant = f"To confirm, pass confirm={target.minion}; test=True shows what would be done."
-        backup_file.refuse([f"This replaces Immich's database on {target.minion}. {meant}"])
+        seen = f"This replaces Immich's database on {target.minion}"
+        remedy = f"to confirm, pass confirm={target.minion}; test=True shows what would be done"
+        backup_file.refuse([findings.finding("not-confirmed", "database", seen, remedy)])
     with _locked("restore", lend=not test):
         return restoring.restore(target, path, version, keep_old, dump_first, test)
 
@@ -300,8 +302,7 @@ def _target():
         raise CommandExecutionError("A restore needs the module pgsql_server: is psycopg2 in Salt's Python?")
     settings = __salt__["immich_settings.get"]()
     if not settings:
-        errors = map(findings.seen, __salt__["immich_settings.errors"]())
-        backup_file.refuse(["The pillar is invalid:", *errors])
+        backup_file.refuse(__salt__["immich_settings.errors"](), "Nothing was changed. The pillar is invalid:")
     return Target(settings, __salt__, __pillar__, __opts__["id"])
 
 
@@ -311,5 +312,5 @@ def _locked(what, lend=True):
         try:
             stack.enter_context(lock.held(what, lend=lend))
         except OSError as error:
-            backup_file.refuse([str(error)])
+            backup_file.refuse([findings.finding("locked", "leftovers", str(error))])
         yield

@@ -6,13 +6,11 @@ The server reports which records it sees there; this module reads and writes the
 Every function takes ``connection``: see the execution module ``pgsql_server``, which documents it.
 """
 
-import contextlib
 import os
-import shutil
-import tempfile
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import durable
 from pgsql_core import driver, errors, hba
 from pgsql_core.errors import ServerError
 from pgsql_core.session import Server
@@ -155,21 +153,7 @@ def _texts(path):
 
 
 def _replace_file(path, lines):
-    """Write a file next to the old one, give it the old one's owner, mode and label, and put it in its place."""
-    path = os.path.realpath(path)
-    old = os.stat(path)
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".pg_hba.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write("\n".join(lines) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chown(temporary, old.st_uid, old.st_gid)
-        shutil.copystat(path, temporary)
-        os.utime(temporary)
-        os.replace(temporary, path)
+        durable.replace(path, "\n".join(lines) + "\n")
     except OSError as err:
-        raise ServerError(f"Cannot write {path}: {err}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        raise ServerError(f"{err}.") from None

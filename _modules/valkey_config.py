@@ -14,12 +14,11 @@ import contextlib
 import grp
 import os
 import pwd
-import tempfile
 import time
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import pillar
+from host_core import durable, pillar
 from valkey_core import acl_file as users_file
 from valkey_core import addresses, config_directives, errors, replies
 from valkey_core import config_file as grammar
@@ -130,7 +129,8 @@ def apply_(
     if plan["acl_file"]:
         _write_acl_file(plan["acl_file"], config_file, user, group, connection)
     if plan["file"]:
-        _write(config_file, plan["text"])
+        with _server_errors():
+            durable.replace(config_file, plan["text"])
     restart = list(plan["restart"])
     if restart:
         return restart  # which brings the rest along
@@ -165,7 +165,7 @@ def write(config_file, settings, test=False):
     wanted = {name: grammar.value_words(value) for name, value in settings.items()}
     differing = {name: words for name, words in wanted.items() if words != in_file[name]}
     if differing and not test:
-        _write(config_file, grammar.edited(text, differing))
+        durable.replace(config_file, grammar.edited(text, differing))
     return {
         name: {"old": None if in_file[name] is None else " ".join(in_file[name]), "new": " ".join(words)}
         for name, words in differing.items()
@@ -282,27 +282,12 @@ def _read(path):
         raise errors.ServerError(f"The configuration file {path} cannot be read: {err.strerror}.") from err
 
 
-def _write(path, text, owner=None, mode=None):
-    """Replace a file in one step, with the owner and mode it has."""
-    before = os.stat(path) if os.path.exists(path) else None
-    uid, gid = owner or (before.st_uid, before.st_gid)
-    folder = os.path.dirname(os.path.realpath(path))
+@contextlib.contextmanager
+def _server_errors():
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".salt-")
+        yield
     except OSError as err:
-        raise errors.ServerError(f"{folder} cannot be written: {err.strerror}.") from err
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.fchown(stream.fileno(), uid, gid)
-            os.fchmod(stream.fileno(), mode or before.st_mode & 0o7777)
-        os.replace(temporary, os.path.realpath(path))
-    except OSError as err:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise errors.ServerError(f"{path} cannot be written: {err.strerror}.") from err
+        raise errors.ServerError(f"{err}.") from err
 
 
 def _write_acl_file(path, config_file, user, group, connection):
@@ -322,7 +307,8 @@ def _write_acl_file(path, config_file, user, group, connection):
         gid = grp.getgrnam(group).gr_gid if group else status.st_gid
     except KeyError as err:
         raise errors.ServerError(f"There is no such owner for {path}: {err}.") from err
-    _write(path, "\n".join([*lines, ""]), (uid, gid), 0o640)
+    with _server_errors():
+        durable.write(os.path.realpath(path), "\n".join([*lines, ""]), 0o640, (uid, gid))
 
 
 def _set_live(name, words, connection):

@@ -137,7 +137,7 @@ def stopped_for_changes(name, settings):
         reasons = stop_reasons.found(settings, changes, __salt__, __pillar__)
         if not reasons:
             return ret
-        why = " and ".join(reasons)
+        why = " and ".join(each["seen"] for each in reasons)
         status = __salt__["systemd_unit.status"](name)
         directory = identity.project_dir(settings)
         there = containers.names(directory)
@@ -188,7 +188,8 @@ def running(name, settings):
     Make sure that the service is enabled, active, and that each container is the one that the compose file describes.
 
     Only containers that differ are recreated: by their definition, their image, or a secret written after they were
-    made. The network stays. If the server does not answer meanwhile, ``changes`` and comment report how long.
+    made; ``recreated`` of the return names them. The network stays. If the server does not answer meanwhile,
+    ``changes`` and comment report how long.
 
     An update that does not serve is rolled back, and so is a change of settings after which a server that answered
     before does not.
@@ -208,7 +209,9 @@ def running(name, settings):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is running as specified"}
     try:
-        ret["changes"] = _service_changes(_foreseen_status(name), settings)
+        ret["changes"], recreated = _service_changes(_foreseen_status(name), settings)
+        if recreated:
+            ret["recreated"] = recreated
         if not ret["changes"] or __opts__["test"]:
             return _unchanged(ret, name, settings)
         restore = lock.restore_under_way()
@@ -218,7 +221,7 @@ def running(name, settings):
         ret["changes"].pop(DOWNTIME, None)
         if downtime is not None:
             ret["changes"][DOWNTIME] = {"old": None, "new": f"{downtime} s"}
-        left = _service_changes(__salt__["systemd_unit.status"](name), settings)
+        left, _ = _service_changes(__salt__["systemd_unit.status"](name), settings)
         left.pop(DOWNTIME, None)
     except FAILURES as error:
         if __opts__["test"]:
@@ -268,6 +271,7 @@ def _failed(name, words, settings):
 
 
 def _service_changes(status, settings):
+    """What differs, as ``changes`` has it, and the names of the containers that are recreated for that."""
     changes = {}
     if status["enabled"] != "enabled":
         changes["enabled"] = {"old": status["enabled"] or None, "new": "enabled"}
@@ -276,7 +280,7 @@ def _service_changes(status, settings):
     if status["active"] != "active":
         changes["service"] = {"old": status["active"], "new": "active"}
         known = status["active"] == FORESEEN or run_facts.of(__context__).served_until is not None
-        return {**changes, **(_downtime() if known else {})}
+        return {**changes, **(_downtime() if known else {})}, []
     plan = containers.compared(settings["project_dir"], _compose(settings), run_facts.of(__context__))
     if SERVER not in plan["recreate"] and _secret_would_change(settings):
         plan["recreate"][SERVER] = "a secret changed"
@@ -286,7 +290,7 @@ def _service_changes(status, settings):
         changes.update(_downtime())
     for container in plan["remove"]:
         changes[container] = {"old": "running", "new": "removed"}
-    return changes
+    return changes, list(plan["recreate"])
 
 
 def _secret_would_change(settings):
@@ -378,7 +382,7 @@ def verified(name, settings):
     ret = {"name": name, "changes": {}, "result": True, "comment": "Everything is as declared"}
     try:
         if __opts__["test"] and "app" in settings["components"] and not _active("immich.service"):
-            return {**ret, "result": None, "comment": "Would be verified once it runs"}
+            return {**ret, "result": None, "comment": "Would be verified once it runs", "deferred": True}
     except FAILURES as error:
         return {**ret, "result": False, "comment": str(error)}
     broken = component_checks.findings_of(settings["components"], __salt__, settings)

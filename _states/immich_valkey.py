@@ -9,9 +9,9 @@ import json
 import os
 import secrets
 
-import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from host_core import durable
 from immich_core import findings, pillar_paths, valkey_memory, valkey_users
 
 __virtualname__ = "immich_valkey"
@@ -378,13 +378,6 @@ def _advice(comment, refused):
 
 
 def _write_private(path, text):
-    """A file and its folder, for root alone; complete or not at all."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    temporary = f"{path}.new"
-    with salt.utils.files.set_umask(0o077):
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    """A file for root alone, and its folder where that is not there yet."""
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    durable.write(path, text, 0o600)

@@ -155,7 +155,8 @@ def _ensure(name, declared, service, connection, **owner):
             return {**ret, "result": False, "changes": {}, "comment": comment}
         if test:
             restarts = {"restarts": {service: found["restart"]}} if found["restart"] else {}
-            return {**ret, **restarts, "result": None, "comment": _announcement(found, service)}
+            deferred = {} if found["changes"] else {"deferred": True}
+            return {**ret, **restarts, **deferred, "result": None, "comment": _announcement(found, service)}
         restart = __salt__["valkey_config.apply"](**declared, **owner, connection=connection)
         if restart:
             _restart(restart, service, connection)

@@ -6,13 +6,13 @@ What the files and states of ``immich.backup`` need, decided once
 import json
 
 from host_core import unit_file
-from immich_core import postgres_extensions, units
+from immich_core import backups, postgres_extensions, units
 
 FILES = {
     "program": "/usr/local/lib/immich-formula/immich-backup",
-    "config": "/etc/immich-formula/backup.json",
+    "config": backups.CONFIG,
     "passfile": "/etc/immich-formula/backup.pgpass",
-    "hook": "/etc/immich-formula/backup-on-failure",
+    "hook": backups.HOOK,
     "tmpfiles": "/etc/tmpfiles.d/immich-formula.conf",
     "service": units.file(units.BACKUP),
     "failed_service": units.file(units.BACKUP_FAILED),

@@ -11,9 +11,9 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import command, systemctl
-from immich_backup import status
 from immich_backup.plan import FILES
 from immich_core import units
+from immich_io import backup_files
 
 LOOK_SECONDS = 0.2
 
@@ -22,7 +22,7 @@ def run():
     """Start the unit, show a person how far it is, and return what it made; ``CommandExecutionError`` with why not."""
     began = time.time()
     complaint = _started_and_watched(began)
-    last = status.last()
+    last = backup_files.last_run()
     fresh = last.get("time", 0) >= began
     if complaint is None and fresh and last["state"] == "done":
         return last["result"]
@@ -41,7 +41,7 @@ def _started_and_watched(began):
     job.start()
     while job.is_alive():
         job.join(LOOK_SECONDS)
-        shown = _show(status.last(), began) or shown
+        shown = _show(backup_files.last_run(), began) or shown
     if shown:
         sys.stderr.write("\n")
     return complaints[0] if complaints else None

@@ -3,7 +3,7 @@ What an apply does about the version of Immich, by all that knows what the datab
 ==============================================================================================
 
 Which version may follow which is what ``versions`` decides. ``noted`` is what Immich has noted in its database:
-``{"tables": how many, "migrations": [names], "version": numbers or None}``; ``record`` is that of an update that has
+``{"tables": how many, "migrations": [names], "versions": [texts]}``; ``record`` is that of an update that has
 not come to its end (``update_record``), or None. A refusal is a finding (``findings``); its path is where the pillar
 says the version, and its remedy the line of the pillar, or the command, that resolves it.
 """
@@ -12,8 +12,6 @@ from immich_core import findings, versions
 
 # A row of the doctor's table.
 PART = "version"
-# Immich's table of the versions that have served.
-NOTED_IN = "version_history"
 INSTALLED = "which is installed"
 
 
@@ -61,7 +59,7 @@ def decided(settings, before, record, noted, restore):
     and the version of an update that has changed the database and did not serve then.
 
     A version that the database has noted and all else contradicts is refused by its name, with the line of the pillar
-    (``immich:update:database_version``) that overrides it.
+    (``immich:update:database_version``) that overrides it. Older ones that nothing contradicts count all the same.
 
     settings
         The formula's settings.
@@ -79,15 +77,18 @@ def decided(settings, before, record, noted, restore):
     image = settings["server"]["image"]
     same = before is not None and versions.same(before, image)
     changed = changed_by(record, noted["migrations"])
-    credible, contradiction = _credible(noted, [before], record, settings["update"].get("database_version"))
-    found, known = _found(credible, before, record)
+    newest, doubt = versions.credible(noted["versions"], noted["migrations"], _images(before, record))
+    override = versions.parse(settings["update"].get("database_version") or "")
+    if doubt and override:
+        newest, doubt = max(filter(None, (newest, override))), None
+    found, known = _found(newest, noted["migrations"], before, record)
     wanted, highest = versions.parse(image), versions.highest(image)
     path = pillar_path(settings)
     refusal = obstacle(found, highest, path, known)
     if refusal and changed:
         refusal["seen"] = f"{refusal['seen']}. {restore_advice(changed, restore)}"
-    if not refusal and contradiction and versions.obstacle(noted["version"], highest) == "older":
-        refusal = _contradicted(path, highest, noted["version"], contradiction, found or wanted)
+    if not refusal and doubt and versions.obstacle(doubt[0], highest) == "older":
+        refusal = _contradicted(path, highest, doubt, found or wanted)
     if not refusal and (same or (changed and changed["image"] == image)):
         return {}
     if before is None and not noted["tables"]:
@@ -148,7 +149,8 @@ def start_refusal(image, record, noted, restore):
 
         update_plan.start_refusal(image, record, noted, restore)
     """
-    found, known = _found(_credible(noted, [image], record, None)[0], None, record)
+    newest, _ = versions.credible(noted["versions"], noted["migrations"], _images(image, record))
+    found, known = _found(newest, noted["migrations"], None, record)
     if versions.obstacle(found, versions.highest(image)) != "older":
         return None
     tag, needed = versions.tag(image), versions.text(found)
@@ -199,50 +201,39 @@ def _from_to(found, wanted, before, image):
     return versions.text(found) if found and not wanted else tag(before) if before else "unknown", tag(image) or image
 
 
-def _found(noted, image, record):
+def _images(image, record):
+    """Those that may have run on the database, by the compose file and the record of an update."""
+    return [each for each in (image, *((record["from"], record["image"]) if record else ())) if each]
+
+
+def _found(noted, migrations, image, record):
     """
     The version that the installation has at least, or None, and how that is known.
 
+    noted
+        The newest one that the database has noted, of those that count.
     image
         What the compose file names. While an update is under way its record is the better witness: a compose file may
         have been written for a version that never saw the database.
     """
-    changed = changed_by(record, noted["migrations"])
+    changed = changed_by(record, migrations)
     witnesses = (
-        (noted["version"], INSTALLED),
+        (noted, INSTALLED),
         (changed and versions.parse(changed["to"]), "which has changed the database and did not serve then"),
         (record and not changed and versions.parse(record["from"]), INSTALLED),
         (None if record else versions.parse(image or ""), INSTALLED),
-        (versions.since(noted["migrations"]), "which the migrations in the database need at least"),
+        (versions.since(migrations), "which the migrations in the database need at least"),
     )
-    known = [(tuple(found), why) for found, why in witnesses if found]
+    known = [(found, why) for found, why in witnesses if found]
     return max(known, key=lambda each: each[0]) if known else (None, None)
 
 
-def _credible(noted, images, record, override):
-    """
-    What the database has noted, without a version that all else contradicts; and what contradicts it, unless the pillar
-    overrides it with another version.
-
-    images
-        Those that may have run on the database, as far as the record of an update does not name them. None is unknown.
-    """
-    images = [image for image in (*images, *((record["from"], record["image"]) if record else ())) if image]
-    versions_noted = [versions.text(noted["version"])] if noted["version"] else []
-    contradiction = versions.contradiction(versions_noted, noted["migrations"], images)
-    if not contradiction:
-        return noted, None
-    if override:
-        return {**noted, "version": versions.parse(override)}, None
-    return {**noted, "version": None}, contradiction
-
-
-def _contradicted(path, wanted, noted, contradiction, newest):
-    claimed = versions.text(noted)
+def _contradicted(path, wanted, doubt, newest):
+    claimed, contradiction = versions.text(doubt[0]), doubt[1]
     remedy = f"immich:update:database_version: {versions.text(newest) if newest else 'vX.Y.Z'}"
     seen = (
-        f"{versions.text(wanted)} is older than {claimed}, which only the table {NOTED_IN} in Immich's database says: "
-        f"{contradiction}. Immich's role can write anything there. If {claimed} never served this database, set "
-        f"{remedy} and apply again"
+        f"{versions.text(wanted)} is older than {claimed}, which only the table {versions.VERSION_TABLE} in Immich's "
+        f"database says: {contradiction}. Immich's role can write anything there. If {claimed} never served this "
+        f"database, set {remedy} and apply again"
     )
     return findings.finding("version-contradicted", PART, seen, remedy, path)

@@ -18,6 +18,8 @@ STOP_BEFORE, STOP_BEYOND, STOP_AT = (1, 132, 0), (1, 136, 0), (1, 132, 3)
 # Tables in which Immich notes what was done to its database: kysely's and, before 1.133, TypeORM's. One of them is in
 # every database that it has served.
 MIGRATION_TABLES = ("kysely_migrations", "migrations")
+# Its table of the versions that have served.
+VERSION_TABLE = "version_history"
 # The first migration, by the number that its name begins with (milliseconds since 1970), of which it is known that no
 # release before this one has it. A migration in between may have come later than its row says, never earlier.
 # From the file ORDER of v3.2.0-rc.0 (commit a6ad970) and of copies of the main branch of 8 October 2026.
@@ -182,16 +184,17 @@ def since(migrations):
     return _least(_newest_migration(migrations))
 
 
-def contradiction(noted, migrations, images=()):
+def credible(noted, migrations, images=()):
     """
-    Return why the newest version noted cannot be true, as a part of a sentence, or None if nothing contradicts it.
+    Return the newest version noted that nothing contradicts, or None; and what speaks against the newest one noted, as
+    ``(version, part of a sentence)``, or None.
 
     Immich's role can note any version. But a server migrates before it notes its own: of a version that has run, the
     migrations of the releases before it are there; and it is no newer than the images that have run, unless the
     migrations are.
 
     noted
-        Texts, as in Immich's table ``version_history``. What is no version does not count.
+        Texts, as in the table ``VERSION_TABLE``. What is no version does not count.
 
     migrations
         Names of the migrations in the database. Without any, only the images can contradict.
@@ -201,10 +204,16 @@ def contradiction(noted, migrations, images=()):
 
     .. code-block:: python
 
-        versions.contradiction(["999.0.0"], ["1775165531374-AddPersonNameTrigramIndex"])
+        versions.credible(["999.0.0", "2.7.5"], ["1775165531374-AddPersonNameTrigramIndex"])
     """
-    newest = max(filter(None, map(parse, noted)), default=None)
-    return newest and _contradiction(newest, _newest_migration(migrations), _newest_image(images))
+    migration, ran = _newest_migration(migrations), _newest_image(images)
+    found, doubt = sorted(set(filter(None, map(parse, noted))), reverse=True), None
+    for version in found:
+        contradiction = _contradiction(version, migration, ran)
+        if not contradiction:
+            return version, doubt
+        doubt = doubt or (version, contradiction)
+    return None, doubt
 
 
 def of_data(noted, migrations, image=None):
@@ -216,7 +225,7 @@ def of_data(noted, migrations, image=None):
     else it is at least what the migrations say.
 
     noted, migrations
-        As for :py:func:`contradiction`.
+        As for :py:func:`credible`.
 
     image
         The image that the compose file names. Default: unknown.
@@ -225,10 +234,8 @@ def of_data(noted, migrations, image=None):
 
         versions.of_data(["3.3.1"], ["1790693088454-AddPersonUserTable"])
     """
-    migration, ran = _newest_migration(migrations), _newest_image([image] if image else [])
-    versions = sorted(set(filter(None, map(parse, noted))), reverse=True)
-    newest = next((each for each in versions if not _contradiction(each, migration, ran)), None)
-    least = _least(migration)
+    newest, _ = credible(noted, migrations, [image] if image else [])
+    least = since(migrations)
     if least is None or (newest and newest >= least):
         return newest
     named = parse(image) if image else None

@@ -5,17 +5,14 @@ Part: backups of the database
 
 import json
 import os
-import re
 import time
 
 from host_core import mounts
 from immich_backup import problems
+from immich_core import backups
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import read_text
 
-# Where the program that makes backups finds its directory.
-BACKUP_CONFIG = "/etc/immich-formula/backup.json"
-BACKUP_NAME = re.compile("immich_[0-9]{8}T[0-9]{6}Z_")
 BACKUP_HOURS = 48
 
 
@@ -45,9 +42,9 @@ def _backups(here):
 
 def _deployed_backups():
     try:
-        return json.loads(read_text(BACKUP_CONFIG))["directory"]
+        return json.loads(read_text(backups.CONFIG))["directory"]
     except (ValueError, KeyError, TypeError) as error:
-        raise NotCheckedError(f"a pillar or {BACKUP_CONFIG}, to know the directory") from error
+        raise NotCheckedError(f"a pillar or {backups.CONFIG}, to know the directory") from error
 
 
 def _backups_row(directory, now):
@@ -66,12 +63,14 @@ def _backups_row(directory, now):
     except OSError as error:
         return WARNING, f"not checked: {directory} cannot be read: {error.strerror}", ""
     # Which one is the newest, for a rehearsal and for what is kept, goes by the time in the name.
-    soon = time.strftime("immich_%Y%m%dT%H%M%SZ_", time.gmtime(now + 60))
-    named = {name for name in written if BACKUP_NAME.match(name) and name > soon}
-    ahead = sorted(named | {name for name, time_ in written.items() if time_ > now + 60})
+    ahead = sorted(name for name, time_ in written.items() if max(time_, _named_moment(name)) > now + 60)
     if ahead:
         return FAILED, f"{ahead[0]} in {directory} has a time in the future: is the clock right?", "timedatectl"
     return _newest_row(list(written.values()), now, directory)
+
+
+def _named_moment(name):
+    return (backups.parsed(name) or {"moment": 0})["moment"]
 
 
 def _newest_row(times, now, directory):

@@ -20,13 +20,13 @@ def _names(here):
     services = list(compose_of(here)["services"])
     if len(services) < 2:
         return [(OK, "machine learning is off")]
-    asker, target, reason = _asked(
+    asker, target, stopped = _asked(
         here, services, lambda asker: _port_of(next(name for name in services if name != asker))
     )
-    if not reason:
+    if not stopped:
         return [(OK, f"{asker} reaches {target}")]
-    other = target.partition(":")[0]
-    if "ENOTFOUND" in reason:
+    other, (step, reason) = target.partition(":")[0], stopped
+    if step == containers.NAME:
         seen = f"{asker} cannot resolve the name {other}: aardvark-dns does not run, or a firewall drops UDP port 53"
         return [(FAILED, seen, _dns_advice(here))]
     return [(FAILED, f"{asker} does not reach {target}: {reason}", f"podman logs --tail 20 {other}")]
@@ -37,7 +37,7 @@ def _port_of(container):
 
 
 def _asked(here, services, target_of):
-    """A container that runs, the server rather than the other, its target, and why it does not reach that."""
+    """A container that runs, the server rather than the other, its target, and where it stops on the way and why."""
     for asker in dict.fromkeys((SERVER, *services)):
         target = target_of(asker)
         try:
@@ -80,12 +80,13 @@ def _way(part, host_name, port_name):
         services = compose_of(here)["services"]
         environment = services.get(SERVER, {}).get("environment", {})
         target = f"{environment.get(host_name)}:{environment.get(port_name)}"
-        asker, _, reason = _asked(here, services, lambda _: target)
-        if not reason:
+        asker, _, stopped = _asked(here, services, lambda _: target)
+        if not stopped:
             return [(OK, f"{asker} reaches {target}")]
-        if "ENOTFOUND" in reason and target.startswith(f"{HOST_NAME}:"):
+        step, reason = stopped
+        if step == containers.NAME and target.startswith(f"{HOST_NAME}:"):
             return [(FAILED, f"{asker}: {reason}", "systemctl restart immich")]
-        if "ENOTFOUND" in reason:
+        if step == containers.NAME:
             return [(FAILED, f"{asker}: {reason}", f"immich:{part}:host: a name or address that containers find")]
         advice = _firewall_program(here) or "allow the Immich network: see `nft list ruleset` for what drops it"
         return [(FAILED, f"{asker} does not reach {target}: {reason}", advice)]

@@ -20,7 +20,7 @@ from host_core.command import CommandError
 from immich_diagnosis import facts
 from immich_diagnosis.check import FAILED, WARNING, NotCheckedError, table_row
 from immich_diagnosis.parts import FORMULA
-from immich_diagnosis.words import one_line, remedy_for
+from immich_diagnosis.words import one_line, remedy_of
 
 # What a check's process, and each that it starts, may fill with data, in bytes: what it is answered, others have
 # written.
@@ -104,7 +104,7 @@ def _checked(check, here):
     except NotCheckedError as error:
         rows = [(WARNING, f"not checked: needs {error}")]
     except (CommandExecutionError, SaltInvocationError, CommandError, OSError) as error:
-        rows = [(FAILED, one_line(error), remedy_for(str(error)))]
+        rows = [(FAILED, one_line(error), remedy_of(error))]
     except MemoryError:
         seen = f"not checked: the answer takes more than {LARGEST_CHECK // 1024**2} MiB"
         rows = [(WARNING, seen, "find out what fills the log, the list or the answer that it reads")]

@@ -6,6 +6,10 @@ Messages of Immich, servers and containers in the doctor's rows, and the remedie
 import re
 
 from host_core import terminal
+from immich_core import findings
+
+# What the modules for PostgreSQL say of their errors: a code of its, and what is not there yet.
+INSUFFICIENT_PRIVILEGE, MADE_BY_APPLY = "42501", ("database", "extension")
 
 # What Immich, a server or Podman says, and the remedy. The first that is found counts.
 MESSAGES = (
@@ -36,6 +40,15 @@ MESSAGES = (
 def remedy_for(text):
     """The remedy for a message of Immich, a server or a container, if it is a known one."""
     return next((remedy for pattern, remedy in MESSAGES if re.search(pattern, text)), "")
+
+
+def remedy_of(error):
+    """The remedy for an error of a check: by what the formula's modules say of it, else by the words that it quotes."""
+    if getattr(error, "refused", False):
+        return "immich:valkey:admin_password: the password of Valkey's user default"
+    if getattr(error, "sqlstate", None) == INSUFFICIENT_PRIVILEGE or getattr(error, "absent", None) in MADE_BY_APPLY:
+        return findings.apply("immich.postgres")
+    return remedy_for(str(error))
 
 
 def one_line(text):

@@ -7,15 +7,25 @@ from salt.exceptions import CommandExecutionError
 
 from host_core import command
 from host_core import pillar as pillars
+from immich_core import findings
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_host import identity
 from immich_io import containers
 
+# Of what changes in an installation: the part, a row of the doctor's table, and the reason.
+IDENTITY = {
+    "network": ("network", "the network {new} takes the place of {old}"),
+    "project_dir": ("compose file", "the compose project moves from {old} to {new}"),
+    "role": ("database", "PostgreSQL's role {new} takes over from {old}"),
+    "valkey_database": ("Valkey user", "the queues move from Valkey's database {old} to {new}"),
+    "server_user": ("uploads", "the server's files change their owner from {old} to {new}"),
+    "machine_learning_user": ("model cache", "the models change their owner from {old} to {new}"),
+}
+
 
 def found(settings, changes, salt, pillar):
     """
-    Return why Immich has to be stopped before this run changes what it uses, as a list of sentences; empty if it may
-    go on.
+    Return why Immich has to be stopped before this run changes what it uses, as findings; none if it may go on.
 
     Podman cannot change a network that containers use, and PostgreSQL's role has one password at a time: an Immich
     that runs on would be refused. A network that others use too is no reason, as it stays.
@@ -31,8 +41,13 @@ def found(settings, changes, salt, pillar):
     """
     reasons = _network_reasons(settings, salt) + _identity_reasons(changes)
     if password_differs(settings["postgres"], salt, pillar):
-        reasons.append(f"PostgreSQL's password of the role {settings['postgres']['user']} changes")
+        seen = f"PostgreSQL's password of the role {settings['postgres']['user']} changes"
+        reasons.append(_reason("password", "database", seen))
     return reasons
+
+
+def _reason(what, part, seen):
+    return findings.finding(f"{what}-changes", part, seen, severity=findings.WARNING)
 
 
 def _network_reasons(settings, salt):
@@ -50,19 +65,12 @@ def _network_reasons(settings, salt):
         own = containers.names(identity.project_dir(settings))
     if not users or set(users) - set(own):
         return []
-    return [f"the network {name} is recreated ({', '.join(differs)})"]
+    return [_reason("network", "network", f"the network {name} is recreated ({', '.join(differs)})")]
 
 
 def _identity_reasons(changes):
-    sentences = {
-        "network": "the network {new} takes the place of {old}",
-        "project_dir": "the compose project moves from {old} to {new}",
-        "role": "PostgreSQL's role {new} takes over from {old}",
-        "valkey_database": "the queues move from Valkey's database {old} to {new}",
-        "server_user": "the server's files change their owner from {old} to {new}",
-        "machine_learning_user": "the models change their owner from {old} to {new}",
-    }
-    return [sentences[part].format(**change) for part, change in changes.items() if part in sentences]
+    found = [(what, *IDENTITY[what], change) for what, change in changes.items() if what in IDENTITY]
+    return [_reason(what.replace("_", "-"), part, seen.format(**change)) for what, part, seen, change in found]
 
 
 def password_differs(postgres, salt, pillar):

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
+from host_core import durable
 from immich_core import run_facts, update_plan, versions
 from immich_host import identity, service
-from immich_io import compose_file, durable, last_words, lock, update_record
+from immich_io import compose_file, last_words, lock, update_record
 
 # What the container's role can write is read up to here: Immich has about a hundred rows of each.
 MOST_ROWS, LONGEST_TEXT = 10000, 255
@@ -30,10 +31,10 @@ MOST_ROWS, LONGEST_TEXT = 10000, 255
 
 def database(settings, salt):
     """
-    Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "version": [numbers]}``.
+    Return what Immich has noted in its database: ``{"tables": how many, "migrations": [names], "versions": [texts]}``.
 
-    ``version`` is the newest one that ever served it for some seconds, or None. There are no tables where there is no
-    database or no server yet.
+    ``versions`` are those that served it for some seconds, as it says. There are no tables where there is no database
+    or no server yet.
 
     The notes belong to Immich's role, and are read with its rights alone. Raises CommandExecutionError if the server
     cannot be asked.
@@ -45,7 +46,7 @@ def database(settings, salt):
         if getattr(error, "absent", None) is None:
             raise
         tables = []
-    noted = {**dict.fromkeys(versions.MIGRATION_TABLES, "name"), update_plan.NOTED_IN: "version"}
+    noted = {**dict.fromkeys(versions.MIGRATION_TABLES, "name"), versions.VERSION_TABLE: "version"}
     parts = [
         f"(SELECT '{table}' AS noted, left({column}::text, {LONGEST_TEXT}) AS value"
         f" FROM public.{table} WHERE {column} IS NOT NULL ORDER BY 2 LIMIT {MOST_ROWS})"
@@ -57,11 +58,10 @@ def database(settings, salt):
         statement = " UNION ALL ".join(parts)
         role = identity.current(settings)["role"]
         rows = salt["pgsql_database.query_as"](role, postgres["database"], statement, postgres["connection"])
-    found = [versions.parse(row["value"]) for row in rows if row["noted"] == update_plan.NOTED_IN]
     return {
         "tables": len(tables),
-        "migrations": sorted(row["value"] for row in rows if row["noted"] != update_plan.NOTED_IN),
-        "version": max(filter(None, found), default=None),
+        "migrations": sorted(row["value"] for row in rows if row["noted"] != versions.VERSION_TABLE),
+        "versions": sorted(row["value"] for row in rows if row["noted"] == versions.VERSION_TABLE),
     }
 
 

@@ -13,15 +13,18 @@ from immich_core import compose
 from immich_io import project
 
 A_DAY = 86400
-# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them. A question to
-# the DNS that was lost is asked again after one second, not after five: resolv.conf(5).
+# Run in a container: each argument is a name and a port, and what it prints is how far one gets to them: the target,
+# and unless it answers, the step that fails and why. A question to the DNS that was lost is asked again after one
+# second, not after five: resolv.conf(5).
+NAME, PORT = "name", "port"
 REACH = """
 export RES_OPTIONS="timeout:1 attempts:3"
 for target; do
   host=${target%:*} port=${target##*:}
-  if ! timeout 4 getent ahosts "$host" >/dev/null; then echo "$target getaddrinfo ENOTFOUND $host"; continue; fi
+  if ! timeout 4 getent ahosts "$host" >/dev/null; then echo "$target name getaddrinfo ENOTFOUND $host"; continue; fi
   said=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>&1)
-  case $? in 0) echo "$target" ;; 124) echo "$target connect ETIMEDOUT" ;; *) echo "$target ${said##*: }" ;; esac
+  case $? in 0) said= ;; 124) said=" port connect ETIMEDOUT" ;; *) said=" port ${said##*: }" ;; esac
+  echo "$target$said"
 done
 """
 # What it prints at most, in bytes, and how long it may take for each of them, in seconds.
@@ -122,7 +125,8 @@ def refusals_since():
 
 def reach(container, targets):
     """
-    Return how far a container gets to each of some TCP ports: None, or why not, as ``{target: reason}``.
+    Return how far a container gets to each of some TCP ports, as ``{target: None}``, or ``{target: (step, reason)}``:
+    ``NAME`` where the name is not found, else ``PORT``, and why.
 
     container
         Name of a running container. It needs bash and getent, which both images of Immich have.
@@ -139,5 +143,13 @@ def reach(container, targets):
     words, seconds = ("exec", container, "bash", "-c", REACH, "bash", *targets), REACH_SECONDS * (1 + len(targets))
     printed = podman.run(*words, seconds=seconds, size=REACH_ANSWER)
     lines = dict(line.partition(" ")[::2] for line in printed.split("\n"))
-    missing = "its answer is not there"
-    return {target: terminal.one_line(lines.get(target, missing), 200) or None for target in targets}
+    return {target: _reached(lines.get(target, f"{PORT} its answer is not there")) for target in targets}
+
+
+def _reached(answer):
+    if not answer:
+        return None
+    step, _, reason = answer.partition(" ")
+    if step not in (NAME, PORT):
+        step, reason = PORT, answer
+    return step, terminal.one_line(reason, 200)

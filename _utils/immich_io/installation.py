@@ -7,7 +7,7 @@ import contextlib
 import json
 from pathlib import Path
 
-from immich_io import durable
+from host_core import durable
 
 RECORD = Path("/var/lib/immich-formula/installation.json")
 # Of the record. A newer one is from a newer formula, which knows more.

@@ -21,6 +21,7 @@ def overview(settings, grains):
         "local_only": all(address.is_loopback for address in map(ipaddress.ip_address, settings["bind_address"])),
         "port": settings["port"],
         "version": settings["version"],
+        "packages": {part: settings["lookup"][part]["packages"] for part in services},
         "images": [settings["server"]["image"], *([learning["image"]] if learning["enabled"] else [])],
         "gateway": {
             "address": settings["gateway_address"],

@@ -9,7 +9,7 @@ of an update ``from``, ``to``, ``image``, ``backup`` and the ``migrations`` that
 import json
 from pathlib import Path
 
-from immich_io import durable
+from host_core import durable
 
 NAME = "update.json"
 # What the record is of, where it is not of an update.

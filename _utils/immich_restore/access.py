@@ -8,6 +8,7 @@ import secrets
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import findings
 from immich_restore import names
 from immich_restore.backup_file import refuse
 
@@ -33,7 +34,7 @@ def temporary_role(target, database):
     del login["password_pillar"]
     try:
         if not target.managed:
-            refuse(_login_refused(target, login))
+            refuse(_refused(target, login))
         yield login
     except BaseException:
         with contextlib.suppress(CommandExecutionError):  # the next run does it
@@ -42,15 +43,19 @@ def temporary_role(target, database):
     drop_role(target)
 
 
-def _login_refused(target, login):
-    """Why the role of a restore cannot log in at a server that the formula does not manage, as a list of sentences."""
-    user, maintenance = target.user, target.connection["maintenance_db"]
-    if target.salt["pgsql_role.login_works"](login["user"], login["password"], login, maintenance):
+def _refused(target, login):
+    """Why the role of a restore cannot log in at a server that the formula does not manage, as findings."""
+    role, maintenance = login["user"], target.connection["maintenance_db"]
+    if target.salt["pgsql_role.login_works"](role, login["password"], login, maintenance):
         return []
-    why = f"PostgreSQL at {login['host']} refuses the role {login['user']}, which a restore creates and drops"
-    return [
-        f"{why}: its pg_hba.conf needs a record `host all {user},{login['user']} ADDRESS-OF-THIS-HOST scram-sha-256`."
-    ]
+    return [login_refused(login, f"the role {role}, which a restore creates and drops", f"{target.user},{role}")]
+
+
+def login_refused(login, whom, roles):
+    """The finding that a server managed elsewhere refuses a role, with the record that it needs for some roles."""
+    seen = f"PostgreSQL at {login['host']} refuses {whom}"
+    remedy = f"its pg_hba.conf needs a record `host all {roles} ADDRESS-OF-THIS-HOST scram-sha-256`"
+    return findings.finding("login-refused", "database", seen, remedy)
 
 
 def drop_role(target):

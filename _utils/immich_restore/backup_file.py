@@ -3,39 +3,41 @@ A backup: which one, whether it is whole, and which version of Immich it says
 =============================================================================
 """
 
-import hashlib
 import os
 import shlex
 import time
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import versions
-from immich_restore import names, reporting
+from immich_core import backups, findings, update_plan, versions
+from immich_io import backup_files
+from immich_restore import reporting
 
 MIGRATIONS = tuple(f"public.{table}" for table in versions.MIGRATION_TABLES)
-VERSIONS = "public.version_history"
-BLOCK = 1 << 20
+VERSIONS = f"public.{versions.VERSION_TABLE}"
+# A row of the doctor's table.
+PART = "backups"
 
 
-def refuse(problems):
-    """Raise ``CommandExecutionError`` with some sentences, if there are any: nothing was changed yet."""
-    if problems:
-        raise CommandExecutionError("\n".join(["Nothing was changed.", *problems]))
+def refuse(found, why="Nothing was changed."):
+    """Raise ``CommandExecutionError`` with some findings, if there are any: nothing was changed yet."""
+    if found:
+        raise CommandExecutionError("\n".join([why, *map(findings.sentence, found)]))
 
 
 def path(target, backup):
     """The path of a backup that is there, by its name or its path."""
     found = os.path.join(target.settings["backup"]["directory"], str(backup))
     if not os.path.isfile(found):
-        refuse([f"There is no backup {found}. `salt-call immich.backups` lists the backups."])
+        listed = "`salt-call immich.backups` lists the backups"
+        refuse([findings.finding("backup-absent", PART, f"There is no backup {found}", listed)])
     return found
 
 
-def newest(backups, database):
+def newest(there, database):
     """The path of the newest of some backups that may be a database's."""
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    own = [each for each in backups if each["database"] in (None, database) and each["time"] <= now]
+    now = backups.iso(time.time())
+    own = [each for each in there if each["database"] in (None, database) and each["time"] <= now]
     if not own:
         raise CommandExecutionError("There is no backup yet: make one with `salt-call immich.backup`.")
     return max(own, key=lambda backup: backup["time"])["path"]
@@ -48,28 +50,22 @@ def read(target, backup):
         tables, report = [VERSIONS, *MIGRATIONS], reporting.bytes_done("Reading", backup)
         return target.salt["pgsql_dump.read"](backup, tables, report, target.connection)
     except CommandExecutionError as error:
-        refuse([f"{backup} is not a complete backup made by pg_dump --format=custom: {error}"])
+        seen = f"{backup} is not a complete backup made by pg_dump --format=custom: {error}"
+        refuse([findings.finding("backup-damaged", PART, seen)])
 
 
 def _compare_checksum(backup):
     """What pg_restore may take for data: a bit that has flipped. A file from elsewhere may have no checksum."""
-    if not os.path.isfile(f"{backup}.sha256"):
+    noted = f"{backup}{backups.CHECKSUM}"
+    if not os.path.isfile(noted):
         return
     try:
-        with open(f"{backup}.sha256", encoding="ascii") as file:
+        with open(noted, encoding="ascii") as file:
             expected = file.read(1024).split()[0]
     except (IndexError, UnicodeDecodeError):
         return
-    if _sha256(backup) != expected:
-        raise CommandExecutionError(f"its SHA-256 is not that in {backup}.sha256.")
-
-
-def _sha256(file_path):
-    found = hashlib.sha256()
-    with open(file_path, "rb") as file:
-        while block := file.read(BLOCK):
-            found.update(block)
-    return found.hexdigest()
+    if backup_files.checksum(backup) != expected:
+        raise CommandExecutionError(f"its SHA-256 is not that in {noted}.")
 
 
 def vector_extension(contents, otherwise):
@@ -87,12 +83,11 @@ def migrations(contents):
 
 def _noted(contents, backup):
     """The versions that a backup says, in it and by its name; and the one of its name, unless that cannot be true."""
-    found = names.BACKUP.fullmatch(os.path.basename(backup))
+    found = backups.parsed(os.path.basename(backup))
     named = [found["version"]] if found and versions.parse(found["version"]) else []
     noted = [row.get("version", "") for row in contents["rows"][VERSIONS]] + named
-    if named and versions.contradiction(named, migrations(contents)):
-        return noted, []
-    return noted, named
+    _, doubt = versions.credible(named, migrations(contents))
+    return noted, [] if doubt else named
 
 
 def _needed_version(contents, backup, version=None):
@@ -106,43 +101,41 @@ def _needed_version(contents, backup, version=None):
 def _parsed(version):
     parsed = versions.parse(version)
     if parsed is None:
-        refuse([f"version={version} is not a full version such as v3.3.1."])
+        seen = f"version={version} is not a full version such as v3.3.1"
+        refuse([findings.finding("version-unknown", update_plan.PART, seen)])
     return parsed
 
 
 def doubts(target, contents, backup, version):
-    """What a backup says of its version although all else contradicts it, as sentences. A person's word counts more."""
+    """What a backup says of its version although all else contradicts it, as findings. A person's word counts more."""
     noted, named = _noted(contents, backup)
-    against = versions.contradiction(noted, migrations(contents), named)
-    if version is not None or not against:
+    _, doubt = versions.credible(noted, migrations(contents), named)
+    if version is not None or not doubt:
         return []
-    newest_noted = versions.text(max(filter(None, map(versions.parse, noted))))
-    claim = f"Only the backup's own table says that it is of Immich {newest_noted}: {against}."
-    override = _override(target, backup, newest_noted, _needed_version(contents, backup))
-    return [f"{claim} Immich's role can write anything there. {override}"]
+    claimed, contradiction = versions.text(doubt[0]), doubt[1]
+    claim = f"Only the backup's own table says that it is of Immich {claimed}: {contradiction}"
+    seen = f"{claim}. Immich's role can write anything there"
+    override = _override(target, backup, claimed, _needed_version(contents, backup))
+    return [findings.finding("version-contradicted", update_plan.PART, seen, override)]
 
 
 def version_problems(target, contents, backup, version):
-    """Why the version of Immich that is set up cannot serve from a backup, as sentences."""
-    dumped, image = _needed_version(contents, backup, version), target.settings["server"]["image"]
-    highest = versions.highest(image)
-    obstacle = versions.obstacle(dumped, highest)
-    if obstacle is None:
+    """Why the version of Immich that is set up cannot serve from a backup, as findings."""
+    dumped, highest = _needed_version(contents, backup, version), versions.highest(target.settings["server"]["image"])
+    path = update_plan.pillar_path(target.settings)
+    problem = update_plan.obstacle(dumped, highest, path, "the version of the backup")
+    if not problem:
         return []
-    text, tag = versions.text(dumped), versions.tag(image)
-    if obstacle != "older":
-        return [f"The backup is of Immich {text}: set immich:version to {obstacle}, apply, restore, then update."]
-    problem = (
-        f"The backup is of Immich {text}, which cannot be downgraded to {tag}: set immich:version to {text}, apply."
-    )
+    problem["remedy"] += ", apply, then restore"
     least = versions.since(migrations(contents))
-    if versions.obstacle(least, highest):
-        return [problem]
-    return [f"{problem} Its migrations do not need that. {_override(target, backup, text, least)}"]
+    if versions.obstacle(dumped, highest) == "older" and not versions.obstacle(least, highest):
+        override = _override(target, backup, versions.text(dumped), least)
+        problem["remedy"] += f". Its migrations do not need that: {override}"
+    return [problem]
 
 
 def _override(target, backup, claimed, version):
     """What a person types who knows better than the backup."""
     version = versions.text(version) if version else versions.tag(target.settings["server"]["image"])
     command = f"salt-call immich.restore {shlex.quote(backup)} version={version} confirm={target.minion}"
-    return f"If {claimed} never served it, type: {command}"
+    return f"if {claimed} never served it, type: {command}"

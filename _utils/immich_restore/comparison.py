@@ -8,8 +8,10 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import backups, findings
 from immich_host import update
-from immich_restore import access, deadlines, names, reporting
+from immich_restore import access, deadlines, reporting
+from immich_restore.backup_file import PART
 from immich_restore.deadlines import seconds_left
 from immich_restore.reporting import first_of
 
@@ -22,22 +24,21 @@ def live(target, path):
     What Immich's database has: ``tables`` with their rows, ``migrations``, and ``older``, the rows of each table that a
     backup must have; None if that cannot be known, and ``unknown`` says why.
     """
-    database, named = target.database, names.BACKUP.fullmatch(os.path.basename(path))
-    moment = names.moment(named)
-    unknown = _incomparable(target, named, moment)
+    database, named = target.database, backups.parsed(os.path.basename(path))
+    unknown = _incomparable(target, named)
     owner, older, until = target.owner(database), None, deadlines.of_counting()
     with access.hba_record(target, database, target.user):
         if not unknown:
-            settled = moment - SETTLED_SECONDS
+            settled = named["moment"] - SETTLED_SECONDS
             older = target.salt["pgsql_table.rows_before"](database, CREATED, settled, owner, seconds_left(until))
         tables = target.salt["pgsql_table.row_counts"](database, owner, seconds_left(until))
     migrations = update.database(target.settings, target.salt)["migrations"]
     return {"tables": tables, "migrations": migrations, "older": older, "unknown": unknown}
 
 
-def _incomparable(target, named, moment):
-    """Why nothing can be said of rows that a backup should have, or None."""
-    if moment is None or moment > time.time():
+def _incomparable(target, named):
+    """Why nothing can be said of rows that a backup should have, by what its name says, or None."""
+    if named is None or named["moment"] > time.time():
         return "its name does not say when it was made"
     if named["database"] not in (None, target.database):
         return f"it is of the database {named['database']}"
@@ -45,7 +46,7 @@ def _incomparable(target, named, moment):
         created = target.salt["pgsql_database.created"](target.database, target.connection)
     except CommandExecutionError as error:
         return f"PostgreSQL does not say when the database was created: {error}"
-    return "the database was restored since" if created > moment else None
+    return "the database was restored since" if created > named["moment"] else None
 
 
 def differs(target, name, contents):
@@ -63,7 +64,7 @@ def differs(target, name, contents):
 
 def differences(held, migrations, now):
     """
-    What of a backup is not as it should be beside Immich's database, and what was not compared, both as sentences.
+    What of a backup is not as it should be beside Immich's database, and what was not compared, both as findings.
 
     held, migrations
         Rows by table, and names of migrations, in the backup.
@@ -73,33 +74,38 @@ def differences(held, migrations, now):
     lost, unknown = _lost_rows(held, now)
     if sorted(name[:255] for name in migrations) != sorted(now["migrations"]):
         # Immich's role can note one, which must not hide that rows are missing.
-        others = (
-            "The backup and Immich's database have different migrations, as after an update: tables were not compared."
+        seen = (
+            "The backup and Immich's database have different migrations, as after an update: tables were not compared"
         )
-        return lost, [others, *unknown]
+        return lost, [_not_compared(seen), *unknown]
     return [*_other_tables(held, now["tables"]), *lost], unknown
 
 
 def _other_tables(held, now):
-    """Which tables only one of them has, as sentences."""
+    """Which tables only one of them has, as findings."""
     found = []
     lacking, gone = sorted(now.keys() - held.keys()), sorted(held.keys() - now.keys())
     if lacking:
-        found.append(
-            f"It lacks tables of Immich's database: {first_of(lacking)}. If something other than Immich has created "
-            f"them since: salt-call immich.backup"
-        )
+        seen = f"It lacks tables of Immich's database: {first_of(lacking)}"
+        remedy = "if something other than Immich has created them since: salt-call immich.backup"
+        found.append(findings.finding("backup-lacks-tables", PART, seen, remedy))
     if gone:
-        found.append(f"Immich's database lacks tables of it: {first_of(gone)}. Find out who has dropped them.")
+        seen = f"Immich's database lacks tables of it: {first_of(gone)}"
+        found.append(findings.finding("tables-dropped", PART, seen, "find out who has dropped them"))
     return found
 
 
 def _lost_rows(held, now):
-    """Rows that tables of a backup should have, and why those could not be compared, as lists of sentences."""
+    """Rows that tables of a backup should have, and why those could not be compared, as lists of findings."""
     if now["older"] is None:
-        return [], [f"Rows from before the backup were not compared: {now['unknown']}."]
+        return [], [_not_compared(f"Rows from before the backup were not compared: {now['unknown']}")]
     missing = {table: rows - held[table] for table, rows in now["older"].items() if rows > held.get(table, rows)}
     if not missing:
         return [], []
     counted = first_of(f"{rows} of {table}" for table, rows in sorted(missing.items()))
-    return [f"It lacks rows that Immich's database had an hour before it: at least {counted}."], []
+    seen = f"It lacks rows that Immich's database had an hour before it: at least {counted}"
+    return [findings.finding("backup-lacks-rows", PART, seen)], []
+
+
+def _not_compared(seen):
+    return findings.finding("not-compared", PART, seen, severity=findings.WARNING)

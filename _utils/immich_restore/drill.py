@@ -8,6 +8,7 @@ import time
 
 from salt.exceptions import CommandExecutionError
 
+from immich_core import findings
 from immich_restore import access, backup_file, comparison, leftovers, names, obstacles, reporting
 from immich_restore.fill import drop, fill
 
@@ -22,12 +23,13 @@ def drill(target, path, version):
     held, live = contents["tables"], comparison.live(target, path)
     rows, seconds = sum(held.values()), round(time.monotonic() - begin)
     reporting.say(f"{os.path.basename(path)} can be restored: {len(held)} tables, {rows} rows, in {seconds} s")
-    differences, unknown = comparison.differences(held, backup_file.migrations(contents), live)
-    warnings = [*backup_file.doubts(target, contents, path, version), *unknown]
+    different, unknown = comparison.differences(held, backup_file.migrations(contents), live)
+    differences = [findings.sentence(each) for each in different]
+    warnings = [findings.sentence(each) for each in (*backup_file.doubts(target, contents, path, version), *unknown)]
     for sentence in (*differences, *warnings):
         reporting.say(sentence)
     if differences:
-        raise CommandExecutionError(f"{path} can be restored, but is not as expected. {' '.join(differences)}")
+        raise CommandExecutionError("\n".join([f"{path} can be restored, but is not as expected.", *differences]))
     return {
         "backup": path,
         "tables": len(held),

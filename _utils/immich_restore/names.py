@@ -5,14 +5,14 @@ Names that a restore gives and knows
 What the kinds of databases mean is in the documentation of ``_modules/immich.py``.
 """
 
-import calendar
 import re
 import time
+
+from immich_core.backups import STAMP
 
 HBA_RECORD = "immich restore"
 # The end of the name of the role that restores, after that of Immich's.
 ROLE_SUFFIX = "_restore"
-STAMP = "%Y%m%dT%H%M%SZ"
 INCOMPLETE = ("restore", "drill", "drop")
 # What a killed restore leaves, and what becomes of it.
 LEFT_BY_KILLED = {"drop": INCOMPLETE, "keep": ("before",)}
@@ -20,7 +20,6 @@ LEFT_BY_KILLED = {"drop": INCOMPLETE, "keep": ("before",)}
 LONGEST_IDENTIFIER = 63
 LONGEST_DATABASE = LONGEST_IDENTIFIER - len("_restore_20261124T203000Z")
 LONGEST_USER = LONGEST_IDENTIFIER - len(ROLE_SUFFIX)
-BACKUP = re.compile(r"immich_(?P<time>[0-9]{8}T[0-9]{6}Z)_(?P<version>[^_]+)(?:_(?P<database>.+?)(?:\.empty)?)?\.dump")
 
 
 def beside(database, kind):
@@ -39,11 +38,3 @@ def of_restores(database, names, kinds):
     pattern = re.compile(rf"{re.escape(database)}_({any_kind})_\d{{8}}T\d{{6}}Z")
     found = {name: pattern.fullmatch(name) for name in names}
     return {name: match[1] for name, match in found.items() if match}
-
-
-def moment(backup):
-    """When a backup was begun, in seconds since the epoch, by the match of ``BACKUP`` for its name, or None."""
-    try:
-        return calendar.timegm(time.strptime(backup["time"], STAMP)) if backup else None
-    except ValueError:
-        return None

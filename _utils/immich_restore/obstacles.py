@@ -2,13 +2,14 @@
 What keeps a backup from being restored on this host, before anything changes
 =============================================================================
 
-Sentences, each with its remedy.
+Findings (``immich_core.findings``).
 """
 
 import shutil
 
 from host_core import pillar
-from immich_core import units
+from immich_core import findings, units
+from immich_core.findings import finding
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_host import images, vector_extension
 from immich_restore import access, backup_file, names, reporting
@@ -21,25 +22,31 @@ def of_backup(target, contents, path, version):
     """What is wrong with a backup for this host."""
     problems = []
     if not any(table in contents["tables"] for table in backup_file.MIGRATIONS):
-        problems.append(f"{path} is a dump of another database than Immich's: it has no table of migrations.")
+        seen = f"{path} is a dump of another database than Immich's: it has no table of migrations"
+        problems.append(finding("backup-foreign", backup_file.PART, seen))
     if len(target.database.encode()) > names.LONGEST_DATABASE:
-        longest = names.LONGEST_DATABASE
-        problems.append(f"immich:postgres:database must not be longer than {longest} bytes to be restored.")
+        problems.append(_too_long("immich:postgres:database", names.LONGEST_DATABASE))
     if len(access.role_name(target).encode()) > names.LONGEST_IDENTIFIER:
-        problems.append(f"immich:postgres:user must not be longer than {names.LONGEST_USER} bytes to be restored.")
+        problems.append(_too_long("immich:postgres:user", names.LONGEST_USER))
     problems += backup_file.version_problems(target, contents, path, version)
     problems += _vector_problems(target, contents)
     problems += _login_problems(target)
     return problems + _space_problems(target, contents)
 
 
+def _too_long(path, longest):
+    return finding("name-too-long", "database", f"must not be longer than {longest} bytes to be restored", path=path)
+
+
 def of_application(target):
     """What keeps Immich from being started afterwards."""
+    remedy = f"{findings.apply()}, then restore"
     if not target.salt["systemd_unit.status"](units.IMMICH)["enabled"]:
-        return [f"There is no {units.IMMICH} yet: apply immich first, then restore."]
+        return [finding("unit-absent", units.IMMICH, f"There is no {units.IMMICH} yet", remedy)]
     missing = images.missing(target.salt["immich_app.unit"](target.settings)["images"])
     if missing:
-        return [f"The image {missing[0]} is not on this host, and Immich could not be started: apply immich first."]
+        seen = f"The image {missing[0]} is not on this host, and Immich could not be started"
+        return [finding("image-absent", "images", seen, remedy)]
     return []
 
 
@@ -49,8 +56,9 @@ def _vector_problems(target, contents):
     wanted = backup_file.vector_extension(contents, has)
     if wanted == has:
         return []
-    advice = "drop its database, set immich:postgres:vector_extension, apply, and restore again"
-    return [f"The backup was made with the extension {wanted}, and Immich is set up with {has}: {advice}."]
+    seen = f"The backup was made with the extension {wanted}, and Immich is set up with {has}"
+    remedy = "drop its database, set immich:postgres:vector_extension, apply, and restore again"
+    return [finding("vector-extension-differs", "database", seen, remedy)]
 
 
 def _login_problems(target):
@@ -60,14 +68,14 @@ def _login_problems(target):
     if target.managed:
         role = target.salt["pgsql_role.get"](user, password, target.connection)
         if not (role and role["password_matches"]):
-            return [f"PostgreSQL has no role {user} with the pillar's password: apply immich.postgres."]
+            seen = f"PostgreSQL has no role {user} with the pillar's password"
+            return [finding("role-refused", "database", seen, findings.apply("immich.postgres"))]
         # Raises if PostgreSQL does not listen there.
         target.salt["pgsql_role.login_works"](user, password, owner)
         return []
     if target.salt["pgsql_role.login_works"](user, password, owner, target.database):
         return []
-    advice = f"its pg_hba.conf needs a record `host all {user} ADDRESS-OF-THIS-HOST scram-sha-256`"
-    return [f"PostgreSQL at {owner['host']} refuses {user} from this host with the pillar's password: {advice}."]
+    return [access.login_refused(owner, f"{user} from this host with the pillar's password", user)]
 
 
 def _space_problems(target, contents):
@@ -79,4 +87,5 @@ def _space_problems(target, contents):
     if free > needed:
         return []
     left, takes = reporting.megabytes(free), reporting.megabytes(needed)
-    return [f"{directory} has {left} left, and the restored database takes about {takes}."]
+    seen = f"{directory} has {left} left, and the restored database takes about {takes}"
+    return [finding("no-space", "database storage", seen)]

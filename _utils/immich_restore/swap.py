@@ -63,19 +63,20 @@ def broken(target, **options):
 
 def start_and_verify(target, known):
     """
-    Start Immich on the restored database; return as sentences what is wrong with it and, by the findings ``known``, was
+    Start Immich on the restored database; return as findings what is wrong with it and, by the findings ``known``, was
     not wrong before.
     """
     reporting.say(f"Starting {units.IMMICH}")
     try:
         systemctl(target, "start")
     except CommandExecutionError as error:
-        return [last_words.of(units.IMMICH) or str(error)]
-    return [findings.sentence(each) for each in findings.new(broken(target), known)]
+        return [findings.finding("not-started", units.IMMICH, last_words.of(units.IMMICH) or str(error))]
+    return findings.new(broken(target), known)
 
 
-def revert(target, before, served, why):
-    """Give Immich its old database again, and raise ``CommandExecutionError`` with why."""
+def revert(target, before, served, trouble):
+    """Give Immich its old database again, and raise ``CommandExecutionError`` with why, the findings ``trouble``."""
+    why = [findings.sentence(each) for each in trouble]
     reporting.say(f"Immich does not serve from it: {'; '.join(why)}")
     systemctl(target, "stop")
     there = target.salt["pgsql_database.exists"](before, target.connection)

@@ -3,6 +3,8 @@ Connection arguments: defaults, the order of their sources, and the options of e
 ============================================================================================
 """
 
+import re
+
 from pgsql_core.errors import InvalidArgumentError
 
 DEFAULTS = {
@@ -32,6 +34,9 @@ OWNERS_SETTINGS = """
     SELECT name, pg_catalog.set_config(name, coalesce(boot_val, ''), false) FROM pg_catalog.pg_settings
     WHERE source IN ('database', 'user', 'database user') AND context = 'user'
     """
+
+# The one word that tells an older server before there is a session, in what it replies to NEWER_SESSION_OPTIONS.
+UNKNOWN_TO_OLDER_SERVERS = "transaction_timeout"
 
 # In place of that of SESSION_OPTIONS where an owner's functions call others without naming their schema.
 OWNERS_SEARCH_PATH = "SET search_path = public, pg_catalog;"
@@ -74,6 +79,20 @@ def is_this_host(arguments):
 def for_libpq(arguments):
     """Return the arguments that libpq takes by the same names, without a password."""
     return {key: arguments[key] for key in LIBPQ_ARGUMENTS if key in arguments}
+
+
+def client_options(taken_back, options):
+    """
+    Return what PGOPTIONS must hold for a client program to be as free of an owner's settings as our sessions.
+
+    taken_back
+        What OWNERS_SETTINGS has found: values by the names of settings.
+
+    options
+        SESSION_OPTIONS, with NEWER_SESSION_OPTIONS where the server knows them.
+    """
+    settings = (re.sub(r"([\\\s])", r"\\\1", f"{name}={value}") for name, value in sorted(taken_back.items()))
+    return " ".join([*(f"-c {setting}" for setting in settings), options]).strip()
 
 
 def password_sources(arguments):

@@ -9,7 +9,6 @@ and takes over no setting that the owner of a database or a role can make for it
 import contextlib
 import os
 import pwd
-import re
 import select
 import socket
 import time
@@ -171,8 +170,7 @@ class Server:
     def client_options(self, database):
         """Return what PGOPTIONS must hold for a client program to be as free of an owner's settings as our sessions."""
         session = self._session(database)
-        escaped = {name: re.sub(r"([\\\s])", r"\\\1", value) for name, value in session.taken_back.items()}
-        return " ".join([*(f"-c {name}={value}" for name, value in sorted(escaped.items())), session.options]).strip()
+        return arguments.client_options(session.taken_back, session.options)
 
     def dsn(self, database):
         """Return how a client program finds the database, without the password."""
@@ -219,8 +217,7 @@ class Server:
             try:
                 return _dial_with(f"{environment} {arguments.SESSION_OPTIONS} {arguments.NEWER_SESSION_OPTIONS}", given)
             except psycopg2.OperationalError as err:
-                # The only sign of an older server before there is a session.
-                if "transaction_timeout" not in str(err):
+                if arguments.UNKNOWN_TO_OLDER_SERVERS not in str(err):
                     raise
                 older.add(self.address)
         return _dial_with(f"{environment} {arguments.SESSION_OPTIONS}", given)

@@ -10,6 +10,32 @@ from installer.downloads import size
 LISTED = 8
 # What the images of Immich came to when they were last seen, where their registry does not say.
 ROUGHLY = "about 1 GB"
+# The services of a host, as the formula and a person call them.
+SERVICES = {"postgres": "PostgreSQL", "valkey": "Valkey"}
+# The states that a row is about.
+STOPPED = ("immich_app.stopped_for_changes",)
+STARTED = ("systemd_unit.running", "immich_backup.scheduled", "immich_app.running")
+GATEWAY = ("immich_gateway.active",)
+FOLDERS = ("file.directory", "immich_folder.present", "immich_backup.directory_present")
+USERS = ("immich_system_user.present",)
+FILES = ("file.managed", "file.recurse", "immich_app.compose_file_managed")
+IN_POSTGRES = {
+    "immich_postgres.server_configured": "settings",
+    "pgsql_role.present": "role {name}",
+    "pgsql_database.present": "database {name}",
+    "immich_postgres.extensions_present": "its extensions",
+    "pgsql_hba.present": "a line of pg_hba.conf",
+}
+IN_VALKEY = {"valkey_config.managed": "settings", "immich_valkey.memory_bounded": "a limit of its memory"}
+VALKEY_USERS = ("immich_valkey.users_managed", "immich_valkey.login_present")
+NETWORKS = ("podman_network.present", "immich_identity.network_present")
+PACKAGES, IMAGES = ("pkg.installed",), ("immich_app.images_present",)
+# What follows from the others, and is worth no line: systemd has read a unit, and starts it at boot.
+UNSAID = ("systemd_unit.loaded", "systemd_unit.enabled")
+SHOWN = {
+    *STOPPED, *STARTED, *GATEWAY, *FOLDERS, *USERS, *FILES, *IN_POSTGRES, *IN_VALKEY, *VALKEY_USERS, *NETWORKS,
+    *PACKAGES, *IMAGES, *UNSAID,
+}  # fmt: skip
 
 
 def nothing_to_do(states):
@@ -34,12 +60,12 @@ def warnings(states):
 
 def wanted_packages(states):
     """Names of the packages that would be installed."""
-    return _names(states, "pkg.installed")
+    return _names(states, *PACKAGES)
 
 
 def wanted_images(states):
     """References of the images that would be pulled."""
-    return _names(states, "immich_app.images_present")
+    return _names(states, *IMAGES)
 
 
 def titles(states):
@@ -109,7 +135,7 @@ def _downloads(downloads):
 
 
 def _stops(states):
-    stopped = _changed(states, "immich_app.stopped_for_changes")
+    stopped = _changed(states, *STOPPED)
     return [f"{name}, {change['new']}" for state in stopped for name, change in state["changes"].items()]
 
 
@@ -120,31 +146,29 @@ def _restarts(states):
         for service, why in state.get("restarts", {}).items()
     ]
     for state in _changed(states, "immich_app.running"):
-        for name, change in state["changes"].items():
-            if str(change["new"]).startswith("recreated"):
-                found.append(f"{name} ({change['new']})")
+        found += [f"{name} ({state['changes'][name]['new']})" for name in state.get("recreated", ())]
     return found
 
 
 def _starts(states):
     units = [
         state["name"]
-        for state in _changed(states, "systemd_unit.running", "immich_backup.scheduled", "immich_app.running")
+        for state in _changed(states, *STARTED)
         if {"active", "service", "timer"} & state["changes"].keys()
     ]
-    units += ["immich-gateway.service" for _ in _changed(states, "immich_gateway.active")[:1]]
+    units += ["immich-gateway.service" for _ in _changed(states, *GATEWAY)[:1]]
     return [_some([unit.replace(".service", "") for unit in dict.fromkeys(units)])] if units else []
 
 
 def _ports(states, overview):
-    if not _changed(states, "immich_app.compose_file_managed", "immich_gateway.active"):
+    if not _changed(states, "immich_app.compose_file_managed", *GATEWAY):
         return []
-    gateway, names = overview["gateway"], {"postgres": "PostgreSQL", "valkey": "Valkey"}
+    gateway = overview["gateway"]
     if overview["local_only"]:
         found = [f"{overview['port']} for this machine only: {overview['urls'][0]}"]
     else:
         found = [f"{overview['port']} for everybody who can reach this machine: {' '.join(overview['urls'])}"]
-    ports = [f"{port} ({names[part]})" for part, port in gateway["ports"].items()]
+    ports = [f"{port} ({SERVICES[part]})" for part, port in gateway["ports"].items()]
     if ports:
         found.append(f"{' and '.join(ports)} at {gateway['address']}, for Immich's containers only")
     return found
@@ -152,19 +176,18 @@ def _ports(states, overview):
 
 def _folders(states, overview):
     purposes = {path: what for what, path in overview.get("folders", {}).items()}
-    made = _changed(states, "file.directory", "immich_folder.present", "immich_backup.directory_present")
+    made = _changed(states, *FOLDERS)
     named = [f"{state['name']} ({purposes[state['name']]})" for state in made if state["name"] in purposes]
     return [_some(named)] if named else []
 
 
 def _users(states):
-    names = _names(states, "immich_system_user.present")
+    names = _names(states, *USERS)
     return [f"{_some(names)}, for Immich's containers"] if names else []
 
 
 def _files(states):
-    written = ("file.managed", "file.recurse", "immich_app.compose_file_managed")
-    names = [state["name"] for state in _changed(states, *written)]
+    names = [state["name"] for state in _changed(states, *FILES)]
     if not names:
         return []
     if len(names) <= 3:
@@ -174,21 +197,14 @@ def _files(states):
 
 
 def _database(states):
-    words = {
-        "immich_postgres.server_configured": "settings",
-        "pgsql_role.present": "role {name}",
-        "pgsql_database.present": "database {name}",
-        "immich_postgres.extensions_present": "its extensions",
-        "pgsql_hba.present": "a line of pg_hba.conf",
-    }
-    found = [words[state["function"]].format(name=state["name"]) for state in _changed(states, *words)]
+    changed = _changed(states, *IN_POSTGRES)
+    found = [IN_POSTGRES[state["function"]].format(name=state["name"]) for state in changed]
     return [", ".join(found)] if found else []
 
 
 def _valkey(states):
-    words = {"valkey_config.managed": "settings", "immich_valkey.memory_bounded": "a limit of its memory"}
-    found = [words[state["function"]] for state in _changed(states, *words)]
-    users = _names(states, "immich_valkey.users_managed", "immich_valkey.login_present")
+    found = [IN_VALKEY[state["function"]] for state in _changed(states, *IN_VALKEY)]
+    users = _names(states, *VALKEY_USERS)
     users = [name for name in users if not name.startswith("/")]  # the file that a login's password stands in
     found += [f"ACL users {_some(users)}"] if users else []
     return [", ".join(found)] if found else []
@@ -196,21 +212,8 @@ def _valkey(states):
 
 def _network(states, overview):
     own = overview.get("network", {})
-    names = _names(states, "podman_network.present", "immich_identity.network_present")
+    names = _names(states, *NETWORKS)
     return [_some([f"{name}, {own['subnet']}" if name == own.get("name") else name for name in names])] if names else []
-
-
-SHOWN = {
-    "pkg.installed", "immich_app.images_present", "immich_app.stopped_for_changes", "immich_app.running",
-    "systemd_unit.running", "systemd_unit.enabled", "immich_backup.scheduled", "immich_gateway.active",
-    "immich_app.compose_file_managed", "file.directory", "immich_folder.present",
-    "immich_backup.directory_present", "immich_system_user.present", "file.managed", "file.recurse",
-    "systemd_unit.loaded", "immich_valkey.memory_bounded", "pgsql_role.present",
-    "pgsql_database.present", "immich_postgres.extensions_present", "pgsql_hba.present",
-    "immich_postgres.server_configured",
-    "valkey_config.managed", "immich_valkey.users_managed", "immich_valkey.login_present", "podman_network.present",
-    "immich_identity.network_present",
-}  # fmt: skip
 
 
 def _others(states):
@@ -219,7 +222,7 @@ def _others(states):
     amiss = [
         line
         for state in states
-        if state["result"] is None and not state["changes"] and "Would be" not in state["comment"]
+        if state["result"] is None and not state["changes"] and not state.get("deferred")
         for line in state["comment"].splitlines()
     ]
     found = changed + amiss
@@ -227,12 +230,10 @@ def _others(states):
 
 
 def _kept(states, overview):
-    packages = wanted_packages(states)
-    there = [
-        title
-        for title, word in (("PostgreSQL", "postgresql"), ("Valkey", "valkey"))
-        if not any(name.startswith(word) for name in packages)
-    ]
+    installed, packages = wanted_packages(states), overview.get("packages", {})
+    # A service all of whose packages come with this run holds nothing yet.
+    new = [part for part, names in packages.items() if set(names) <= set(installed)]
+    there = [title for part, title in SERVICES.items() if part not in new]
     made = [state["name"] for state in _changed(states, "immich_folder.present")]
     found = [] if overview.get("folders", {}).get("photos") in made else ["the photos"]
     found += [f"what {title} holds for others" for title in there]

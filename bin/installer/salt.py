@@ -6,6 +6,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
+from host_core import durable
 from installer import DeployError
 from installer.formula import CURRENT, OPT
 
@@ -188,9 +189,4 @@ immich:
 
 def _write(path, text, mode=0o644):
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf8") as file:
-        file.write(text)
-    fresh.chmod(mode)
-    fresh.replace(path)
+    durable.write(path, text, mode)

@@ -49,7 +49,7 @@ from immich_io import lock
 work = os.environ["WORK"]
 program.LOCK_SECONDS = float(os.environ.get("LOCK_SECONDS", program.LOCK_SECONDS))
 program.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", program.WAIT_SECONDS))
-program.CONFIG, program.STATUS = f"{work}/backup.json", f"{work}/status.json"
+program.backups.CONFIG, program.backup_files.STATUS = f"{work}/backup.json", f"{work}/status.json"
 program.held = lambda what, **options: lock.held(what, path=f"{work}/lock", **options)
 steps = 0
 def hook(event, arguments):

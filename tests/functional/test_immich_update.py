@@ -109,6 +109,7 @@ def test_a_thousand_rows_of_rubbish_are_borne(host, server):
     host.has(noted="3.3.1", compose="v3.3.1")
     rubbish = "INSERT INTO version_history SELECT repeat('9', 100000) || '.' || g FROM generate_series(1, 1000) g"
     server.sql(rubbish, database=DATABASE)
+    server.sql("INSERT INTO version_history VALUES ('999.0.0')", database=DATABASE)
     # Nor is it a reason to fall over that there is nothing in one.
     server.sql("ALTER TABLE kysely_migrations DROP CONSTRAINT kysely_migrations_pkey", database=DATABASE)
     server.sql("ALTER TABLE kysely_migrations ALTER name DROP NOT NULL", database=DATABASE)

@@ -272,8 +272,8 @@ def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(
     migrated = backup(host)
     sql(host, "DELETE FROM kysely_migrations WHERE timestamp = 'x'")
     before = ids(host)
-    assert "cannot be downgraded to v3.3.1: set immich:version to v3.5.0" in restore(host, name)
-    assert "cannot be downgraded to v3.3.1: set immich:version to v3.3.2" in restore(host, migrated)
+    assert "v3.3.1 is older than v3.5.0, the version of the backup" in restore(host, name)
+    assert "Next step: immich:version: v3.3.2, apply, then restore" in restore(host, migrated)
     refused = restore(host, claiming)
     assert "no newer image than v3.3.1 is known to have run on it" in refused
     assert f"salt-call immich.restore /var/backups/immich/{claiming} version=v3.3.1 confirm=host" in refused
@@ -281,7 +281,7 @@ def test_a_backup_of_a_newer_version_and_a_role_of_another_password_are_refused(
     # With a digest it is the same version.
     image = f"ghcr.io/immich-app/immich-server:v3.3.1@sha256:{'0' * 64}"
     host.pillar(pillar_with(server={"image": image}))
-    assert "cannot be downgraded to v3.3.1: set immich:version to v3.5.0" in restore(host, name)
+    assert "v3.3.1 is older than v3.5.0, the version of the backup" in restore(host, name)
     host.pillar(pillar_with())
     sql(host, "ALTER ROLE immich PASSWORD 'another'")
     assert "no role immich with the pillar's password" in restore(host, backup(host))

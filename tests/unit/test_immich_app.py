@@ -59,9 +59,9 @@ def test_only_a_real_run_says_that_immich_was_left_stopped(monkeypatch, active, 
 @pytest.mark.parametrize(
     ("reasons", "active", "containers", "service"),
     (
-        (["the network immich is recreated"], "active", ["immich-server"], "stopped for the changes above"),
-        (["the network immich is recreated"], "active", [], "stopped for the changes above"),
-        (["the network immich is recreated"], "failed", [], "failed"),
+        ([{"seen": "the network immich is recreated"}], "active", ["immich-server"], "stopped for the changes above"),
+        ([{"seen": "the network immich is recreated"}], "active", [], "stopped for the changes above"),
+        ([{"seen": "the network immich is recreated"}], "failed", [], "failed"),
         ([], "active", ["immich-server"], "active"),
     ),
 )

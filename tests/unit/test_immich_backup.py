@@ -9,7 +9,8 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from host_core.command import CommandError
-from immich_backup import problems, status, unit
+from immich_backup import problems, unit
+from immich_io import backup_files
 
 PILLAR = {
     "postgres": {"password": "postgres-secret-1"},
@@ -64,7 +65,7 @@ def test_a_socket_of_a_server_managed_otherwise_is_used_as_its_user(plan):
 @pytest.fixture
 def told(tmp_path, monkeypatch):
     """A function that says what is told, from hours since the timer elapsed and of the newest backup, and a status."""
-    monkeypatch.setattr(status, "PATH", str(tmp_path / "status.json"))
+    monkeypatch.setattr(backup_files, "STATUS", str(tmp_path / "status.json"))
     monkeypatch.setattr(problems, "STAMP", str(tmp_path / "stamp"))
     (tmp_path / "backups").mkdir()
 
@@ -128,7 +129,7 @@ def test_a_backup_that_is_missing_is_told(told, found, words):
 @pytest.fixture
 def started(tmp_path, monkeypatch):
     """A function that starts the unit: ``last`` is what its program says, and ``fails`` what systemctl says."""
-    monkeypatch.setattr(status, "PATH", str(tmp_path / "status.json"))
+    monkeypatch.setattr(backup_files, "STATUS", str(tmp_path / "status.json"))
     monkeypatch.setitem(unit.FILES, "service", str(tmp_path / "immich-backup.service"))
     (tmp_path / "immich-backup.service").touch()
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
 from _output import immich_doctor as table
 from immich_core import stack_status
@@ -28,6 +29,7 @@ from immich_diagnosis import (
     valkey,
     words,
 )
+from immich_io import containers
 
 REPO = Path(__file__).resolve().parents[2]
 READS_PROC = pytest.mark.only(sys.platform == "linux")
@@ -146,6 +148,39 @@ def test_no_cure_is_made_up():
 
 
 @pytest.mark.parametrize(
+    ("error", "known", "cure"),
+    (
+        ("Valkey does not accept the credentials of the user default.", {"refused": True}, "immich:valkey:admin_"),
+        ("PostgreSQL: Zugriff verweigert.", {"sqlstate": "42501"}, "immich.postgres"),
+        ("Cannot connect to the database", {"absent": "database"}, "immich.postgres"),
+        # A server that does not run has a row of its own.
+        ("Cannot connect to PostgreSQL", {"absent": "server"}, ""),
+        ("podman: pinging container registry", {}, "immich:version"),
+    ),
+)
+def test_an_error_is_known_by_what_it_carries_before_its_words(error, known, cure):
+    raised = CommandExecutionError(error)
+    vars(raised).update(known)
+    remedy = words.remedy_of(raised)
+    assert cure in remedy if cure else remedy == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "stopped"),
+    (
+        ("db:5432\n", None),
+        ("db:5432 name getaddrinfo ENOTFOUND db\n", (containers.NAME, "getaddrinfo ENOTFOUND db")),
+        ("db:5432 port Connection refused\n", (containers.PORT, "Connection refused")),
+        ("db:5432 name\x1b[2J x\n", (containers.PORT, "name x")),
+        ("", (containers.PORT, "its answer is not there")),
+    ),
+)
+def test_where_a_container_stops_on_the_way(monkeypatch, answer, stopped):
+    monkeypatch.setattr(containers.podman, "run", lambda *words, **limits: answer)
+    assert containers.reach("immich-server", ["db:5432"]) == {"db:5432": stopped}
+
+
+@pytest.mark.parametrize(
     ("mode", "owner", "uid", "wanted", "may"),
     (
         (0o700, (0, 0), 0, 7, True),
@@ -250,7 +285,7 @@ def test_without_a_pillar_and_a_deployment_nothing_breaks_and_no_name_is_made_up
     """No test host is without units of these names; the modules that the checks ask are not there either."""
     monkeypatch.setattr(facts, "UNIT_FILE", str(tmp_path / "immich.service"))
     monkeypatch.setattr(facts, "DEPLOYED", str(tmp_path))
-    monkeypatch.setattr(backups, "BACKUP_CONFIG", str(tmp_path / "backup.json"))
+    monkeypatch.setattr(backups.backups, "CONFIG", str(tmp_path / "backup.json"))
     salt = {
         "systemd_unit.status": lambda unit: {"loaded": "not-found", "active": "inactive", "text": ""},
     }

@@ -23,7 +23,8 @@ def live(older=None, unknown=None, migrations=(V3_3,), **tables):
 
 def beside(now, migrations=(V3_3,), **changes):
     tables = {f"public.{name}": rows for name, rows in now.items()}
-    return comparison.differences(HELD, list(migrations), {**live(older={}), "tables": tables, **changes})
+    found = comparison.differences(HELD, list(migrations), {**live(older={}), "tables": tables, **changes})
+    return tuple([findings.sentence(each) for each in some] for some in found)
 
 
 NOW = {"asset": 9, "album": 1, "kysely_migrations": 1}
@@ -36,15 +37,15 @@ def test_what_came_in_or_was_deleted_since_is_no_difference():
 
 def test_a_table_that_one_of_them_lacks_is_a_difference():
     (told,), warnings = beside({**NOW, "person\x1b[2J": 3}, older={})
-    assert told.startswith("It lacks tables of Immich's database: public.person. If")
+    assert told.startswith("It lacks tables of Immich's database: public.person. Next step: if")
     assert warnings == []
     ((told,), _) = beside({"asset": 9, "kysely_migrations": 1}, older={})
-    assert told.startswith("Immich's database lacks tables of it: public.album.")
+    assert told.startswith("Immich's database lacks tables of it: public.album. Next step: find out")
 
 
 def test_rows_from_before_the_backup_that_it_lacks_are_a_difference():
     ((told,), _) = beside(NOW, older={"public.asset": 8, "public.album": 2})
-    assert told == "It lacks rows that Immich's database had an hour before it: at least 3 of public.asset."
+    assert told == "It lacks rows that Immich's database had an hour before it: at least 3 of public.asset"
 
 
 def test_after_an_update_tables_are_not_compared_and_that_is_told():
@@ -57,14 +58,14 @@ def test_after_an_update_tables_are_not_compared_and_that_is_told():
 def test_a_migration_that_somebody_has_noted_does_not_hide_that_rows_are_missing():
     planted = (V3_3, "1999999999999-Planted")
     (told,), (warning,) = beside(NOW, migrations=planted, older={"public.asset": 9, "public.album": 2})
-    assert told == "It lacks rows that Immich's database had an hour before it: at least 4 of public.asset."
+    assert told == "It lacks rows that Immich's database had an hour before it: at least 4 of public.asset"
     assert "have different migrations" in warning
 
 
 def test_rows_that_cannot_be_compared_are_told():
     differences, (told,) = beside(NOW, older=None, unknown="the database was restored since")
     assert differences == []
-    assert told == "Rows from before the backup were not compared: the database was restored since."
+    assert told == "Rows from before the backup were not compared: the database was restored since"
 
 
 def contents(*noted, migration=V3_3):
@@ -72,17 +73,13 @@ def contents(*noted, migration=V3_3):
     return {"rows": {**rows, "public.kysely_migrations": [{"name": migration}]}}
 
 
-TARGET = Target({"server": {"image": IMAGE}}, salt={}, pillar={}, minion="photos.example.org")
+TARGET = Target({"version": "v3.3.1", "server": {"image": IMAGE}}, salt={}, pillar={}, minion="photos.example.org")
 
 
 def told(held, path=PATH, version=None):
-    """What speaks against a restore, because of versions."""
-    return " ".join(
-        [
-            *backup_file.version_problems(TARGET, held, path, version),
-            *backup_file.doubts(TARGET, held, path, version),
-        ]
-    )
+    """What speaks against a restore, because of versions, in words."""
+    problems = backup_file.version_problems(TARGET, held, path, version)
+    return "\n".join(map(findings.sentence, problems + backup_file.doubts(TARGET, held, path, version)))
 
 
 @pytest.mark.parametrize(
@@ -97,23 +94,41 @@ def told(held, path=PATH, version=None):
 )
 def test_a_version_that_cannot_be_true_is_named_with_the_line_that_overrides_it(held, path, known):
     said = told(held, path)
-    assert "set immich:version" not in said
+    assert "immich:version" not in said
     assert "Only the backup's own table says" in said
     quoted = path if " " not in path else f"'{path}'"
     assert f"salt-call immich.restore {quoted} version={known} confirm=" in said
     assert told(held, path, known) == ""
 
 
+def test_a_version_that_cannot_be_true_hides_no_other_that_is_noted():
+    """As an update has it: v3.2.1 must not serve what v3.2.2 has served."""
+    settings = {"version": "v3.2.1", "server": {"image": IMAGE.replace("v3.3.1", "v3.2.1")}}
+    held = contents("3.2.2", "999.0.0", migration="1789419229196-ConvertUserOAuthIdEmptyStringToNull")
+    (problem,) = backup_file.version_problems(TARGET._replace(settings=settings), held, "/srv/photos.dump", None)
+    assert problem["seen"].startswith(
+        "v3.2.1 is older than v3.2.2, the version of the backup. Immich cannot be downgraded"
+    )
+    assert problem["remedy"].startswith("immich:version: v3.2.2, apply, then restore")
+
+
 def test_a_version_that_nothing_contradicts_has_an_override_unless_migrations_need_it():
     said = told(contents("3.5.0"), "/srv/compose.dump")
-    assert (
-        "cannot be downgraded to v3.3.1: set immich:version to v3.5.0, apply. Its migrations do not need that." in said
+    assert said.startswith(
+        "immich:version: v3.3.1 is older than v3.5.0, the version of the backup. Immich cannot be downgraded"
     )
+    assert "Next step: immich:version: v3.5.0, apply, then restore. Its migrations do not need that: if v3.5.0" in said
     assert "salt-call immich.restore /srv/compose.dump version=v3.3.0 confirm=" in said
     assert told(contents("3.5.0"), "/srv/compose.dump", "v3.3.1") == ""
     said = told(contents("3.3.1", migration="1793000000000-AddAssetRating"))
-    assert "set immich:version to v3.3.2" in said
+    assert said.endswith("Next step: immich:version: v3.3.2, apply, then restore")
     assert "version=" not in said
+
+
+def test_a_backup_from_before_the_stop_on_the_way_is_restored_there():
+    said = told(contents("1.131.3", migration="AddMissingIndex1744910873956"), "/srv/photos.dump")
+    assert "from v1.131.3 Immich cannot be updated to v3.3.1 directly." in said
+    assert said.endswith("Next step: immich:version: v1.132.3, apply, then restore")
 
 
 def test_a_word_that_is_no_version_is_refused():
@@ -198,12 +213,12 @@ def verified_by(*answers):
     (
         # The same fault in the words of another error: asked without patience before.
         (([learning("Connection refused")], []), ([learning("timed out")], []), []),
-        (([], []), ([learning("timed out")], []), [findings.sentence(learning("timed out"))]),
-        (([], [OUTDATED]), ([], [OUTDATED, OUTDATED]), [findings.sentence(OUTDATED)]),
-        (([], UNREACHABLE), ([], [OUTDATED]), [findings.sentence(OUTDATED)]),
+        (([], []), ([learning("timed out")], []), [learning("timed out")]),
+        (([], [OUTDATED]), ([], [OUTDATED, OUTDATED]), [OUTDATED]),
+        (([], UNREACHABLE), ([], [OUTDATED]), [OUTDATED]),
         # Of the same kind, and another one.
-        (([], [absent("cube")]), ([], [absent("vector")]), ["The extension vector is not there"]),
-        (([], []), ([], UNREACHABLE), ["Cannot connect to PostgreSQL"]),
+        (([], [absent("cube")]), ([], [absent("vector")]), [absent("vector")]),
+        (([], []), ([], UNREACHABLE), [findings.not_verified("immich_postgres", UNREACHABLE)]),
     ),
 )
 def test_a_restore_is_reverted_for_new_faults_alone(before, after, trouble):

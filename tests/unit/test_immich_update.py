@@ -91,7 +91,7 @@ DATA = (
     (["3.3.2", "3.3.1"], [LAST_OF_3_3_1], None, [3, 3, 2]),
     (["3.3.2", "3.3.1"], [LAST_OF_3_3_1], f"{IMAGE}:v3.3.1", [3, 3, 1]),
 )
-# What the database has noted, its newest migration, the images that may have run, and what contradicts the note.
+# What the database has noted, its newest migration, the images that may have run, and what contradicts the newest note.
 CONTRADICTIONS = (
     ([], [], [], None),
     (["rubbish"], [LAST_OF_2_7_5], [], None),
@@ -147,8 +147,13 @@ def test_the_version_that_a_database_belongs_to(noted, migrations, image, versio
 
 @pytest.mark.parametrize(("noted", "migrations", "images", "why"), CONTRADICTIONS)
 def test_a_version_that_cannot_be_true_is_contradicted(noted, migrations, images, why):
-    found = versions.contradiction(noted, migrations, images)
-    assert why in found if why else found is None, found
+    credible, doubt = versions.credible(noted, migrations, images)
+    newest = max(filter(None, map(versions.parse, noted)), default=None)
+    if why:
+        assert (credible, doubt[0]) == (None, newest)
+        assert why in doubt[1]
+    else:
+        assert (credible, doubt) == (newest, None)
 
 
 def test_each_migration_that_is_known_belongs_to_its_release():
@@ -160,7 +165,7 @@ def test_each_migration_that_is_known_belongs_to_its_release():
             # Of a release that is made up it is known that it is newer than any that is known.
             expected = "v3.3.2" if release == "3.4.0" else f"v{release}"
             assert versions.text(versions.since(before)) == expected, name
-        assert versions.contradiction([release], before) is None
+        assert versions.credible([release], before) == (versions.parse(release), None)
     assert len([name for name in before if name <= LAST_OF_2_7_5]) == 68  # counted in a database of v2.7.5
 
 

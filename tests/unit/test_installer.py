@@ -19,6 +19,7 @@ OVERVIEW = {
     "local_only": False,
     "port": 2283,
     "version": "v3.3.1",
+    "packages": {"postgres": ["postgresql-17"], "valkey": ["valkey-server"]},
     "gateway": {"address": "10.88.0.1", "ports": {"postgres": 5432, "valkey": 6379}},
     "network": {"name": "immich", "subnet": "172.20.0.0/16"},
     "folders": {"photos": "/srv/immich/upload", "models": "/srv/immich/model-cache", "backups": "/var/backups/immich"},
@@ -88,7 +89,11 @@ def test_unknown_sizes_are_called_rough(first):
 def test_restarts_say_why():
     states = [
         state("valkey_config.managed", changes={"aclfile": {}}, restarts={"valkey-server": ["aclfile", "bind"]}),
-        state("immich_app.running", changes={"immich-server": {"old": "running", "new": "recreated: its image"}}),
+        state(
+            "immich_app.running",
+            changes={"immich-server": {"old": "running", "new": "recreated: its image"}},
+            recreated=["immich-server"],
+        ),
     ]
     rows = dict(plan.rows(states, OVERVIEW, {"packages": [], "images": {}}))
     assert rows["Restarts"] == ["valkey-server, to apply aclfile, bind", "immich-server (recreated: its image)"]
@@ -99,9 +104,32 @@ def test_what_no_row_is_about_is_named_all_the_same():
     states = [
         state("cmd.run", changes={"pid": 1}, id="PostgreSQL has a data directory"),
         state("immich_app.verified", result=None, comment="Valkey's user immich may do more than it should"),
+        state("immich_app.verified", result=None, comment="Would be verified once it runs", deferred=True),
     ]
     rows = dict(plan.rows(states, OVERVIEW, {"packages": [], "images": {}}))
     assert rows["Also"] == ["PostgreSQL has a data directory", "Valkey's user immich may do more than it should"]
+
+
+@pytest.mark.parametrize(
+    ("valkey", "installed", "kept"),
+    (
+        (["valkey-server"], ["postgresql-17", "valkey-server"], []),
+        (["redis-server"], ["postgresql-17", "redis-server"], []),
+        (["redis-server"], ["postgresql-17-pgvector"], ["PostgreSQL", "Valkey"]),
+        (["redis-server", "redis-tools"], ["redis-tools", "postgresql-17"], ["Valkey"]),
+    ),
+)
+def test_what_a_server_holds_is_kept_unless_this_run_brings_it(valkey, installed, kept):
+    overview = {**OVERVIEW, "packages": {**OVERVIEW["packages"], "valkey": valkey}}
+    states = [state("pkg.installed", changes={name: {"old": "", "new": "1"} for name in installed})]
+    rows = dict(plan.rows(states, overview, {"packages": [], "images": {}}))
+    held = [f", what {server} holds for others" for server in kept]
+    assert rows["Kept"] == [f"everything: nothing is deleted, the photos{''.join(held)}"]
+
+
+def test_what_a_host_without_servers_asks_of_others_is_kept():
+    rows = dict(plan.rows([], {**OVERVIEW, "packages": {}}, {"packages": [], "images": {}}))
+    assert rows["Kept"][0].endswith("what PostgreSQL holds for others, what Valkey holds for others")
 
 
 def test_nothing_to_do():
