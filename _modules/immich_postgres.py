@@ -85,9 +85,9 @@ def verify(settings, connection=None):
     powerful = __salt__["pgsql_role.powers"](user, connection)
     broken += [_finding("postgres-role-member", f"The role {user} is a member of {name}") for name in powerful]
     broken += _broken_extensions(database, postgres["vector_extension"], connection)
-    if postgres["managed"]:
+    if postgres["managed"] and settings["listen_addresses"]:
         broken += _broken_hba(settings, connection)
-        broken += _broken_listening(settings["gateway_address"], connection)
+        broken += _broken_listening(settings["listen_addresses"], connection)
     return broken
 
 
@@ -188,9 +188,10 @@ def _broken_hba(settings, connection):
     return []
 
 
-def _broken_listening(address, connection):
+def _broken_listening(addresses, connection):
     setting = __salt__["pgsql_config.get"](["listen_addresses"], connection)["listen_addresses"]["running"]
     without = list_settings.including("listen_addresses", setting, [])
-    if list_settings.including("listen_addresses", setting, [address]) != without:
-        return [_finding("postgres-listen-address", f"PostgreSQL does not listen at {address}, only at {setting}")]
+    if list_settings.including("listen_addresses", setting, addresses) != without:
+        seen = f"PostgreSQL does not listen at {', '.join(addresses)}, only at {setting}"
+        return [_finding("postgres-listen-address", seen)]
     return []

@@ -303,7 +303,7 @@ def _valkey_memory(settings):
 
 def _service_addresses(settings):
     """Where PostgreSQL and Valkey listen."""
-    return ["127.0.0.1", settings["gateway_address"]]
+    return ["127.0.0.1", *settings["listen_addresses"]]
 
 
 def _clashing(sockets, port, addresses):

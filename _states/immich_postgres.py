@@ -18,14 +18,14 @@ def __virtual__():
     return True
 
 
-def server_configured(name, listen_address, database, vector_extension="auto", service=None, connection=None):
+def server_configured(name, listen_addresses, database, vector_extension="auto", service=None, connection=None):
     """
     Ensure that the server listens for Immich, and preloads what its vector extension needs.
 
     name
         What this is about, for the output only.
-    listen_address
-        Address to listen at, besides what the server listens at.
+    listen_addresses
+        List of addresses to listen at, besides what the server listens at. May be empty.
     database
         Name of Immich's database, which need not be there yet.
     vector_extension
@@ -39,11 +39,11 @@ def server_configured(name, listen_address, database, vector_extension="auto", s
 
         PostgreSQL listens for Immich:
           immich_postgres.server_configured:
-            - listen_address: 10.88.0.1
+            - listen_addresses: [10.88.0.1]
             - database: immich
             - service: postgresql@17-main
     """
-    include = {"listen_addresses": [listen_address]}
+    include = {"listen_addresses": listen_addresses} if listen_addresses else {}
     try:
         libraries = _libraries(database, vector_extension, connection)
     except (CommandExecutionError, SaltInvocationError) as err:

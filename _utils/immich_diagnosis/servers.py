@@ -93,9 +93,9 @@ def listens(part, sls):
         settings = settings_of(here)
         if not settings[part]["managed"]:
             return [(OK, "is managed elsewhere")]
-        if "gateway" not in settings["components"]:
+        if not settings["listen_addresses"]:
             return [(OK, "no container of this host looks for it")]
-        address, port = settings["gateway_address"], settings[part]["port"]
+        (address,), port = settings["listen_addresses"], settings[part]["port"]
         sockets = call(here, "netns.listening")
         if any(each["port"] == port and each["address"] in (address, "0.0.0.0", "::") for each in sockets):
             return [(OK, f"listens at {address}:{port}")]

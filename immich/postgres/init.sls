@@ -1,11 +1,12 @@
-# PostgreSQL with Immich's role, its database and the extensions in it, listening at the gateway's address besides what it
-# had. Of a server that is managed elsewhere, only role, database and extensions. Depends on
-# immich.identity, and on immich.gateway where the server is managed and this host has Immich.
+# PostgreSQL with Immich's role, its database and the extensions in it, where this host has Immich listening at the
+# gateway's address besides what it had. Of a server that is managed elsewhere, only role, database and extensions. Depends
+# on immich.identity, and on immich.gateway where the server is managed and this host has Immich.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 {%- set postgres = settings.postgres %}
 {%- set managed = postgres.managed %}
+{%- set reached = managed and settings.listen_addresses %}
 {%- set host = settings.lookup.postgres %}
 
 PostgreSQL is recorded as a component of this host:
@@ -47,7 +48,7 @@ PostgreSQL is running:
 
 PostgreSQL is set up for Immich:
   immich_postgres.server_configured:
-    - listen_address: {{ settings.gateway_address | json }}
+    - listen_addresses: {{ settings.listen_addresses | json }}
     - database: {{ postgres.database | json }}
     - vector_extension: {{ postgres.vector_extension | json }}
     - service: {{ host.unit | json }}
@@ -93,7 +94,7 @@ Immich has a database that is its own:
     - connection: {{ postgres.connection | json }}
     - require:
       - pgsql_role: Immich has a role in PostgreSQL
-{%- if managed %}
+{%- if reached %}
 
 Immich may log in to its database from its network:
   pgsql_hba.present:
@@ -113,7 +114,7 @@ Immich's database has its extensions:
     - connection: {{ postgres.connection | json }}
     - require:
       - pgsql_database: Immich has a database that is its own
-{%- if managed %}
+{%- if reached %}
       - pgsql_hba: Immich may log in to its database from its network
 {%- endif %}
 {%- endif %}

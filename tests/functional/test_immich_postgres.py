@@ -28,7 +28,7 @@ SETTINGS = {
         "connection": {"host": "/var/run/postgresql", "port": 5432, "user": "postgres", "os_user": "postgres"},
     },
     "network": {"name": "immich", "subnet": "172.20.0.0/16"},
-    "gateway_address": ADDRESS,
+    "listen_addresses": [ADDRESS],
 }
 PGVECTOR = {"vector", "cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"}
 ROLE = {
@@ -101,7 +101,7 @@ def extensions_present(pg, **arguments):
 
 
 def server_configured(pg, **arguments):
-    wanted = {"listen_address": ADDRESS, "database": "t_immich", "service": UNIT, **arguments}
+    wanted = {"listen_addresses": [ADDRESS], "database": "t_immich", "service": UNIT, **arguments}
     return pg.state("immich_postgres.server_configured", "t", **wanted)
 
 
@@ -416,7 +416,7 @@ def test_broken_record(promised):
 
 
 def test_address_that_the_server_does_not_listen_at(promised):
-    settings = {**SETTINGS, "gateway_address": "10.88.0.1"}
+    settings = {**SETTINGS, "listen_addresses": ["10.88.0.1"]}
     sentence = f"PostgreSQL does not listen at 10.88.0.1, only at localhost, {ADDRESS}"
     assert seen(immich(promised).verify(settings)) == [sentence]
 

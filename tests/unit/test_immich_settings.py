@@ -444,6 +444,7 @@ def test_a_host_with_postgresql_alone(subject, monkeypatch):
     settings = subject.module.get()
     assert list(settings["components"]) == ["identity", "programs", "postgres", "backup", "verify"]
     assert settings["includes"]["immich.postgres"] == ["immich.identity"]
+    assert settings["listen_addresses"] == []
     assert (settings["postgres"]["managed"], settings["valkey"]["managed"]) == (True, False)
 
 

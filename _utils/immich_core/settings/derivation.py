@@ -56,6 +56,8 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         "external_libraries": [library_of(entry) for entry in settings["external_libraries"]],
         "bind_address": [str(ip_address(text)) for _, text in bind_addresses(settings)],
         "gateway_address": gateway,
+        # Where PostgreSQL and Valkey listen besides what they did: for containers of this host, if it can have any.
+        "listen_addresses": [gateway] if "gateway" in host else [],
         "network": own,
         "project_dir": project_dir(settings),
         "components": components.observed(registry, host),
