@@ -35,8 +35,20 @@ def test_a_host_includes_what_it_has_and_no_more():
     includes = components.includes(REGISTRY, host, [], ["postgres"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     assert includes["immich.postgres"] == ["immich.identity"]
-    assert includes["immich.verify"] == ["immich.backup", "immich.postgres"]
+    assert includes["immich.verify"] == [f"immich.{name}" for name in host if name != "verify"]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean"]
+
+
+def test_what_requires_all_is_applied_last_wherever_its_entry_stands():
+    registry = {"last": {"requires": "all"}, "first": {}, "second": {"requires": ["first"]}}
+    registry["foreign"] = {"roles": ["proxy"]}
+    host = components.of_roles(registry, ["postgres"])
+    assert host == ["first", "second", "last"]
+    includes = components.includes(registry, host, [], [])
+    assert includes["immich.last"] == ["immich.first", "immich.second"]
+    # Nothing is removed before what it requires.
+    assert includes["immich.clean"] == ["immich.last.clean", "immich.second.clean", "immich.first.clean"]
+    assert includes["immich.first.clean"] == ["immich.last.clean", "immich.second.clean"]
 
 
 def test_what_former_roles_have_left_is_removed_and_not_applied():
@@ -104,7 +116,7 @@ def test_an_entry_fits_its_folder(name):
     assert (folder / "clean.sls").is_file() is entry.get("clean", True)
     assert "page" not in entry or (REPO / "docs" / entry["page"]).is_file()
     before = list(REGISTRY)[: list(REGISTRY).index(name)]
-    for each in [*entry.get("requires", []), *entry.get("requires_managed", [])]:
+    for each in [*components.requires(REGISTRY, name), *entry.get("requires_managed", [])]:
         component, _, part = each.partition(".")
         assert (REPO / "immich" / component / f"{part or 'init'}.sls").is_file()
         # A component is applied after those it requires; a part of another, or of its own, brings what it needs itself.
