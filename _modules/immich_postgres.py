@@ -13,7 +13,7 @@ from immich_core import findings
 from immich_core import postgres_extensions as extensions
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_core.postgres_extensions import SCHEMA, VECTOR_VERSIONS
-from immich_host import vector_extension
+from immich_host import postgres_refusals, vector_extension
 from pgsql_core import list_settings
 
 # Immich sets it for its database by itself.
@@ -89,6 +89,23 @@ def verify(settings, connection=None):
         broken += _broken_hba(settings, connection)
         broken += _broken_listening(settings["listen_addresses"], connection)
     return broken
+
+
+def refusals(settings, connection=None):
+    """
+    Return what PostgreSQL has refused to Immich's role since its server was started, for a day at most, as findings: a
+    new release of Immich may need what is not granted yet.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    connection
+        As in ``pgsql_server``. Defaults to that of the settings.
+
+    Raises ``CommandExecutionError`` if the server cannot be asked.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    return postgres_refusals.found(settings, __salt__, connection)
 
 
 def _finding(code, seen, remedy=APPLY, path=""):

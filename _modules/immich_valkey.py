@@ -11,6 +11,7 @@ from host_core import pillar
 from immich_core import findings, valkey_users
 from immich_core.pillar_paths import VALKEY_ADMIN_PASSWORD, VALKEY_PASSWORD
 from immich_core.valkey_users import ALLOWS, DENIES, LOGIN, RULES
+from immich_host import valkey_refusals
 
 __virtualname__ = "immich_valkey"
 
@@ -126,6 +127,23 @@ def verify(settings, connection=None):
         seen = "Valkey's ACL users are not saved as they are, a restart would change them"
         broken.append(_finding("valkey-acl-unsaved", seen))
     return broken
+
+
+def refusals(settings, connection=None):
+    """
+    Return what Valkey has denied to Immich's user since its server was started, for a day at most, as findings: a new
+    release of Immich may need what is not granted yet.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    connection
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the formula's logins.
+
+    Raises CommandExecutionError if the server cannot be asked.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    return valkey_refusals.found(settings, __salt__, connection)
 
 
 def _finding(code, seen, remedy=APPLY, path=""):

@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError
 
 from host_core import systemctl
 from immich_diagnosis import facts
-from immich_diagnosis.check import FAILED, OK, NotCheckedError, call, need, of_finding
+from immich_diagnosis.check import FAILED, OK, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import settings_of
 from immich_diagnosis.words import one_line
 
@@ -104,14 +104,11 @@ def listens(part, sls):
     return check
 
 
-def refusals(found, function, connection):
+def refusals(function, connection):
     """What a server has refused to Immich since it was started: a new release may need what is not granted yet."""
 
     def check(here):
-        settings = settings_of(here)
-        need(here, function)
-        answer = found(settings, here["salt"], connection(here))
-        known = f"not known: {answer['unknown']}" if answer["unknown"] else "nothing of late"
-        return map(of_finding, answer["found"]) if answer["found"] else [(OK, known)]
+        found = call(here, function, settings_of(here), connection(here))
+        return map(of_finding, found) if found else [(OK, "nothing of late")]
 
     return check

@@ -10,7 +10,7 @@ import threading
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_host import postgres_refusals, server_warnings, stop_reasons, vector_extension
+from immich_host import server_warnings, stop_reasons, vector_extension
 from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, restarts
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
 from tests.functional.release import POSTGRES
@@ -479,18 +479,18 @@ def test_what_the_role_was_refused_is_told_from_the_servers_log(pg, database):
     forged = "x\\n2099-01-01 00:00:00.0 UTC [1] t_immich@t ERROR:  permission denied for forged"
     as_role(f"DO $$ BEGIN RAISE EXCEPTION E'{forged}'; END $$")
     as_role("DO $$ BEGIN RAISE EXCEPTION E'permission denied \\x1b[2J\\x07'; END $$")
-    answer = postgres_refusals.found(settings, pg.modules)
-    assert answer["unknown"] == ""
-    own, table, extension = answer["found"]
+    refused = immich(pg).refusals(settings)
+    own, table, extension = refused
     assert 'refused the role t_immich: permission denied to create extension "file_fdw"' in extension["seen"]
     assert "if Immich's release notes name that extension" in extension["remedy"]
     assert table["seen"].endswith("permission denied for table pg_authid")
     assert "state.apply" not in table["remedy"]  # no apply grants it
     assert "podman logs" in table["remedy"]
-    assert [each["severity"] for each in answer["found"]] == ["warning", "warning", "error"]
+    assert [each["severity"] for each in refused] == ["warning", "warning", "error"]
     assert own["seen"].isprintable()
     elsewhere = {**settings, "postgres": {**SETTINGS["postgres"], "managed": False}}
-    assert postgres_refusals.found(elsewhere, pg.modules)["unknown"]
+    (unknown,) = immich(pg).refusals(elsewhere)
+    assert (unknown["severity"], unknown["seen"].partition(":")[0]) == ("note", "not known")
 
 
 def test_a_log_that_does_not_name_roles_is_told(pg, database, host):
@@ -498,7 +498,9 @@ def test_a_log_that_does_not_name_roles_is_told(pg, database, host):
     pg.sql("ALTER SYSTEM SET log_line_prefix = '%m [%p] '")
     pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
     pg.new_run()
-    assert "log_line_prefix" in postgres_refusals.found(settings, pg.modules)["unknown"]
+    (unknown,) = immich(pg).refusals(settings)
+    assert unknown["severity"] == "note"
+    assert "log_line_prefix" in unknown["seen"]
 
 
 def test_whether_somebody_has_signed_up_is_asked_of_the_database_where_the_server_does_not_say(pg, database):
