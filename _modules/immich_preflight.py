@@ -73,7 +73,8 @@ def of_sls(sls):
     A removal has none: what is taken away is taken away whatever else is at its ports, and whatever roles this host
     has now. ``other_role`` is whether its roles do not bring the SLS. ``handed_down`` are the settings as states get
     them in an argument. ``include`` names the parts of ``immich.bootstrap`` to include, ``requires`` what the registry
-    has the SLS include besides, and ``included`` are the requisites of the latter.
+    has the SLS include besides. ``included`` are the requisites of the latter, ``before`` those of what waits for the
+    SLS.
 
     sls
         The SLS, as in ``immich.postgres``.
@@ -92,8 +93,13 @@ def of_sls(sls):
         "other_role": any(each["code"] == components.OTHER_ROLE for each in found),
         "include": ["immich.bootstrap", *_bootstrap_checks(declared, sls)],
         "requires": requires,
-        "included": [{"sls": each} for each in requires],
+        "included": _requisites(requires),
+        "before": _requisites(settings["before"].get(sls, [])) if settings else [],
     }
+
+
+def _requisites(names):
+    return [{"sls": each} for each in names]
 
 
 def _bootstrap_checks(declared, sls):

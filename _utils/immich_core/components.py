@@ -56,6 +56,15 @@ def requires(registry, name):
     return [other for other in registry if not _requires_all(registry, other)] if required == ALL else required
 
 
+def waiting(registry, host):
+    """What waits for an SLS where both are in the same run, by its name: each component of the host, as an SLS."""
+    return {
+        f"immich.{sls}": [f"immich.{each}" for each in names if each in host]
+        for name in host
+        for sls, names in registry[name].get("before", {}).items()
+    }
+
+
 def other_role(settings, sls):
     """The finding that an SLS is of a component that this host's roles do not bring, or None."""
     name = sls.split(".")[1] if "." in sls else None

@@ -13,7 +13,7 @@ REGISTRY = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="
 ALL = ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"]
 BOTH = ["postgres", "valkey"]
 KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", "units", "checks", "warnings", "page"}
-KEYS |= {"clean"}
+KEYS |= {"before", "clean"}
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,16 @@ def test_what_former_roles_have_left_is_removed_and_not_applied():
     assert includes["immich.valkey.clean"] == ["immich.app.clean"]
     # Where nothing of it was left, a removal by its name touches nothing else.
     assert includes["immich.gateway.clean"] == []
+
+
+def test_what_waits_for_an_sls_is_what_the_host_has_of_it():
+    assert components.waiting(REGISTRY, list(REGISTRY)) == {
+        "immich.preflight.stopped": ["immich.podman", "immich.postgres", "immich.valkey"]
+    }
+    assert components.waiting(REGISTRY, ["identity", "preflight", "podman"]) == {
+        "immich.preflight.stopped": ["immich.podman"]
+    }
+    assert components.waiting(REGISTRY, ["identity", "postgres"]) == {}
 
 
 def test_a_component_of_another_role_is_named():
@@ -115,6 +125,10 @@ def test_an_entry_fits_its_folder(name):
     assert (folder / "init.sls").is_file()
     assert (folder / "clean.sls").is_file() is entry.get("clean", True)
     assert "page" not in entry or (REPO / "docs" / entry["page"]).is_file()
+    for sls, waiting in entry.get("before", {}).items():
+        assert sls.partition(".")[0] == name
+        assert (REPO / f"immich/{sls.replace('.', '/')}.sls").is_file()
+        assert set(waiting) <= set(REGISTRY)
     before = list(REGISTRY)[: list(REGISTRY).index(name)]
     for each in [*components.requires(REGISTRY, name), *entry.get("requires_managed", [])]:
         component, _, part = each.partition(".")

@@ -62,6 +62,7 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         "project_dir": project_dir(settings),
         "components": components.observed(registry, host),
         "includes": components.includes(registry, host, left, services),
+        "before": components.waiting(registry, host),
         "server": {
             "user": users["server"],
             "image": _image(settings["server"]["image"], settings["version"]),
@@ -98,7 +99,7 @@ def handed_down(settings):
     Without the hook of the administrator's, who may have written a token into it, and without the registry.
     """
     backup = {key: value for key, value in settings["backup"].items() if key != "on_failure"}
-    rest = {key: value for key, value in settings.items() if key not in ("includes", "components")}
+    rest = {key: value for key, value in settings.items() if key not in ("includes", "before", "components")}
     return {**rest, "backup": backup}
 
 
