@@ -8,7 +8,7 @@ Requires the execution modules ``pgsql_extension`` and ``immich_postgres``, and 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import terminal
-from immich_core import postgres_extensions
+from immich_core import postgres_declared, postgres_extensions
 from immich_host import vector_extension as immich_vector
 
 
@@ -98,11 +98,10 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
         single = __states__["pgsql_extension.present"](
             extension,
             database,
-            schema=postgres_extensions.SCHEMA,
             update=True,
-            cascade=extension == "vchord",
-            reindex=extension in ("vector", "vchord"),
+            reindex=postgres_declared.has_indexes(extension),
             connection=connection,
+            **postgres_declared.extension(extension),
         )
         ret["changes"].update(_named(extension, single["changes"]))
         if single["result"] is False:

@@ -8,6 +8,7 @@
 {%- set managed = postgres.managed %}
 {%- set reached = managed and settings.listen_addresses %}
 {%- set host = settings.lookup.postgres %}
+{%- set declared = salt["immich_postgres.declared"](settings) %}
 
 PostgreSQL is recorded as a component of this host:
   file.managed:
@@ -60,17 +61,9 @@ PostgreSQL is set up for Immich:
 Immich has a role in PostgreSQL:
   pgsql_role.present:
     - name: {{ postgres.user | json }}
-    - login: true
-    - superuser: false
-    - createdb: false
-    - createrole: false
-    - replication: false
-    - bypassrls: false
-    - member_of: []
-    - password_pillar: immich:postgres:password
-    - password_encryption: scram-sha-256
-    # The role and its database can set for their sessions what keeps Immich, backups and restores from working.
-    - reset_other_settings: true
+{%- for key, value in declared.role.items() %}
+    - {{ key }}: {{ value | json }}
+{%- endfor %}
     - connection: {{ postgres.connection | json }}
     - require:
       - sls: immich.bootstrap
@@ -82,15 +75,9 @@ Immich has a role in PostgreSQL:
 Immich has a database that is its own:
   pgsql_database.present:
     - name: {{ postgres.database | json }}
-    - owner: {{ postgres.user | json }}
-    - encoding: UTF8
-    - settings: {{ postgres.settings | json }}
-    # Immich sets its search path itself.
-    - reset_other_settings: [search_path]
-    # Its owner can set one that lets nobody in.
-    - connection_limit: -1
-    - privileges:
-        PUBLIC: []
+{%- for key, value in declared.database.items() %}
+    - {{ key }}: {{ value | json }}
+{%- endfor %}
     - connection: {{ postgres.connection | json }}
     - require:
       - pgsql_role: Immich has a role in PostgreSQL
@@ -99,7 +86,7 @@ Immich has a database that is its own:
 Immich may log in to its database from its network:
   pgsql_hba.present:
     - name: {{ postgres.database | json }}
-{%- for key, value in salt["immich_postgres.hba_record"](settings).items() %}
+{%- for key, value in declared.hba_record.items() %}
     - {{ key }}: {{ value | json }}
 {%- endfor %}
     - connection: {{ postgres.connection | json }}

@@ -10,6 +10,7 @@ import threading
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
+from immich_core import postgres_declared
 from immich_host import server_warnings, stop_reasons, vector_extension
 from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, restarts
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
@@ -31,16 +32,7 @@ SETTINGS = {
     "listen_addresses": [ADDRESS],
 }
 PGVECTOR = {"vector", "cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"}
-ROLE = {
-    "login": True,
-    "superuser": False,
-    "createdb": False,
-    "createrole": False,
-    "replication": False,
-    "bypassrls": False,
-    "member_of": [],
-    "password": PASSWORD,
-}
+ROLE = {**postgres_declared.ATTRIBUTES, "member_of": [], "password": PASSWORD}
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def pg(pg_server):
 def database(pg):
     """Role and database as the formula makes them."""
     assert pg.state("pgsql_role.present", "t_immich", **ROLE)["result"] is True
-    ret = pg.state("pgsql_database.present", "t_immich", owner="t_immich", privileges={"PUBLIC": []})
+    ret = pg.state("pgsql_database.present", "t_immich", owner="t_immich", privileges=postgres_declared.PRIVILEGES)
     assert ret["result"] is True
 
 
@@ -303,7 +295,7 @@ def _listening(pg_server):
 @pytest.fixture
 def promised(_listening, pg, database):
     before = HBA.read_text()
-    record = immich(pg).hba_record(SETTINGS)
+    record = immich(pg).declared(SETTINGS)["hba_record"]
     assert pg.state("pgsql_hba.present", "t_immich", **record)["result"] is True
     assert extensions_present(pg)["result"] is True
     yield pg
