@@ -112,12 +112,12 @@ def _bootstrap_checks(declared, sls):
 def _found(settings):
     sockets = __salt__["netns.listening"]()
     sockets = _with_holders(sockets, {settings["port"], settings["postgres"]["port"], *_valkey_ports(settings)})
-    # By component. A server that former roles have left here counts as managed, for its removal alone.
+    # By component: a server that former roles have left is here for its removal alone.
     looks = {
         "app": lambda: [*_addresses(settings), *_port(settings, sockets)],
         "preflight": lambda: container_users.obstacles(settings),
-        "postgres": lambda: _postgres(settings, sockets) if settings["postgres"]["managed"] else [],
-        "valkey": lambda: _valkey(settings, sockets) if settings["valkey"]["managed"] else [],
+        "postgres": lambda: _postgres(settings, sockets) if settings["postgres"]["here"] else [],
+        "valkey": lambda: _valkey(settings, sockets) if settings["valkey"]["here"] else [],
     }
     return [found for name, look in looks.items() if name in settings["components"] for found in look()]
 

@@ -34,7 +34,7 @@ def includes(registry, host, left, managed):
     left
         Names of those that left a trace on this host; removals include them, also where its roles no longer do.
     managed
-        Names of those whose server this pillar manages.
+        Names of those whose server this pillar manages on this host.
     """
     here = {*host, *left}
     removed = [name for name in reversed(_ordered(registry)) if registry[name].get("clean", True) and name in here]
