@@ -7,9 +7,10 @@ Immich on this host: what its service needs, and whether it serves
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import command, unit_file
+from host_core import addresses, command, unit_file
 from immich_core import compose, container_users, exposure, run_facts, server, units
 from immich_core import containers as project_containers
+from immich_core.obstacles import ports
 from immich_host import machine_learning
 from immich_host import server_warnings as warnings_of_server
 
@@ -71,6 +72,24 @@ def containers(directory):
     """
     with command.raised_as(CommandExecutionError):
         return project_containers.names(directory)
+
+
+def obstacles(settings, listeners):
+    """
+    Return what keeps Immich from being published on this host, as findings: an address that is not there, a port that
+    is taken.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host (``host_core.listeners``).
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    port, declared = settings["port"], settings["bind_address"]
+    taken = ports.of_immich(port, declared, listeners.with_holders({port}))
+    return [*ports.of_addresses(declared, addresses.is_here), *taken]
 
 
 # -- does it serve ----------------------------------------

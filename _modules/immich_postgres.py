@@ -12,9 +12,10 @@ from salt.exceptions import CommandExecutionError
 from host_core import pillar, terminal
 from immich_core import findings, postgres_declared
 from immich_core import postgres_extensions as extensions
+from immich_core.obstacles import postgres_cluster
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_core.postgres_extensions import SCHEMA, VECTOR_VERSIONS
-from immich_host import postgres_refusals, vector_extension
+from immich_host import debian_clusters, postgres_refusals, vector_extension
 from pgsql_core import list_settings
 
 # The doctor's row.
@@ -44,6 +45,25 @@ def declared(settings):
         "database": postgres_declared.database(settings),
         "hba_record": postgres_declared.hba_record(settings),
     }
+
+
+def obstacles(settings, listeners):
+    """
+    Return what keeps PostgreSQL from being set up on this host, as findings: another cluster, a port that is taken.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    listeners
+        The sockets that listen on this host (``host_core.listeners``).
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    if not settings["postgres"]["here"]:
+        return []
+    port, unit = settings["postgres"]["port"], settings["lookup"]["postgres"]["unit"]
+    sockets = listeners.with_holders({port})
+    addresses, clusters = ["127.0.0.1", *settings["listen_addresses"]], debian_clusters.ports()
+    return list(postgres_cluster.found(port, unit, addresses, sockets, clusters, debian_clusters.installed))
 
 
 def verify(settings, connection=None):

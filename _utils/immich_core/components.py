@@ -9,8 +9,8 @@ from immich_core import findings
 
 # What an entry requires that requires every other component of the host.
 ALL = "all"
-# What of an entry is about the running component, for verification and doctor.
-_OBSERVED = ("units", "checks", "warnings")
+# What of an entry is looked at on a host, by preflight checks, verification and doctor.
+_OBSERVED = ("units", "checks", "warnings", "obstacles")
 # Code of the finding that an SLS is of another role.
 OTHER_ROLE = "other-role"
 
@@ -21,7 +21,7 @@ def of_roles(registry, roles):
 
 
 def observed(registry, names):
-    """What of each component is looked at once it is applied: its units, its checks and its warnings."""
+    """What of each component is looked at: its obstacles before, its units, checks and warnings once it is applied."""
     return {name: {key: registry[name].get(key, []) for key in _OBSERVED} for name in names}
 
 

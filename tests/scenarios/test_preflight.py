@@ -76,10 +76,10 @@ def test_everything_in_the_way_is_named_at_once(occupied):
     taken(occupied, 2283)
     text = refusal(occupied, bind_address=["127.0.0.1", "10.8.0.1"])
     assert [line.partition(": ")[0] for line in text.splitlines()[1:]] == [
-        "immich:bind_address",
-        "immich:port",
         "immich:lookup:postgres:unit",
         "immich:valkey:port",
+        "immich:bind_address",
+        "immich:port",
     ]
     occupied.run("pkill -f '[h]ttp.server --bind 127.0.0.1 2283'")
 

@@ -13,7 +13,7 @@ REGISTRY = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="
 ALL = ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"]
 BOTH = ["postgres", "valkey"]
 KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", "units", "checks", "warnings", "page"}
-KEYS |= {"before", "clean"}
+KEYS |= {"before", "clean", "obstacles"}
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_what_requires_a_component_is_removed_before_it():
 def test_observed_has_each_key_whatever_an_entry_leaves_out():
     registry = {"a": {"units": ["a.service"]}, "b": {"checks": ["b.verify"], "page": "howto/b.md"}}
     assert components.observed(registry, ["a", "b"]) == {
-        "a": {"units": ["a.service"], "checks": [], "warnings": []},
-        "b": {"units": [], "checks": ["b.verify"], "warnings": []},
+        "a": {"units": ["a.service"], "checks": [], "warnings": [], "obstacles": []},
+        "b": {"units": [], "checks": ["b.verify"], "warnings": [], "obstacles": []},
     }
 
 
@@ -137,7 +137,7 @@ def test_an_entry_fits_its_folder(name):
         assert part or component in before
 
 
-@pytest.mark.parametrize("kind", ("checks", "warnings"))
+@pytest.mark.parametrize("kind", ("checks", "warnings", "obstacles"))
 def test_checks_are_functions_of_the_modules_of_the_formula(kind):
     named = {function for entry in REGISTRY.values() for function in entry.get(kind, [])}
     found = set()
