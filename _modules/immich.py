@@ -28,9 +28,8 @@ import sys
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import unit_file
 from immich_backup import listing, plan, problems, unit
-from immich_core import findings, units
+from immich_core import findings
 from immich_diagnosis import examination
 from immich_diagnosis.check import FAILED
 from immich_io import lock
@@ -39,12 +38,6 @@ from immich_restore import backup_file, drill, leftovers, restoring
 from immich_restore.target import Target
 
 __outputter__ = {"doctor": "immich_doctor"}
-
-DRILL_FILES = {
-    "service": units.file(units.RESTORE_DRILL),
-    "timer": units.file(units.RESTORE_DRILL_TIMER),
-    "failed_service": units.file(units.RESTORE_DRILL_FAILED),
-}
 
 
 def doctor(timeout=5):
@@ -289,12 +282,7 @@ def restore_drill_plan(settings):
     words = [sys.executable, "-c", "from salt.scripts import salt_call; salt_call()"]
     words += [f"--config-dir={os.path.dirname(__opts__['conf_file'])}", "--log-level=warning"]
     words += ["--local"] if __opts__["file_client"] == "local" else []
-    return {
-        "command": " ".join(map(unit_file.command_word, [*words, "immich.restore_drill"])),
-        "after": units.of_server(settings, "postgres"),
-        "on_failure": bool(settings["backup"]["on_failure"]),
-        "files": DRILL_FILES,
-    }
+    return plan.drill(settings, [*words, "immich.restore_drill"])
 
 
 def _target():

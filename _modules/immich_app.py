@@ -5,11 +5,13 @@ Immich on this host: what its service needs, and whether it serves
 ``settings`` is what ``immich_settings.get`` returns. Its service is started and stopped in ``immich_host.service``.
 """
 
-from salt.exceptions import CommandExecutionError, SaltInvocationError
+from salt.exceptions import CommandExecutionError
 
-from host_core import command, unit_file
-from immich_core import compose, container_users, exposure, findings, run_facts, units
-from immich_host import machine_learning, postgres_refusals, server_warnings, valkey_refusals
+from host_core import addresses, command, unit_file
+from immich_core import compose, container_users, exposure, run_facts, units
+from immich_core.obstacles import ports
+from immich_host import machine_learning
+from immich_host import server_warnings as warnings_of_server
 from immich_io import containers as project_containers
 from immich_io import server
 
@@ -73,44 +75,116 @@ def containers(directory):
         return project_containers.names(directory)
 
 
+def obstacles(settings, listeners):
+    """
+    Return what keeps Immich from being published on this host, as findings: an address that is not there, a port that
+    is taken.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host (``host_core.listeners``).
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    port, declared = settings["port"], settings["bind_address"]
+    taken = ports.of_immich(port, declared, listeners.with_holders({port}))
+    return [*ports.of_addresses(declared, addresses.is_here), *taken]
+
+
 # -- does it serve ----------------------------------------
 
 
 def verify(settings, patience=ML_PATIENCE):
     """
-    Return what of the application is not as declared, as findings (``immich_core.findings``).
+    Return what of the application is not as declared, as findings (``immich_core.findings``): all of the three below.
 
     settings
         The formula's settings.
 
     patience
-        Seconds that machine learning may take until it answers, 60 by default; none in a dry run.
+        As for ``immich_app.verify_machine_learning``.
+
+    Called by ``immich.restore``, before and after.
+    """
+    return [*verify_answer(settings), *verify_machine_learning(settings, patience), *verify_exposure(settings)]
+
+
+def verify_answer(settings, timeout=10, ping=None):
+    """
+    Return how the server fails to answer, as findings.
+
+    settings
+        The formula's settings.
+
+    timeout
+        Seconds for the whole answer, 10 by default.
+
+    ping
+        Address of the server's ping. Defaults to that of the settings.
 
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
-    broken = server.silent(compose.ping_url(settings))
-    if settings["machine_learning"]["enabled"]:
-        broken += machine_learning.silent(
-            __salt__, run_facts.of(__context__).take("server_pid"), 0 if __opts__["test"] else patience
-        )
-    return broken + exposure.wider_than_declared(settings, __salt__["netns.listening"]())
+    return server.silent(ping or compose.ping_url(settings), timeout)
 
 
-def warnings(settings):
+def verify_machine_learning(settings, patience=ML_PATIENCE, enabled=None):
     """
-    Return warnings about the application, as findings (``immich_core.findings``): who can reach which port, and what
-    PostgreSQL and Valkey have refused Immich, because a new release may need a right that the formula does not grant.
+    Return how machine learning fails to answer the server, as findings; where it is off, none.
+
+    settings
+        The formula's settings.
+
+    patience
+        Seconds that it may take until it answers, 60 by default; none in a dry run.
+
+    enabled
+        Whether it should answer. Defaults to what the settings say.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    if not (settings["machine_learning"]["enabled"] if enabled is None else enabled):
+        return []
+    pid = run_facts.of(__context__).take("server_pid")
+    return machine_learning.silent(__salt__, pid, 0 if __opts__["test"] else patience)
+
+
+def verify_exposure(settings):
+    """
+    Return as findings that Immich is published at more addresses than declared.
 
     settings
         The formula's settings.
 
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
-    found = [*exposure.servers_everywhere(settings, __salt__["netns.listening"]())]
-    found += server_warnings.found(settings, __salt__)
-    for server_refusals in (valkey_refusals, postgres_refusals):
-        try:
-            found += server_refusals.found(settings, __salt__)["found"]
-        except (CommandExecutionError, SaltInvocationError) as error:
-            found.append(findings.not_verified("refusals", f"What was refused to Immich is not known: {error}"))
-    return found
+    return exposure.wider_than_declared(settings, __salt__["netns.listening"]())
+
+
+def exposed_servers(settings):
+    """
+    Return as findings which of PostgreSQL and Valkey listen on every address of this host.
+
+    settings
+        The formula's settings.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    return exposure.servers_everywhere(settings, __salt__["netns.listening"]())
+
+
+def server_warnings(settings, timeout=10):
+    """
+    Return what a person should know of a server that runs, as findings: that it is in maintenance mode, or that nobody
+    has signed up as administrator.
+
+    settings
+        The formula's settings.
+
+    timeout
+        Seconds for the server's answer, 10 by default.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    return warnings_of_server.found(settings, __salt__, timeout)

@@ -32,6 +32,21 @@ def current(settings):
     return identity.current(settings)
 
 
+def obstacles(settings, listeners):
+    """
+    Return where the name or number of a user of the formula's own is taken on this host, as findings.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host: nothing to users.
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    return container_users.obstacles(settings)
+
+
 def folders(settings):
     """
     Return the folders that the containers write to and their users, as they are at this moment of a run, for

@@ -1,34 +1,26 @@
 """
-What Immich needs of PostgreSQL, and whether PostgreSQL has it.
+Check that PostgreSQL has what Immich needs.
 
 Nothing here connects to the server: only the execution modules ``pgsql_*`` do.
 
-Which extensions Immich needs is in ``immich_core/postgres_extensions.py``.
+What Immich's role and database have to be is in ``immich_core/postgres_declared.py``, which extensions Immich needs in
+``immich_core/postgres_extensions.py``.
 """
 
 from salt.exceptions import CommandExecutionError
 
 from host_core import pillar, terminal
-from immich_core import findings
+from immich_core import findings, postgres_declared
 from immich_core import postgres_extensions as extensions
+from immich_core.obstacles import postgres_cluster
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_core.postgres_extensions import SCHEMA, VECTOR_VERSIONS
-from immich_host import vector_extension
+from immich_host import debian_clusters, postgres_refusals, vector_extension
 from pgsql_core import list_settings
 
-# Immich sets it for its database by itself.
-SEARCH_PATH = "search_path"
 # The doctor's row.
 PART = "database"
 APPLY = findings.apply("immich.postgres")
-ROLE = {
-    "login": True,
-    "superuser": False,
-    "createdb": False,
-    "createrole": False,
-    "replication": False,
-    "bypassrls": False,
-}
 
 
 def __virtual__():
@@ -37,9 +29,11 @@ def __virtual__():
     return True
 
 
-def hba_record(settings):
+def declared(settings):
     """
-    Return Immich's record for pg_hba.conf, as ``pgsql_hba.get`` takes it.
+    Return what Immich's role, its database and its record in pg_hba.conf have to be: ``role``, ``database`` and
+    ``hba_record``, as arguments of the states ``pgsql_role.present``, ``pgsql_database.present`` and
+    ``pgsql_hba.present``.
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -47,12 +41,29 @@ def hba_record(settings):
     Called by the SLS ``immich.postgres``.
     """
     return {
-        "type": "host",
-        "database": settings["postgres"]["database"],
-        "user": settings["postgres"]["user"],
-        "address": settings["network"]["subnet"],
-        "method": "scram-sha-256",
+        "role": postgres_declared.role(),
+        "database": postgres_declared.database(settings),
+        "hba_record": postgres_declared.hba_record(settings),
     }
+
+
+def obstacles(settings, listeners):
+    """
+    Return what keeps PostgreSQL from being set up on this host, as findings: another cluster, a port that is taken.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    listeners
+        The sockets that listen on this host (``host_core.listeners``).
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    if not settings["postgres"]["here"]:
+        return []
+    port, unit = settings["postgres"]["port"], settings["lookup"]["postgres"]["unit"]
+    sockets = listeners.with_holders({port})
+    addresses, clusters = ["127.0.0.1", *settings["listen_addresses"]], debian_clusters.ports()
+    return list(postgres_cluster.found(port, unit, addresses, sockets, clusters, debian_clusters.installed))
 
 
 def verify(settings, connection=None):
@@ -85,10 +96,27 @@ def verify(settings, connection=None):
     powerful = __salt__["pgsql_role.powers"](user, connection)
     broken += [_finding("postgres-role-member", f"The role {user} is a member of {name}") for name in powerful]
     broken += _broken_extensions(database, postgres["vector_extension"], connection)
-    if postgres["managed"]:
+    if postgres["managed"] and settings["listen_addresses"]:
         broken += _broken_hba(settings, connection)
-        broken += _broken_listening(settings["gateway_address"], connection)
+        broken += _broken_listening(settings["listen_addresses"], connection)
     return broken
+
+
+def refusals(settings, connection=None):
+    """
+    Return what PostgreSQL has refused to Immich's role since its server was started, for a day at most, as findings: a
+    new release of Immich may need what is not granted yet.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    connection
+        As in ``pgsql_server``. Defaults to that of the settings.
+
+    Raises ``CommandExecutionError`` if the server cannot be asked.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    return postgres_refusals.found(settings, __salt__, connection)
 
 
 def _finding(code, seen, remedy=APPLY, path=""):
@@ -96,8 +124,9 @@ def _finding(code, seen, remedy=APPLY, path=""):
 
 
 def _broken_role(user, role):
-    wrong = [attribute for attribute, value in ROLE.items() if role[attribute] != value]
-    words = [attribute.upper() if ROLE[attribute] else f"NO{attribute.upper()}" for attribute in wrong]
+    attributes = postgres_declared.ATTRIBUTES
+    wrong = [attribute for attribute, value in attributes.items() if role[attribute] != value]
+    words = [attribute.upper() if attributes[attribute] else f"NO{attribute.upper()}" for attribute in wrong]
     broken = [_finding("postgres-role-attributes", f"The role {user} is not {' '.join(words)}")] if wrong else []
     if not role.get("password_matches", True):
         seen = f"is not the password of the role {user} in PostgreSQL"
@@ -111,19 +140,19 @@ def _broken_database(database, user, owned):
         seen = f"The database {database} belongs to {owned['owner']}, not to {user}"
         broken.append(_finding("postgres-database-owner", seen))
     limit = owned["connection_limit"]
-    if limit != -1:
+    if limit != postgres_declared.CONNECTION_LIMIT:
         seen = f"The database {database} has a limit of {limit} connections, which its owner can set"
         broken.append(_finding("postgres-connection-limit", seen))
-    public = owned["privileges"].get("PUBLIC", [])
+    public = set(owned["privileges"].get("PUBLIC", [])) - set(postgres_declared.PRIVILEGES["PUBLIC"])
     if public:
-        seen = f"Every role has {', '.join(public)} on the database {database}"
+        seen = f"Every role has {', '.join(sorted(public))} on the database {database}"
         broken.append(_finding("postgres-public-privileges", seen))
     return broken
 
 
 def _broken_settings(postgres, role, database):
     """Undeclared settings, by which the application can change every session in its database."""
-    declared = {name.lower() for name in postgres["settings"]} | {SEARCH_PATH}
+    declared = {name.lower() for name in postgres["settings"]} | {postgres_declared.SEARCH_PATH}
     owners = [(f"database {postgres['database']}", set(database["settings"]) - declared)]
     owners.append((f"role {postgres['user']}", set(role["settings"])))
     for name, settings in role["database_settings"].items():
@@ -178,7 +207,7 @@ def _moved(name, extension):
 
 def _broken_hba(settings, connection):
     database = settings["postgres"]["database"]
-    state = __salt__["pgsql_hba.get"](database, hba_record(settings), connection)
+    state = __salt__["pgsql_hba.get"](database, postgres_declared.hba_record(settings), connection)
     if state["lines"] != [state["wanted"]] or not state["loaded"]:
         seen = f"pg_hba.conf lacks the record `{state['wanted']}`, or PostgreSQL has not reloaded it since"
         return [_finding("postgres-hba-record", seen)]
@@ -188,9 +217,10 @@ def _broken_hba(settings, connection):
     return []
 
 
-def _broken_listening(address, connection):
+def _broken_listening(addresses, connection):
     setting = __salt__["pgsql_config.get"](["listen_addresses"], connection)["listen_addresses"]["running"]
     without = list_settings.including("listen_addresses", setting, [])
-    if list_settings.including("listen_addresses", setting, [address]) != without:
-        return [_finding("postgres-listen-address", f"PostgreSQL does not listen at {address}, only at {setting}")]
+    if list_settings.including("listen_addresses", setting, addresses) != without:
+        seen = f"PostgreSQL does not listen at {', '.join(addresses)}, only at {setting}"
+        return [_finding("postgres-listen-address", seen)]
     return []

@@ -5,12 +5,14 @@ Turns the formula's settings into users and connections for :py:mod:`valkey_acl 
 depend on Immich.
 """
 
-from salt.exceptions import SaltInvocationError
+from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import pillar
-from immich_core import findings, valkey_users
+from host_core import files, pillar
+from immich_core import findings, valkey_memory, valkey_users
+from immich_core.obstacles import valkey as obstacles_of_valkey
 from immich_core.pillar_paths import VALKEY_ADMIN_PASSWORD, VALKEY_PASSWORD
 from immich_core.valkey_users import ALLOWS, DENIES, LOGIN, RULES
+from immich_host import valkey_refusals
 
 __virtualname__ = "immich_valkey"
 
@@ -126,6 +128,71 @@ def verify(settings, connection=None):
         seen = "Valkey's ACL users are not saved as they are, a restart would change them"
         broken.append(_finding("valkey-acl-unsaved", seen))
     return broken
+
+
+def obstacles(settings, listeners):
+    """
+    Return what keeps Valkey from being set up on this host, as findings: one that serves at another port, a port that
+    is taken, a password that the pillar does not know, more data than its memory is to hold.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    listeners
+        The sockets that listen on this host (``host_core.listeners``).
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    if not settings["valkey"]["here"]:
+        return []
+    port, lookup = settings["valkey"]["port"], settings["lookup"]["valkey"]
+    configured = obstacles_of_valkey.configured_port(files.text(lookup["config_file"]))
+    sockets = listeners.with_holders({port, configured})
+    addresses = ["127.0.0.1", *settings["listen_addresses"]]
+    found = obstacles_of_valkey.of_ports(port, lookup["service"], addresses, configured, sockets)
+    if found or not obstacles_of_valkey.serves(port, lookup["service"], sockets):
+        return found
+    return _refusal(settings) or _memory_refusal(settings)
+
+
+def _refusal(settings):
+    try:
+        __salt__["valkey_acl.server"](connection=logins(settings))
+    except SaltInvocationError as err:
+        return [obstacles_of_valkey.not_asked(err)]
+    except CommandExecutionError as err:
+        # Whatever else is wrong, the states of Valkey say when they come to it.
+        if getattr(err, "refused", False):
+            return [obstacles_of_valkey.password_unknown()]
+    return []
+
+
+def _memory_refusal(settings):
+    maxmemory = settings["valkey"]["maxmemory"]
+    if maxmemory in (None, "0"):
+        return []
+    try:
+        held = valkey_memory.limits(__salt__["valkey_acl.pipeline"], logins(settings))
+    except CommandExecutionError:  # the states of Valkey say so
+        return []
+    refusal = valkey_memory.refusal(maxmemory, held)
+    return [refusal] if refusal else []
+
+
+def refusals(settings, connection=None):
+    """
+    Return what Valkey has denied to Immich's user since its server was started, for a day at most, as findings: a new
+    release of Immich may need what is not granted yet.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+    connection
+        See :py:mod:`valkey_acl <_modules.valkey_acl>`. Defaults to the formula's logins.
+
+    Raises CommandExecutionError if the server cannot be asked.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    return valkey_refusals.found(settings, __salt__, connection)
 
 
 def _finding(code, seen, remedy=APPLY, path=""):

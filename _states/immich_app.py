@@ -27,7 +27,7 @@ FORESEEN = "stopped for the changes above"
 
 
 def __virtual__():
-    if "immich_app.verify" not in __salt__:
+    if "immich_app.unit" not in __salt__:
         return False, "The execution module immich_app is missing: run saltutil.sync_all"
     return __virtualname__
 
@@ -389,7 +389,8 @@ def verified(name, settings):
     if broken:
         return {**ret, "result": None if __opts__["test"] else False, "comment": "\n".join(_sentences(broken))}
     # A return with an empty list of them would be shown as a warning.
-    warnings = component_checks.warnings_of(settings["components"], __salt__, settings)
+    found = component_checks.warnings_of(settings["components"], __salt__, settings)
+    warnings = [each for each in found if each["severity"] != findings.NOTE]
     return {**ret, "warnings": _sentences(warnings)} if warnings else ret
 
 

@@ -2,9 +2,9 @@
 The installation on this host and the one that the pillar describes
 ===================================================================
 
-``compared`` comes first and changes nothing; only ``migration_included`` precedes it. ``network_replaced`` and
-``migrated`` migrate what it accepts while Immich is stopped, and ``network_present`` creates the new network;
-``recorded`` comes last, when Immich serves. ``settings`` is what ``immich_settings.get`` returns.
+``compared`` comes first and changes nothing. ``network_replaced`` and ``migrated`` migrate what it accepts while
+Immich is stopped, and ``network_present`` creates the new network; ``recorded`` comes last, when Immich serves.
+``settings`` is what ``immich_settings.get`` returns.
 """
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -24,33 +24,13 @@ def __virtual__():
     return __virtualname__
 
 
-def migration_included(name):
-    """
-    Report that this run has the states that migrate what differs from the record, so that :py:func:`compared` lets it
-    pass. Changes nothing.
-
-    name
-        What the state is about, for the output.
-
-    .. code-block:: yaml
-
-        This run includes the migration of what differs:
-          immich_identity.migration_included:
-            - require_in:
-              - The installation is the one on record
-    """
-    run_facts.begin(__context__)
-    run_facts.of(__context__).migrates = True
-    return {"name": name, "changes": {}, "result": True, "comment": "What differs from the record is migrated"}
-
-
 def compared(name, settings):
     """
     Make sure that the pillar describes the installation on this host, or one to which it can be migrated.
 
     Fails with all reasons at once if Immich would start with an empty database or library, or if a part has to be
-    migrated in a run without the states for it, see :py:func:`migration_included`. An installation without a record
-    gets one, from its unit and its compose file.
+    migrated in a run that has no state :py:func:`migrated`. An installation without a record gets one, from its unit
+    and its compose file.
 
     name
         What the state is about, for the output.
@@ -65,12 +45,11 @@ def compared(name, settings):
             - settings: {{ settings | json }}
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "The pillar describes the installation of this host"}
-    migrates = run_facts.of(__context__).migrates
     run_facts.begin(__context__)
     try:
         plan = on_host.plan_of_run(__context__, settings, __salt__)
         migrated = {part: change for part, change in plan["changes"].items() if part in identity.MIGRATED}
-        refused = _at_once(migrated, settings) if migrates else _unmigrated(migrated)
+        refused = _at_once(migrated, settings) if _run_migrates() else _unmigrated(migrated)
         refusals = plan["refusals"] + refused
         if refusals:
             lines = [*map(findings.sentence, refusals), "Nothing was changed"]
@@ -92,6 +71,11 @@ def compared(name, settings):
     except FAILURES as error:
         return {**ret, "result": False, "changes": {}, "comment": f"{error}\nNothing was changed"}
     return ret
+
+
+def _run_migrates():
+    """Whether this run migrates: only Salt knows what else is in it, an SLS is rendered before the others are known."""
+    return any((low["state"], low["fun"]) == ("immich_identity", "migrated") for low in __lowstate__)
 
 
 def _note(**parts):

@@ -8,7 +8,7 @@ Requires the execution modules ``pgsql_extension`` and ``immich_postgres``, and 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import terminal
-from immich_core import postgres_extensions
+from immich_core import postgres_declared, postgres_extensions
 from immich_host import vector_extension as immich_vector
 
 
@@ -18,14 +18,14 @@ def __virtual__():
     return True
 
 
-def server_configured(name, listen_address, database, vector_extension="auto", service=None, connection=None):
+def server_configured(name, listen_addresses, database, vector_extension="auto", service=None, connection=None):
     """
     Ensure that the server listens for Immich, and preloads what its vector extension needs.
 
     name
         What the state is about, for the output only.
-    listen_address
-        Address to listen on, in addition to the server's other addresses.
+    listen_addresses
+        List of addresses to listen on, in addition to the server's other addresses. May be empty.
     database
         Name of Immich's database, which need not exist yet.
     vector_extension
@@ -39,11 +39,11 @@ def server_configured(name, listen_address, database, vector_extension="auto", s
 
         PostgreSQL listens for Immich:
           immich_postgres.server_configured:
-            - listen_address: 10.88.0.1
+            - listen_addresses: [10.88.0.1]
             - database: immich
             - service: postgresql@17-main
     """
-    include = {"listen_addresses": [listen_address]}
+    include = {"listen_addresses": listen_addresses} if listen_addresses else {}
     try:
         libraries = _libraries(database, vector_extension, connection)
     except (CommandExecutionError, SaltInvocationError) as err:
@@ -98,11 +98,10 @@ def extensions_present(name, database, vector_extension="auto", connection=None)
         single = __states__["pgsql_extension.present"](
             extension,
             database,
-            schema=postgres_extensions.SCHEMA,
             update=True,
-            cascade=extension == "vchord",
-            reindex=extension in ("vector", "vchord"),
+            reindex=postgres_declared.has_indexes(extension),
             connection=connection,
+            **postgres_declared.extension(extension),
         )
         ret["changes"].update(_named(extension, single["changes"]))
         if single["result"] is False:

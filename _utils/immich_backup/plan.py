@@ -18,6 +18,11 @@ FILES = {
     "failed_service": units.file(units.BACKUP_FAILED),
     "timer": units.file(units.BACKUP_TIMER),
 }
+DRILL_FILES = {
+    "service": units.file(units.RESTORE_DRILL),
+    "timer": units.file(units.RESTORE_DRILL_TIMER),
+    "failed_service": units.file(units.RESTORE_DRILL_FAILED),
+}
 # How connection arguments of ``pgsql_server`` are called in libpq's environment.
 LIBPQ = {
     "host": "PGHOST",
@@ -59,4 +64,19 @@ def plan(settings):
         "password_pillar": connection.get("password_pillar"),
         "config": json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
         "files": FILES,
+    }
+
+
+def drill(settings, words):
+    """
+    The answer of ``immich.restore_drill_plan``.
+
+    words
+        The command that rehearses a restore.
+    """
+    return {
+        "command": " ".join(map(unit_file.command_word, words)),
+        "after": units.of_server(settings, "postgres"),
+        "on_failure": bool(settings["backup"]["on_failure"]),
+        "files": DRILL_FILES,
     }

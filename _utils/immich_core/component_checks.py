@@ -2,8 +2,8 @@
 What the registry of components has looked at: units that run, and functions that return findings
 ==================================================================================================
 
-``components`` is a dictionary of components by name, each with ``units``, ``checks`` and ``warnings`` (both
-``module.function``), as ``immich/components.yaml`` has them. ``functions`` are Salt's execution functions by name.
+``components`` is a dictionary of components by name, each with ``units``, ``checks``, ``warnings`` and ``obstacles``
+(``module.function``), as ``immich/components.yaml`` has them. ``functions`` are Salt's execution functions by name.
 """
 
 import logging
@@ -35,7 +35,7 @@ def findings_of(components, functions, settings, without=()):
     for component in components.values():
         for unit in component.get("units", []):
             found += _of_unit(unit, functions)
-        found += _of_functions(component.get("checks", []), functions, settings, without)
+        found += _of_functions(component.get("checks", []), functions, [settings], without)
     return found
 
 
@@ -51,19 +51,36 @@ def warnings_of(components, functions, settings, without=()):
         component_checks.warnings_of(settings["components"], __salt__, settings)
     """
     names = [name for component in components.values() for name in component.get("warnings", [])]
-    return _of_functions(names, functions, settings, without)
+    return _of_functions(names, functions, [settings], without)
 
 
-def _of_functions(names, functions, settings, without):
-    return [found for name in names if name not in without for found in _asked(name, functions, settings)]
+def obstacles_of(components, functions, settings, listeners):
+    """
+    Return what keeps components from being applied on this host, by their ``obstacles``.
+
+    components, functions, settings
+        As for :py:func:`findings_of`.
+    listeners
+        The sockets that listen on this host (``host_core.listeners``), for those who look at ports.
+
+    .. code-block:: python
+
+        component_checks.obstacles_of(settings["components"], __salt__, settings, Listeners(sockets))
+    """
+    names = [name for component in components.values() for name in component.get("obstacles", [])]
+    return _of_functions(names, functions, [settings, listeners])
 
 
-def _asked(name, functions, settings):
+def _of_functions(names, functions, given, without=()):
+    return [found for name in names if name not in without for found in _asked(name, functions, given)]
+
+
+def _asked(name, functions, given):
     """What a function finds; that it cannot be asked is a finding too."""
     if name not in functions:
         return [findings.not_verified(PART, f"{name} is not loaded")]
     try:
-        return list(functions[name](settings) or [])
+        return list(functions[name](*given) or [])
     except MemoryError:  # a limit of the caller's
         raise
     except Exception as error:  # whatever one raises, it hides no other

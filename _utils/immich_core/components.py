@@ -7,19 +7,21 @@ Components: which a host has, and what each SLS includes
 
 from immich_core import findings
 
-# What of an entry is about the running component, for verification and doctor.
-_OBSERVED = ("units", "checks", "warnings")
+# What an entry requires that requires every other component of the host.
+ALL = "all"
+# What of an entry is looked at on a host, by preflight checks, verification and doctor.
+_OBSERVED = ("units", "checks", "warnings", "obstacles")
 # Code of the finding that an SLS is of another role.
 OTHER_ROLE = "other-role"
 
 
 def of_roles(registry, roles):
     """Names of the components of a host, in the order in which they are applied."""
-    return [name for name, entry in registry.items() if "roles" not in entry or set(entry["roles"]) & set(roles)]
+    return [name for name in _ordered(registry) if _belongs(registry[name], roles)]
 
 
 def observed(registry, names):
-    """What of each component is looked at once it is applied: its units, its checks and its warnings."""
+    """What of each component is looked at: its obstacles before, its units, checks and warnings once it is applied."""
     return {name: {key: registry[name].get(key, []) for key in _OBSERVED} for name in names}
 
 
@@ -32,20 +34,35 @@ def includes(registry, host, left, managed):
     left
         Names of those that left a trace on this host; removals include them, also where its roles no longer do.
     managed
-        Names of those whose server this pillar manages.
+        Names of those whose server this pillar manages on this host.
     """
     here = {*host, *left}
-    removed = [name for name in reversed(registry) if registry[name].get("clean", True) and name in here]
+    removed = [name for name in reversed(_ordered(registry)) if registry[name].get("clean", True) and name in here]
     found = {
         "immich": [f"immich.{name}" for name in host],
         "immich.clean": [f"immich.{name}.clean" for name in removed],
     }
     for name, entry in registry.items():
-        required = [*entry.get("requires", []), *(entry.get("requires_managed", []) if name in managed else [])]
-        before = [other for other in removed if other != name and name in _requirements(registry[other]) & here]
+        required = [*requires(registry, name), *(entry.get("requires_managed", []) if name in managed else [])]
+        before = [other for other in removed if other != name and name in _requirements(registry, other) & here]
         found[f"immich.{name}"] = [f"immich.{each}" for each in required if _component(each) in host]
         found[f"immich.{name}.clean"] = [f"immich.{other}.clean" for other in before]
     return found
+
+
+def requires(registry, name):
+    """What a component needs on the same host, whatever is managed there."""
+    required = registry[name].get("requires", [])
+    return [other for other in registry if not _requires_all(registry, other)] if required == ALL else required
+
+
+def waiting(registry, host):
+    """What waits for an SLS where both are in the same run, by its name: each component of the host, as an SLS."""
+    return {
+        f"immich.{sls}": [f"immich.{each}" for each in names if each in host]
+        for name in host
+        for sls, names in registry[name].get("before", {}).items()
+    }
 
 
 def other_role(settings, sls):
@@ -63,8 +80,21 @@ def traces(registry):
     return {name: entry["trace"] for name, entry in registry.items() if "trace" in entry}
 
 
-def _requirements(entry):
-    return {_component(each) for each in (*entry.get("requires", []), *entry.get("requires_managed", []))}
+def _ordered(registry):
+    """Names in the order in which they are applied."""
+    return sorted(registry, key=lambda name: _requires_all(registry, name))
+
+
+def _belongs(entry, roles):
+    return "roles" not in entry or bool(set(entry["roles"]) & set(roles))
+
+
+def _requires_all(registry, name):
+    return registry[name].get("requires") == ALL
+
+
+def _requirements(registry, name):
+    return {_component(each) for each in (*requires(registry, name), *registry[name].get("requires_managed", []))}
 
 
 def _component(sls):

@@ -32,7 +32,7 @@ def wider_than_declared(settings, sockets):
 
 def servers_everywhere(settings, sockets):
     """
-    Return findings about managed servers that listen on every address, which the formula does not declare.
+    Return findings about managed servers of this host that listen on every address, which the formula does not declare.
 
     settings
         The formula's settings.
@@ -54,7 +54,7 @@ def servers_everywhere(settings, sockets):
             severity=findings.WARNING,
         )
         for part, title in titles.items()
-        if settings[part]["managed"] and _everywhere(settings[part]["port"], sockets)
+        if settings[part]["here"] and _everywhere(settings[part]["port"], sockets)
     ]
 
 

@@ -12,11 +12,12 @@ or empty) and a ``severity``.
 
 import collections
 
-ERROR, WARNING = "error", "warning"
+# A note is for the doctor's table alone: nothing is wrong.
+ERROR, WARNING, NOTE = "error", "warning", "note"
 # Of those whose words quote an error, which may be another one the next time.
 QUOTING = ("machine-learning-silent", "not-verified", "server-silent")
 # How the doctor's table names a severity.
-RESULTS = {ERROR: "failed", WARNING: "warning"}
+RESULTS = {ERROR: "failed", WARNING: "warning", NOTE: "ok"}
 
 
 def finding(code, part, seen, remedy="", path="", severity=ERROR):

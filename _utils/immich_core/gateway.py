@@ -30,15 +30,15 @@ def declared(settings, addresses):
 
         gateway.declared(settings, lambda: ["127.0.0.1", "192.0.2.7"])
     """
-    managed = [name for name in SERVERS if settings[name]["managed"]]
-    others = [settings[name] for name in SERVERS if name not in managed]
-    here = [server["port"] for server in others if server["host"] == HOST_NAME or server["host"] in addresses()]
+    here = [name for name in SERVERS if settings[name]["here"]]
+    others = [settings[name] for name in SERVERS if not settings[name]["managed"]]
+    foreign = [server["port"] for server in others if server["host"] == HOST_NAME or server["host"] in addresses()]
     return {
         "address": settings["gateway_address"],
         "network": settings["network"],
-        "ports": [settings[name]["port"] for name in managed],
-        "host_ports": sorted({*settings["host_ports"], *here}),
-        "services": [settings["lookup"][name][SERVERS[name]] for name in managed],
+        "ports": [settings[name]["port"] for name in here],
+        "host_ports": sorted({*settings["host_ports"], *foreign}),
+        "services": [settings["lookup"][name][SERVERS[name]] for name in here],
     }
 
 

@@ -37,9 +37,6 @@ class Facts:
     # Whether the formula makes Immich's network, on a host without an installation. Set by immich_identity.compared,
     # taken by immich_identity.recorded.
     network_made: Optional[bool] = None
-    # Whether this run has the states that migrate. Set by immich_identity.migration_included, read by
-    # immich_identity.compared.
-    migrates: bool = False
     # In a dry run, what its states would have removed before Immich's network is created: containers, if Immich would
     # be stopped (immich_app.stopped_for_changes), and the former network (immich_identity.network_replaced).
     removed_containers: Optional[tuple] = None
@@ -69,7 +66,7 @@ def begin(run):
     Forget what was seen before this run, by another one or by an execution function in the same process.
 
     Salt hands each run a copy of ``__context__``, and the copy has the same object. Called by the first state of a run,
-    ``immich_identity.migration_included`` or ``compared``.
+    ``immich_identity.compared``.
 
     run
         The ``__context__`` of the run.

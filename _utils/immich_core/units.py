@@ -30,7 +30,8 @@ def file(unit):
 
 def of_server(settings, part):
     """
-    Return the units of PostgreSQL or Valkey on this host, as a list of names; empty where it is managed elsewhere.
+    Return the units of PostgreSQL or Valkey, as a list of names; empty where this host has no server that the pillar
+    manages.
 
     settings
         The formula's settings, as ``immich_settings.get`` returns them.
@@ -42,7 +43,7 @@ def of_server(settings, part):
 
         units.of_server(settings, "postgres")
     """
-    if not settings[part]["managed"]:
+    if not settings[part]["here"]:
         return []
     lookup = settings["lookup"][part]
     return [f"{name}.service" for name in sorted({lookup["service"], lookup.get("unit", lookup["service"])})]

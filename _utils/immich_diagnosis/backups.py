@@ -8,7 +8,6 @@ import os
 import time
 
 from host_core import mounts
-from immich_backup import problems
 from immich_core import backups
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import read_text
@@ -26,7 +25,7 @@ def _backups(here):
     if here["working"].get("what") == "backup":
         yield OK, f"one is under way since {here['working']['since']}"
     status = call(here, "systemd_unit.status", "immich-backup.service")
-    found = problems.found(settings) if settings else []
+    found = call(here, "immich.backup_warnings", settings) if settings else []
     yield from map(of_finding, found)
     if status["active"] == "failed" and not found:
         seen = f"The last backup of the database failed: {status['text']}"

@@ -9,10 +9,8 @@ from immich_diagnosis.facts import settings_of
 
 
 def _components(here):
-    from immich_diagnosis.parts import ASKED  # which imports this part
-
     settings = settings_of(here)
-    asked = settings.get("components", {}), here["salt"], settings, ASKED
+    asked = settings.get("components", {}), here["salt"], settings, here["asked"]
     found = component_checks.findings_of(*asked) + component_checks.warnings_of(*asked)
     return map(of_finding, found) if found else [(OK, "units and checks of the registry are in order")]
 

@@ -36,7 +36,8 @@ def rows(salt, pillar, timeout):
     loaded = {"salt": salt, "pillar": pillar}
     found, told = run_groups((parts.FORMULA,), loaded, seconds)
     working = lock.under_way() or {}
-    here = {**loaded, **facts.gather(told.get("settings")), "working": working, "seconds": seconds}
+    gathered = {"working": working, "seconds": seconds, "asked": parts.ASKED}
+    here = {**loaded, **facts.gather(told.get("settings")), **gathered}
     rest, _ = run_groups(parts.of_host(here["settings"]), here, seconds)
     return [*found, *(_meanwhile(row, working) for row in rest)]
 

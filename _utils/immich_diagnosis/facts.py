@@ -3,7 +3,8 @@ What the doctor's checks go by: the settings, or without them what was deployed
 ================================================================================
 
 Every check is called with ``here``, a dictionary: what ``gather`` returns, ``salt`` and ``pillar`` (the loader's
-``__salt__`` and ``__pillar__``), ``seconds`` for a check, and ``working``, the holder of the lock, or empty.
+``__salt__`` and ``__pillar__``), ``seconds`` for a check, ``working``, the holder of the lock, or empty, and ``asked``,
+names of the functions that have a row of their own.
 """
 
 import re

@@ -11,7 +11,6 @@ from immich_diagnosis import leftovers
 from immich_diagnosis.check import FAILED, OK, Check, call, of_finding
 from immich_diagnosis.facts import postgres_connection, read_text, settings_of
 from immich_diagnosis.servers import answering, ask, listens, refusals, service
-from immich_host import postgres_refusals
 
 NETWORK_SHARES = re.compile(r"nfs\d?|cifs|smb\d|smbfs|9p|afs|ceph|glusterfs|lustre|davfs|fuse\..*")
 
@@ -69,7 +68,11 @@ GROUPS = (
         Check("database", _database, disturbed=True, asks=("immich_postgres.verify",)),
         Check("PostgreSQL's address", listens("postgres", "immich.postgres")),
         Check("database storage", _database_storage),
-        Check("refused by PostgreSQL", refusals(postgres_refusals.found, "pgsql_config.get", postgres_connection)),
+        Check(
+            "refused by PostgreSQL",
+            refusals("immich_postgres.refusals", postgres_connection),
+            asks=("immich_postgres.refusals",),
+        ),
         *leftovers.CHECKS,
     ),
 )

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from host_core import command
 from host_core.command import CommandError
-from immich_core import exposure
 from immich_core.gateway import HOST_NAME
 from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
-from immich_host import machine_learning, server_warnings
-from immich_io import containers, server
+from immich_io import containers
 
 
 def _names(here):
@@ -97,7 +95,7 @@ def _way(part, host_name, port_name):
 def _answers(here):
     if not here["ping"]:
         raise NotCheckedError(f"{here['directory']}/docker-compose.yml")
-    broken = server.silent(here["ping"], 2)
+    broken = call(here, "immich_app.verify_answer", here["settings"], timeout=2, ping=here["ping"])
     return map(of_finding, broken) if broken else [(OK, f"{here['ping']} says pong")]
 
 
@@ -105,16 +103,16 @@ def _learning(here):
     if MACHINE_LEARNING not in compose_of(here)["services"]:
         return [(OK, "is off")]
     need(here, "netns.http_get")
-    broken = machine_learning.silent(here["salt"])
+    broken = call(here, "immich_app.verify_machine_learning", here["settings"], patience=0, enabled=True)
     return map(of_finding, broken) if broken else [(OK, "says pong")]
 
 
 def _exposure(here):
     settings = settings_of(here)
-    sockets = call(here, "netns.listening")
-    yield from map(of_finding, exposure.wider_than_declared(settings, sockets))
-    yield from map(of_finding, exposure.servers_everywhere(settings, sockets))
-    yield from map(of_finding, server_warnings.found(settings, here["salt"], 2))
+    need(here, "netns.listening")
+    yield from map(of_finding, call(here, "immich_app.verify_exposure", settings))
+    yield from map(of_finding, call(here, "immich_app.exposed_servers", settings))
+    yield from map(of_finding, call(here, "immich_app.server_warnings", settings, timeout=2))
 
 
 GROUPS = (
@@ -124,8 +122,13 @@ GROUPS = (
         Check("way to Valkey", _way("valkey", "REDIS_HOSTNAME", "REDIS_PORT"), disturbed=True),
     ),
     (
-        Check("Immich", _answers, gate=True, disturbed=True, asks=("immich_app.verify",)),
-        Check("machine learning", _learning, disturbed=True),
-        Check("exposure", _exposure, disturbed=True, asks=("immich_app.warnings",)),
+        Check("Immich", _answers, gate=True, disturbed=True, asks=("immich_app.verify_answer",)),
+        Check("machine learning", _learning, disturbed=True, asks=("immich_app.verify_machine_learning",)),
+        Check(
+            "exposure",
+            _exposure,
+            disturbed=True,
+            asks=("immich_app.verify_exposure", "immich_app.exposed_servers", "immich_app.server_warnings"),
+        ),
     ),
 )

@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError
 
 from host_core import unit_states
 from immich_diagnosis import facts
-from immich_diagnosis.check import FAILED, OK, NotCheckedError, call, need, of_finding
+from immich_diagnosis.check import FAILED, OK, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import settings_of
 from immich_diagnosis.words import one_line
 
@@ -93,9 +93,9 @@ def listens(part, sls):
         settings = settings_of(here)
         if not settings[part]["managed"]:
             return [(OK, "is managed elsewhere")]
-        if "gateway" not in settings["components"]:
+        if not settings["listen_addresses"]:
             return [(OK, "no container of this host uses it")]
-        address, port = settings["gateway_address"], settings[part]["port"]
+        (address,), port = settings["listen_addresses"], settings[part]["port"]
         sockets = call(here, "netns.listening")
         if any(each["port"] == port and each["address"] in (address, "0.0.0.0", "::") for each in sockets):
             return [(OK, f"listens at {address}:{port}")]
@@ -106,14 +106,11 @@ def listens(part, sls):
     return check
 
 
-def refusals(found, function, connection):
+def refusals(function, connection):
     """What a server has refused to Immich since it was started: a new release may need what is not granted yet."""
 
     def check(here):
-        settings = settings_of(here)
-        need(here, function)
-        answer = found(settings, here["salt"], connection(here))
-        known = f"not known: {answer['unknown']}" if answer["unknown"] else "nothing recently"
-        return map(of_finding, answer["found"]) if answer["found"] else [(OK, known)]
+        found = call(here, function, settings_of(here), connection(here))
+        return map(of_finding, found) if found else [(OK, "nothing recently")]
 
     return check

@@ -15,7 +15,6 @@ from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, 
 from immich_diagnosis.facts import read_text, settings_of
 from immich_diagnosis.servers import answering, ask, listens, refusals, service
 from immich_diagnosis.words import one_line
-from immich_host import valkey_refusals
 
 MIB = 1024**2
 # Milliseconds for which a script may keep Valkey from answering at all; its default is 5000.
@@ -152,7 +151,7 @@ GROUPS = (
         Check("Valkey scripts", _scripts, gate=True),
         Check("Valkey memory", _memory),
         Check("Valkey user", _acl, asks=("immich_valkey.verify",)),
-        Check("refused by Valkey", refusals(valkey_refusals.found, "valkey_acl.log", _logins)),
+        Check("refused by Valkey", refusals("immich_valkey.refusals", _logins), asks=("immich_valkey.refusals",)),
         Check("Valkey's address", listens("valkey", "immich.valkey")),
     ),
 )

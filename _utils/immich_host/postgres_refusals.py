@@ -41,9 +41,9 @@ def found(settings, salt, connection=None):
     """
     Return what PostgreSQL has refused to Immich's role since its server was started, for a day at most, by its log.
 
-    ``{"found": findings, "unknown": reason}``; a finding is an error if it is about an extension, which a new release
-    of Immich may need, else a warning. ``unknown`` is empty where the log shows it, and says why where it does not: it
-    is elsewhere, in another language than English, or its lines do not name role and time (``log_line_prefix``).
+    As findings (``immich_core.findings``): an error if it is about an extension, which a new release of Immich may
+    need, else a warning. A note says why the log does not show it: it is elsewhere, in another language than English,
+    or its lines do not name role and time (``log_line_prefix``).
 
     settings
         The formula's settings.
@@ -56,16 +56,16 @@ def found(settings, salt, connection=None):
     """
     postgres = settings["postgres"]
     if not postgres["managed"]:
-        return {"found": [], "unknown": "the log of a server that is managed elsewhere is not read"}
+        return _unknown("the log of a server that is managed elsewhere is not read")
     held = salt["pgsql_config.get"](LOG_SETTINGS, connection or postgres["connection"])
     said = {name: setting["running"] for name, setting in held.items()}
     line, unknown = _log_line(said, postgres["user"])
     if unknown:
-        return {"found": [], "unknown": unknown}
+        return _unknown(unknown)
     try:
         log = _log(said, settings["lookup"]["postgres"]["unit"])
     except OSError as error:
-        return {"found": [], "unknown": f"the log cannot be read: {error}"}
+        return _unknown(f"the log cannot be read: {error}")
     refused = [match for match in map(line.match, log) if match and REFUSED.search(match["text"])]
     if refused:
         zone = zoneinfo.ZoneInfo(said["log_timezone"])
@@ -73,7 +73,11 @@ def found(settings, salt, connection=None):
         refused = [match for match in refused if match["time"] >= f"{since:%Y-%m-%d %H:%M:%S}"]
     texts = [terminal.one_line(match["text"], 200) for match in reversed(refused)]
     latest = list(dict.fromkeys(texts))[:SHOWN]
-    return {"found": [_refusal(text, postgres["user"]) for text in latest], "unknown": ""}
+    return [_refusal(text, postgres["user"]) for text in latest]
+
+
+def _unknown(reason):
+    return [findings.finding("refusals-unknown", PART, f"not known: {reason}", severity=findings.NOTE)]
 
 
 def _refusal(text, user):

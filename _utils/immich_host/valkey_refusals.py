@@ -30,8 +30,8 @@ def found(settings, salt, connection=None):
     """
     Return what Valkey has denied to Immich's user since its server was started, for a day at most.
 
-    ``{"found": findings, "unknown": ""}``; a finding is an error if the rules lack what a new release of Immich may
-    need, else a warning. A command that harms others is never among the first, nor is one that the rules allow by now.
+    As findings (``immich_core.findings``): an error if the rules lack what a new release of Immich may need, else a
+    warning. A command that harms others is never among the first, nor is one that the rules allow by now.
     Names are shown as far as they are printable: the container decides them.
 
     settings
@@ -47,7 +47,7 @@ def found(settings, salt, connection=None):
     logged = salt["valkey_acl.log"](LOG_ENTRIES, connection=connection)
     denied = [entry for entry in logged if entry.get("username") == name and entry.get("reason") in DENIED]
     if not denied:
-        return {"found": [], "unknown": ""}
+        return []
     oldest = time.time() - containers.refusals_since()
     denied = [entry for entry in denied if float(entry["age-seconds"]) <= oldest]
     commands = {entry["object"] for entry in denied if entry["reason"] == "command"}
@@ -58,7 +58,7 @@ def found(settings, salt, connection=None):
     each_kind = [_refused_commands([each for each in denied_still if each not in harmful], settings["valkey"])]
     each_kind.append(_refused_harm(harmful, name))
     each_kind += [_refused_names(kind, denied, name) for kind in ("key", "channel")]
-    return {"found": [each for each in each_kind if each], "unknown": ""}
+    return [each for each in each_kind if each]
 
 
 def _harmful(commands, salt, connection):

@@ -15,7 +15,7 @@ ELSEWHERE = ("192.0.2.1", 9)
 def overview(settings, grains):
     """The answer of ``immich.overview``."""
     learning, backup = settings["machine_learning"], settings["backup"]
-    services = [part for part in ("postgres", "valkey") if settings[part]["managed"]]
+    services = [part for part in ("postgres", "valkey") if settings[part]["here"]]
     return {
         "urls": urls(settings, grains),
         "local_only": all(address.is_loopback for address in map(ipaddress.ip_address, settings["bind_address"])),

@@ -8,12 +8,6 @@
 {%-   set compose_file = project ~ "/docker-compose.yml" %}
 {%-   set service = salt["immich_app.unit"](settings) %}
 
-# Before the comparison with the record, which refuses what a run could not migrate.
-This run includes the migration of what differs:
-  immich_identity.migration_included:
-    - require_in:
-      - sls: immich.identity
-
 Immich's project directory is present:
   file.directory:
     - name: {{ project | json }}

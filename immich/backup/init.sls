@@ -3,7 +3,7 @@
 {{ start(sls) }}
 {%- if settings %}
 {%-   set backup = salt["immich.backup_plan"](settings) %}
-{%-   if not settings.postgres.managed %}
+{%-   if not settings.postgres.here %}
 
 pg_dump is installed:
   pkg.installed:

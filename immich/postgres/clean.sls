@@ -5,7 +5,7 @@
 {{ start(sls) }}
 {%- if settings %}
 {%- set postgres = settings.postgres %}
-{%- if postgres.managed %}
+{%- if postgres.here %}
 
 Immich may not log in from its network:
   pgsql_hba.absent:
@@ -41,7 +41,7 @@ Immich has no role in PostgreSQL:
 {%- endif %}
 
 {%- set before = included | list %}
-{%- if postgres.managed %}
+{%- if postgres.here %}
 {%-   do before.append("PostgreSQL does not listen at the gateway's address") %}
 {%- endif %}
 {%- if settings.clean.delete_database == postgres.database %}

@@ -1,12 +1,14 @@
-# PostgreSQL with Immich's role, its database and the extensions in it, listening on the gateway's address in addition
-# to its other addresses. On a server that is managed elsewhere, only role, database and extensions. Depends on
-# immich.identity, and on immich.gateway if the server is managed and this host has Immich.
+# PostgreSQL with Immich's role, its database and the extensions in it; if this host has Immich, it listens on the gateway's
+# address in addition to its other addresses. On a server that is managed elsewhere, only role, database and extensions.
+# Depends on immich.identity, and on immich.gateway if the server is managed and this host has Immich.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 {%- set postgres = settings.postgres %}
 {%- set managed = postgres.managed %}
+{%- set reached = managed and settings.listen_addresses %}
 {%- set host = settings.lookup.postgres %}
+{%- set declared = salt["immich_postgres.declared"](settings) %}
 
 PostgreSQL is recorded as a component of this host:
   file.managed:
@@ -47,7 +49,7 @@ PostgreSQL is running:
 
 PostgreSQL is set up for Immich:
   immich_postgres.server_configured:
-    - listen_address: {{ settings.gateway_address | json }}
+    - listen_addresses: {{ settings.listen_addresses | json }}
     - database: {{ postgres.database | json }}
     - vector_extension: {{ postgres.vector_extension | json }}
     - service: {{ host.unit | json }}
@@ -59,17 +61,9 @@ PostgreSQL is set up for Immich:
 Immich has a role in PostgreSQL:
   pgsql_role.present:
     - name: {{ postgres.user | json }}
-    - login: true
-    - superuser: false
-    - createdb: false
-    - createrole: false
-    - replication: false
-    - bypassrls: false
-    - member_of: []
-    - password_pillar: immich:postgres:password
-    - password_encryption: scram-sha-256
-    # The role and its database can set for their sessions what keeps Immich, backups and restores from working.
-    - reset_other_settings: true
+{%- for key, value in declared.role.items() %}
+    - {{ key }}: {{ value | json }}
+{%- endfor %}
     - connection: {{ postgres.connection | json }}
     - require:
       - sls: immich.bootstrap
@@ -81,24 +75,18 @@ Immich has a role in PostgreSQL:
 Immich has a database that is its own:
   pgsql_database.present:
     - name: {{ postgres.database | json }}
-    - owner: {{ postgres.user | json }}
-    - encoding: UTF8
-    - settings: {{ postgres.settings | json }}
-    # Immich sets its search path itself.
-    - reset_other_settings: [search_path]
-    # Its owner can set one that lets nobody in.
-    - connection_limit: -1
-    - privileges:
-        PUBLIC: []
+{%- for key, value in declared.database.items() %}
+    - {{ key }}: {{ value | json }}
+{%- endfor %}
     - connection: {{ postgres.connection | json }}
     - require:
       - pgsql_role: Immich has a role in PostgreSQL
-{%- if managed %}
+{%- if reached %}
 
 Immich may log in to its database from its network:
   pgsql_hba.present:
     - name: {{ postgres.database | json }}
-{%- for key, value in salt["immich_postgres.hba_record"](settings).items() %}
+{%- for key, value in declared.hba_record.items() %}
     - {{ key }}: {{ value | json }}
 {%- endfor %}
     - connection: {{ postgres.connection | json }}
@@ -113,7 +101,7 @@ Immich's database has its extensions:
     - connection: {{ postgres.connection | json }}
     - require:
       - pgsql_database: Immich has a database that is its own
-{%- if managed %}
+{%- if reached %}
       - pgsql_hba: Immich may log in to its database from its network
 {%- endif %}
 {%- endif %}

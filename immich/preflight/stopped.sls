@@ -1,7 +1,7 @@
 # Immich is stopped for changes that are impossible while it runs, and its former network is removed; immich.app starts
-# it again. In the same run, networks, PostgreSQL and Valkey wait for this; applied alone they stop nothing. Depends on
-# immich.preflight.
-{%- from "immich/settings.jinja" import handed_down, settings, start with context %}
+# it again. In the same run, networks, PostgreSQL and Valkey wait for this (`before` in components.yaml); applied alone
+# they stop nothing. Depends on immich.preflight.
+{%- from "immich/settings.jinja" import before, handed_down, settings, start with context %}
 {{ start(sls, ["immich.preflight"]) }}
 {%- if settings %}
 
@@ -18,9 +18,5 @@ Immich's former network is absent:
     - settings: {{ handed_down | json }}
     - require:
       - Immich is stopped for what cannot change while it runs
-    # Of these, what is in this run waits.
-    - require_in:
-      - sls: immich.podman
-      - sls: immich.postgres
-      - sls: immich.valkey
+    - require_in: {{ before | json }}
 {%- endif %}

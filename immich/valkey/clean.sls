@@ -11,7 +11,7 @@ Immich has no Valkey user:
     - name: {{ settings.valkey.user | json }}
     - connection: {{ connection | json }}
     - require: {{ included | json }}
-{%- if settings.valkey.managed %}
+{%- if settings.valkey.here %}
 
 Valkey does not listen at the gateway's address:
   valkey_config.absent:

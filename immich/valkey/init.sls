@@ -1,7 +1,7 @@
-# Valkey with Immich's ACL user and those of the pillar: passwords only as SHA-256, users in an ACL file, listening on
-# the gateway's address in addition to its other addresses, with limits of its memory and of the time that it takes to
-# stop. On a server that is managed elsewhere, only the users. Depends on immich.identity, and on immich.gateway if the
-# server is managed and this host has Immich.
+# Valkey with Immich's ACL user and those of the pillar: passwords only as SHA-256, users in an ACL file, with limits of its
+# memory and of the time that it takes to stop; if this host has Immich, it listens on the gateway's address in addition to
+# its other addresses. On a server that is managed elsewhere, only the users. Depends on immich.identity, and on
+# immich.gateway if the server is managed and this host has Immich.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
@@ -69,8 +69,10 @@ No client uses Valkey's default user without a password:
 Valkey listens at the gateway's address and keeps its users in an ACL file:
   valkey_config.managed:
     - config_file: {{ valkey.config_file | json }}
+{%- if settings.listen_addresses %}
     - include:
         bind: [{{ ("-" ~ settings.gateway_address) | json }}]
+{%- endif %}
     - acl_file: {{ valkey.acl_file | json }}
     - user: {{ valkey.user | json }}
     - group: {{ valkey.group | json }}

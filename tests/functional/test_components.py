@@ -45,12 +45,18 @@ The greeting is absent:
     - name: GREETING
 {%- endif %}
 """
-VERIFIED = """
-{%- from "immich/settings.jinja" import settings with context %}
+MODULE = """'A greeting on this host.'
 
-Its components are as required:
-  immich_app.verified:
-    - settings: {{ settings | json }}
+import os
+
+from immich_core import findings
+
+
+def verify(settings):
+    'Return as a finding that the greeting is of nobody.'
+    there = os.path.exists("GREETING")
+    seen = f"the greeting of port {settings['port']} is {'nobody' if there else 'absent'}"
+    return [findings.finding("greeting", "greeting", seen, "greet somebody")]
 """
 TOKEN = "token-of-the-hook"
 GRAINS = {"os_family": "Debian", "os": "Debian", "osfinger": "Debian-13"}
@@ -65,40 +71,53 @@ def formula(tmp_path_factory):
     with (copy / "immich/components.yaml").open("a", encoding="utf8") as registry:
         registry.write(ENTRY)
     (copy / "immich/example").mkdir()
-    for name, text in (("init", INIT), ("clean", CLEAN), ("verified", VERIFIED)):
-        (copy / f"immich/example/{name}.sls").write_text(text.replace("GREETING", str(copy / "greeting")))
+    files = {"immich/example/init.sls": INIT, "immich/example/clean.sls": CLEAN, "_modules/example.py": MODULE}
+    for name, text in files.items():
+        (copy / name).write_text(text.replace("GREETING", str(copy / "greeting")))
     return copy
 
 
 @pytest.fixture(scope="module")
-def answers(formula, tmp_path_factory):
-    """What a minion with that formula says and does."""
+def rendered(formula, tmp_path_factory):
+    """What a minion with that formula and all roles makes of it."""
     pillar = {**PILLAR, "backup": {"on_failure": f"notify {TOKEN}"}}
     minion = Minion(tmp_path_factory.mktemp("minion"), GRAINS, pillar=pillar, file_roots={"base": [str(formula)]})
-    minion.calls(["saltutil.sync_all"])
+    shown = minion.calls(
+        ["saltutil.sync_all"], ["state.show_low_sls", "immich"], ["state.show_low_sls", "immich.clean"]
+    )
+    return dict(zip(("all", "clean"), shown))
+
+
+@pytest.fixture(scope="module")
+def answers(formula, tmp_path_factory):
+    """What a minion with that formula says and does that has the component, and nothing else that runs."""
+    folder = tmp_path_factory.mktemp("minion")
+    minion = Minion(folder, GRAINS, pillar={"roles": ["proxy"]}, file_roots={"base": [str(formula)]})
     calls = (
-        ["state.show_sls", "immich"],
-        ["state.show_sls", "immich.clean"],
-        ["state.apply", "immich.example.verified"],
-        ["immich.doctor"],
-        ["state.apply", "immich.example"],
+        ["saltutil.sync_all"],
+        ["state.apply", "immich"],
         ["file.read", str(formula / "greeting")],
+        ["immich.doctor"],
         ["state.apply", "immich.example.clean"],
     )
-    keys = ("all", "clean", "verified", "doctor", "applied", "greeting", "removed")
-    return dict(zip(keys, minion.calls(*calls)))
+    return dict(zip(("applied", "greeting", "doctor", "removed"), minion.calls(*calls)))
 
 
-def test_it_is_one_of_all_components(answers):
-    assert answers["all"]["The greeting is present"]["__sls__"] == "immich.example"
-    assert answers["clean"]["The greeting is absent"]["__sls__"] == "immich.example.clean"
+def chunk(low, name):
+    return next(each for each in low if each["__id__"] == name)
 
 
-def test_states_get_no_more_of_the_settings_than_they_need(answers):
+def test_it_is_one_of_all_components(rendered):
+    assert chunk(rendered["all"], "The greeting is present")["__sls__"] == "immich.example"
+    assert chunk(rendered["clean"], "The greeting is absent")["__sls__"] == "immich.example.clean"
+    assert {"sls": "immich.example"} in chunk(rendered["all"], "Immich is as declared")["require"]
+
+
+def test_states_get_no_more_of_the_settings_than_they_need(rendered):
     """What is rendered is logged at debug level, and cached on a master."""
-    states = {name: json.dumps(state) for name, state in answers["all"].items()}
+    states = {each["__id__"]: json.dumps(each) for each in rendered["all"]}
     assert [name for name, state in states.items() if TOKEN in state] == ["The hook of a failed backup is present"]
-    assert {"show_changes": False} in answers["all"]["The hook of a failed backup is present"]["file"]
+    assert chunk(rendered["all"], "The hook of a failed backup is present")["show_changes"] is False
     assert [name for name, state in states.items() if '"components"' in state] == ["Immich is as declared"]
     assert [name for name, state in states.items() if '"includes"' in state] == []
 
@@ -110,19 +129,21 @@ def test_it_is_applied_with_what_it_requires(answers):
     assert "example.service" in answers["greeting"]
 
 
-def test_verification_looks_at_its_units_and_asks_its_checks(answers):
-    (verified,) = answers["verified"].values()
+def test_verification_looks_at_its_units_and_calls_its_checks_after_it_is_applied(answers):
+    verified = next(state for state in answers["applied"].values() if state["__id__"] == "Immich is as declared")
     assert verified["result"] is False
-    assert "example.service: is inactive. Next step: systemctl start example.service" in verified["comment"]
-    assert "example.verify is not loaded" in verified["comment"]
+    unit, check = verified["comment"].splitlines()
+    assert unit.startswith("example.service: is inactive. Next step: systemctl start example.service")
+    assert check == "the greeting of port 2283 is nobody. Next step: greet somebody"
 
 
 def test_so_does_the_doctor(answers):
     rows = [row for row in answers["doctor"] if row["part"] == "components"]
-    unit = next(row for row in rows if row["seen"] == "example.service: is inactive")
-    assert unit["result"] == "failed"
-    assert unit["remedy"].startswith("systemctl start example.service")
-    assert any(row["seen"] == "example.verify is not loaded" for row in rows)
+    assert [(row["result"], row["seen"]) for row in rows] == [
+        ("failed", "example.service: is inactive"),
+        ("failed", "the greeting of port 2283 is nobody"),
+    ]
+    assert rows[1]["remedy"] == "greet somebody"
 
 
 def test_it_is_removed(answers, formula):
@@ -135,6 +156,8 @@ def test_it_is_documented(formula):
     page = (formula / "docs/states.md").read_text(encoding="utf8")
     assert "| [`immich.example`](#immichexample) | a greeting, where containers find the host" in page
     assert "## immich.example.clean\n\nRemoves the greeting." in page
+    module = (formula / "docs/modules/example.md").read_text(encoding="utf8")
+    assert "### example.verify" in module
 
 
 def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
@@ -148,20 +171,20 @@ def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
         ["immich.doctor"],
     )
     components = {"identity", "programs", "postgres", "backup"}
-    assert {chunk["__sls__"] for chunk in applied} == {
+    assert {each["__sls__"] for each in applied} == {
         "immich.bootstrap",
         "immich.bootstrap.host",
         *(f"immich.{name}" for name in components | {"verify"}),
     }
-    verified = next(chunk for chunk in applied if chunk["__id__"] == "Immich is as declared")
+    verified = chunk(applied, "Immich is as declared")
     assert verified["settings"]["components"]["postgres"]["checks"] == ["immich_postgres.verify"]
-    assert verified["require"] == [{"sls": "immich.backup"}, {"sls": "immich.postgres"}]
-    assert {chunk["__sls__"] for chunk in removed} == {
+    assert verified["require"] == [{"sls": f"immich.{name}"} for name in ("identity", "programs", "postgres", "backup")]
+    assert {each["__sls__"] for each in removed} == {
         "immich.bootstrap",
         "immich.bootstrap.alone",
         *(f"immich.{name}.clean" for name in components - {"identity"}),
     }
-    packages = [chunk["pkgs"] for chunk in applied if chunk["state"] == "pkg"]
+    packages = [each["pkgs"] for each in applied if each["state"] == "pkg"]
     assert packages == [["postgresql-17", "postgresql-17-pgvector"]]
     assert [(state["__id__"], state["result"]) for state in other.values()] == [
         ("The pillar is valid", True),

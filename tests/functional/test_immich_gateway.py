@@ -295,8 +295,8 @@ def test_wanted_are_managed_services_only(modules, host, here):
         "gateway_address": ADDRESS,
         "network": NETWORK,
         "host_ports": [443],
-        "postgres": {"managed": True, "port": 5432},
-        "valkey": {"managed": False, "port": 6379, "host": host},
+        "postgres": {"managed": True, "here": True, "port": 5432},
+        "valkey": {"managed": False, "here": False, "port": 6379, "host": host},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
     }
     assert modules.immich_gateway.wanted(settings) == {

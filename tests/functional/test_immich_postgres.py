@@ -10,7 +10,8 @@ import threading
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_host import postgres_refusals, server_warnings, stop_reasons, vector_extension
+from immich_core import postgres_declared
+from immich_host import server_warnings, stop_reasons, vector_extension
 from tests.functional.pgsql_server import CONFIG, LIBRARIES, UNIT, restarts
 from tests.functional.pgsql_server import EXTENSIONS as FOLDER
 from tests.functional.release import POSTGRES
@@ -28,19 +29,10 @@ SETTINGS = {
         "connection": {"host": "/var/run/postgresql", "port": 5432, "user": "postgres", "os_user": "postgres"},
     },
     "network": {"name": "immich", "subnet": "172.20.0.0/16"},
-    "gateway_address": ADDRESS,
+    "listen_addresses": [ADDRESS],
 }
 PGVECTOR = {"vector", "cube", "earthdistance", "pg_trgm", "unaccent", "uuid-ossp"}
-ROLE = {
-    "login": True,
-    "superuser": False,
-    "createdb": False,
-    "createrole": False,
-    "replication": False,
-    "bypassrls": False,
-    "member_of": [],
-    "password": PASSWORD,
-}
+ROLE = {**postgres_declared.ATTRIBUTES, "member_of": [], "password": PASSWORD}
 
 
 @pytest.fixture
@@ -54,7 +46,7 @@ def pg(pg_server):
 def database(pg):
     """Role and database as the formula makes them."""
     assert pg.state("pgsql_role.present", "t_immich", **ROLE)["result"] is True
-    ret = pg.state("pgsql_database.present", "t_immich", owner="t_immich", privileges={"PUBLIC": []})
+    ret = pg.state("pgsql_database.present", "t_immich", owner="t_immich", privileges=postgres_declared.PRIVILEGES)
     assert ret["result"] is True
 
 
@@ -101,7 +93,7 @@ def extensions_present(pg, **arguments):
 
 
 def server_configured(pg, **arguments):
-    wanted = {"listen_address": ADDRESS, "database": "t_immich", "service": UNIT, **arguments}
+    wanted = {"listen_addresses": [ADDRESS], "database": "t_immich", "service": UNIT, **arguments}
     return pg.state("immich_postgres.server_configured", "t", **wanted)
 
 
@@ -303,7 +295,7 @@ def _listening(pg_server):
 @pytest.fixture
 def promised(_listening, pg, database):
     before = HBA.read_text()
-    record = immich(pg).hba_record(SETTINGS)
+    record = immich(pg).declared(SETTINGS)["hba_record"]
     assert pg.state("pgsql_hba.present", "t_immich", **record)["result"] is True
     assert extensions_present(pg)["result"] is True
     yield pg
@@ -416,7 +408,7 @@ def test_broken_record(promised):
 
 
 def test_address_that_the_server_does_not_listen_at(promised):
-    settings = {**SETTINGS, "gateway_address": "10.88.0.1"}
+    settings = {**SETTINGS, "listen_addresses": ["10.88.0.1"]}
     sentence = f"PostgreSQL does not listen at 10.88.0.1, only at localhost, {ADDRESS}"
     assert seen(immich(promised).verify(settings)) == [sentence]
 
@@ -479,18 +471,18 @@ def test_what_the_role_was_refused_is_told_from_the_servers_log(pg, database):
     forged = "x\\n2099-01-01 00:00:00.0 UTC [1] t_immich@t ERROR:  permission denied for forged"
     as_role(f"DO $$ BEGIN RAISE EXCEPTION E'{forged}'; END $$")
     as_role("DO $$ BEGIN RAISE EXCEPTION E'permission denied \\x1b[2J\\x07'; END $$")
-    answer = postgres_refusals.found(settings, pg.modules)
-    assert answer["unknown"] == ""
-    own, table, extension = answer["found"]
+    refused = immich(pg).refusals(settings)
+    own, table, extension = refused
     assert 'refused the role t_immich: permission denied to create extension "file_fdw"' in extension["seen"]
     assert "if Immich's release notes name that extension" in extension["remedy"]
     assert table["seen"].endswith("permission denied for table pg_authid")
     assert "state.apply" not in table["remedy"]  # no apply grants it
     assert "podman logs" in table["remedy"]
-    assert [each["severity"] for each in answer["found"]] == ["warning", "warning", "error"]
+    assert [each["severity"] for each in refused] == ["warning", "warning", "error"]
     assert own["seen"].isprintable()
     elsewhere = {**settings, "postgres": {**SETTINGS["postgres"], "managed": False}}
-    assert postgres_refusals.found(elsewhere, pg.modules)["unknown"]
+    (unknown,) = immich(pg).refusals(elsewhere)
+    assert (unknown["severity"], unknown["seen"].partition(":")[0]) == ("note", "not known")
 
 
 def test_a_log_that_does_not_name_roles_is_told(pg, database, host):
@@ -498,7 +490,9 @@ def test_a_log_that_does_not_name_roles_is_told(pg, database, host):
     pg.sql("ALTER SYSTEM SET log_line_prefix = '%m [%p] '")
     pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
     pg.new_run()
-    assert "log_line_prefix" in postgres_refusals.found(settings, pg.modules)["unknown"]
+    (unknown,) = immich(pg).refusals(settings)
+    assert unknown["severity"] == "note"
+    assert "log_line_prefix" in unknown["seen"]
 
 
 def test_whether_somebody_has_signed_up_is_asked_of_the_database_where_the_server_does_not_say(pg, database):

@@ -13,7 +13,7 @@ import redis
 from salt.exceptions import CommandExecutionError
 
 from immich_core import findings, valkey_memory, valkey_users
-from immich_host import valkey_migration, valkey_refusals
+from immich_host import valkey_migration
 from tests.functional.release import OWN_SERVER
 from tests.functional.valkey_servers import EACH, Server
 
@@ -423,9 +423,9 @@ def ask(server, *commands):
 def test_a_command_that_immich_lacks_is_named_with_the_line_that_grants_it(apply, modules, settings, server):
     """A new release of Immich that needs one more command is seen by it."""
     apply()
-    assert valkey_refusals.found(settings, modules) == {"found": [], "unknown": ""}
+    assert modules.immich_valkey.refusals(settings) == []
     ask(server, ["ECHO", "x"], ["CLIENT", "INFO"], ["ECHO", "y"])
-    (refusal,) = valkey_refusals.found(settings, modules)["found"]
+    (refusal,) = modules.immich_valkey.refusals(settings)
     assert refusal["seen"].startswith("Valkey denied CLIENT INFO, ECHO to the user immich")
     assert refusal["remedy"] == 'immich:valkey:extra_rules: ["+client|info", "+echo"]'
     assert refusal["severity"] == "error"
@@ -434,7 +434,7 @@ def test_a_command_that_immich_lacks_is_named_with_the_line_that_grants_it(apply
     assert (users.result, set(users.changes)) == (True, {"immich"}), users.comment
     assert server.client("immich", PASSWORD).execute_command("ECHO", "x") == "x"
     granted = {"valkey": {**settings["valkey"], "extra_rules": rules}}
-    assert valkey_refusals.found(granted, modules) == {"found": [], "unknown": ""}
+    assert modules.immich_valkey.refusals(granted) == []
     assert modules.immich_valkey.verify(granted) == []
 
 
@@ -448,7 +448,7 @@ def test_what_harms_others_is_named_and_never_to_be_granted(apply, modules, sett
         ["SCAN", "0"],
     ]
     ask(server, *harmful)
-    (refusal,) = valkey_refusals.found(settings, modules)["found"]
+    (refusal,) = modules.immich_valkey.refusals(settings)
     assert "CLIENT KILL, CONFIG GET, KEYS, SCAN, SCRIPT LOAD" in refusal["seen"]
     assert (refusal["severity"], "extra_rules" in refusal["remedy"]) == ("warning", False)
     _, users = apply(extra_rules=["+keys"])
@@ -462,7 +462,7 @@ def test_names_that_the_container_decides_are_shown_short_and_printable(apply, m
     ask(
         server, *(["GET", f"\x1b[2J\n{number}" + "x" * 999] for number in range(200)), ["SUBSCRIBE", b"\xff\x07foreign"]
     )
-    keys, channels = valkey_refusals.found(settings, modules)["found"]
+    keys, channels = modules.immich_valkey.refusals(settings)
     assert "and " in keys["seen"]
     assert "foreign" in channels["seen"]
     for each in (keys, channels):
@@ -477,7 +477,7 @@ def test_denials_of_others_and_of_passwords_are_not_immichs(apply, modules, sett
         server.client("other", "others password").execute_command("FLUSHALL")
     with pytest.raises(redis.exceptions.AuthenticationError):
         server.client("immich", "wrong").execute_command("PING")
-    assert valkey_refusals.found(settings, modules)["found"] == []
+    assert modules.immich_valkey.refusals(settings) == []
 
 
 # -- limits ------------------------------------------------------------------------------------------

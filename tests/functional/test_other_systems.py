@@ -236,7 +236,6 @@ def test_every_component_waits_for_the_comparison_with_the_record(rendered):
                 held.add(name)
     free = {name for name, state in states.items() if name not in held and not state["sls"].startswith(BEFORE)}
     assert free == {
-        "This run includes the migration of what differs",
         "Valkey listens at the declared port",
         "Immich is still active after a failed run",
     }

@@ -76,10 +76,10 @@ def test_everything_in_the_way_is_named_at_once(occupied):
     taken(occupied, 2283)
     text = refusal(occupied, bind_address=["127.0.0.1", "10.8.0.1"])
     assert [line.partition(": ")[0] for line in text.splitlines()[1:]] == [
-        "immich:bind_address",
-        "immich:port",
         "immich:lookup:postgres:unit",
         "immich:valkey:port",
+        "immich:bind_address",
+        "immich:port",
     ]
     occupied.run("pkill -f '[h]ttp.server --bind 127.0.0.1 2283'")
 
@@ -101,23 +101,25 @@ def test_the_lines_that_it_names_cure_it(occupied):
     )
 
 
-def test_a_host_of_postgresql_alone_is_asked_for_that_alone(occupied):
-    """Immich's port is taken, and Valkey's default port another program's: neither is this host's business."""
-    taken(occupied, 2283)
-    postgres = {**PILLAR["postgres"], "port": 5433}
-    lookup = {"postgres": {"unit": "postgresql@17-other"}}
-    occupied.pillar({"roles": ["postgres"], "postgres": postgres, "lookup": lookup})
-    occupied.apply()
-    again = occupied.apply()
-    assert changed(again) == {}
-    assert (again[-1]["id"], again[-1]["comment"]) == ("Immich is as declared", "Everything is as declared")
-    occupied.salt("immich.backup")
-    rows = occupied.salt("immich.doctor")
-    assert [row for row in rows if row["result"] == "failed"] == []
-    assert {"PostgreSQL", "database", "backups"} <= {row["part"] for row in rows}
-    for test in (True, False):
-        states = occupied.apply("immich.app", test=test, check=False)
-        assert changed(states) == {}
-        failed = [state for state in states if state["result"] is False]
-        assert [state["id"] for state in failed] == ["immich.app is of this host's roles"]
-        assert "immich:roles: this host is postgres, and has no component app" in failed[0]["comment"]
+def test_a_host_of_postgresql_alone_needs_that_alone():
+    """It has never had another role, so no gateway's address either. Immich's port is taken: none of its business."""
+    with Host("postgres") as host:
+        taken(host, 2283)
+        host.pillar({"roles": ["postgres"], "postgres": PILLAR["postgres"]})
+        host.apply()
+        again = host.apply()
+        assert changed(again) == {}
+        assert (again[-1]["id"], again[-1]["comment"]) == ("Immich is as declared", "Everything is as declared")
+        listens = host.out("runuser -u postgres -- psql -Atc 'SHOW listen_addresses'")
+        assert "10.88.0.1" not in listens
+        assert "immich" not in host.out("cat /etc/postgresql/17/main/pg_hba.conf")
+        host.salt("immich.backup")
+        rows = host.salt("immich.doctor")
+        assert [row for row in rows if row["result"] == "failed"] == []
+        assert {"PostgreSQL", "database", "backups"} <= {row["part"] for row in rows}
+        for test in (True, False):
+            states = host.apply("immich.app", test=test, check=False)
+            assert changed(states) == {}
+            failed = [state for state in states if state["result"] is False]
+            assert [state["id"] for state in failed] == ["immich.app is of this host's roles"]
+            assert "immich:roles: this host is postgres, and has no component app" in failed[0]["comment"]

@@ -91,3 +91,10 @@ def test_the_memory_that_a_check_may_take_is_its_callers_limit(functions):
     functions["proxy.verify"] = broken
     with pytest.raises(MemoryError):
         component_checks.findings_of(COMPONENTS, functions, {})
+
+
+def test_obstacles_get_the_sockets_too(functions):
+    functions["proxy.obstacles"] = lambda settings, listeners: [{**BROKEN, "path": f"{settings} {listeners}"}]
+    components = {"proxy": {"obstacles": ["proxy.obstacles", "proxy.gone"]}, "identity": {}}
+    found = component_checks.obstacles_of(components, functions, "settings", "sockets")
+    assert seen(found) == ["settings sockets: The proxy is not reached", "proxy.gone is not loaded"]

@@ -13,7 +13,7 @@ REGISTRY = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="
 ALL = ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"]
 BOTH = ["postgres", "valkey"]
 KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", "units", "checks", "warnings", "page"}
-KEYS |= {"clean"}
+KEYS |= {"before", "clean", "obstacles"}
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,20 @@ def test_a_host_includes_what_it_has_and_no_more():
     includes = components.includes(REGISTRY, host, [], ["postgres"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     assert includes["immich.postgres"] == ["immich.identity"]
-    assert includes["immich.verify"] == ["immich.backup", "immich.postgres"]
+    assert includes["immich.verify"] == [f"immich.{name}" for name in host if name != "verify"]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean"]
+
+
+def test_what_requires_all_is_applied_last_wherever_its_entry_stands():
+    registry = {"last": {"requires": "all"}, "first": {}, "second": {"requires": ["first"]}}
+    registry["foreign"] = {"roles": ["proxy"]}
+    host = components.of_roles(registry, ["postgres"])
+    assert host == ["first", "second", "last"]
+    includes = components.includes(registry, host, [], [])
+    assert includes["immich.last"] == ["immich.first", "immich.second"]
+    # Nothing is removed before what it requires.
+    assert includes["immich.clean"] == ["immich.last.clean", "immich.second.clean", "immich.first.clean"]
+    assert includes["immich.first.clean"] == ["immich.last.clean", "immich.second.clean"]
 
 
 def test_what_former_roles_have_left_is_removed_and_not_applied():
@@ -48,6 +60,16 @@ def test_what_former_roles_have_left_is_removed_and_not_applied():
     assert includes["immich.valkey.clean"] == ["immich.app.clean"]
     # Where nothing of it was left, a removal by its name touches nothing else.
     assert includes["immich.gateway.clean"] == []
+
+
+def test_what_waits_for_an_sls_is_what_the_host_has_of_it():
+    assert components.waiting(REGISTRY, list(REGISTRY)) == {
+        "immich.preflight.stopped": ["immich.podman", "immich.postgres", "immich.valkey"]
+    }
+    assert components.waiting(REGISTRY, ["identity", "preflight", "podman"]) == {
+        "immich.preflight.stopped": ["immich.podman"]
+    }
+    assert components.waiting(REGISTRY, ["identity", "postgres"]) == {}
 
 
 def test_a_component_of_another_role_is_named():
@@ -90,8 +112,8 @@ def test_what_requires_a_component_is_removed_before_it():
 def test_observed_has_each_key_whatever_an_entry_leaves_out():
     registry = {"a": {"units": ["a.service"]}, "b": {"checks": ["b.verify"], "page": "howto/b.md"}}
     assert components.observed(registry, ["a", "b"]) == {
-        "a": {"units": ["a.service"], "checks": [], "warnings": []},
-        "b": {"units": [], "checks": ["b.verify"], "warnings": []},
+        "a": {"units": ["a.service"], "checks": [], "warnings": [], "obstacles": []},
+        "b": {"units": [], "checks": ["b.verify"], "warnings": [], "obstacles": []},
     }
 
 
@@ -103,15 +125,19 @@ def test_an_entry_fits_its_folder(name):
     assert (folder / "init.sls").is_file()
     assert (folder / "clean.sls").is_file() is entry.get("clean", True)
     assert "page" not in entry or (REPO / "docs" / entry["page"]).is_file()
+    for sls, waiting in entry.get("before", {}).items():
+        assert sls.partition(".")[0] == name
+        assert (REPO / f"immich/{sls.replace('.', '/')}.sls").is_file()
+        assert set(waiting) <= set(REGISTRY)
     before = list(REGISTRY)[: list(REGISTRY).index(name)]
-    for each in [*entry.get("requires", []), *entry.get("requires_managed", [])]:
+    for each in [*components.requires(REGISTRY, name), *entry.get("requires_managed", [])]:
         component, _, part = each.partition(".")
         assert (REPO / "immich" / component / f"{part or 'init'}.sls").is_file()
         # A component is applied after those it requires; a part of another, or of its own, brings what it needs itself.
         assert part or component in before
 
 
-@pytest.mark.parametrize("kind", ("checks", "warnings"))
+@pytest.mark.parametrize("kind", ("checks", "warnings", "obstacles"))
 def test_checks_are_functions_of_the_modules_of_the_formula(kind):
     named = {function for entry in REGISTRY.values() for function in entry.get(kind, [])}
     found = set()

@@ -1,8 +1,10 @@
 """Connection arguments that do not exist, in configuration or pillar: what asks a server fails with their names."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from _modules import immich_preflight, immich_valkey, valkey_acl
+from _modules import immich_valkey, valkey_acl
 from _states import immich_app, immich_identity, immich_update
 from _states import immich_valkey as valkey_states
 from _states import valkey_acl as acl_states
@@ -26,14 +28,16 @@ def of_valkey(monkeypatch, testmode):
         **{f"valkey_acl.{name}": getattr(valkey_acl, name) for name in ("server", "pipeline", "compare")},
         "immich_valkey.logins": immich_valkey.logins,
     }
-    modules = (immich_preflight, valkey_acl, valkey_states, acl_states)
+    modules = (immich_valkey, valkey_acl, valkey_states, acl_states)
     states = {"valkey_acl.managed": acl_states.managed}
     given(monkeypatch, modules, salt=salt, states=states, opts=opts, pillar=pillar, context={})
 
 
 def test_preflight_names_them_and_renders(of_valkey, settings):
     settings["valkey"]["maxmemory"] = "1g"
-    (found,) = [*immich_preflight._valkey_refusal(settings), *immich_preflight._valkey_memory(settings)]
+    unit = f"{settings['lookup']['valkey']['service']}.service"
+    serving = {"port": 6379, "address": "127.0.0.1", "holder": {"unit": unit}}
+    (found,) = immich_valkey.obstacles(settings, SimpleNamespace(with_holders=lambda _ports: [serving]))
     assert (found["code"], found["seen"], found["path"]) == ("valkey-not-asked", VALKEY, "valkey")
 
 

@@ -6,8 +6,8 @@ SETTINGS = {
     "port": 2283,
     "bind_address": ["0.0.0.0"],
     "gateway_address": "10.88.0.1",
-    "postgres": {"managed": True, "port": 5432},
-    "valkey": {"managed": True, "port": 6379},
+    "postgres": {"here": True, "port": 5432},
+    "valkey": {"here": True, "port": 6379},
 }
 
 
@@ -27,5 +27,5 @@ def test_a_managed_server_on_every_address_is_found():
     everywhere = exposure.servers_everywhere
     assert everywhere(SETTINGS, sockets(("127.0.0.1", 6379), ("10.88.0.1", 6379), ("0.0.0.0", 22))) == []
     assert "Valkey" in everywhere(SETTINGS, sockets(("::", 6379)))[0]["seen"]
-    elsewhere = {**SETTINGS, "valkey": {"managed": False, "port": 6379}}
+    elsewhere = {**SETTINGS, "valkey": {"here": False, "port": 6379}}
     assert everywhere(elsewhere, sockets(("::", 6379))) == []

@@ -24,7 +24,9 @@ def test_a_finding_as_a_sentence(changes, sentence):
     assert findings.sentence({**ABSENT, **changes}) == sentence
 
 
-@pytest.mark.parametrize(("severity", "result"), ((findings.ERROR, "failed"), (findings.WARNING, "warning")))
+@pytest.mark.parametrize(
+    ("severity", "result"), ((findings.ERROR, "failed"), (findings.WARNING, "warning"), (findings.NOTE, "ok"))
+)
 def test_a_finding_as_a_row_of_the_doctor(severity, result):
     assert check.of_finding({**ABSENT, "severity": severity, "path": "immich:postgres"}) == (
         result,

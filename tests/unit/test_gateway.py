@@ -40,8 +40,8 @@ def test_a_server_that_is_not_managed_is_let_through_where_it_is_on_this_host():
         "gateway_address": "10.88.0.1",
         "network": NETWORK,
         "host_ports": [443],
-        "postgres": {"managed": False, "port": 5432, "host": "192.0.2.7"},
-        "valkey": {"managed": True, "port": 6379},
+        "postgres": {"managed": False, "here": False, "port": 5432, "host": "192.0.2.7"},
+        "valkey": {"managed": True, "here": True, "port": 6379},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
     }
     found = gateway.declared(settings, lambda: ["192.0.2.7"])

@@ -500,6 +500,45 @@ def test_every_part_is_registered_once():
     assert sorted(set(names)) == sorted(names)
 
 
+class Asked(dict):
+    """Execution functions that find nothing, whichever is called; ``names`` are those that were."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __contains__(self, name):
+        return True
+
+    def __getitem__(self, name):
+        self.names.add(name)
+        answer = {"loaded": "loaded", "active": "active", "text": ""} if name == "systemd_unit.status" else []
+        return lambda *_arguments, **_kwargs: answer
+
+
+ASKING = [check for group in parts.GROUPS for check in group if check.asks]
+
+
+@pytest.mark.parametrize("asking", ASKING, ids=[check.part for check in ASKING])
+def test_a_check_calls_what_it_asks(settings, asking):
+    """What the registry names and a check claims is asked by nobody else: a finding of it would not be shown."""
+    salt = Asked()
+    services = {"immich-server": {}, "immich-machine-learning": {}}
+    here = {
+        **facts.gather(settings),
+        "compose": {"services": services},
+        "ping": "http://127.0.0.1:2283/api/server/ping",
+    }
+    list(asking.function({**here, "salt": salt, "pillar": {}, "working": {}, "seconds": 5}))
+    assert set(asking.asks) <= salt.names
+
+
+def test_what_a_check_asks_is_named_by_its_component(settings):
+    """Else nothing but the doctor would find it."""
+    named = {name for entry in settings["components"].values() for name in (*entry["checks"], *entry["warnings"])}
+    assert not parts.ASKED - named
+
+
 @READS_PROC
 def test_a_large_library_is_looked_through_as_long_as_there_is_time(tmp_path):
     for number in range(100):

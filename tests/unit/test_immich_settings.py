@@ -444,16 +444,19 @@ def test_a_host_with_postgresql_alone(subject, monkeypatch):
     settings = subject.module.get()
     assert list(settings["components"]) == ["identity", "programs", "postgres", "backup", "verify"]
     assert settings["includes"]["immich.postgres"] == ["immich.identity"]
-    assert (settings["postgres"]["managed"], settings["valkey"]["managed"]) == (True, False)
+    assert settings["listen_addresses"] == []
+    assert (settings["postgres"]["here"], settings["valkey"]["here"]) == (True, False)
+    # Which this pillar manages does not depend on the host.
+    assert (settings["postgres"]["managed"], settings["valkey"]["managed"]) == (True, True)
 
 
-def test_what_former_roles_have_left_counts_as_managed_for_its_removal(subject, monkeypatch):
+def test_what_former_roles_have_left_is_here_for_its_removal(subject, monkeypatch):
     monkeypatch.setattr(subject.module.os.path, "exists", lambda path: path.endswith("valkey.password"))
     settings = subject.get({"roles": ["postgres"]})
-    assert settings["valkey"]["managed"] is True
+    assert settings["valkey"]["here"] is True
     assert "valkey" not in settings["components"]
     assert settings["includes"]["immich.clean"][1:3] == ["immich.valkey.clean", "immich.postgres.clean"]
-    assert subject.get({})["valkey"]["managed"] is True
+    assert subject.get({})["valkey"]["here"] is True
 
 
 def test_networks_of_a_host_without_podman_are_in_nobodys_way(subject):

@@ -28,11 +28,12 @@ def test_a_host_needs_the_passwords_of_its_roles(host, expected):
     assert roles.passwords(host) == expected
 
 
-def test_a_service_is_managed_where_its_component_is():
+def test_a_server_that_is_managed_is_here_where_its_component_is():
     both = ["identity", "postgres", "valkey"]
-    assert roles.managed(settings(*ALL), both) == ["postgres", "valkey"]
-    assert roles.managed(settings(*ALL, valkey=False), both) == ["postgres"]
-    assert roles.managed(settings("valkey"), ["identity", "valkey"]) == ["valkey"]
+    assert roles.here(settings(*ALL), both) == ["postgres", "valkey"]
+    assert roles.here(settings(*ALL, valkey=False), both) == ["postgres"]
+    assert roles.here(settings("valkey"), ["identity", "valkey"]) == ["valkey"]
+    assert roles.here(settings("proxy"), ["identity"]) == []
 
 
 @pytest.mark.parametrize("names", (ALL, ALL[:4], ["postgres"], ["valkey"], ["postgres", "valkey", "proxy"], ["proxy"]))

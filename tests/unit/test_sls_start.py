@@ -18,6 +18,7 @@ rest: {{ settings | json }}
 SETTINGS = {
     "backup": {"on_failure": "a token", "keep": 7},
     "includes": {"immich.app": ["immich.podman"]},
+    "before": {"immich.preflight.stopped": ["immich.podman"]},
     "components": {},
 }
 
@@ -56,6 +57,12 @@ def test_a_removal_is_applied_whatever_is_in_the_way(rendered, sls):
 
 def test_a_component_includes_what_it_requires(rendered):
     assert rendered("immich.app")["include"] == ["immich.bootstrap", "immich.bootstrap.host", "immich.podman"]
+
+
+def test_what_waits_for_a_part_is_a_requisite_of_it_alone(rendered):
+    rendered("immich.app")
+    assert immich_preflight.of_sls("immich.preflight.stopped")["before"] == [{"sls": "immich.podman"}]
+    assert immich_preflight.of_sls("immich.preflight")["before"] == []
 
 
 def test_a_component_of_another_role_is_one_failed_state(rendered):

@@ -6,8 +6,8 @@ from host_core import unit_file
 from immich_core import units
 
 SETTINGS = {
-    "postgres": {"managed": True},
-    "valkey": {"managed": True},
+    "postgres": {"here": True},
+    "valkey": {"here": True},
     "lookup": {
         "postgres": {"service": "postgresql", "unit": "postgresql@17-main"},
         "valkey": {"service": "valkey-server"},
@@ -16,7 +16,7 @@ SETTINGS = {
 
 
 def elsewhere(*parts):
-    return {**copy.deepcopy(SETTINGS), **{part: {"managed": False} for part in parts}}
+    return {**copy.deepcopy(SETTINGS), **{part: {"here": False} for part in parts}}
 
 
 def test_a_managed_server_has_units_by_its_service_and_its_cluster():

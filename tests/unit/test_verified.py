@@ -52,6 +52,7 @@ def test_every_finding_is_in_the_comment_causes_first(salt):
 def test_what_deserves_a_look_is_a_warning(salt):
     found = findings.finding("x", "backups", "The last backup failed", "journalctl -u immich-backup")  # not a warning
     salt["immich.backup_warnings"] = lambda _settings: [found]
+    salt["immich_postgres.refusals"] = lambda _settings: [{**found, "severity": findings.NOTE}]
     salt["proxy.warnings"] = refuse
     ret = immich_app.verified("x", SETTINGS)
     assert ret["result"] is True
@@ -65,7 +66,7 @@ def test_what_deserves_a_look_is_a_warning(salt):
 def test_a_dry_run_waits_for_immich_only_on_a_host_that_has_it(monkeypatch, salt, component, asked):
     monkeypatch.setattr(immich_app, "__opts__", {"test": True}, raising=False)
     salt["systemd_unit.status"] = lambda _unit: {"active": "inactive"}
-    salt["immich_postgres.verify"] = salt["immich_app.verify"] = refuse
+    salt["immich_postgres.verify"] = salt["immich_app.verify_answer"] = refuse
     ret = immich_app.verified("x", {"components": {component: SETTINGS["components"][component]}})
     assert ret["result"] is None
     assert ("Cannot connect to PostgreSQL" in ret["comment"]) is asked

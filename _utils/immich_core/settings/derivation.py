@@ -10,7 +10,7 @@ from immich_core import components
 from immich_core.gateway import HOST_NAME
 from immich_core.settings.networks import bind_addresses, ip_address
 from immich_core.settings.problems import PILLAR_KEY
-from immich_core.settings.roles import managed
+from immich_core.settings.roles import here
 from immich_core.settings.schema import public
 
 FORMULA_USER = "immich-formula"
@@ -48,7 +48,7 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         Names of the components that left a trace on this host.
     """
     host = components.of_roles(registry, settings["roles"])
-    services = managed(settings, {*host, *left})
+    services = here(settings, {*host, *left})
     external = [network for _, network in networks]
     own = next(network for network in external if network["name"] == settings["network"])
     following = {
@@ -56,10 +56,13 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         "external_libraries": [library_of(entry) for entry in settings["external_libraries"]],
         "bind_address": [str(ip_address(text)) for _, text in bind_addresses(settings)],
         "gateway_address": gateway,
+        # Where PostgreSQL and Valkey listen besides what they did: for containers of this host, if it can have any.
+        "listen_addresses": [gateway] if "gateway" in host else [],
         "network": own,
         "project_dir": project_dir(settings),
         "components": components.observed(registry, host),
         "includes": components.includes(registry, host, left, services),
+        "before": components.waiting(registry, host),
         "server": {
             "user": users["server"],
             "image": _image(settings["server"]["image"], settings["version"]),
@@ -75,12 +78,12 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         "podman": {"external_networks": external},
         "backup": {"directory": normal(settings["backup"]["directory"])},
         "postgres": {
-            "managed": "postgres" in services,
+            "here": "postgres" in services,
             "host": settings["postgres"]["host"] or HOST_NAME,
             "connection": _postgres_connection(settings["postgres"], settings["lookup"]["postgres"]),
         },
         "valkey": {
-            "managed": "valkey" in services,
+            "here": "valkey" in services,
             "host": settings["valkey"]["host"] or HOST_NAME,
             "connection": _valkey_connection(settings["valkey"]),
             "acl_users": [_acl_user(index, user) for index, user in enumerate(settings["valkey"]["acl_users"])],
@@ -96,7 +99,7 @@ def handed_down(settings):
     Without the hook of the administrator's, who may have written a token into it, and without the registry.
     """
     backup = {key: value for key, value in settings["backup"].items() if key != "on_failure"}
-    rest = {key: value for key, value in settings.items() if key not in ("includes", "components")}
+    rest = {key: value for key, value in settings.items() if key not in ("includes", "before", "components")}
     return {**rest, "backup": backup}
 
 

@@ -31,9 +31,9 @@ def passwords(settings):
     return needed
 
 
-def managed(settings, components):
+def here(settings, components):
     """
-    The services that this pillar manages on this host.
+    The servers that this pillar manages and that are on this host: `managed` alone says nothing of the host.
 
     components
         Those that the host has, or that its former roles have left on it.
