@@ -23,7 +23,7 @@ def __virtual__():
     return True
 
 
-def wanted(settings):
+def desired(settings):
     """
     Return the declared gateway: ``address``, ``network``, ``ports``, ``host_ports`` and ``services``.
 
@@ -76,7 +76,7 @@ def verify(settings):
 
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
-    declared = wanted(settings)
+    declared = desired(settings)
     there = on_host.status(
         plan(declared["address"], declared["network"], declared["ports"], declared["host_ports"]), __context__
     )

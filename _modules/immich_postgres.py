@@ -208,8 +208,8 @@ def _moved(name, extension):
 def _broken_hba(settings, connection):
     database = settings["postgres"]["database"]
     state = __salt__["pgsql_hba.get"](database, postgres_declared.hba_record(settings), connection)
-    if state["lines"] != [state["wanted"]] or not state["loaded"]:
-        seen = f"pg_hba.conf lacks the record `{state['wanted']}`, or PostgreSQL has not reloaded it since"
+    if state["lines"] != [state["desired"]] or not state["loaded"]:
+        seen = f"pg_hba.conf lacks the record `{state['desired']}`, or PostgreSQL has not reloaded it since"
         return [_finding("postgres-hba-record", seen)]
     if state["ahead"]:
         seen = f"In pg_hba.conf wider records precede that of {database}: {'; '.join(state['ahead'])}"

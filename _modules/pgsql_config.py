@@ -90,7 +90,7 @@ def set_(settings, connection=None):
 
 
 @_salt_errors
-def changes(current, wanted, connection=None):
+def changes(current, desired, connection=None):
     """
     Return what differs in meaning between two sets of server settings, as ``{name: {old, new}}``.
 
@@ -98,7 +98,7 @@ def changes(current, wanted, connection=None):
 
     current
         Settings as PostgreSQL stores them.
-    wanted
+    desired
         Settings as a person writes them; a list for those that are lists, nothing to reset one.
 
     Raises ``CommandExecutionError`` if the server cannot be reached.
@@ -110,7 +110,7 @@ def changes(current, wanted, connection=None):
         salt '*' pgsql_config.changes '{work_mem: 16384kB}' '{work_mem: 16MB}'
     """
     server = _server(connection)
-    return setting_values.changes(current, wanted, lambda: _setting_kinds(server))
+    return setting_values.changes(current, desired, lambda: _setting_kinds(server))
 
 
 def _server(connection):

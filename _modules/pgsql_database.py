@@ -222,9 +222,9 @@ def set_(
         statements.append(quoting.compose("{} CONNECTION LIMIT {}", target, quoting.literal(connection_limit)))
     statements += setting_values.assignments(target, settings or {})
     if privileges:
-        wanted = on_objects.normal(privileges, on_objects.ON_DATABASES)
+        desired = on_objects.normal(privileges, on_objects.ON_DATABASES)
         held = get(name, connection)["privileges"]
-        statements += on_objects.statements(quoting.compose("DATABASE {}", database), wanted, held)
+        statements += on_objects.statements(quoting.compose("DATABASE {}", database), desired, held)
     server = _server(connection)
     server.run_together(statements)
     if tablespace is not None:
@@ -456,9 +456,9 @@ def schema_privileges_set(database, privileges, schema="public", connection=None
 
         salt '*' pgsql_database.schema_privileges_set immich '{PUBLIC: [USAGE]}'
     """
-    wanted = on_objects.normal(privileges, on_objects.ON_SCHEMAS)
+    desired = on_objects.normal(privileges, on_objects.ON_SCHEMAS)
     held = schema_privileges(database, schema, connection)
-    statements = on_objects.statements(quoting.compose("SCHEMA {}", quoting.name(schema)), wanted, held)
+    statements = on_objects.statements(quoting.compose("SCHEMA {}", quoting.name(schema)), desired, held)
     _server(connection).run_together(statements, database)
 
 

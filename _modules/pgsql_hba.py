@@ -28,7 +28,7 @@ def get(name, record=None, connection=None):
     """
     Return the records of pg_hba.conf with a tag, and how they compare with a record.
 
-    ``lines`` are the records with that tag, ``wanted`` is the record as declared, ``ahead`` are the ones before it
+    ``lines`` are the records with that tag, ``desired`` is the record as declared, ``ahead`` are the ones before it
     that match some of the same connections and are not narrower, ``loaded`` is whether the server has read the file
     since it was last written.
 
@@ -48,13 +48,13 @@ def get(name, record=None, connection=None):
 
         salt '*' pgsql_hba.get immich
     """
-    wanted = None if record is None else hba.line(record)
+    desired = None if record is None else hba.line(record)
     file = _understood(_server(connection))
     texts = _texts(file["path"])
     own = hba.tagged(texts, name)
     return {
         "lines": [texts[number - 1].rpartition("#")[0].rstrip() for number in own],
-        "wanted": wanted,
+        "desired": desired,
         "ahead": [hba.summary(rule) for rule in hba.ahead(file, record, own)] if record else [],
         "loaded": os.stat(file["path"]).st_mtime <= file["loaded_at"],
     }

@@ -164,8 +164,8 @@ def set_(
         statements.append(quoting.compose("ALTER ROLE {} {}", role, quoting.joined(words)))
     if member_of is not None:
         features.check(features.needed(member_of=member_of), server.version())
-        wanted = memberships.options(member_of)
-        statements += memberships.statements(name, wanted, _grants(name, server), server.version() >= 160000)
+        desired = memberships.options(member_of)
+        statements += memberships.statements(name, desired, _grants(name, server), server.version() >= 160000)
     statements += setting_values.assignments(quoting.compose("ALTER ROLE {}", role), settings or {})
     for database, values in (database_settings or {}).items():
         target = quoting.compose("ALTER ROLE {} IN DATABASE {}", role, quoting.name(database))

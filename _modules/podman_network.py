@@ -204,7 +204,7 @@ def conflicts(subnet, ignore=None):
         salt '*' podman_network.conflicts 172.20.0.0/16 ignore=immich
     """
     with _refused():
-        wanted = addresses.subnet(subnet)
+        desired = addresses.subnet(subnet)
     ignored = [ignore] if isinstance(ignore, str) else list(ignore or [])
     found = []
     bridges = set()
@@ -216,13 +216,13 @@ def conflicts(subnet, ignore=None):
         found += [
             f"Podman's network {name} ({taken})"
             for taken in (ipaddress.ip_network(each["subnet"]) for each in network.get("subnets") or [])
-            if taken.version == wanted.version and taken.overlaps(wanted)
+            if taken.version == desired.version and taken.overlaps(desired)
         ]
     # A bridge of Podman is named by its network, above.
     found += [
         f"the host's route to {route} through {interface}"
         for route, interface in routes.subnets()
-        if interface not in bridges and route.version == wanted.version and route.overlaps(wanted)
+        if interface not in bridges and route.version == desired.version and route.overlaps(desired)
     ]
     return found
 

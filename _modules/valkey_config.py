@@ -162,8 +162,8 @@ def write(config_file, settings, test=False):
     """
     text = _read(config_file)
     in_file = {name: grammar.directive(text, name) for name in settings}
-    wanted = {name: grammar.value_words(value) for name, value in settings.items()}
-    differing = {name: words for name, words in wanted.items() if words != in_file[name]}
+    desired = {name: grammar.value_words(value) for name, value in settings.items()}
+    differing = {name: words for name, words in desired.items() if words != in_file[name]}
     if differing and not test:
         durable.replace(config_file, grammar.edited(text, differing))
     return {
@@ -228,19 +228,19 @@ def _plan(config_file, include, exclude, settings, acl_file, connection):
     if missing:
         raise errors.InvalidArgumentError(f"The server knows no directive {', '.join(missing)}.")
     in_file = {name: grammar.directive(text, name) for name in names}
-    wanted = config_directives.wanted(in_file, running, include, exclude, settings)
+    desired = config_directives.desired(in_file, running, include, exclude, settings)
     switch = config_directives.acl_file_to_switch_on(in_file, running, acl_file)
     if switch:
-        wanted["aclfile"] = [switch]
-    new_text = grammar.edited(text, {name: words for name, words in wanted.items() if words != in_file[name]})
-    if wanted.get("aclfile") or in_file["aclfile"]:
+        desired["aclfile"] = [switch]
+    new_text = grammar.edited(text, {name: words for name, words in desired.items() if words != in_file[name]})
+    if desired.get("aclfile") or in_file["aclfile"]:
         new_text = grammar.without_users(new_text)
-    differing = config_directives.differing(wanted, running)
-    changes = config_directives.changes(wanted, in_file, running)
+    differing = config_directives.differing(desired, running)
+    changes = config_directives.changes(desired, in_file, running)
     unheard = [] if "bind" in differing else _without_listener(include, running)
     if unheard:
         differing.append("bind")
-        changes["bind"] = {"old": f"no listener at {', '.join(unheard)}", "new": " ".join(wanted["bind"])}
+        changes["bind"] = {"old": f"no listener at {', '.join(unheard)}", "new": " ".join(desired["bind"])}
     if new_text != text and not changes:
         changes["users"] = {"old": config_file, "new": "".join(in_file["aclfile"])}
     return {
@@ -248,7 +248,7 @@ def _plan(config_file, include, exclude, settings, acl_file, connection):
         "file": new_text != text,
         "changes": changes,
         "acl_file": switch,
-        "live": {name: wanted[name] for name in differing if name not in grammar.AT_START_ONLY},
+        "live": {name: desired[name] for name in differing if name not in grammar.AT_START_ONLY},
         "restart": [name for name in differing if name in grammar.AT_START_ONLY],
         "absent": _absent_addresses(include),
     }

@@ -126,7 +126,7 @@ def stopped_for_changes(name, settings):
 
     .. code-block:: yaml
 
-        Immich is stopped for what cannot change while it runs:
+        Immich is stopped before its network, password or identity changes:
           immich_app.stopped_for_changes:
             - name: immich.service
             - settings: {{ settings | json }}
@@ -306,8 +306,8 @@ def _secret_would_change(settings):
 
 
 def _differs(file, password_pillar):
-    wanted = pillar.value(__pillar__, password_pillar)
-    return wanted is not None and not (file.is_file() and file.read_bytes() == str(wanted).encode())
+    desired = pillar.value(__pillar__, password_pillar)
+    return desired is not None and not (file.is_file() and file.read_bytes() == str(desired).encode())
 
 
 def _downtime():

@@ -125,9 +125,9 @@ def _service(timer):
 
 
 def _timer_changes(status, enabled):
-    wanted = {"timer": "active", "enabled": "enabled"} if enabled else {"timer": "inactive", "enabled": "disabled"}
+    desired = {"timer": "active", "enabled": "enabled"} if enabled else {"timer": "inactive", "enabled": "disabled"}
     there = {"timer": status["active"], "enabled": status["enabled"] or "disabled"}
-    return {key: {"old": there[key], "new": value} for key, value in wanted.items() if there[key] != value}
+    return {key: {"old": there[key], "new": value} for key, value in desired.items() if there[key] != value}
 
 
 def dead(name):

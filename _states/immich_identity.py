@@ -309,22 +309,22 @@ def recorded(name, settings):
     try:
         there = on_host.known(settings["project_dir"])
         noted = installation.record() or {}
-        wanted = identity.declared(settings)
-        own = [part for part in wanted if part not in identity.MIGRATED and there.get(part) != wanted[part]]
-        changed = {part: {"old": there.get(part), "new": wanted[part]} for part in own}
+        desired = identity.declared(settings)
+        own = [part for part in desired if part not in identity.MIGRATED and there.get(part) != desired[part]]
+        changed = {part: {"old": there.get(part), "new": desired[part]} for part in own}
         # A dry run on a host that has an installation, and no record, has reported it in `compared`.
         first = not noted and not (__opts__["test"] and there)
         ret["changes"] = {"record": {"old": None, "new": "written"}} if first else dict(changed)
-        role = identity.former_role(there, wanted)
+        role = identity.former_role(there, desired)
         stays = role and _why_role_stays(settings, role)
         if role and not stays:
             ret["changes"]["former role"] = {"old": role, "new": None}
         if __opts__["test"]:
             return {**ret, "result": None, "comment": _would(ret["changes"])} if ret["changes"] else ret
         _remove_former(settings, changed, None if stays else role)
-        if ret["changes"] or role or any(noted.get(part) != value for part, value in wanted.items()):
+        if ret["changes"] or role or any(noted.get(part) != value for part, value in desired.items()):
             made = {"network_made": run_facts.of(__context__).take("network_made")} if first else {}
-            _note(**wanted, **made, former_role=None)
+            _note(**desired, **made, former_role=None)
     except FAILURES as error:
         return {
             **ret,

@@ -62,8 +62,8 @@ def present(name, settings=None, include=None, service=None, connection=None):
         statements = dict(settings or {})
         for key, entries in (include or {}).items():
             statements[key] = list_settings.including(key, current[key]["persisted"], entries)
-        wanted = {key: current[key]["below"] if value is None else value for key, value in statements.items()}
-        ret = _apply(ret, current, wanted, statements, service, connection)
+        desired = {key: current[key]["below"] if value is None else value for key, value in statements.items()}
+        ret = _apply(ret, current, desired, statements, service, connection)
         if ret["result"] is True and not ret["changes"] and service:
             return _listening(ret, (include or {}).get("listen_addresses", []), service, connection)
     except (CommandExecutionError, SaltInvocationError) as err:
@@ -96,13 +96,13 @@ def absent(name, include=None, service=None, connection=None):
         if current is None:
             ret["comment"] = "PostgreSQL is not there."
             return ret
-        wanted, statements = {}, {}
+        desired, statements = {}, {}
         for key, entries in (include or {}).items():
-            wanted[key] = list_settings.excluding(key, current[key]["persisted"], entries)
+            desired[key] = list_settings.excluding(key, current[key]["persisted"], entries)
             # What ALTER SYSTEM wrote is reset where it is the same as the files below it.
-            as_below = not _changes({key: current[key]["below"]}, {key: wanted[key]}, connection)
-            statements[key] = None if as_below else wanted[key]
-        return _apply(ret, current, wanted, statements, service, connection)
+            as_below = not _changes({key: current[key]["below"]}, {key: desired[key]}, connection)
+            statements[key] = None if as_below else desired[key]
+        return _apply(ret, current, desired, statements, service, connection)
     except (CommandExecutionError, SaltInvocationError) as err:
         ret["result"] = False
         ret["comment"] = str(err)
@@ -118,10 +118,10 @@ def _current(names, connection):
         raise
 
 
-def _apply(ret, current, wanted, statements, service, connection):
+def _apply(ret, current, desired, statements, service, connection):
     """Bring files and running server to what is declared; ``statements`` are the values for ALTER SYSTEM."""
-    persisted = _persisted_changes(current, wanted, connection)
-    running = _running_changes(current, wanted, connection)
+    persisted = _persisted_changes(current, desired, connection)
+    running = _running_changes(current, desired, connection)
     due = {key: change for key, change in running.items() if current[key]["restart"]}
     # Without a service to restart, a setting that only waits for a restart is nothing this state can change.
     pending = {key: change for key, change in running.items() if service or key not in due}
@@ -142,14 +142,14 @@ def _apply(ret, current, wanted, statements, service, connection):
     else:
         __salt__["pgsql_server.reload"](connection)
     ret["changes"] = changes
-    current = _current(list(wanted), connection)
+    current = _current(list(desired), connection)
     due = {
-        key: change for key, change in _running_changes(current, wanted, connection).items() if current[key]["restart"]
+        key: change for key, change in _running_changes(current, desired, connection).items() if current[key]["restart"]
     }
     if due and service:
         _restart(service, connection)
-        current = _current(list(wanted), connection)
-    left = {**_persisted_changes(current, wanted, connection), **_running_changes(current, wanted, connection)}
+        current = _current(list(desired), connection)
+    left = {**_persisted_changes(current, desired, connection), **_running_changes(current, desired, connection)}
     if not service:
         left = {key: change for key, change in left.items() if key not in due}
     if left:
@@ -184,13 +184,13 @@ def _listening(ret, entries, service, connection):
     return {**ret, "comment": f"PostgreSQL did not listen at {', '.join(missing)}{_restarted(service, 'was')}."}
 
 
-def _persisted_changes(current, wanted, connection):
-    return _changes({key: value["persisted"] for key, value in current.items()}, wanted, connection)
+def _persisted_changes(current, desired, connection):
+    return _changes({key: value["persisted"] for key, value in current.items()}, desired, connection)
 
 
-def _running_changes(current, wanted, connection):
+def _running_changes(current, desired, connection):
     running = {key: value["running"] for key, value in current.items() if value["comparable"]}
-    return _changes(running, {key: wanted[key] for key in running}, connection)
+    return _changes(running, {key: desired[key] for key in running}, connection)
 
 
 def _changes(old, new, connection):

@@ -213,8 +213,8 @@ def _changes(name, current, declared, connection):
         new = {key: {"old": None, "new": value} for key, value in declared.items()}
         return {"database": {"old": None, "new": name}, **new}
     changes = {}
-    for key, wanted in declared.items():
-        old, new = _comparable(key, current, wanted, connection)
+    for key, desired in declared.items():
+        old, new = _comparable(key, current, desired, connection)
         if old != new:
             changes[key] = {"old": old, "new": new}
     return changes

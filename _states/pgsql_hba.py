@@ -115,9 +115,9 @@ def _managed(ret, name, record, connection):
 
 
 def _changes(current):
-    wanted = [current["wanted"]] if current["wanted"] else []
-    if current["lines"] != wanted or current["ahead"]:
-        return {"record": {"old": ", ".join(current["lines"]) or None, "new": current["wanted"]}}
+    desired = [current["desired"]] if current["desired"] else []
+    if current["lines"] != desired or current["ahead"]:
+        return {"record": {"old": ", ".join(current["lines"]) or None, "new": current["desired"]}}
     if not current["loaded"]:
         return {"loaded": {"old": False, "new": True}}
     return {}

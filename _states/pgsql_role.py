@@ -254,12 +254,12 @@ def _encryption_difference(current, new, _connection):
 
 
 def _member_difference(current, new, _connection):
-    wanted = memberships.options(new)
+    desired = memberships.options(new)
     held = current.get("member_of", {})
-    same = set(wanted) == set(held) and all(
-        held[role].get(option) == value for role, options in wanted.items() for option, value in options.items()
+    same = set(desired) == set(held) and all(
+        held[role].get(option) == value for role, options in desired.items() for option, value in options.items()
     )
-    return {} if same else {"member_of": {"old": held, "new": wanted}}
+    return {} if same else {"member_of": {"old": held, "new": desired}}
 
 
 def _settings_difference(current, new, connection):
@@ -272,14 +272,14 @@ def _settings_difference(current, new, connection):
 def _database_settings_difference(current, new, connection):
     if not current:
         return {"database_settings": {"old": {}, "new": new}}
-    old, wanted = {}, {}
+    old, desired = {}, {}
     for database, values in new.items():
         held = current["database_settings"].get(database, {})
         changes = __salt__["pgsql_config.changes"](held, values, connection)
         if changes:
             both = _old_and_new(changes)
-            old[database], wanted[database] = both["old"], both["new"]
-    return {"database_settings": {"old": old, "new": wanted}} if wanted else {}
+            old[database], desired[database] = both["old"], both["new"]
+    return {"database_settings": {"old": old, "new": desired}} if desired else {}
 
 
 def _old_and_new(changes):

@@ -56,13 +56,13 @@ def declared(settings):
     }
 
 
-def compare(there, wanted, facts):
+def compare(there, desired, facts):
     """
     Return what becomes of an installation when the pillar describes another one. Asks nobody.
 
     ``{"refusals": [findings], "changes": {part: {"old": …, "new": …}}}``; ``changes`` has the parts that differ.
 
-    there, wanted
+    there, desired
         What ``immich_host.identity.known`` and :py:func:`declared` return.
 
     facts
@@ -70,12 +70,12 @@ def compare(there, wanted, facts):
     """
     changes = {
         part: {"old": there[part], "new": new}
-        for part, new in wanted.items()
+        for part, new in desired.items()
         if there.get(part) is not None and there[part] != new
     }
     refusals = [
-        _library_refusal(there.get("library"), wanted.get("library"), facts),
-        _database_refusal(there, wanted, facts),
+        _library_refusal(there.get("library"), desired.get("library"), facts),
+        _database_refusal(there, desired, facts),
         _network_refusal(changes.get("network"), facts),
         *(_mount_refusal(part, path, facts) for part in OWNERS if part in changes for path in facts["mounts"][part]),
     ]
@@ -105,11 +105,11 @@ def _library_refusal(before, path, facts):
     return _refusal("library-differs", "library", seen, remedy)
 
 
-def _database_refusal(there, wanted, facts):
-    old, new = there.get("database"), wanted.get("database")
+def _database_refusal(there, desired, facts):
+    old, new = there.get("database"), desired.get("database")
     if old is None:
         return None
-    here = there.get("server") in (None, wanted["server"])
+    here = there.get("server") in (None, desired["server"])
     if old == new and here:
         return _gone(new, facts) if facts["database_is_there"] is False else None
     if facts["unasked"]:
@@ -118,7 +118,7 @@ def _database_refusal(there, wanted, facts):
         return _refusal("database-not-asked", part, seen, f"start PostgreSQL, or set {there[part]}, then apply again")
     if facts["database_is_immichs"]:
         return _ambiguous(old, new, facts) if here and facts["former_is_there"] else None
-    return _renamed(old, new, facts) if here else _elsewhere(there, wanted)
+    return _renamed(old, new, facts) if here else _elsewhere(there, desired)
 
 
 def _gone(name, facts):
@@ -136,12 +136,12 @@ def _ambiguous(old, new, facts):
     return _refusal("database-ambiguous", "database", seen, remedy)
 
 
-def _elsewhere(there, wanted):
+def _elsewhere(there, desired):
     seen = (
-        f"the installation's database {there['database']} is at {there['server']}, and at {wanted['server']} the "
-        f"database {wanted['database']} is not a database of Immich: Immich would start empty"
+        f"the installation's database {there['database']} is at {there['server']}, and at {desired['server']} the "
+        f"database {desired['database']} is not a database of Immich: Immich would start empty"
     )
-    remedy = f"stop Immich, dump the database at {there['server']}, restore it at {wanted['server']}, then apply again"
+    remedy = f"stop Immich, dump the database at {there['server']}, restore it at {desired['server']}, then apply again"
     return _refusal("database-elsewhere", "server", seen, remedy)
 
 
@@ -172,7 +172,7 @@ def _network_refusal(change, facts):
 
 
 def _mount_refusal(part, path, facts):
-    user = facts["wanted_users"][part]
+    user = facts["desired_users"][part]
     seen = f"{path} is a mount point, below which the formula changes no owner, and does not belong to {user}"
     remedy = f"systemctl stop immich; chown -R {user} {shlex.quote(path)}; then apply again"
     return _refusal("mount-owner", part, seen, remedy)
@@ -196,7 +196,7 @@ def kept(there, clean):
     return left if left.keys() & {"library", "database"} else {}
 
 
-def former_role(there, wanted):
+def former_role(there, desired):
     """The role that Immich no longer uses, also where this dry run would be the one to replace it, or None."""
-    role = there.get("role") if there.get("role") != wanted["role"] else there.get("former_role")
-    return role if role != wanted["role"] else None
+    role = there.get("role") if there.get("role") != desired["role"] else there.get("former_role")
+    return role if role != desired["role"] else None

@@ -225,7 +225,7 @@ OWN_FILES = {
 FUNCTIONS = [
     "immich.doctor",
     "immich_app.unit",
-    "immich_gateway.wanted",
+    "immich_gateway.desired",
     "immich_identity.current",
     "immich_postgres.declared",
     "immich_preflight.obstacles",

@@ -82,21 +82,21 @@ def decided(settings, before, record, noted, restore):
     if doubt and override:
         newest, doubt = max(filter(None, (newest, override))), None
     found, known = _found(newest, noted["migrations"], before, record)
-    wanted, highest = versions.parse(image), versions.highest(image)
+    desired, highest = versions.parse(image), versions.highest(image)
     path = pillar_path(settings)
     refusal = obstacle(found, highest, path, known)
     if refusal and changed:
         refusal["seen"] = f"{refusal['seen']}. {restore_advice(changed, restore)}"
     if not refusal and doubt and versions.obstacle(doubt[0], highest) == "older":
-        refusal = _contradicted(path, highest, doubt, found or wanted)
+        refusal = _contradicted(path, highest, doubt, found or desired)
     if not refusal and (same or (changed and changed["image"] == image)):
         return {}
     if before is None and not noted["tables"]:
         return {}
     # A tag that moves is pinned to what it was, or the compose file is lost and comes back.
-    if not refusal and found and found == wanted and not versions.parse(before or ""):
+    if not refusal and found and found == desired and not versions.parse(before or ""):
         return {}
-    start, goal = _from_to(found, wanted, before, image)
+    start, goal = _from_to(found, desired, before, image)
     return {
         "from": changed["from"] if changed else start,
         "to": goal,
@@ -105,14 +105,14 @@ def decided(settings, before, record, noted, restore):
     }
 
 
-def obstacle(found, wanted, path="immich:version", known=INSTALLED):
+def obstacle(found, desired, path="immich:version", known=INSTALLED):
     """
     Return why Immich cannot go from one version to another, as a finding, or None if it can.
 
-    found, wanted
+    found, desired
         Versions, as of ``versions.parse``. None is unknown, and then nothing speaks against it.
     path
-        Where the pillar says the wanted version. Defaults to ``immich:version``.
+        Where the pillar says the desired version. Defaults to ``immich:version``.
     known
         How the found version is known, as half a sentence. Defaults to ``which is installed``.
 
@@ -120,10 +120,10 @@ def obstacle(found, wanted, path="immich:version", known=INSTALLED):
 
         update_plan.obstacle((1, 131, 3), (3, 0, 3))
     """
-    way = versions.obstacle(found, wanted)
+    way = versions.obstacle(found, desired)
     if not way:
         return None
-    old, new = versions.text(found), versions.text(wanted)
+    old, new = versions.text(found), versions.text(desired)
     if way == "older":
         no_downgrade = f"Immich cannot be downgraded, not even by a patch release: set {old} or a newer version"
         seen = f"{new} is older than {old}, {known}. {no_downgrade}"
@@ -131,7 +131,7 @@ def obstacle(found, wanted, path="immich:version", known=INSTALLED):
         seen = (
             f"from {old} Immich cannot be updated to {new} directly. Set {way}, apply, then set {new} and apply again"
         )
-    remedy = f"immich:version: {versions.allowed(found, wanted)}"
+    remedy = f"immich:version: {versions.allowed(found, desired)}"
     return findings.finding("version-refused", PART, seen, remedy, path)
 
 
@@ -193,12 +193,12 @@ def restore_advice(record, restore):
     return f"To go back, set immich:version to {record['from']} and type: {restore(record)}"
 
 
-def _from_to(found, wanted, before, image):
+def _from_to(found, desired, before, image):
     """How an update is called: by versions, or by tags where they are the same version or none."""
-    if found and wanted and found != wanted:
-        return versions.text(found), versions.text(wanted)
+    if found and desired and found != desired:
+        return versions.text(found), versions.text(desired)
     tag = versions.tag
-    return versions.text(found) if found and not wanted else tag(before) if before else "unknown", tag(image) or image
+    return versions.text(found) if found and not desired else tag(before) if before else "unknown", tag(image) or image
 
 
 def _images(image, record):
@@ -228,11 +228,11 @@ def _found(noted, migrations, image, record):
     return max(known, key=lambda each: each[0]) if known else (None, None)
 
 
-def _contradicted(path, wanted, doubt, newest):
+def _contradicted(path, desired, doubt, newest):
     claimed, contradiction = versions.text(doubt[0]), doubt[1]
     remedy = f"immich:update:database_version: {versions.text(newest) if newest else 'vX.Y.Z'}"
     seen = (
-        f"{versions.text(wanted)} is older than {claimed}, which only the table {versions.VERSION_TABLE} in Immich's "
+        f"{versions.text(desired)} is older than {claimed}, which only the table {versions.VERSION_TABLE} in Immich's "
         f"database says: {contradiction}. Immich's role can write anything there. If {claimed} never served this "
         f"database, set {remedy} and apply again"
     )

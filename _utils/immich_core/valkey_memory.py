@@ -44,9 +44,9 @@ def refusal(maxmemory, held):
     held
         What :py:func:`limits` returns.
     """
-    wanted = int(maxmemory[:-1]) * UNITS[maxmemory[-1]]
+    desired = int(maxmemory[:-1]) * UNITS[maxmemory[-1]]
     # A server that has no larger limit now is full already: Immich's doing must not keep an apply from running.
-    if wanted > held["used"] or 0 < held["limit"] <= wanted:
+    if desired > held["used"] or 0 < held["limit"] <= desired:
         return None
     seen = (
         f"is {maxmemory}, and this Valkey holds {held['used'] / UNITS['m']:.0f}m already: it would refuse every write"

@@ -133,40 +133,40 @@ def text(version):
     return "v" + ".".join(str(number) for number in version if number != _ANY)
 
 
-def obstacle(found, wanted):
+def obstacle(found, desired):
     """
     Return what is in the way from one version to another: ``older``, as Immich cannot go back, or the version that has
     to run once in between, as ``v1.132.3``. None if nothing is.
 
-    found, wanted
+    found, desired
         Versions. None is unknown, and then nothing is in the way.
 
     .. code-block:: python
 
         versions.obstacle((1, 131, 3), (3, 3, 1))
     """
-    if found is None or wanted is None:
+    if found is None or desired is None:
         return None
-    found, wanted = tuple(found), tuple(wanted)
-    if wanted < found:
+    found, desired = tuple(found), tuple(desired)
+    if desired < found:
         return "older"
-    if found < STOP_BEFORE and wanted >= STOP_BEYOND:
+    if found < STOP_BEFORE and desired >= STOP_BEYOND:
         return text(STOP_AT)
     return None
 
 
-def allowed(found, wanted):
+def allowed(found, desired):
     """
     Return the version to set instead of one that is refused, as ``v1.132.3``, or None if nothing is in the way.
 
-    found, wanted
+    found, desired
         As in ``obstacle``.
 
     .. code-block:: python
 
         versions.allowed((3, 3, 1), (3, 0, 3))
     """
-    way = obstacle(found, wanted)
+    way = obstacle(found, desired)
     return text(found) if way == "older" else way
 
 

@@ -62,10 +62,10 @@ def _secrets(here):
     settings_of(here)
     for name, path in SECRETS.items():
         file = Path(here["directory"], "secrets", name)
-        wanted = pillar.value(here["pillar"], path)
+        desired = pillar.value(here["pillar"], path)
         if not file.is_file() or not file.read_bytes():
             yield FAILED, f"{file} is missing or empty", "salt-call state.apply immich.app"
-        elif wanted is not None and file.read_bytes() != str(wanted).encode():
+        elif desired is not None and file.read_bytes() != str(desired).encode():
             yield FAILED, f"{file} does not hold {path}", "salt-call state.apply immich"
         elif not may(file.stat(), *user_ids(here["users"][SERVER]), 4):
             yield FAILED, f"{file} cannot be read by the container's user", "salt-call state.apply immich.app"
@@ -74,11 +74,11 @@ def _secrets(here):
 
 
 def _images(here):
-    wanted = [service["image"] for service in compose_of(here)["services"].values()]
-    missing = images.missing(wanted)
+    desired = [service["image"] for service in compose_of(here)["services"].values()]
+    missing = images.missing(desired)
     if missing:
         return [(FAILED, f"not on this host: {', '.join(missing)}", "salt-call state.apply immich.app")]
-    return [(OK, ", ".join(image.rpartition("/")[2] for image in wanted))]
+    return [(OK, ", ".join(image.rpartition("/")[2] for image in desired))]
 
 
 def _unit(here):

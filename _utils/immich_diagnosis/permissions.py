@@ -27,7 +27,7 @@ def user_ids(user):
     return int(uid), int(gid or uid)
 
 
-def may(held, uid, gid, wanted):
+def may(held, uid, gid, desired):
     """Whether the mode of a file gives a user all of read (4), write (2) and search (1)."""
     shift = 6 if held.st_uid == uid else 3 if held.st_gid == gid else 0
-    return held.st_mode >> shift & wanted == wanted
+    return held.st_mode >> shift & desired == desired

@@ -121,9 +121,9 @@ def plan(settings, salt):
 
     Raises CommandExecutionError if the record or the compose file cannot be understood, or Podman does not answer.
     """
-    wanted = identity.declared(settings)
-    there = {**_unlike_own(settings, wanted), **known(settings["project_dir"])}
-    return identity.compare(there, wanted, _facts(settings, there, wanted, salt))
+    desired = identity.declared(settings)
+    there = {**_unlike_own(settings, desired), **known(settings["project_dir"])}
+    return identity.compare(there, desired, _facts(settings, there, desired, salt))
 
 
 def plan_of_run(run, settings, salt):
@@ -139,7 +139,7 @@ def plan_of_run(run, settings, salt):
     return facts.identity_plan
 
 
-def _unlike_own(settings, wanted):
+def _unlike_own(settings, desired):
     """Owners of folders with content, where a new installation declares the formula's own user."""
     written = container_users.folders(settings)
     found = {
@@ -147,34 +147,34 @@ def _unlike_own(settings, wanted):
         for part, (key, _) in identity.OWNERS.items()
         if key in written and settings[key]["own_user"] in container_users.accounts(settings)
     }
-    return {part: owner for part, owner in found.items() if owner not in (None, wanted[part])}
+    return {part: owner for part, owner in found.items() if owner not in (None, desired[part])}
 
 
-def _facts(settings, there, wanted, salt):
+def _facts(settings, there, desired, salt):
     """What the decision about an installation has to know of this host."""
     moved_from = settings["upload_location_moved_from"]
     return {
-        "library_is_there": os.path.isdir(wanted["library"]),
+        "library_is_there": os.path.isdir(desired["library"]),
         "library_moved_from": moved_from and os.path.normpath(moved_from),
         "os_user": settings["postgres"]["connection"].get("os_user") if settings["postgres"]["managed"] else None,
-        **_database_facts(settings["postgres"], there, wanted, salt),
-        "network_users": _overlapping_users(settings, there, wanted, salt),
-        "wanted_users": {part: wanted[part] for part in identity.OWNERS if part in wanted},
-        "mounts": _mounts(settings, there, wanted),
+        **_database_facts(settings["postgres"], there, desired, salt),
+        "network_users": _overlapping_users(settings, there, desired, salt),
+        "desired_users": {part: desired[part] for part in identity.OWNERS if part in desired},
+        "mounts": _mounts(settings, there, desired),
     }
 
 
-def _mounts(settings, there, wanted):
+def _mounts(settings, there, desired):
     """Mount points below folders that change their owner, as far as they belong to another user."""
     written = container_users.folders(settings)
     return {
-        part: owners.mounts_of_others(written[key], wanted[part])
+        part: owners.mounts_of_others(written[key], desired[part])
         for part, (key, _) in identity.OWNERS.items()
-        if part in wanted and there.get(part, wanted[part]) != wanted[part]
+        if part in desired and there.get(part, desired[part]) != desired[part]
     }
 
 
-def _database_facts(postgres, there, wanted, salt):
+def _database_facts(postgres, there, desired, salt):
     found = {
         "database_moved_from": postgres["database_moved_from"],
         "database_is_there": None,
@@ -185,29 +185,29 @@ def _database_facts(postgres, there, wanted, salt):
     old, connection = there.get("database"), postgres["connection"]
     if old is None:
         return found
-    same = old == wanted["database"] and there.get("server") in (None, wanted["server"])
+    same = old == desired["database"] and there.get("server") in (None, desired["server"])
     try:
-        found["database_is_there"] = salt["pgsql_database.exists"](wanted["database"], connection)
+        found["database_is_there"] = salt["pgsql_database.exists"](desired["database"], connection)
         if not same:
             found["former_is_there"] = salt["pgsql_database.exists"](old, connection)
         if not same and found["database_is_there"]:
-            tables = salt["pgsql_table.list"](wanted["database"], "public", connection)
+            tables = salt["pgsql_table.list"](desired["database"], "public", connection)
             found["database_is_immichs"] = any(table in tables for table in versions.MIGRATION_TABLES)
     except CommandExecutionError as error:
         found["unasked"] = str(error)
     return found
 
 
-def _overlapping_users(settings, there, wanted, salt):
+def _overlapping_users(settings, there, desired, salt):
     """Containers that are not Immich's, where they keep the former network from giving its subnet to the new one."""
     former = there.get("network")
-    if former in (None, wanted["network"]) or not salt["podman_network.exists"](former):
+    if former in (None, desired["network"]) or not salt["podman_network.exists"](former):
         return []
     own = ipaddress.ip_network(settings["network"]["subnet"])
     taken = [ipaddress.ip_network(each["subnet"]) for each in salt["podman_network.inspect"](former)["subnets"]]
     if not any(own.version == each.version and own.overlaps(each) for each in taken):
         return []
-    return other_users(former, there.get("project_dir", wanted["project_dir"]), salt)
+    return other_users(former, there.get("project_dir", desired["project_dir"]), salt)
 
 
 def other_users(network, directory, salt):

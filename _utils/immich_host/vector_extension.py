@@ -25,7 +25,7 @@ def of(database, preference, connection, salt):
     salt
         Salt's execution functions by name (``__salt__``).
 
-    Raises ``CommandExecutionError`` if the server cannot be reached or does not offer what is wanted (the exception
+    Raises ``CommandExecutionError`` if the server cannot be reached or does not offer what is desired (the exception
     then has ``absent = "extension"``), and ``SaltInvocationError`` for another preference.
     """
     if preference not in ("auto", *VECTOR_EXTENSIONS):
@@ -34,11 +34,11 @@ def of(database, preference, connection, salt):
     for extension in ("vchord", "vector"):
         if known[extension]["installed"]:
             return extension
-    wanted = list(VECTOR_EXTENSIONS.values()) if preference == "auto" else [VECTOR_EXTENSIONS[preference]]
-    for extension in wanted:
+    desired = list(VECTOR_EXTENSIONS.values()) if preference == "auto" else [VECTOR_EXTENSIONS[preference]]
+    for extension in desired:
         if extensions.supported(extension, known[extension]["available"]):
             return extension
-    acceptable = " or ".join(map(extensions.version_range, wanted))
+    acceptable = " or ".join(map(extensions.version_range, desired))
     error = CommandExecutionError(
         f"The server does not offer {acceptable}: install its package. It offers {_offers(known)}."
     )

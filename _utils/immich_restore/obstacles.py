@@ -53,10 +53,10 @@ def of_application(target):
 def _vector_problems(target, contents):
     preference = target.settings["postgres"]["vector_extension"]
     has = vector_extension.of(target.database, preference, target.connection, target.salt)
-    wanted = backup_file.vector_extension(contents, has)
-    if wanted == has:
+    desired = backup_file.vector_extension(contents, has)
+    if desired == has:
         return []
-    seen = f"The backup was made with the extension {wanted}, and Immich is set up with {has}"
+    seen = f"The backup was made with the extension {desired}, and Immich is set up with {has}"
     remedy = "drop its database, set immich:postgres:vector_extension, apply, and restore again"
     return [finding("vector-extension-differs", "database", seen, remedy)]
 

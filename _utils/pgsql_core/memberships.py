@@ -44,14 +44,14 @@ def held(rows):
     return memberships
 
 
-def statements(name, wanted, grants, has_options):
+def statements(name, desired, grants, has_options):
     """
-    Return what grants and revokes until a role is a member of what is wanted, and of nothing else.
+    Return what grants and revokes until a role is a member of what is desired, and of nothing else.
 
     name
         Name of the role.
 
-    wanted
+    desired
         As ``options`` returns it.
 
     grants
@@ -66,14 +66,14 @@ def statements(name, wanted, grants, has_options):
         # Only since 16 does a grant belong to its grantor; before, the column may even name a dropped role.
         by = quoting.compose(" GRANTED BY {}", quoting.name(grant["grantor"])) if has_options else quoting.text("")
         role = quoting.name(grant["role"])
-        if grant["role"] not in wanted:
+        if grant["role"] not in desired:
             found.append(quoting.compose("REVOKE {} FROM {}{}", role, member, by))
-        elif has_options and wanted[grant["role"]]:
-            found.append(_grant(grant["role"], member, wanted[grant["role"]], by))
-        elif grant["admin"] and wanted[grant["role"]].get("admin") is False:
+        elif has_options and desired[grant["role"]]:
+            found.append(_grant(grant["role"], member, desired[grant["role"]], by))
+        elif grant["admin"] and desired[grant["role"]].get("admin") is False:
             found.append(quoting.compose("REVOKE ADMIN OPTION FOR {} FROM {}", role, member))
     admin = {grant["role"]: grant["admin"] for grant in grants}
-    for role, given in wanted.items():
+    for role, given in desired.items():
         if role not in admin or (not has_options and given.get("admin") and not admin[role]):
             found.append(_grant(role, member, given if has_options else _only_admin(given), quoting.text("")))
     return found

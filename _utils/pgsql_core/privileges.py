@@ -43,18 +43,18 @@ def by_grantee(rows):
     return {grantee: sorted(names) for grantee, names in privileges.items()}
 
 
-def statements(target, wanted, held):
+def statements(target, desired, held):
     """
-    Return what grants and revokes until each grantee named has what is wanted.
+    Return what grants and revokes until each grantee named has what is desired.
 
     target
         The object, quoted: ``DATABASE x``, ``SCHEMA y``.
 
-    wanted, held
+    desired, held
         As ``normal`` and ``by_grantee`` return them.
     """
     found = []
-    for grantee, names in wanted.items():
+    for grantee, names in desired.items():
         who = quoting.text("PUBLIC") if grantee == "PUBLIC" else quoting.name(grantee)
         has = set(held.get(grantee, []))
         for word in sorted(set(names) - has):

@@ -21,7 +21,7 @@ TIME_UNITS = {
 }
 
 
-def changes(current, wanted, kinds):
+def changes(current, desired, kinds):
     """
     Return what differs in meaning between two sets of settings, as ``{name: {old, new}}``.
 
@@ -30,7 +30,7 @@ def changes(current, wanted, kinds):
     current
         Settings as PostgreSQL stores them.
 
-    wanted
+    desired
         Settings as a person writes them; a list for those that are lists, nothing to reset one.
 
     kinds
@@ -39,7 +39,7 @@ def changes(current, wanted, kinds):
     """
     current = {name.lower(): value for name, value in current.items()}
     found = {}
-    for name, value in wanted.items():
+    for name, value in desired.items():
         old = current.get(name.lower())
         if not _same(name, old, value, kinds):
             found[name] = {"old": old, "new": value}

@@ -37,9 +37,9 @@ def users_of(found, names, is_acl_file):
         Whether the file is an ACL file; of a configuration file, ``requirepass`` counts.
     """
     lines = found["users"]
-    wanted = lines if names is None else [name for name in names if name in lines]
+    desired = lines if names is None else [name for name in names if name in lines]
     try:
-        users = dict(acl_rules.parse_line(" ".join(acl_rules.split(lines[name]))) for name in wanted)
+        users = dict(acl_rules.parse_line(" ".join(acl_rules.split(lines[name]))) for name in desired)
     except InvalidArgumentError:
         return {}
     if "default" not in lines:

@@ -10,7 +10,7 @@ from valkey_core.errors import ServerError
 ALL_ADDRESSES = {"*", "0.0.0.0"}
 
 
-def wanted(in_file, running, include, exclude, settings):
+def desired(in_file, running, include, exclude, settings):
     """
     Return the words that each directive should have.
 

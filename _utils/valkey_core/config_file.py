@@ -38,18 +38,18 @@ def name(line):
     return words[0].lower() if words else ""
 
 
-def directive(text, wanted):
+def directive(text, desired):
     """Return the words of a directive, or None if the file does not have it."""
-    found = [line for line in text.splitlines() if name(line) == wanted]
+    found = [line for line in text.splitlines() if name(line) == desired]
     return shlex.split(found[-1])[1:] if found else None
 
 
 def edited(text, directives):
     """Return the text with these directives (words by name), each where its last one stood, or at the end."""
     lines = text.splitlines()
-    for wanted, words in directives.items():
-        line = " ".join([wanted, *(_quoted(word) for word in words)])
-        places = [place for place, old in enumerate(lines) if name(old) == wanted]
+    for desired, words in directives.items():
+        line = " ".join([desired, *(_quoted(word) for word in words)])
+        places = [place for place, old in enumerate(lines) if name(old) == desired]
         if places:
             lines[places[-1]] = line
         else:

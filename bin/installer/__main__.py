@@ -103,7 +103,7 @@ def nothing_to_do(screen, used, states, overview, arguments):
 
 def look_at_downloads(screen, states):
     """How much is to be downloaded, and DeployError where it cannot be had."""
-    names, images = plan.wanted_packages(states), plan.wanted_images(states)
+    names, images = plan.packages_to_install(states), plan.images_to_download(states)
     if not names and not images:
         return {"packages": [], "images": {}}
     with screen.step("Checking what has to be downloaded"):

@@ -58,12 +58,12 @@ def warnings(states):
     return list(dict.fromkeys(text for state in states for text in state.get("warnings", [])))
 
 
-def wanted_packages(states):
+def packages_to_install(states):
     """Names of the packages that would be installed."""
     return _names(states, *PACKAGES)
 
 
-def wanted_images(states):
+def images_to_download(states):
     """References of the images that would be pulled."""
     return _names(states, *IMAGES)
 
@@ -113,7 +113,7 @@ def _changed(states, *functions):
 
 
 def _packages(states, apt):
-    names = wanted_packages(states)
+    names = packages_to_install(states)
     if not names:
         return []
     more = len(apt) - len(names)
@@ -230,7 +230,7 @@ def _others(states):
 
 
 def _kept(states, overview):
-    installed, packages = wanted_packages(states), overview.get("packages", {})
+    installed, packages = packages_to_install(states), overview.get("packages", {})
     # A service all of whose packages come with this run holds nothing yet.
     new = [part for part, names in packages.items() if set(names) <= set(installed)]
     there = [title for part, title in SERVICES.items() if part not in new]

@@ -57,7 +57,7 @@ The backup needs no password:
       - sls: immich.identity
 {%-   endif %}
 
-The lock of backup, restore and update is made at boot:
+The lock of backup, restore and update is created at boot:
   file.managed:
     - name: {{ backup.files.tmpfiles }}
     - source: salt://immich/backup/files/tmpfiles.conf.jinja
@@ -134,7 +134,7 @@ Backups are scheduled:
     - require:
       - The directory of the backups is present
       - The backup's configuration is managed
-      - The lock of backup, restore and update is made at boot
+      - The lock of backup, restore and update is created at boot
       - The program that makes backups is present
       - The backup's unit is present
       - The backup's timer is present

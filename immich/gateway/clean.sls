@@ -4,7 +4,7 @@
 {{ start(sls) }}
 {%- if settings %}
 
-The gateway is stopped and stays so:
+The gateway is stopped and disabled:
   service.dead:
     - name: immich-gateway
     - enable: false
@@ -20,5 +20,5 @@ The gateway's files are removed:
 {%- endfor %}
       - /etc/immich-gateway.nft
     - require:
-      - service: The gateway is stopped and stays so
+      - service: The gateway is stopped and disabled
 {%- endif %}

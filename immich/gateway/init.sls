@@ -3,7 +3,7 @@
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
-{%- set gateway = salt["immich_gateway.wanted"](settings) %}
+{%- set gateway = salt["immich_gateway.desired"](settings) %}
 {%- set context = {"address": gateway.address, "network": gateway.network, "ports": gateway.ports,
                    "host_ports": gateway.host_ports} %}
 

@@ -72,7 +72,7 @@ Immich has a role in PostgreSQL:
       - immich_postgres: PostgreSQL is set up for Immich
 {%- endif %}
 
-Immich has a database that is its own:
+Immich has a database of its own:
   pgsql_database.present:
     - name: {{ postgres.database | json }}
 {%- for key, value in declared.database.items() %}
@@ -91,7 +91,7 @@ Immich may log in to its database from its network:
 {%- endfor %}
     - connection: {{ postgres.connection | json }}
     - require:
-      - pgsql_database: Immich has a database that is its own
+      - pgsql_database: Immich has a database of its own
 {%- endif %}
 
 Immich's database has its extensions:
@@ -100,7 +100,7 @@ Immich's database has its extensions:
     - vector_extension: {{ postgres.vector_extension | json }}
     - connection: {{ postgres.connection | json }}
     - require:
-      - pgsql_database: Immich has a database that is its own
+      - pgsql_database: Immich has a database of its own
 {%- if reached %}
       - pgsql_hba: Immich may log in to its database from its network
 {%- endif %}

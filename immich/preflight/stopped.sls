@@ -5,7 +5,7 @@
 {{ start(sls, ["immich.preflight"]) }}
 {%- if settings %}
 
-Immich is stopped for what cannot change while it runs:
+Immich is stopped before its network, password or identity changes:
   immich_app.stopped_for_changes:
     - name: immich.service
     - settings: {{ handed_down | json }}
@@ -17,6 +17,6 @@ Immich's former network is absent:
   immich_identity.network_replaced:
     - settings: {{ handed_down | json }}
     - require:
-      - Immich is stopped for what cannot change while it runs
+      - Immich is stopped before its network, password or identity changes
     - require_in: {{ before | json }}
 {%- endif %}

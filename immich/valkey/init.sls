@@ -31,7 +31,7 @@ Valkey has a stop timeout:
       - sls: immich.gateway
 {%- endif %}
 
-systemd knows Valkey's stop timeout:
+systemd has loaded Valkey's stop timeout:
   systemd_unit.loaded:
     - name: {{ (valkey.service ~ ".service") | json }}
     - watch:
@@ -43,7 +43,7 @@ Valkey's configuration has the declared port:
     - config_file: {{ valkey.config_file | json }}
     - settings: {port: {{ settings.valkey.port }}}
     - require:
-      - systemd_unit: systemd knows Valkey's stop timeout
+      - systemd_unit: systemd has loaded Valkey's stop timeout
 
 Valkey listens at the declared port:
   cmd.run:

@@ -189,7 +189,7 @@ def test_a_host_of_another_role_does_not_have_it(formula, tmp_path):
     assert [(state["__id__"], state["result"]) for state in other.values()] == [
         ("The pillar is valid", True),
         ("This host is ready for Immich", True),
-        ("immich.podman is of this host's roles", False),
+        ("The roles of this host include immich.podman", False),
     ]
     assert "has no component podman" in list(other.values())[-1]["comment"]
     parts = {row["part"] for row in rows}

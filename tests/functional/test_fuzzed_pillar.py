@@ -146,44 +146,44 @@ def check_refused(compiler, errors):
 # What a right pillar leads to
 
 
-def check_accepted(compiler, podman_compose, pillar, wanted):
+def check_accepted(compiler, podman_compose, pillar, desired):
     """Every value arrives to the letter: in the states' arguments, in the files, and where programs read them."""
     low = compiler.low("immich")
     assert MARK not in json.dumps(low)
     by_id = {chunk["__id__"]: chunk for chunk in low}
     for chunk in low:
         if "connection" in chunk and chunk["state"].startswith("pgsql"):
-            assert chunk["connection"] == wanted["postgres"]["connection"]
-    check_names(by_id, wanted)
+            assert chunk["connection"] == desired["postgres"]["connection"]
+    check_names(by_id, desired)
     check_secrets(compiler, by_id, pillar)
-    check_compose(compiler, podman_compose, wanted)
+    check_compose(compiler, podman_compose, desired)
     files = {
         chunk["name"]: compiler.file(chunk)
         for chunk in low
         if (chunk["state"], chunk["fun"]) == ("file", "managed") and "contents_pillar" not in chunk
     }
-    check_files(files, pillar, wanted)
-    check_cleaned(compiler, wanted)
+    check_files(files, pillar, desired)
+    check_cleaned(compiler, desired)
     return files
 
 
-def check_names(by_id, wanted):
-    project = wanted["project_dir"]
+def check_names(by_id, desired):
+    project = desired["project_dir"]
     names = {
-        "The directory of compose projects is present": wanted["podman"]["projects_dir"],
-        "Immich's library is present": wanted["upload_location"],
+        "The directory of compose projects is present": desired["podman"]["projects_dir"],
+        "Immich's library is present": desired["upload_location"],
         "Immich's project directory is present": project,
         "Immich's secrets directory is present": f"{project}/secrets",
         "Immich's secret db_password is present": f"{project}/secrets/db_password",
         "Immich's compose file is managed": f"{project}/docker-compose.yml",
-        "The directory of the backups is present": wanted["backup"]["directory"],
-        "Immich has a role in PostgreSQL": wanted["postgres"]["user"],
-        "Immich has a database that is its own": wanted["postgres"]["database"],
+        "The directory of the backups is present": desired["backup"]["directory"],
+        "Immich has a role in PostgreSQL": desired["postgres"]["user"],
+        "Immich has a database of its own": desired["postgres"]["database"],
     }
     assert {each: by_id[each]["name"] for each in names} == names
-    for network in wanted["podman"]["external_networks"]:
+    for network in desired["podman"]["external_networks"]:
         chunk = by_id[f"Podman network {network['name']} is present"]
-        if network["name"] != wanted["network"]["name"]:
+        if network["name"] != desired["network"]["name"]:
             assert {key: chunk.get(key) for key in network} == network
             continue
         assert (chunk["network"], chunk["name"]) == (network, network["name"])  # Immich's own
@@ -194,48 +194,48 @@ def check_secrets(compiler, by_id, pillar):
         assert compiler.written(by_id[f"Immich's secret {name} is present"]) == pillar[part]["password"]
 
 
-def check_compose(compiler, podman_compose, wanted):
+def check_compose(compiler, podman_compose, desired):
     """The compose file as podman-compose understands it and would hand it to Podman."""
-    text = compose.text(wanted, "pgvector")
+    text = compose.text(desired, "pgvector")
     assert MARK not in text
     parsed = podman_compose.rec_subs(podman_compose.normalize(yaml.safe_load(text)), {"HOME": "/root", "PATH": "/bin"})
     parsed = podman_compose.normalize_final(parsed, "/opt/podman/immich")
     parts = {"immich-server": "server", "immich-machine-learning": "machine_learning"}
     for name, service in parsed["services"].items():
-        part = wanted[parts[name]]
+        part = desired[parts[name]]
         handed = dict(each.split("=", 1) for each in podman_compose.norm_as_list(service["environment"]))
         assert {key: handed[key] for key in part["environment"]} == part["environment"]
         assert service["image"] == part["image"]
     server = parsed["services"]["immich-server"]
     volumes = [podman_compose.mount_desc_to_volume_args(None, each, "s", "c") for each in server["volumes"]]
-    libraries = [f"{each['path']}:{each['mount']}:ro" for each in wanted["external_libraries"]]
-    assert volumes == [f"{wanted['upload_location']}:/data", *libraries]
-    assert compose_file.deviations(wanted, text) == {"by_hand": [], "differences": []}
+    libraries = [f"{each['path']}:{each['mount']}:ro" for each in desired["external_libraries"]]
+    assert volumes == [f"{desired['upload_location']}:/data", *libraries]
+    assert compose_file.deviations(desired, text) == {"by_hand": [], "differences": []}
 
 
-def check_files(files, pillar, wanted):
-    podman = wanted["lookup"]["podman"]
+def check_files(files, pillar, desired):
+    podman = desired["lookup"]["podman"]
     engine = tomllib.loads(files.get("/etc/containers/containers.conf.d/50-immich.conf", "[engine]"))["engine"]
     provider = podman["compose_provider"] if podman["compose_command"] == ["podman", "compose"] else None
     assert engine.get("compose_providers") == (provider and [provider])
     backup = json.loads(files["/etc/immich-formula/backup.json"])
-    assert backup["directory"] == wanted["backup"]["directory"]
-    assert backup["environment"]["PGDATABASE"] == wanted["postgres"]["database"]
+    assert backup["directory"] == desired["backup"]["directory"]
+    assert backup["environment"]["PGDATABASE"] == desired["postgres"]["database"]
     hook = files.get("/etc/immich-formula/backup-on-failure")
-    assert hook == (f"#!/bin/sh\n{wanted['backup']['on_failure']}" if wanted["backup"]["on_failure"] else None)
+    assert hook == (f"#!/bin/sh\n{desired['backup']['on_failure']}" if desired["backup"]["on_failure"] else None)
     for text in filter(None, files.values()):
         assert MARK not in text
 
 
-def check_cleaned(compiler, wanted):
+def check_cleaned(compiler, desired):
     by_id = {chunk["__id__"]: chunk for chunk in compiler.low("immich.clean")}
-    assert by_id["Immich's project directory is absent"]["name"] == wanted["project_dir"]
-    assert by_id["Immich is stopped and disabled"]["directory"] == wanted["project_dir"]
+    assert by_id["Immich's project directory is absent"]["name"] == desired["project_dir"]
+    assert by_id["Immich is stopped and disabled"]["directory"] == desired["project_dir"]
     for key, path in (
-        ("uploads", wanted["upload_location"]),
-        ("model cache", wanted["machine_learning"]["cache_location"]),
+        ("uploads", desired["upload_location"]),
+        ("model cache", desired["machine_learning"]["cache_location"]),
     ):
-        confirmed = wanted["clean"][f"delete_{key.replace(' ', '_')}"] == path
+        confirmed = desired["clean"][f"delete_{key.replace(' ', '_')}"] == path
         ids = [each for each in by_id if each.startswith(f"Immich's {key} are deleted")]
         assert [by_id[each]["name"] for each in ids] == ([path] if confirmed else [])
 
@@ -277,11 +277,11 @@ def test_wrong_pillars_are_refused_as_a_whole(compiler, podman_compose, pillar):
 
 
 def check(compiler, podman_compose, pillar):
-    errors, wanted = compiler.take(pillar)
+    errors, desired = compiler.take(pillar)
     if errors:
         check_refused(compiler, errors)
     else:
-        check_accepted(compiler, podman_compose, pillar, wanted)
+        check_accepted(compiler, podman_compose, pillar, desired)
 
 
 # What systemd makes of the units. It reads all at once, for it takes its time.
@@ -293,14 +293,14 @@ def check_units(compiler, strategy, examples):
     @example(pillar=PATHS)
     @fuzz(strategy, examples)
     def write(pillar):
-        errors, wanted = compiler.take(pillar)
+        errors, desired = compiler.take(pillar)
         assert errors == []
         for chunk in compiler.low("immich"):
             name = Path(chunk["name"]).name
             if (chunk["fun"], chunk.get("template")) == ("managed", "jinja") and name.endswith((".service", ".timer")):
                 unit = f"fuzzed{len(written)}-{name}"
                 (UNITS / unit).write_text(compiler.file(chunk), encoding="utf8")
-                written[unit] = wanted
+                written[unit] = desired
 
     try:
         write()
@@ -308,8 +308,8 @@ def check_units(compiler, strategy, examples):
         told = run("systemd-analyze", "verify", "--recursive-errors=no", *(str(UNITS / unit) for unit in written))
         # The programs themselves are not on this host.
         assert [line for line in told.splitlines() if "fuzzed" in line and "is not executable" not in line] == []
-        for unit, wanted in written.items():
-            check_unit(unit, wanted)
+        for unit, desired in written.items():
+            check_unit(unit, desired)
     finally:
         for unit in written:
             (UNITS / unit).unlink()
@@ -321,21 +321,21 @@ def run(*command):
     return done.stdout + done.stderr
 
 
-def check_unit(unit, wanted):
+def check_unit(unit, desired):
     loaded, mounts = properties(unit, "Unit", "LoadState", "RequiresMountsFor")
     assert loaded == "loaded", (unit, (UNITS / unit).read_text(encoding="utf8"))
     kind = unit.partition("-")[2]
     if kind == "immich.service":
-        libraries = [each["path"] for each in wanted["external_libraries"]]
-        assert set(mounts) >= {wanted["upload_location"], *libraries}
+        libraries = [each["path"] for each in desired["external_libraries"]]
+        assert set(mounts) >= {desired["upload_location"], *libraries}
         (start,) = properties(unit, "Service", "ExecStart")
         # It makes one of two dollars when it starts the command.
-        assert start[0][1][-1].replace("$$", "$") == wanted["project_dir"]
+        assert start[0][1][-1].replace("$$", "$") == desired["project_dir"]
     elif kind == "immich-backup.service":
-        assert wanted["backup"]["directory"] in mounts
+        assert desired["backup"]["directory"] in mounts
         paths, user = properties(unit, "Service", "ReadWritePaths", "User")
-        assert wanted["backup"]["directory"] in paths
-        connection = wanted["postgres"]["connection"]
+        assert desired["backup"]["directory"] in paths
+        connection = desired["postgres"]["connection"]
         assert user == (connection["os_user"] if connection["host"].startswith("/") else "root")
     elif kind == "immich-backup.timer":
         (calendars,) = properties(unit, "Timer", "TimersCalendar")

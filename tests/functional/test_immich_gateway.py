@@ -299,7 +299,7 @@ def test_wanted_are_managed_services_only(modules, host, here):
         "valkey": {"managed": False, "here": False, "port": 6379, "host": host},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
     }
-    assert modules.immich_gateway.wanted(settings) == {
+    assert modules.immich_gateway.desired(settings) == {
         "address": ADDRESS,
         "network": NETWORK,
         "ports": [5432],

@@ -93,8 +93,8 @@ def extensions_present(pg, **arguments):
 
 
 def server_configured(pg, **arguments):
-    wanted = {"listen_addresses": [ADDRESS], "database": "t_immich", "service": UNIT, **arguments}
-    return pg.state("immich_postgres.server_configured", "t", **wanted)
+    desired = {"listen_addresses": [ADDRESS], "database": "t_immich", "service": UNIT, **arguments}
+    return pg.state("immich_postgres.server_configured", "t", **desired)
 
 
 def installed(pg):

@@ -230,8 +230,8 @@ def test_every_component_waits_for_the_comparison_with_the_record(rendered):
     while held != before:
         before = set(held)
         for name, state in states.items():
-            wanted = state.get("require", []) + state.get("watch", [])
-            needs = [each if isinstance(each, str) else next(iter(each.values())) for each in wanted]
+            desired = state.get("require", []) + state.get("watch", [])
+            needs = [each if isinstance(each, str) else next(iter(each.values())) for each in desired]
             if any(need in held or of_sls.get(need, set()) & held for need in needs):
                 held.add(name)
     free = {name for name, state in states.items() if name not in held and not state["sls"].startswith(BEFORE)}

@@ -79,13 +79,13 @@ def test_same_setting_in_other_words(pg, name, held, same):
 
 
 def test_restart_happens_once_and_is_announced(pg):
-    wanted = {"include": {"listen_addresses": [ADDRESS]}, "settings": {"max_connections": 90}, "service": UNIT}
+    desired = {"include": {"listen_addresses": [ADDRESS]}, "settings": {"max_connections": 90}, "service": UNIT}
     before = restarts()
-    ret = present(pg, test=True, **wanted)
+    ret = present(pg, test=True, **desired)
     assert ret["result"] is None
     assert ret["comment"] == f"PostgreSQL would be set up, and {UNIT} would be restarted."
     assert restarts() == before
-    real = present(pg, **wanted)
+    real = present(pg, **desired)
     assert real["result"] is True
     assert real["comment"] == f"PostgreSQL was set up, and {UNIT} was restarted."
     assert real["changes"] == ret["changes"]
@@ -100,7 +100,7 @@ def test_restart_happens_once_and_is_announced(pg):
     with pytest.raises(CommandExecutionError, match=r"password|pg_hba"):
         pg.modules.pgsql_server.version(connection={"host": ADDRESS})
     for test in (True, False):
-        ret = present(pg, test=test, **wanted)
+        ret = present(pg, test=test, **desired)
         assert (ret["result"], ret["changes"]) == (True, {})
     assert restarts() == once
 
@@ -109,12 +109,12 @@ def test_a_restart_that_an_interrupted_run_did_not_reach_is_done_by_the_next(pg)
     """As after a kill between ALTER SYSTEM and the restart, or between ALTER SYSTEM and the reload."""
     pg.sql("ALTER SYSTEM SET max_connections = 90")
     pg.sql("ALTER SYSTEM SET checkpoint_timeout = '6min'")
-    wanted = {"settings": {"max_connections": 90, "checkpoint_timeout": "6min"}, "service": UNIT}
+    desired = {"settings": {"max_connections": 90, "checkpoint_timeout": "6min"}, "service": UNIT}
     before = restarts()
-    ret = present(pg, test=True, **wanted)
+    ret = present(pg, test=True, **desired)
     assert (ret["result"], set(ret["changes"])) == (None, {"max_connections", "checkpoint_timeout"})
     assert "would be restarted" in ret["comment"]
-    ret = present(pg, **wanted)
+    ret = present(pg, **desired)
     assert ret["result"] is True
     assert ret["changes"]["max_connections"] == {"old": "100", "new": 90}
     assert restarts() != before
@@ -124,26 +124,26 @@ def test_a_restart_that_an_interrupted_run_did_not_reach_is_done_by_the_next(pg)
 def test_address_that_the_host_got_after_the_server_started_takes_a_restart(pg):
     """As after a gateway address that came too late at boot, or was another one for a while."""
     late = "192.0.2.77"
-    wanted = {"include": {"listen_addresses": [late]}, "service": UNIT}
-    ret = present(pg, **wanted)
+    desired = {"include": {"listen_addresses": [late]}, "service": UNIT}
+    ret = present(pg, **desired)
     assert ret["result"] is True
-    ret = present(pg, **wanted)
+    ret = present(pg, **desired)
     assert ret["result"] is False
     assert f"does not listen at {late}: does this host have the address?" in ret["comment"]
     subprocess.run(["ip", "address", "add", f"{late}/32", "dev", "lo"], check=True)
     try:
         before = restarts()
-        ret = present(pg, test=True, **wanted)
+        ret = present(pg, test=True, **desired)
         assert (ret["result"], ret["changes"]) == (None, {"listening": {"old": None, "new": late}})
         assert restarts() == before
-        ret = present(pg, **wanted)
+        ret = present(pg, **desired)
         assert (ret["result"], ret["changes"]) == (True, {"listening": {"old": None, "new": late}})
         assert pg.modules.netns.without_listener([late], 5432) == []
-        assert present(pg, **wanted)["changes"] == {}
+        assert present(pg, **desired)["changes"] == {}
         subprocess.run(["ip", "address", "del", f"{late}/32", "dev", "lo"], check=True)
         # What listens everywhere does at an address that is to come, too.
         assert present(pg, settings={"listen_addresses": "*"}, service=UNIT)["result"] is True
-        assert present(pg, **wanted)["changes"] == {}
+        assert present(pg, **desired)["changes"] == {}
         subprocess.run(["ip", "address", "add", f"{late}/32", "dev", "lo"], check=True)
     finally:
         subprocess.run(["ip", "address", "del", f"{late}/32", "dev", "lo"], check=True)

@@ -327,8 +327,8 @@ def test_extension_that_is_used_is_not_dropped(pg, indexed):
 def test_list(pg):
     listed = pg.modules.pgsql_extension.list("t_db")
     assert set(listed) == {"plpgsql"}
-    wanted = pg.modules.pgsql_extension.list("t_db", ["earthdistance", "t_none"])
-    assert wanted["earthdistance"]["requires"] == ["cube"]
-    assert wanted["t_none"]["available"] is None
+    desired = pg.modules.pgsql_extension.list("t_db", ["earthdistance", "t_none"])
+    assert desired["earthdistance"]["requires"] == ["cube"]
+    assert desired["t_none"]["available"] is None
     with pytest.raises(CommandExecutionError, match="does not exist"):
         pg.modules.pgsql_extension.list("t_none")

@@ -356,32 +356,32 @@ def test_a_password_that_is_expired_for_good_is_not_valid_for_good(pg, valid_unt
 @only(POSTGRES >= 16)
 def test_membership_options(pg):
     pg.sql("CREATE ROLE t_a; CREATE ROLE t_b; CREATE ROLE t_c")
-    wanted = ["t_a", {"t_b": {"admin": True}}, {"t_c": {"inherit": False, "set": False}}]
-    assert present(pg, member_of=wanted)["result"] is True
+    desired = ["t_a", {"t_b": {"admin": True}}, {"t_c": {"inherit": False, "set": False}}]
+    assert present(pg, member_of=desired)["result"] is True
     statement = """
         SELECT roleid::regrole::text, admin_option, inherit_option, set_option FROM pg_auth_members
         WHERE member = 't_role'::regrole ORDER BY 1
         """
     expected = [("t_a", False, True, True), ("t_b", True, True, True), ("t_c", False, False, False)]
     assert pg.sql(statement) == expected
-    assert present(pg, member_of=wanted)["changes"] == {}
+    assert present(pg, member_of=desired)["changes"] == {}
     pg.sql("GRANT t_c TO t_role WITH SET TRUE; REVOKE ADMIN OPTION FOR t_b FROM t_role; REVOKE t_a FROM t_role")
-    assert set(present(pg, member_of=wanted)["changes"]) == {"member_of"}
+    assert set(present(pg, member_of=desired)["changes"]) == {"member_of"}
     assert pg.sql(statement) == expected
 
 
 @only(POSTGRES < 16)
 def test_membership_options_of_older_servers(pg, testmode):
     pg.sql("CREATE ROLE t_a; CREATE ROLE t_b; CREATE ROLE t_role IN ROLE t_a")
-    wanted = [{"t_a": {"admin": True}}, "t_b"]
-    ret = present(pg, member_of=wanted, test=testmode)
+    desired = [{"t_a": {"admin": True}}, "t_b"]
+    ret = present(pg, member_of=desired, test=testmode)
     assert (ret["result"], set(ret["changes"])) == (None if testmode else True, {"member_of"})
-    present(pg, member_of=wanted)
+    present(pg, member_of=desired)
     statement = """
         SELECT roleid::regrole::text, admin_option FROM pg_auth_members WHERE member = 't_role'::regrole ORDER BY 1
         """
     assert pg.sql(statement) == [("t_a", True), ("t_b", False)]
-    assert present(pg, member_of=wanted)["changes"] == {}
+    assert present(pg, member_of=desired)["changes"] == {}
     present(pg, member_of=[{"t_a": {"admin": False}}])
     assert pg.sql(statement) == [("t_a", False)]
 

@@ -223,21 +223,21 @@ def test_present_corrects_drift(states, said, key, new):
     """Each kind of drift is told by a dry run, and mended by a real one with the same changes."""
     states.podman_network.present("t-full", **FULL)
     before = network("t-full")
-    wanted = {name: value for name, value in {**FULL, **said}.items() if value is not None}
-    if wanted["driver"] == "macvlan":
-        wanted = {"driver": "macvlan", "interface_name": "lo"}
-    dry = states.podman_network.present("t-full", **wanted, test=True)
+    desired = {name: value for name, value in {**FULL, **said}.items() if value is not None}
+    if desired["driver"] == "macvlan":
+        desired = {"driver": "macvlan", "interface_name": "lo"}
+    dry = states.podman_network.present("t-full", **desired, test=True)
     assert dry.result is None
     assert network("t-full") == before
 
-    real = states.podman_network.present("t-full", **wanted)
+    real = states.podman_network.present("t-full", **desired)
     assert real.result is True, real.comment
     assert real.changes == dry.changes
     assert key in real.changes
     if new is not None:
         assert real.changes[key]["new"] == new
     assert network("t-full")["id"] != before["id"]
-    assert states.podman_network.present("t-full", **wanted).changes == {}
+    assert states.podman_network.present("t-full", **desired).changes == {}
 
 
 @pytest.mark.parametrize("running", (False, True), ids=["stopped", "running"])
@@ -257,13 +257,13 @@ def test_present_in_a_dry_run_does_not_count_containers_that_will_be_removed(sta
     states.podman_network.present("t-net", subnet="10.201.0.0/24")
     container("t-net", "t-user", True)
     before = network("t-net")
-    wanted = {"subnet": "10.203.0.0/24", "removed_containers": ["t-user"]}
-    dry = states.podman_network.present("t-net", **wanted, test=True)
+    desired = {"subnet": "10.203.0.0/24", "removed_containers": ["t-user"]}
+    dry = states.podman_network.present("t-net", **desired, test=True)
     assert (dry.result, set(dry.changes)) == (None, {"subnets"})
-    real = states.podman_network.present("t-net", **wanted)
+    real = states.podman_network.present("t-net", **desired)
     assert (real.result, real.changes) == (False, {})
     container("t-net", "t-other", False)
-    dry = states.podman_network.present("t-net", **wanted, test=True)
+    dry = states.podman_network.present("t-net", **desired, test=True)
     assert (dry.result, dry.changes) == (False, {})
     assert "t-other" in dry.comment
     assert "t-user" not in dry.comment
@@ -578,7 +578,7 @@ def test_podman_that_dies_on_the_way(states, fake_podman, tmp_path, signal):
 
 
 def test_podman_that_makes_neither_the_new_network_nor_the_old_one(states, fake_podman, tmp_path):
-    """The comment spoke of the old one alone, as if it were what the caller wanted."""
+    """The comment spoke of the old one alone, as if it were what the caller had asked for."""
     states.podman_network.present("t-net", **OLD)
     (tmp_path / "full").touch()
     fake_podman(

@@ -161,17 +161,17 @@ def test_drift_of_the_running_server_is_corrected_live(states, address):
 
 def test_address_that_the_host_got_after_the_server_started_is_bound(states, testmode):
     """As after a gateway address that came too late at boot, or was another one for a while."""
-    wanted = declared(include={"bind": [f"-{ADDRESS}"]})
-    states.valkey_config.managed("config", **wanted)
-    assert states.valkey_config.managed("config", **wanted).changes == {}
+    desired = declared(include={"bind": [f"-{ADDRESS}"]})
+    states.valkey_config.managed("config", **desired)
+    assert states.valkey_config.managed("config", **desired).changes == {}
     run = starts()
     subprocess.run(["ip", "address", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
     try:
-        ret = states.valkey_config.managed("config", test=testmode, **wanted)
+        ret = states.valkey_config.managed("config", test=testmode, **desired)
         assert ret.changes["bind"]["old"] == f"no listener at {ADDRESS}"
         assert (socket.socket().connect_ex((ADDRESS, 6379)) == 0) is not testmode
-        states.valkey_config.managed("config", **wanted)
-        assert states.valkey_config.managed("config", **wanted).changes == {}
+        states.valkey_config.managed("config", **desired)
+        assert states.valkey_config.managed("config", **desired).changes == {}
     finally:
         subprocess.run(["ip", "address", "del", f"{ADDRESS}/32", "dev", "lo"], check=True)
     assert starts() == run

@@ -31,8 +31,8 @@ def obstacle():
 
 def install(programs=None):
     """Install the packages of the programs that this machine lacks. Needs root and apt."""
-    wanted = {**PROGRAMS, **(programs or {})}
-    packages = sorted({package for name, package in wanted.items() if not shutil.which(name)})
+    desired = {**PROGRAMS, **(programs or {})}
+    packages = sorted({package for name, package in desired.items() if not shutil.which(name)})
     if not packages:
         return
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

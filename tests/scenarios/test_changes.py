@@ -92,7 +92,10 @@ def test_immich_is_stopped_and_started_around_a_change_of_its_network(own_host):
     states = host.apply()
     assert {state["id"]: set(state["changes"]) for state in states if state["changes"]} == planned
     comments = {state["id"]: state["comment"] for state in states}
-    assert "the network immich is recreated" in comments["Immich is stopped for what cannot change while it runs"]
+    assert (
+        "the network immich is recreated"
+        in comments["Immich is stopped before its network, password or identity changes"]
+    )
     assert "downtime was" in comments["Immich is running"]
     assert "172.22.0.1" in host.out("podman network inspect immich")
     assert changed(host.apply()) == {}

@@ -121,5 +121,5 @@ def test_a_host_of_postgresql_alone_needs_that_alone():
             states = host.apply("immich.app", test=test, check=False)
             assert changed(states) == {}
             failed = [state for state in states if state["result"] is False]
-            assert [state["id"] for state in failed] == ["immich.app is of this host's roles"]
+            assert [state["id"] for state in failed] == ["The roles of this host include immich.app"]
             assert "immich:roles: this host is postgres, and has no component app" in failed[0]["comment"]

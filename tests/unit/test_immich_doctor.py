@@ -181,7 +181,7 @@ def test_where_a_container_stops_on_the_way(monkeypatch, answer, stopped):
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner", "uid", "wanted", "may"),
+    ("mode", "owner", "uid", "desired", "may"),
     (
         (0o700, (0, 0), 0, 7, True),
         (0o700, (1000, 1000), 0, 7, False),  # root without capabilities is no exception
@@ -191,9 +191,9 @@ def test_where_a_container_stops_on_the_way(monkeypatch, answer, stopped):
         (0o644, (0, 0), 1000, 6, False),
     ),
 )
-def test_what_a_mode_gives_a_user(mode, owner, uid, wanted, may):
+def test_what_a_mode_gives_a_user(mode, owner, uid, desired, may):
     held = os.stat_result((mode, 0, 0, 0, *owner, 0, 0, 0, 0))
-    assert permissions.may(held, uid, uid, wanted) is may
+    assert permissions.may(held, uid, uid, desired) is may
 
 
 def group(*functions, gates=()):

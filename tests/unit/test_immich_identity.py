@@ -32,7 +32,7 @@ MIGRATES = (
     {"state": "immich_identity", "fun": "migrated", "name": "y"},
 )
 OWN = {"server_user": "60883:60883"}
-MOUNTED = {"mounts": {"server_user": ["/srv/immich/upload/my thumbs"]}, "wanted_users": OWN}
+MOUNTED = {"mounts": {"server_user": ["/srv/immich/upload/my thumbs"]}, "desired_users": OWN}
 FACTS = {
     "library_is_there": True,
     "library_moved_from": None,
@@ -44,7 +44,7 @@ FACTS = {
     "unasked": None,
     "network_users": [],
     "mounts": {"server_user": [], "machine_learning_user": []},
-    "wanted_users": {},
+    "desired_users": {},
 }
 ELSEWHERE = {"server": "db.example:5432"}
 PHOTOS = {"database": "photos"}
@@ -103,16 +103,16 @@ DECISIONS = {
 
 @pytest.mark.parametrize("case", DECISIONS)
 def test_a_part_is_migrated_or_refused(case):
-    wanted, facts, words = DECISIONS[case]
-    plan = core.compare(THERE, {**THERE, **wanted}, {**FACTS, **facts})
-    assert plan["changes"] == {part: {"old": THERE[part], "new": value} for part, value in wanted.items()}
+    desired, facts, words = DECISIONS[case]
+    plan = core.compare(THERE, {**THERE, **desired}, {**FACTS, **facts})
+    assert plan["changes"] == {part: {"old": THERE[part], "new": value} for part, value in desired.items()}
     text = "".join(map(findings.sentence, plan["refusals"]))
     assert (words in text) if words else plan["refusals"] == []
 
 
 def test_all_refusals_come_at_once_and_name_the_pillar():
-    wanted = {**THERE, **PHOTOS, **MOVED, "network": "photos"}
-    refusals = core.compare(THERE, wanted, {**FACTS, "network_users": ["shop"]})["refusals"]
+    desired = {**THERE, **PHOTOS, **MOVED, "network": "photos"}
+    refusals = core.compare(THERE, desired, {**FACTS, "network_users": ["shop"]})["refusals"]
     paths = ["immich:upload_location", "immich:postgres:database", "immich:network"]
     assert [refusal["path"] for refusal in refusals] == paths
     assert all(refusal["remedy"] for refusal in refusals)

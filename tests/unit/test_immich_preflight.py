@@ -94,7 +94,7 @@ def test_a_port_is_free_for_immich_itself_alone(arguments, message):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "held", "clash"),
+    ("desired", "held", "clash"),
     (
         ("127.0.0.1", "127.0.0.1", True),
         ("127.0.0.1", "127.0.0.2", False),
@@ -108,8 +108,8 @@ def test_a_port_is_free_for_immich_itself_alone(arguments, message):
         ("fd00::1", "0.0.0.0", False),
     ),
 )
-def test_an_address_of_one_version_is_none_of_the_other(wanted, held, clash):
-    assert ports.clash(ipaddress.ip_address(wanted), ipaddress.ip_address(held)) is clash
+def test_an_address_of_one_version_is_none_of_the_other(desired, held, clash):
+    assert ports.clash(ipaddress.ip_address(desired), ipaddress.ip_address(held)) is clash
 
 
 def test_a_holder_is_named_so_that_it_can_be_found():

@@ -120,16 +120,16 @@ def test_version_of_a_tag_or_image(text):
     assert versions.parse(text) == (VERSIONS[text] and tuple(VERSIONS[text]))
 
 
-@pytest.mark.parametrize(("found", "wanted", "refusal"), WAYS)
-def test_ways_from_version_to_version(found, wanted, refusal):
-    found, wanted = versions.parse(found), versions.highest(wanted)
-    refused = update_plan.obstacle(found, wanted, "immich:server:image")
+@pytest.mark.parametrize(("found", "desired", "refusal"), WAYS)
+def test_ways_from_version_to_version(found, desired, refusal):
+    found, desired = versions.parse(found), versions.highest(desired)
+    refused = update_plan.obstacle(found, desired, "immich:server:image")
     if refusal is None:
         assert refused is None
     else:
         assert refusal in refused["seen"]
-        assert f"et {versions.allowed(found, wanted)}" in refused["seen"]
-        assert refused["remedy"] == f"immich:version: {versions.allowed(found, wanted)}"
+        assert f"et {versions.allowed(found, desired)}" in refused["seen"]
+        assert refused["remedy"] == f"immich:version: {versions.allowed(found, desired)}"
         assert refused["path"] == "immich:server:image"
 
 

@@ -123,8 +123,8 @@ def test_several_grants_of_a_role_are_one_membership():
 def test_settings_are_compared_by_what_they_mean_and_reset_by_name():
     kinds = {"work_mem": ("integer", "kB")}
     current = {"work_mem": "16384kB", "application_name": "a"}
-    wanted = {"Work_Mem": "16MB", "application_name": "b", "jit": None}
-    assert setting_values.changes(current, wanted, lambda: kinds) == {"application_name": {"old": "a", "new": "b"}}
+    desired = {"Work_Mem": "16MB", "application_name": "b", "jit": None}
+    assert setting_values.changes(current, desired, lambda: kinds) == {"application_name": {"old": "a", "new": "b"}}
     assert setting_values.to_reset(current, True) == {"work_mem": None, "application_name": None}
     assert setting_values.to_reset(current, ["WORK_MEM"]) == {"application_name": None}
 

@@ -67,7 +67,7 @@ def test_what_waits_for_a_part_is_a_requisite_of_it_alone(rendered):
 
 def test_a_component_of_another_role_is_one_failed_state(rendered):
     start = rendered("immich.app", [{"code": "other-role"}])
-    assert start["immich.app is of this host's roles"] == {
+    assert start["The roles of this host include immich.app"] == {
         "immich.host_ready": [{"obstacles": [{"code": "other-role"}]}]
     }
 

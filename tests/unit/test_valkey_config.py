@@ -69,7 +69,7 @@ RUNNING = {"bind": ["127.0.0.1", "-::1"], "maxmemory": ["1073741824"], "aclfile"
 
 
 @pytest.mark.parametrize(
-    ("include", "exclude", "settings", "wanted"),
+    ("include", "exclude", "settings", "desired"),
     (
         ({"bind": ["192.0.2.1", "127.0.0.1"]}, None, None, {"bind": ["127.0.0.1", "-::1", "192.0.2.1"]}),
         (None, {"bind": ["-::1", "192.0.2.1"]}, None, {"bind": ["127.0.0.1"]}),
@@ -77,23 +77,23 @@ RUNNING = {"bind": ["127.0.0.1", "-::1"], "maxmemory": ["1073741824"], "aclfile"
         (None, None, None, {}),
     ),
 )
-def test_wanted_words(include, exclude, settings, wanted):
-    assert config_directives.wanted(IN_FILE, RUNNING, include, exclude, settings) == wanted
+def test_wanted_words(include, exclude, settings, desired):
+    assert config_directives.desired(IN_FILE, RUNNING, include, exclude, settings) == desired
 
 
 def test_a_server_that_listens_everywhere_needs_no_address():
     everywhere = {"bind": ["*", "-::*"]}
-    assert config_directives.wanted(everywhere, everywhere, {"bind": ["192.0.2.1"]}, None, None) == everywhere
+    assert config_directives.desired(everywhere, everywhere, {"bind": ["192.0.2.1"]}, None, None) == everywhere
 
 
 def test_what_is_not_in_the_file_is_as_the_server_has_it():
-    found = config_directives.wanted({"bind": None}, RUNNING, {"bind": ["192.0.2.1"]}, None, None)
+    found = config_directives.desired({"bind": None}, RUNNING, {"bind": ["192.0.2.1"]}, None, None)
     assert found["bind"] == ["127.0.0.1", "-::1", "192.0.2.1"]
 
 
 def test_a_directive_is_not_emptied():
     with pytest.raises(ServerError, match=r"Without 127\.0\.0\.1 -::1, nothing would be left of the directive bind"):
-        config_directives.wanted(IN_FILE, RUNNING, None, {"bind": ["127.0.0.1", "-::1"]}, None)
+        config_directives.desired(IN_FILE, RUNNING, None, {"bind": ["127.0.0.1", "-::1"]}, None)
 
 
 def test_an_acl_file_that_is_in_use_or_in_the_file_is_as_good_as_ours():
@@ -105,9 +105,9 @@ def test_an_acl_file_that_is_in_use_or_in_the_file_is_as_good_as_ours():
 
 
 def test_what_differs_in_file_or_server():
-    wanted = {"bind": ["127.0.0.1"], "maxmemory": ["1gb"]}
-    assert config_directives.differing(wanted, RUNNING) == ["bind"]
-    assert config_directives.changes(wanted, IN_FILE, RUNNING) == {
+    desired = {"bind": ["127.0.0.1"], "maxmemory": ["1gb"]}
+    assert config_directives.differing(desired, RUNNING) == ["bind"]
+    assert config_directives.changes(desired, IN_FILE, RUNNING) == {
         "bind": {"old": "127.0.0.1 -::1", "new": "127.0.0.1"},
         "maxmemory": {"old": "", "new": "1gb"},
     }

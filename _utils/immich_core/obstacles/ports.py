@@ -55,22 +55,22 @@ def _is_immich(holder):
 
 def clashing(sockets, port, addresses):
     """The sockets that keep others from listening on a port at some addresses."""
-    wanted = [ipaddress.ip_address(address) for address in addresses]
+    desired = [ipaddress.ip_address(address) for address in addresses]
     return [
         each
         for each in sockets
-        if each["port"] == port and any(clash(one, ipaddress.ip_address(each["address"])) for one in wanted)
+        if each["port"] == port and any(clash(one, ipaddress.ip_address(each["address"])) for one in desired)
     ]
 
 
-def clash(wanted, held):
+def clash(desired, held):
     """Whether a socket at one address keeps others from listening at another one, on the same port."""
-    if wanted == held:
+    if desired == held:
         return True
     if held.is_unspecified:
         # Another program's :: may be that of both versions.
-        return held.version == 6 or wanted.version == 4
-    return wanted.is_unspecified and wanted.version == held.version
+        return held.version == 6 or desired.version == 4
+    return desired.is_unspecified and desired.version == held.version
 
 
 def free(after, sockets, taken=()):
