@@ -8,7 +8,7 @@ import secrets
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import findings
+from immich_core import findings, postgres_declared
 from immich_restore import names
 from immich_restore.backup_file import refuse
 
@@ -27,9 +27,12 @@ def temporary_role(target, database):
     """
     password = secrets.token_urlsafe(32)
     target.salt["pgsql_role.set"](
-        role_name(target), login=True, superuser=False, createdb=False, createrole=False, replication=False,
-        bypassrls=False, member_of=[], password=password, connection=target.connection,
-    )  # fmt: skip
+        role_name(target),
+        **postgres_declared.ATTRIBUTES,
+        member_of=[],
+        password=password,
+        connection=target.connection,
+    )
     login = {**target.owner(database), "user": role_name(target), "password": password}
     del login["password_pillar"]
     try:

@@ -7,7 +7,7 @@ import contextlib
 
 from salt.exceptions import CommandExecutionError
 
-from immich_core import postgres_extensions
+from immich_core import postgres_declared, postgres_extensions
 from immich_restore import access, backup_file, deadlines, reporting
 from immich_restore.deadlines import seconds_left
 
@@ -58,15 +58,14 @@ def _create(target, name, vector):
         copied += ["provider", "locale"]
     options = {"encoding": "UTF8", **{key: model[key] for key in copied if key in model}}
     salt["pgsql_database.create"](name, owner=user, connection=connection, **options)
-    privileges = {**model["privileges"], "PUBLIC": []}
+    privileges = {**model["privileges"], **postgres_declared.PRIVILEGES}
     salt["pgsql_database.set"](name, settings=model["settings"], privileges=privileges, connection=connection)
     own = salt["pgsql_role.get"](user, connection=connection)["database_settings"].get(target.database)
     if own:
         salt["pgsql_role.set"](user, database_settings={name: own}, connection=connection)
     for extension in postgres_extensions.needed(vector, present=False):
-        cascade = extension == "vchord"
-        schema = postgres_extensions.SCHEMA
-        salt["pgsql_extension.create"](extension, name, schema=schema, cascade=cascade, connection=connection)
+        declared = postgres_declared.extension(extension)
+        salt["pgsql_extension.create"](extension, name, **declared, connection=connection)
 
 
 def drop(target, name):
