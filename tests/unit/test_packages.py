@@ -1,4 +1,4 @@
-"""What the packages below `_utils` may import: those that decide ask and change nothing."""
+"""Who imports whom below `_utils`: those that decide ask and change nothing, and nobody imports in a circle."""
 
 import ast
 from pathlib import Path
@@ -27,7 +27,7 @@ DECIDES = {"host_core.unit_file", "host_core.unit_states"}
 
 
 def imported(path):
-    """Names of what a file imports, as `package.module`."""
+    """Names of modules, and of what may be modules, that a file imports, also inside a function."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
@@ -61,3 +61,11 @@ def test_the_core_does_no_io(path):
 def test_what_the_programs_on_the_host_import_knows_no_salt(package):
     found = {name for path in (UTILS / package).rglob("*.py") for name in imported(path)}
     assert sorted(name for name in found if name.partition(".")[0] == "salt") == []
+
+
+def test_nobody_imports_in_a_circle():
+    paths = {".".join(path.relative_to(UTILS).with_suffix("").parts): path for path in UTILS.rglob("*.py")}
+    needs = {name: set(imported(path)) & set(paths) for name, path in paths.items()}
+    while free := {name for name, needed in needs.items() if not needed & set(needs)}:
+        needs = {name: needed for name, needed in needs.items() if name not in free}
+    assert needs == {}
