@@ -11,6 +11,7 @@ anything changes: each part is migrated, or refused with the next step. See the 
 
 from immich_core import container_users
 from immich_host import identity
+from immich_io import host_users
 
 __virtualname__ = "immich_identity"
 
@@ -44,7 +45,7 @@ def obstacles(settings, listeners):
 
     Called by ``immich_preflight.obstacles``.
     """
-    return container_users.obstacles(settings)
+    return host_users.obstacles(settings)
 
 
 def folders(settings):
