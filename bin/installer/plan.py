@@ -26,7 +26,11 @@ IN_POSTGRES = {
     "immich_postgres.extensions_present": "its extensions",
     "pgsql_hba.present": "a line of pg_hba.conf",
 }
-IN_VALKEY = {"valkey_config.managed": "settings", "immich_valkey.memory_bounded": "a limit of its memory"}
+IN_VALKEY = {
+    "valkey_config.managed": "settings",
+    "valkey_config.in_file": "its port",
+    "immich_valkey.memory_bounded": "a limit of its memory",
+}
 VALKEY_USERS = ("immich_valkey.users_managed", "immich_valkey.login_present")
 NETWORKS = ("podman_network.present", "immich_identity.network_present")
 PACKAGES, IMAGES = ("pkg.installed",), ("immich_app.images_present",)
