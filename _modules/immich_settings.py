@@ -24,7 +24,7 @@ import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from immich_core import components, container_users, findings
-from immich_core.own_files import OWN_FILES
+from immich_core.own_files import LIBRARY, OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 from immich_host import identity
 from immich_io import host_users, owners
@@ -112,6 +112,15 @@ def up_to_date():
     held = [os.path.join(__opts__["extension_modules"], kind, f"{name}.py") for kind, name in names]
     __context__["immich_settings.up_to_date"] = all(map(_same_content, offered, held))
     return __context__["immich_settings.up_to_date"]
+
+
+def program_library():
+    """
+    Return the files below ``_utils`` that the programs on the host import, as paths.
+
+    Called by the SLS ``immich.programs``.
+    """
+    return [f"{name}.py" for name in LIBRARY]
 
 
 def _same_content(path, other):
