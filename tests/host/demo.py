@@ -237,7 +237,8 @@ def serve(lan, host, shown):
             say(f"what runs, what was checked, what was denied: http://127.0.0.1:{pages.server_port} (kept: {shown})")
             say(f"the server itself: http://127.0.0.1:{port}")
             size = _disk(host.upper, host.containers)
-            say(f"on the disk: this host {size}; what it was built from {_disk(CACHE)}, kept in {CACHE}")
+            kept = _disk(*(each for each in CACHE.iterdir() if each.name != "run"))  # where the hosts are
+            say(f"on the disk: this host {size}; what it was built from {kept}, kept in {CACHE}")
             if sys.stdin.isatty() and sys.stdout.isatty():
                 say(f"a shell on the host: nsenter -t {host.pid} -a bash. Ctrl-C ends the demo and removes the host")
                 with contextlib.suppress(KeyboardInterrupt):
