@@ -1,4 +1,5 @@
-# Backups of the database: the program that makes them, its service, and the timer. Requires the database.
+# Backups of the database: their configuration, their service, and the timer. The program is of immich.programs. Requires the
+# database.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
