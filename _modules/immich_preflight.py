@@ -18,7 +18,7 @@ from pathlib import Path
 import salt.utils.files
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components, compose, container_users, findings, valkey_memory
+from immich_core import components, compose, container_users, devices, findings, hardware, valkey_memory
 
 __virtualname__ = "immich_preflight"
 
@@ -70,11 +70,16 @@ def _found(settings):
     # By component. A server that former roles have left here counts as managed, for its removal alone.
     looks = {
         "app": lambda: [*_addresses(settings), *_port(settings, sockets)],
-        "preflight": lambda: container_users.obstacles(settings),
+        "preflight": lambda: [*container_users.obstacles(settings), *_hardware(settings)],
         "postgres": lambda: _postgres(settings, sockets) if settings["postgres"]["managed"] else [],
         "valkey": lambda: _valkey(settings, sockets) if settings["valkey"]["managed"] else [],
     }
     return [found for name, look in looks.items() if name in settings["components"] for found in look()]
+
+
+def _hardware(settings):
+    asked = hardware.asked(settings["hardware"])
+    return hardware.obstacles(settings, devices.seen(asked)) if asked["devices"] else []
 
 
 def _obstacle(code, path, seen, remedy):
