@@ -13,6 +13,7 @@ from immich_core import (
     container_users,
     exposure,
     findings,
+    hardware,
     run_facts,
     server,
     units,
@@ -95,12 +96,22 @@ def verify(settings, patience=ML_PATIENCE):
 
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
-    broken = server.silent(compose.ping_url(settings))
+    broken = server.silent(compose.ping_url(settings)) + _withheld(settings)
     if settings["machine_learning"]["enabled"]:
         broken += machine_learning.silent(
             __salt__, run_facts.of(__context__).take("server_pid"), 0 if __opts__["test"] else patience
         )
     return broken + exposure.wider_than_declared(settings, __salt__["netns.listening"]())
+
+
+def _withheld(settings):
+    """What the containers lack of the hardware that they were to get. A dry run has given them nothing."""
+    found = []
+    for name, part in ((compose.SERVER, "server"), (compose.MACHINE_LEARNING, "machine_learning")):
+        given = settings[part]["hardware"]
+        if given and not __opts__["test"]:
+            found += hardware.withheld(name, given, project_containers.hardware(name))
+    return found
 
 
 def warnings(settings):
