@@ -54,7 +54,8 @@ def doctor(timeout=5):
     something failed. Changes nothing.
 
     timeout
-        Seconds that each check may take, 5 by default, and up to six times as long on a busy host.
+        Seconds that each check may take, 5 by default, and up to six times as long on a busy host. The proof that
+        hardware works takes up to four times as long as others.
 
     CLI Example:
 

@@ -8,18 +8,21 @@ Immich on this host: what its service needs, and whether it serves
 from salt.exceptions import CommandExecutionError
 
 from host_core import addresses, command, unit_file
-from immich_core import compose, container_users, exposure, run_facts, units
+from immich_core import compose, container_users, exposure, hardware, run_facts, units
+from immich_core.obstacles import hardware as lacking_hardware
 from immich_core.obstacles import ports
 from immich_host import machine_learning
 from immich_host import server_warnings as warnings_of_server
 from immich_io import containers as project_containers
-from immich_io import server
+from immich_io import devices, server
 
 __virtualname__ = "immich_app"
 
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
+# By their part of the settings.
+CONTAINERS = {"server": compose.SERVER, "machine_learning": compose.MACHINE_LEARNING}
 
 
 def __virtual__():
@@ -93,12 +96,28 @@ def obstacles(settings, listeners):
     return [*ports.of_addresses(declared, addresses.is_here), *taken]
 
 
+def hardware_obstacles(settings, listeners):
+    """
+    Return what this host lacks of the hardware that the containers are to get, as findings.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host: nothing to hardware.
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    asked = hardware.asked(settings["hardware"])
+    return lacking_hardware.obstacles(settings, devices.seen(asked)) if asked["devices"] else []
+
+
 # -- does it serve ----------------------------------------
 
 
 def verify(settings, patience=ML_PATIENCE):
     """
-    Return what of the application is not as declared, as findings (``immich_core.findings``): all of the three below.
+    Return what of the application is not as declared, as findings (``immich_core.findings``): all of the four below.
 
     settings
         The formula's settings.
@@ -108,7 +127,12 @@ def verify(settings, patience=ML_PATIENCE):
 
     Called by ``immich.restore``, before and after.
     """
-    return [*verify_answer(settings), *verify_machine_learning(settings, patience), *verify_exposure(settings)]
+    return [
+        *verify_answer(settings),
+        *verify_hardware(settings),
+        *verify_machine_learning(settings, patience),
+        *verify_exposure(settings),
+    ]
 
 
 def verify_answer(settings, timeout=10, ping=None):
@@ -127,6 +151,26 @@ def verify_answer(settings, timeout=10, ping=None):
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     return server.silent(ping or compose.ping_url(settings), timeout)
+
+
+def verify_hardware(settings, parts=("server", "machine_learning")):
+    """
+    Return what the containers lack of the hardware that they were to get, as findings; none in a dry run.
+
+    settings
+        The formula's settings.
+
+    parts
+        Parts of the settings whose containers are asked about. Defaults to both.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    found = []
+    for part, name in CONTAINERS.items():
+        given = settings[part]["hardware"]
+        if part in parts and given and not __opts__["test"]:
+            found += hardware.withheld(name, given, project_containers.hardware(name))
+    return found
 
 
 def verify_machine_learning(settings, patience=ML_PATIENCE, enabled=None):

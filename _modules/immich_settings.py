@@ -23,11 +23,11 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components, container_users, findings
+from immich_core import components, container_users, findings, hardware
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 from immich_host import identity
-from immich_io import host_users, owners
+from immich_io import devices, host_users, owners
 
 __virtualname__ = "immich_settings"
 
@@ -163,7 +163,14 @@ def _evaluate(pillar, found, files):
     registry = files["components"]
     left = [name for name, path in components.traces(registry).items() if os.path.exists(path)]
     derived = derivation.derived(
-        settings, external, gateway, _container_users(settings), registry, left, files["schema"]
+        settings,
+        external,
+        gateway,
+        _container_users(settings),
+        _accelerated(settings["hardware"]),
+        registry,
+        left,
+        files["schema"],
     )
     warned = [
         *checks.warnings(settings, external, _isolation(derived["network"])),
@@ -260,6 +267,11 @@ def _container_users(settings):
         )
         for part, folder in folders.items()
     }
+
+
+def _accelerated(declared):
+    """What each container gets of this host's devices, by its part of the settings."""
+    return hardware.given(declared, devices.seen(hardware.asked(declared))) if hardware.chosen(declared) else {}
 
 
 def _open_folders(derived):

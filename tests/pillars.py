@@ -110,6 +110,8 @@ KNOWN = {
     "machine_learning:user": st.none() | sample("0:0", "2000:3000", "own"),
     "machine_learning:own_user:name": sample("immich-ml", "learning"),
     "machine_learning:own_user:id": st.integers(50100, 50199),
+    # No test host has any: tests/scenarios/test_hardware.py makes some.
+    "hardware": sample({}, {"transcoding": None, "machine_learning": None, "devices": "auto"}),
     # Python and Podman write into it.
     "server:tmp_size": sample("64m", "2g"),
     "machine_learning:tmp_size": sample("64m", "1g"),

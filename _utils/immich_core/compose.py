@@ -129,6 +129,12 @@ def _common(settings, name, part, selinux):
         service["user"] = part["user"]
     if part["read_only"]:
         service |= {"read_only": True, "tmpfs": _tmpfs(part["tmp_size"])}
+    given = part["hardware"]
+    if given:
+        service["devices"] = list(map(_escaped, given["devices"]))
+        service["security_opt"] += given["security_opt"]
+        # podman-compose 1.0 knows no groups: immich-stack hands them on to Podman.
+        service |= {"group_add": given["group_add"]} if given["group_add"] else {}
     # podman-compose 1.3 knows no limit of processes: immich-stack hands that one on to Podman.
     limits = {"mem_limit": part["memory_limit"], "pids_limit": part["pids_limit"]}
     return {**service, **{key: limit for key, limit in limits.items() if limit}}
@@ -155,13 +161,14 @@ def _server(settings, vector_extension, selinux):
         "REDIS_DBINDEX": valkey["database"],
         "REDIS_USERNAME": valkey["user"],
         "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
+        **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }
     libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
     return {
         **_common(settings, SERVER, settings["server"], selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries],
+        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries, *_drivers(settings["server"])],
         "secrets": list(SECRETS),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
@@ -184,15 +191,21 @@ def _machine_learning(settings, selinux):
         # A numeric user has no writable home in the image.
         "HF_XET_CACHE": "/cache/huggingface-xet",
         "MPLCONFIGDIR": "/cache/matplotlib",
+        **part["hardware"].get("environment", {}),
         **part["environment"],
     }
     return {
         **_common(settings, MACHINE_LEARNING, part, selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(part["cache_location"], "/cache", False)],
+        "volumes": [_bind(part["cache_location"], "/cache", False), *_drivers(part)],
         "healthcheck": _healthcheck(["CMD", "python3", "/usr/src/healthcheck.py"]),
         "stop_grace_period": "10s",
     }
+
+
+def _drivers(part):
+    """Libraries of a driver and the like, which the container sees where this host has them."""
+    return [_bind(path, path, True) for path in part["hardware"].get("mounts", [])]
 
 
 def _environment(values):

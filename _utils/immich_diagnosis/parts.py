@@ -12,6 +12,7 @@ from immich_diagnosis import (
     components,
     folders,
     formula,
+    hardware,
     host,
     podman,
     postgres,
@@ -29,6 +30,7 @@ PARTS = {
     valkey: "valkey",
     application: "app",
     reachability: "app",
+    hardware: "app",
     components: None,
     backups: "backup",
 }

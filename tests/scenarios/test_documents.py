@@ -11,7 +11,7 @@ from tests.host import images
 from tests.host.cache import REPO, run
 from tests.host.machine import Host
 from tests.host.registry import use_registry
-from tests.scenarios.conftest import deployed, get, post
+from tests.scenarios.conftest import GRAPHICS_CARD, LEARNING, deployed, get, post
 from tests.scenarios.reader import Reader, shelf, stock
 
 pytestmark = pytest.mark.long
@@ -27,7 +27,7 @@ ON_A_FRESH_HOST = {"docs/tutorial.md": images.bare, "README.md docs/howto/instal
 LAST = ["docs/howto/remove.md"]
 # Followed by a test of its own, here or in another file.
 APART = [
-    "docs/howto/hardware-acceleration.md",
+    "docs/howto/hardware.md",
     "docs/howto/identity.md",
     "docs/howto/master.md",
     "docs/howto/reverse-proxy.md",
@@ -154,12 +154,13 @@ def test_library_on_a_share(own_host):
     assert "/mnt/photos/immich" in host.out("systemctl show --property RequiresMountsFor --value immich")
 
 
-def test_machine_learning_on_another_host(own_host):
+def test_hardware_of_this_host_and_of_another(own_host):
+    own_host.run(GRAPHICS_CARD)
     with Host("gpu", lan=own_host.lan) as gpu:
         use_registry(gpu)
-        gpu.run("podman run -d -p 3003:3003 ghcr.io/immich-app/immich-machine-learning:v3.3.1", timeout=300)
+        gpu.run(f"podman run -d -p 3003:3003 {LEARNING}", timeout=300)
         own_host.run(f"echo '{gpu.address} gpu.example.org' >>/etc/hosts")
-        Reader(own_host).follow("docs/howto/hardware-acceleration.md")
+        Reader(own_host).follow("docs/howto/hardware.md")
         answer = get(own_host, "/standin/ml")
         assert (answer["url"], answer["answer"]) == ("http://gpu.example.org:3003", "pong"), answer
         assert own_host.run("podman container exists immich-machine-learning", check=False).returncode != 0

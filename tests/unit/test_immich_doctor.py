@@ -271,6 +271,17 @@ def test_each_check_has_its_own_time():
     assert [seen for _, _, seen in run(group(slow, slow, slow, good), seconds=1)] == ["slow"] * 3 + ["x"]
 
 
+@READS_PROC
+def test_a_check_that_may_take_longer_does():
+    def slow(_):
+        time.sleep(0.4)
+        return [("ok", "was woken")]
+
+    checks = [(check.Check("card", slow, times=times),) for times in (1, 50)]
+    assert run(*checks, seconds=0.1)[-1] == ("card", "ok", "was woken")
+    assert run(checks[0], seconds=0.1) != [("card", "ok", "was woken")]
+
+
 def test_on_a_busy_host_a_check_has_more_time(monkeypatch):
     given = []
     monkeypatch.setattr(examination, "run_groups", lambda groups, here, seconds: given.append(seconds) or ([], {}))

@@ -14,6 +14,7 @@ import unicodedata
 from immich_core.gateway import HOST_NAME
 from immich_core.settings.derivation import FORMULA_USER, library_of, normal, project_dir
 from immich_core.settings.environment import check_environment
+from immich_core.settings.hardware import check_hardware, unused_image
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text
 from immich_core.settings.roles import check_roles, passwords
@@ -275,7 +276,7 @@ def _moving_tags(settings):
         (("server", "image"), settings["server"]["image"]),
         (("machine_learning", "image"), settings["machine_learning"]["image"]),
     ):
-        if re.search(r":(latest|release|main|v[0-9]+(\.[0-9]+)?)$", image):
+        if re.search(r":(latest|release|main|v[0-9]+(\.[0-9]+)?)(-[a-z]+)?$", image):
             yield path
 
 
@@ -336,6 +337,7 @@ _CHECKS = (
     _check_ports,
     _check_container_users,
     check_environment,
+    check_hardware,
     _check_backup,
     _check_clean,
     _check_pinned,
@@ -356,6 +358,7 @@ def warnings(settings, networks, isolation):
     """
     for path in _moving_tags(settings):
         yield path, "is a moving tag: any pull may bring a version that cannot be downgraded; pin a full version"
+    yield from unused_image(settings)
     for path, network in networks:
         if network["name"] == settings["network"] and isolation != "strict":
             yield (*path, "isolate"), _LOOSE

@@ -6,8 +6,9 @@ What follows from settings: the defaults of this system, and of valid settings a
 import os
 import re
 
-from immich_core import components
+from immich_core import components, hardware
 from immich_core.gateway import HOST_NAME
+from immich_core.settings.hardware import tagged
 from immich_core.settings.networks import bind_addresses, ip_address
 from immich_core.settings.problems import PILLAR_KEY
 from immich_core.settings.roles import here
@@ -32,7 +33,7 @@ def merged(lower, upper):
     return {**lower, **{key: merged(lower.get(key), value) for key, value in upper.items()}}
 
 
-def derived(settings, networks, gateway, users, registry, left, schema):
+def derived(settings, networks, gateway, users, accelerated, registry, left, schema):
     """
     Settings with what follows from them, and without secrets.
 
@@ -42,6 +43,8 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         Address of this host for containers.
     users
         Each container's UID:GID on this host, by its part of the settings.
+    accelerated
+        What each container gets for acceleration, as ``immich_core.hardware.given`` returns it.
     registry
         What ``components.yaml`` holds.
     left
@@ -65,13 +68,17 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         "before": components.waiting(registry, host),
         "server": {
             "user": users["server"],
-            "image": _image(settings["server"]["image"], settings["version"]),
+            "image": tagged(settings["server"]["image"], settings["version"], ""),
+            "hardware": accelerated.get("server", {}),
             "environment": _variables(settings["server"]["environment"]),
         },
         "machine_learning": {
             "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],
             "user": users["machine_learning"],
-            "image": _image(settings["machine_learning"]["image"], settings["version"]),
+            "image": tagged(
+                settings["machine_learning"]["image"], settings["version"], hardware.suffix(settings["hardware"])
+            ),
+            "hardware": accelerated.get("machine_learning", {}),
             "environment": _variables(settings["machine_learning"]["environment"]),
             "cache_location": normal(settings["machine_learning"]["cache_location"]),
         },
@@ -152,12 +159,6 @@ def library_of(entry):
         entry = {"path": entry}
     path = normal(entry["path"])
     return {"path": path, "mount": normal(entry.get("mount", path))}
-
-
-def _image(image, version):
-    """An image with its tag. The port of a registry also follows a colon."""
-    tagged = "@" in image or ":" in image.rpartition("/")[2]
-    return image if tagged else f"{image}:{version}"
 
 
 def _variables(environment):
