@@ -8,7 +8,7 @@ Records of what is under way or installed are read after a crash: half of one wo
 import os
 
 
-def write(path, text, mode):
+def write(path, text, mode, owner=None):
     """
     Write a file: all of it or nothing, also when the power fails or the disk is full.
 
@@ -18,6 +18,8 @@ def write(path, text, mode):
         What it is to hold.
     mode
         Its permissions, a number.
+    owner
+        User and group, two numbers. Defaults to those of this process.
 
     Raises ``OSError`` that says which file cannot be written, and why. What was there before stays then.
 
@@ -30,6 +32,8 @@ def write(path, text, mode):
     try:
         with open(part, "w", encoding="utf8") as file:
             os.fchmod(file.fileno(), mode)
+            if owner:
+                os.fchown(file.fileno(), *owner)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

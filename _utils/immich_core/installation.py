@@ -7,14 +7,17 @@ import contextlib
 import json
 from pathlib import Path
 
-from immich_core import durable
+from immich_core import compose, durable
 
 RECORD = Path("/var/lib/immich-formula/installation.json")
 # Of the record. A newer one is from a newer formula, which knows more.
 FORMAT = 1
 # What of a project directory moves to another one, and what the states of immich.app write there again.
 MOVED = "update.json"
-WRITTEN = ("docker-compose.yml", "secrets/db_password", "secrets/redis_password")
+WRITTEN = (
+    "docker-compose.yml",
+    *(f"secrets/{name}" for name in (*compose.SECRETS, compose.SERVER_SETTINGS, compose.CA_CERTIFICATES)),
+)
 
 
 class RecordError(Exception):

@@ -237,6 +237,7 @@ def test_settings_hold_no_secret(subject):
     assert not [secret for secret in (*SECRETS, "gitea-secret-4444", "dba-secret-55555") if secret in text]
     inlined = schema.inlined(SCHEMA, SCHEMA["$defs"])
     assert list(map(problems.path_text, schema.secrets(inlined))) == [
+        "immich:settings",
         "immich:postgres:password",
         "immich:postgres:admin:password",
         "immich:valkey:password",
@@ -688,7 +689,7 @@ WRONG = (
     (
         "server:zzz",
         1,
-        "is no setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, own_user",
+        "is no setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, ca_cert",
     ),
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is no setting: did you mean service?"),
@@ -835,13 +836,13 @@ WRONG = (
     ("server:environment:IMMICH_ENV", True, "put it in quotes"),
     ("server:environment:IMMICH_ENV", float("inf"), "a number beyond all bounds"),
     ("server:environment:IMMICH-ENV", "x", "no name of an environment variable"),
-    ("server:environment:OAUTH_CLIENT_SECRET", "geheim", "Authentication Settings > OAuth"),
-    ("server:environment:SMTP_PASSWORD", "geheim", "Notification Settings"),
+    ("server:environment:OAUTH_CLIENT_SECRET", "geheim", "set immich:settings:oauth:clientSecret"),
+    ("server:environment:SMTP_PASSWORD", "geheim", "set immich:settings:notifications:smtp:transport:password"),
     ("server:environment:POSTGRES_PASSWORD", "geheim", "immich:postgres:password"),
     ("server:environment:VALKEY_TOKEN", "geheim", "immich:valkey:password"),
-    ("server:environment:some_api_key", 4711, "Immich takes secrets on its own page"),
-    ("server:environment:MAPS_APIKEY", "geheim", "Immich takes secrets on its own page"),
-    ("server:environment:OIDC_PRIVATE_KEY_PEM", "geheim", "Authentication Settings > OAuth"),
+    ("server:environment:some_api_key", 4711, "Immich takes secrets from immich:settings"),
+    ("server:environment:MAPS_APIKEY", "geheim", "Immich takes secrets from immich:settings"),
+    ("server:environment:OIDC_PRIVATE_KEY_PEM", "geheim", "set immich:settings:oauth:clientSecret"),
     ("machine_learning:environment:HF_TOKEN", "geheim", "models are public"),
     ("machine_learning:environment:HTTPS_PROXY", "http://me:geheim@proxy:3128", "holds a URL with a password"),
     ("machine_learning:environment:HTTPS_PROXY", "http://me:ge/heim@proxy:3128", "holds a URL with a password"),

@@ -64,6 +64,7 @@ def derived(settings, networks, gateway, users, registry, left, schema):
             "user": users["server"],
             "image": _image(settings["server"]["image"], settings["version"]),
             "environment": _variables(settings["server"]["environment"]),
+            "settings_managed": settings["settings"] is not None,
         },
         "machine_learning": {
             "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],
