@@ -18,7 +18,7 @@ from immich_core import (
     units,
 )
 from immich_core import containers as project_containers
-from immich_host import machine_learning, postgres_refusals, server_warnings, valkey_refusals
+from immich_host import machine_learning, postgres_refusals, server_warnings, used_settings, valkey_refusals
 
 __virtualname__ = "immich_app"
 
@@ -96,6 +96,8 @@ def verify(settings, patience=ML_PATIENCE):
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     broken = server.silent(compose.ping_url(settings))
+    if not broken:
+        broken += used_settings.differing(settings, __pillar__)
     if settings["machine_learning"]["enabled"]:
         broken += machine_learning.silent(
             __salt__, run_facts.of(__context__).take("server_pid"), 0 if __opts__["test"] else patience

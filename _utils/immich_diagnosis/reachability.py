@@ -12,7 +12,7 @@ from immich_core import containers, exposure, server
 from immich_core.gateway import HOST_NAME
 from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
-from immich_host import machine_learning, server_warnings
+from immich_host import machine_learning, server_warnings, used_settings
 
 
 def _names(here):
@@ -107,6 +107,14 @@ def _learning(here):
     return map(of_finding, broken) if broken else [(OK, "says pong")]
 
 
+def _settings(here):
+    settings = settings_of(here)
+    if not settings["server"]["settings_managed"]:
+        return [(OK, "are those of its page Administration > Settings")]
+    found = used_settings.differing(settings, here["pillar"], 2)
+    return map(of_finding, found) if found else [(OK, "are those of immich:settings, as far as the server says")]
+
+
 def _exposure(here):
     settings = settings_of(here)
     sockets = call(here, "netns.listening")
@@ -123,6 +131,7 @@ GROUPS = (
     ),
     (
         Check("Immich", _answers, gate=True, disturbed=True, asks=("immich_app.verify",)),
+        Check(used_settings.PART, _settings, disturbed=True),
         Check("machine learning", _learning, disturbed=True),
         Check("exposure", _exposure, disturbed=True, asks=("immich_app.warnings",)),
     ),
