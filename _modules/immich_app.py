@@ -11,7 +11,7 @@ from host_core import addresses, command, unit_file
 from immich_core import compose, container_users, exposure, hardware, run_facts, units
 from immich_core.obstacles import hardware as lacking_hardware
 from immich_core.obstacles import ports
-from immich_host import machine_learning
+from immich_host import machine_learning, used_settings
 from immich_host import server_warnings as warnings_of_server
 from immich_io import containers as project_containers
 from immich_io import devices, server
@@ -117,7 +117,7 @@ def hardware_obstacles(settings, listeners):
 
 def verify(settings, patience=ML_PATIENCE):
     """
-    Return what of the application is not as declared, as findings (``immich_core.findings``): all of the four below.
+    Return what of the application is not as declared, as findings (``immich_core.findings``): all of the five below.
 
     settings
         The formula's settings.
@@ -129,6 +129,7 @@ def verify(settings, patience=ML_PATIENCE):
     """
     return [
         *verify_answer(settings),
+        *verify_settings(settings),
         *verify_hardware(settings),
         *verify_machine_learning(settings, patience),
         *verify_exposure(settings),
@@ -151,6 +152,24 @@ def verify_answer(settings, timeout=10, ping=None):
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     return server.silent(ping or compose.ping_url(settings), timeout)
+
+
+def verify_settings(settings, timeout=10):
+    """
+    Return which of the declared ``immich:settings`` the server says that it does not use, as findings; of a server that
+    does not answer, none.
+
+    settings
+        The formula's settings.
+
+    timeout
+        Seconds for each of the server's answers, 10 by default.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    if not server.answers(compose.ping_url(settings), timeout):
+        return []  # which immich_app.verify_answer says
+    return used_settings.differing(settings, __pillar__, timeout)
 
 
 def verify_hardware(settings, parts=("server", "machine_learning")):

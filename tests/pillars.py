@@ -104,6 +104,24 @@ KNOWN = {
     "ipv6_subnet": sample("fd00:20::/64", "2001:db8:1::/64"),
     "host_gateway": sample("podman", "10.99.0.1", "192.0.2.1"),
     "port": st.integers(2000, 5000),
+    "settings": st.none()
+    | sample(
+        {},
+        {
+            "trash": {"days": 7},
+            "theme": {"customCss": "p {\n  color: red\n}"},
+            "newerThanThis": {"a": [1, None, "{{ x }}"]},
+        },
+        {
+            "oauth": {
+                "enabled": True,
+                "issuerUrl": "https://a.example",
+                "clientId": "x",
+                "clientSecret": f"{MARK}-{MARK}",
+            }
+        },
+    ),
+    "server:ca_certificates": st.none(),
     "server:user": st.none() | sample("0:0", "2000:2000", "2147483647:1", "own", "root"),
     "server:own_user:name": sample("immich-server", "photos", "_"),
     "server:own_user:id": st.integers(50000, 50099),

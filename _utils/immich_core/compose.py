@@ -21,6 +21,9 @@ MACHINE_LEARNING = "immich-machine-learning"
 IMAGES_OWN_USER = "0:0"
 # The files below `secrets/`, and where the pillar has what they hold.
 SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pillar_paths.VALKEY_PASSWORD}
+# More of them, where the pillar declares what they hold.
+SERVER_SETTINGS = "server_settings"
+CA_CERTIFICATES = "ca_certificates"
 
 
 def project(settings, vector_extension, selinux=False):
@@ -47,7 +50,7 @@ def project(settings, vector_extension, selinux=False):
         "name": "immich",
         "services": services,
         "networks": {"immich": {"external": True, "name": settings["network"]["name"]}},
-        "secrets": {name: {"file": f"./secrets/{name}"} for name in SECRETS},
+        "secrets": {name: {"file": f"./secrets/{name}"} for name in secrets(settings)},
         # For immich-stack, the program that runs the project.
         "x-immich-stack": {
             "compose": settings["lookup"]["podman"]["compose_command"],
@@ -111,6 +114,24 @@ def ping_url(settings):
     return f"{server_url(settings)}/api/server/ping"
 
 
+def secrets(settings):
+    """
+    Return the names of the files below ``secrets/`` that the server gets.
+
+    settings
+        The formula's settings.
+
+    .. code-block:: python
+
+        compose.secrets(settings)
+    """
+    declared = {
+        SERVER_SETTINGS: settings["server"]["settings_managed"],
+        CA_CERTIFICATES: settings["server"]["ca_certificates"],
+    }
+    return [*SECRETS, *(name for name, there in declared.items() if there)]
+
+
 def _common(settings, name, part, selinux):
     service = {
         "image": part["image"],
@@ -164,12 +185,16 @@ def _server(settings, vector_extension, selinux):
         **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }
+    if settings["server"]["settings_managed"]:
+        environment["IMMICH_CONFIG_FILE"] = f"/run/secrets/{SERVER_SETTINGS}"
+    if settings["server"]["ca_certificates"]:
+        environment["NODE_EXTRA_CA_CERTS"] = f"/run/secrets/{CA_CERTIFICATES}"
     libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
     return {
         **_common(settings, SERVER, settings["server"], selinux),
         "environment": _environment(environment),
         "volumes": [_bind(settings["upload_location"], "/data", False), *libraries, *_drivers(settings["server"])],
-        "secrets": list(SECRETS),
+        "secrets": secrets(settings),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
         "stop_grace_period": "30s",

@@ -49,6 +49,24 @@ LONGEST_WORDS = 300
 # -- one frame ----------------------------------------
 
 
+def declared(server_settings):
+    """
+    Return what Immich's own settings say of transcoding, of ``accel``, ``codec`` and ``device``. Of what they leave out
+    only ``accel`` is returned: without it, Immich transcodes on the CPU.
+
+    server_settings
+        Immich's settings as the pillar declares them.
+
+    .. code-block:: python
+
+        hardware_proof.declared({"ffmpeg": {"accel": "vaapi"}})
+    """
+    transcoding = server_settings.get("ffmpeg") or {}
+    named = {"accel": "accel", "codec": "targetVideoCodec", "device": "preferredHwDevice"}
+    said = {key: transcoding[name] for key, name in named.items() if transcoding.get(name) is not None}
+    return {"accel": "disabled", **said}
+
+
 def encoder(accel, codec):
     """
     Return the name of ffmpeg's encoder, as ``h264_vaapi``.

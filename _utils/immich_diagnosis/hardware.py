@@ -12,6 +12,7 @@ from immich_core.compose import MACHINE_LEARNING, SERVER
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, of_finding
 from immich_diagnosis.facts import compose_of, postgres_connection, settings_of
 from immich_diagnosis.words import one_line
+from immich_host import secret_files
 from immich_io import containers
 
 # A driver is loaded, and a card woken: a check may take so many times as long as others.
@@ -37,7 +38,9 @@ def _transcoding(here):
     row = _encoded(accel, said["codec"], said["device"], there, _seconds(here))
     if said["accel"] not in (accel, None):
         seen = f"Immich's own setting is {one_line(said['accel'])}, so videos are transcoded without {word}"
-        return [row, (WARNING, seen, f"Immich: Administration > Settings > Video Transcoding > Hardware: {accel}")]
+        page = "Immich: Administration > Settings > Video Transcoding > Hardware"
+        place = "immich:settings:ffmpeg:accel" if settings["server"]["settings_managed"] else page
+        return [row, (WARNING, seen, f"{place}: {accel}")]
     return [row]
 
 
@@ -91,10 +94,13 @@ def _inspected(container):
 def _said_by_immich(here):
     """Immich's own settings of transcoding; ``accel`` is None where they are not known."""
     found = {"accel": None, "codec": hardware_proof.CODEC, "device": hardware_proof.DEVICE}
+    settings = settings_of(here)
+    if settings["server"]["settings_managed"]:
+        return {**found, **hardware_proof.declared(secret_files.declared_settings(settings, here["pillar"]))}
     environment = compose_of(here)["services"].get(SERVER, {}).get("environment", {})
     if "IMMICH_CONFIG_FILE" in environment:  # then the database's count for nothing
         return found
-    postgres = settings_of(here)["postgres"]
+    postgres = settings["postgres"]
     arguments = (postgres["user"], postgres["database"], SETTINGS, postgres_connection(here), 2)
     try:
         rows = call(here, "pgsql_database.query_as", *arguments)

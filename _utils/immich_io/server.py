@@ -116,6 +116,37 @@ def state(url, signed_up, timeout=10):
     return found
 
 
+def shown(url, addresses, timeout=10):
+    """
+    Return what the server tells everybody of itself, by address: ``{"features": {…}, "config": {…}}``.
+
+    Of an address that it does not have, an empty mapping: later releases mean to drop some.
+
+    url
+        The server's address, without a path.
+    addresses
+        Names below ``/api/server/``.
+    timeout
+        Seconds for each answer. Defaults to 10.
+
+    Raises ``OSError`` or ``ValueError`` if it does not answer as it should.
+
+    .. code-block:: python
+
+        server.shown("http://127.0.0.1:2283", ["features"])
+    """
+    found = {}
+    for name in addresses:
+        try:
+            answer = untrusted.get_json(f"{url}/api/server/{name}", timeout)
+        except untrusted.StatusError as error:
+            if error.status != 404:
+                raise
+            answer = {}
+        found[name] = answer if isinstance(answer, dict) else {}
+    return found
+
+
 def warnings(known, port, url):
     """
     Return what a person should know of a server that runs, as findings. One is an error if nobody can use Immich

@@ -28,6 +28,8 @@ NEST_ERROR = re.compile(r"\[[^\]]{1,40}\] \d+ +- .{0,60}? (?:ERROR|FATAL) (?P<te
 WORKER_ERROR = re.compile(r"\w+ worker error: (?P<text>.+?)(?:, stack: .*)?$")
 # An exception that ended Node.js or Python.
 EXCEPTION = re.compile(r"(?:\w+:? )?(?P<text>[A-Za-z_.]*(?:Error|Exception): .+)")
+# server/src/utils/config.ts of Immich v3.3: `Invalid system config: `, and lines such as `  - [oauth.timeout] message`.
+LIST_ITEM = re.compile(r" {2}- (?P<text>\[[^\]]{1,200}\] .+?)(?P<stack>, stack: .*)?$")
 LOUD = re.compile(r"\b(?:ERROR|FATAL|CRITICAL)\b|Illegal instruction|Killed")
 # Lines around an error that say nothing of it: stack frames, properties, the source line, the processes it has ended.
 NOISE = re.compile(
@@ -98,7 +100,7 @@ def reason(log, latest=False):
 
         untrusted.reason(log)
     """
-    lines = [line for line in log.split("\n") if line.strip()]
+    lines = _with_lists([line for line in log.split("\n") if line.strip()])
     for find in (_clear_error, _loud_line):
         errors = [error for error in map(find, lines) if error]
         if errors:
@@ -106,6 +108,20 @@ def reason(log, latest=False):
     lines = [terminal.one_line(line) for line in lines]
     telling = [line for line in lines if line and not NOISE.fullmatch(line)] or lines
     return " / ".join(telling[-3:])[-REASON_LENGTH:]
+
+
+def _with_lists(lines):
+    """The lines, with those of a list behind the error that it belongs to: Immich names each setting that is wrong."""
+    found, open_list = [], False
+    for line in lines:
+        item = LIST_ITEM.match(line)
+        if item and open_list:
+            found[-1][1].append(item["text"])
+            open_list = not item["stack"]  # which repeats it all
+        else:
+            found.append((line, []))
+            open_list = terminal.one_line(line).endswith(":")
+    return [f"{line.rstrip()} {'; '.join(items)}" if items else line for line, items in found]
 
 
 def _clear_error(line):

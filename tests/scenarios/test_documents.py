@@ -66,6 +66,12 @@ def official_compose(host):
     host.write("/usr/local/bin/docker", DOCKER, mode="0755")
 
 
+def own_settings(host):
+    for name in ("oauth-secret", "smtp-password"):
+        host.write(f"/root/{name}", f"{name} of a page\n")
+    host.run("cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/home-ca.pem")
+
+
 def kept_database(host):
     host.run("runuser -u postgres -- createdb immich_kept_20261124T203500Z")
 
@@ -74,6 +80,7 @@ BEFORE = {
     "docs/howto/external-libraries.md": pictures,
     "docs/howto/from-compose.md": official_compose,
     "docs/howto/restore.md": kept_database,
+    "docs/howto/settings.md": own_settings,
 }
 
 
@@ -89,6 +96,10 @@ def database_came_along(host):
     assert get(host, "/standin/state")["storage"]["intact_assets"] > 0
 
 
+def settings_are_used(host):
+    assert get(host, "/api/server/config")["externalDomain"] == "https://photos.example.org"
+
+
 def nothing_is_left(host):
     assert host.run("systemctl cat immich", check=False).returncode != 0
     assert host.run("podman container exists immich-server", check=False).returncode != 0
@@ -98,6 +109,7 @@ AFTER = {
     "docs/howto/external-libraries.md": libraries_are_read_only,
     "docs/howto/from-compose.md": database_came_along,
     "docs/howto/remove.md": nothing_is_left,
+    "docs/howto/settings.md": settings_are_used,
 }
 
 

@@ -146,3 +146,18 @@ def test_an_inference_is_python_that_can_be_compiled(word):
     compile(script, "-c", "exec")
     assert (program, option) == ("python3", "-c")
     assert bool(providers) is (word in ("cuda", "openvino", "rocm"))
+
+
+@pytest.mark.parametrize(
+    ("ffmpeg", "said"),
+    (
+        (None, {"accel": "disabled"}),
+        ({"crf": 23, "targetVideoCodec": None}, {"accel": "disabled"}),
+        (
+            {"accel": "vaapi", "targetVideoCodec": "hevc", "preferredHwDevice": "renderD129"},
+            {"accel": "vaapi", "codec": "hevc", "device": "renderD129"},
+        ),
+    ),
+)
+def test_what_the_pillar_says_of_transcoding(ffmpeg, said):
+    assert hardware_proof.declared({"ffmpeg": ffmpeg}) == said

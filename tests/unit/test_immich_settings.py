@@ -237,6 +237,7 @@ def test_settings_hold_no_secret(subject):
     assert not [secret for secret in (*SECRETS, "gitea-secret-4444", "dba-secret-55555") if secret in text]
     inlined = schema.inlined(SCHEMA, SCHEMA["$defs"])
     assert list(map(problems.path_text, schema.secrets(inlined))) == [
+        "immich:settings",
         "immich:postgres:password",
         "immich:postgres:admin:password",
         "immich:valkey:password",
@@ -691,7 +692,7 @@ WRONG = (
     (
         "server:zzz",
         1,
-        "is not a setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, own_user",
+        "is not a setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, ca_cert",
     ),
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is not a setting: did you mean service?"),
@@ -838,13 +839,21 @@ WRONG = (
     ("server:environment:IMMICH_ENV", True, "put it in quotes"),
     ("server:environment:IMMICH_ENV", float("inf"), "a number that is too large"),
     ("server:environment:IMMICH-ENV", "x", "is not the name of an environment variable"),
-    ("server:environment:OAUTH_CLIENT_SECRET", "geheim", "Authentication Settings > OAuth"),
-    ("server:environment:SMTP_PASSWORD", "geheim", "Notification Settings"),
+    ("server:environment:OAUTH_CLIENT_SECRET", "geheim", "set immich:settings:oauth:clientSecret"),
+    ("server:environment:SMTP_PASSWORD", "geheim", "set immich:settings:notifications:smtp:transport:password"),
     ("server:environment:POSTGRES_PASSWORD", "geheim", "immich:postgres:password"),
     ("server:environment:VALKEY_TOKEN", "geheim", "immich:valkey:password"),
-    ("server:environment:some_api_key", 4711, "set it in Immich, under Administration > Settings"),
-    ("server:environment:MAPS_APIKEY", "geheim", "set it in Immich, under Administration > Settings"),
-    ("server:environment:OIDC_PRIVATE_KEY_PEM", "geheim", "Authentication Settings > OAuth"),
+    (
+        "server:environment:some_api_key",
+        4711,
+        "set it in immich:settings, or in Immich, under Administration > Settings",
+    ),
+    (
+        "server:environment:MAPS_APIKEY",
+        "geheim",
+        "set it in immich:settings, or in Immich, under Administration > Settings",
+    ),
+    ("server:environment:OIDC_PRIVATE_KEY_PEM", "geheim", "set immich:settings:oauth:clientSecret"),
     ("machine_learning:environment:HF_TOKEN", "geheim", "models are public"),
     ("machine_learning:environment:HTTPS_PROXY", "http://me:geheim@proxy:3128", "holds a URL with a password"),
     ("machine_learning:environment:HTTPS_PROXY", "http://me:ge/heim@proxy:3128", "holds a URL with a password"),

@@ -71,6 +71,7 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             "image": tagged(settings["server"]["image"], settings["version"], ""),
             "hardware": accelerated.get("server", {}),
             "environment": _variables(settings["server"]["environment"]),
+            "settings_managed": settings["settings"] is not None,
         },
         "machine_learning": {
             "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],

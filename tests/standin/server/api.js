@@ -8,6 +8,8 @@ const assets = require("./assets");
 const database = require("./database");
 const learning = require("./learning");
 const log = require("./log");
+const oauth = require("./oauth");
+const ownSettings = require("./settings");
 const storage = require("./storage");
 const valkey = require("./valkey");
 const versions = require("./versions");
@@ -41,9 +43,34 @@ async function hasAdmin(pool) {
   return (await database.one(pool, `SELECT 1 FROM "user" WHERE "isAdmin"`)) !== undefined;
 }
 
-async function config({ pool }) {
+async function config({ pool, settings }) {
   const isInitialized = await hasAdmin(pool);
-  return [200, { isInitialized, isOnboarded: isInitialized, externalDomain: "", loginPageMessage: "", maintenanceMode: false }];
+  const isOnboarded = isInitialized || Boolean(settings.configFile);
+  return [200, { ...ownSettings.shown(settings.config), isInitialized, isOnboarded, maintenanceMode: false }];
+}
+
+function features({ settings }) {
+  return [200, ownSettings.features(settings, settings.config)];
+}
+
+function systemConfig({ settings }) {
+  return [200, settings.config];
+}
+
+async function updateSystemConfig({ pool, settings }, request) {
+  const [status, body] = await ownSettings.save(pool, settings, await readBody(request));
+  if (status === 200) {
+    settings.config = body;
+  }
+  return [status, body];
+}
+
+function startOAuth({ settings }, body) {
+  return oauth.authorize(settings.config, body);
+}
+
+function finishOAuth(context, body) {
+  return oauth.callback(context, context.settings.config, body);
 }
 
 async function signUp({ pool, settings }, body) {
@@ -71,7 +98,11 @@ async function login({ pool }, body) {
 }
 
 function loggedIn(handler) {
-  return (context, request) => (assets.isLoggedIn(request) ? handler(context, request) : failure(401, "Authentication required"));
+  return (context, request) => (assets.userOf(request) ? handler(context, request) : failure(401, "Authentication required"));
+}
+
+function asAdmin(handler) {
+  return loggedIn((context, request) => (assets.userOf(request).isAdmin ? handler(context, request) : failure(403, "Forbidden")));
 }
 
 async function upload({ pool, settings }, request) {
@@ -97,7 +128,7 @@ async function jobs({ queues, progress, nodes }) {
 
 async function machineLearning({ settings }) {
   const errors = {};
-  for (const url of settings.machineLearningUrls) {
+  for (const url of settings.config.machineLearning.urls) {
     try {
       const response = await fetch(new URL("/ping", url), { signal: AbortSignal.timeout(2000) });
       return [200, { url, status: response.status, answer: await response.text() }];
@@ -109,7 +140,7 @@ async function machineLearning({ settings }) {
 }
 
 async function predict({ settings }) {
-  const { status, body } = await learning.searchText(settings.machineLearningUrls, "a photo");
+  const { status, body } = await learning.searchText(settings.config.machineLearning.urls, "a photo");
   return [status, body];
 }
 
@@ -139,6 +170,9 @@ const ROUTES = {
   "GET /api/server/ping": ping,
   "GET /api/server/version": version,
   "GET /api/server/config": config,
+  "GET /api/server/features": features,
+  "POST /api/oauth/authorize": startOAuth,
+  "POST /api/oauth/callback": finishOAuth,
   "POST /api/auth/admin-sign-up": signUp,
   "POST /api/auth/login": login,
   "GET /standin/state": state,
@@ -152,6 +186,8 @@ const ROUTES = {
 const REQUEST_ROUTES = {
   "POST /api/assets": loggedIn(upload),
   "GET /api/assets/statistics": loggedIn(statistics),
+  "GET /api/system-config": asAdmin(systemConfig),
+  "PUT /api/system-config": asAdmin(updateSystemConfig),
   "GET /standin/headers": headers,
 };
 

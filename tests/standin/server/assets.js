@@ -24,14 +24,19 @@ async function login(pool, { email, password }) {
   if (user === undefined || hash(String(password), user.password.split(":")[0]) !== user.password) {
     return undefined;
   }
+  return session(user);
+}
+
+function session(user) {
   const accessToken = crypto.randomBytes(24).toString("base64url");
-  sessions.set(accessToken, user.id);
+  sessions.set(accessToken, user);
   return { accessToken, userId: user.id, userEmail: user.email, name: user.name, isAdmin: user.isAdmin };
 }
 
-function isLoggedIn(request) {
+/** Who a request is from, or undefined. */
+function userOf(request) {
   const [, token] = /^Bearer (.+)$/.exec(request.headers.authorization ?? "") ?? [];
-  return sessions.has(token);
+  return sessions.get(token);
 }
 
 /** Write a stream to a file as it comes in; the promise has what came. */
@@ -101,4 +106,4 @@ async function statistics(pool) {
   );
 }
 
-module.exports = { hash, isLoggedIn, login, statistics, upload };
+module.exports = { hash, login, session, statistics, upload, userOf };

@@ -18,7 +18,8 @@ const STATEMENTS = {
     // "users", "assets" and "asset_faces" until 1752267649968-StandardizeNames.
     `CREATE TABLE "user" (
       id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), email varchar NOT NULL UNIQUE, name varchar NOT NULL,
-      password varchar NOT NULL, "isAdmin" boolean NOT NULL DEFAULT false, "createdAt" timestamptz NOT NULL DEFAULT now())`,
+      password varchar NOT NULL, "isAdmin" boolean NOT NULL DEFAULT false, "oauthId" varchar NOT NULL DEFAULT '',
+      "storageLabel" varchar UNIQUE, "quotaSizeInBytes" bigint, "createdAt" timestamptz NOT NULL DEFAULT now())`,
     `CREATE TABLE asset (
       id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), "originalPath" varchar NOT NULL, "originalFileName" varchar NOT NULL,
       checksum bytea NOT NULL, "createdAt" timestamptz NOT NULL DEFAULT now())`,
