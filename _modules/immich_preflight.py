@@ -85,7 +85,8 @@ def _obstacle(code, path, seen, remedy):
 
 
 def _addresses(settings):
-    for address in settings["bind_address"]:
+    # Those of the end of the run, where the port is published on the loopback address alone at first.
+    for address in settings["once_signed_up"].get("bind_address", settings["bind_address"]):
         if not _is_here(address):
             every = ipaddress.ip_address(address).is_unspecified
             missing = "this host has no IPv6" if every else f"{address} is on no interface of this host"

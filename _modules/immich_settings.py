@@ -22,10 +22,10 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components, container_users, findings, owners
+from immich_core import components, container_users, findings, owners, sign_up
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
-from immich_host import identity
+from immich_host import administrator, identity
 
 __virtualname__ = "immich_settings"
 
@@ -151,7 +151,7 @@ def _evaluate(pillar, found, files):
         *checks.check_lookup(lookup, files["schema"], __grains__),
         *trouble,
     ]
-    if "podman" in components.of_roles(files["components"], settings["roles"]):
+    if "podman" in components.of_host(files["components"], settings):
         more += _conflicts(external, wrong | {path for path, _ in more})
     more += checks.check_schedules(_refused_schedules(settings["backup"], files["defaults"]["backup"]))
     found += [each for each in more if not problems.is_below(each[0], wrong)]
@@ -160,8 +160,9 @@ def _evaluate(pillar, found, files):
         return {"errors": problems.report(found), "warnings": [], "settings": {}}
     registry = files["components"]
     left = [name for name, path in components.traces(registry).items() if os.path.exists(path)]
+    setup = sign_up.mode(settings, lambda: _signed_up(settings))
     derived = derivation.derived(
-        settings, external, gateway, _container_users(settings), registry, left, files["schema"]
+        settings, external, gateway, _container_users(settings), registry, left, files["schema"], setup
     )
     warned = [
         *checks.warnings(settings, external, _isolation(derived["network"])),
@@ -258,6 +259,12 @@ def _container_users(settings):
         )
         for part, folder in folders.items()
     }
+
+
+def _signed_up(settings):
+    """Whether somebody has signed up as Immich's administrator, as far as this host knows."""
+    postgres = {**settings["postgres"], "connection": derivation.postgres_connection(settings)}
+    return administrator.signed_up(postgres, derivation.project_dir(settings), __salt__)
 
 
 def _open_folders(derived):

@@ -5,15 +5,22 @@ Components: which a host has, and what each SLS includes
 ``registry`` is what ``immich/components.yaml`` holds.
 """
 
+from host_core import pillar
 from immich_core import findings
 
 # What of an entry is about the running component, for verification and doctor.
 _OBSERVED = ("units", "checks", "warnings")
 
 
-def of_roles(registry, roles):
+def of_host(registry, settings):
     """Names of the components of a host, in the order in which they are applied."""
-    return [name for name, entry in registry.items() if "roles" not in entry or set(entry["roles"]) & set(roles)]
+    return [name for name, entry in registry.items() if _has(entry, settings)]
+
+
+def _has(entry, settings):
+    if "roles" in entry and not set(entry["roles"]) & set(settings["roles"]):
+        return False
+    return "only_with" not in entry or pillar.value(settings, entry["only_with"]) is not None
 
 
 def observed(registry, names):
@@ -53,7 +60,8 @@ def other_role(settings, sls):
         return None
     roles = ", ".join(settings["roles"])
     seen = f"this host is {roles}, and has no component {name}"
-    return findings.finding("other-role", "pillar", seen, f"add the role, or do not apply {sls} here", "immich:roles")
+    remedy = f"add the role or the setting that brings it, or do not apply {sls} here"
+    return findings.finding("other-role", "pillar", seen, remedy, "immich:roles")
 
 
 def traces(registry):

@@ -7,6 +7,7 @@ not checked.
 """
 
 from immich_diagnosis import (
+    accounts,
     application,
     backups,
     components,
@@ -29,6 +30,7 @@ PARTS = {
     valkey: "valkey",
     application: "app",
     reachability: "app",
+    accounts: "accounts",
     components: None,
     backups: "backup",
 }
