@@ -29,10 +29,11 @@ import sys
 from salt.exceptions import CommandExecutionError
 
 from immich_backup import listing, plan, problems, unit
-from immich_core import findings
+from immich_core import compose, findings
 from immich_diagnosis import examination
 from immich_diagnosis.check import FAILED
-from immich_io import lock
+from immich_host import api_key
+from immich_io import api, lock
 from immich_io import overview as in_few_words
 from immich_restore import backup_file, drill, leftovers, restoring
 from immich_restore.target import Target
@@ -140,6 +141,32 @@ def backups(verify=False):
         salt '*' immich.backups verify=True
     """
     return listing.backups(verify)
+
+
+def rotate():
+    """
+    Replace what the formula has made for itself and no pillar holds: its API key for Immich (``immich:admin``). The
+    former key is worth nothing then.
+
+    Returns what was replaced, as a list of paths. Passwords of the pillar are changed in the pillar.
+
+    Raises ``CommandExecutionError`` if there is nothing to replace, or Immich does not let the formula in.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich.rotate
+    """
+    settings = __salt__["immich_settings.get"]()
+    try:
+        client = api_key.client(compose.server_url(settings)) if settings else None
+        if client is None:
+            raise CommandExecutionError("The formula has no API key: set immich:admin, then apply immich.accounts")
+        api_key.make(client)
+    except (api.ApiError, OSError) as error:
+        raise CommandExecutionError(f"{error}. If the key is lost: salt-call state.apply immich.accounts") from error
+    return [str(api_key.FILE)]
 
 
 def backup_plan(settings):

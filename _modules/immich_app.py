@@ -91,8 +91,10 @@ def obstacles(settings, listeners):
 
     Called by ``immich_preflight.obstacles``.
     """
-    port, declared = settings["port"], settings["bind_address"]
-    taken = ports.of_immich(port, declared, listeners.with_holders({port}))
+    port, published = settings["port"], settings["bind_address"]
+    # Those of the end of the run, where the port is published on the loopback address alone at first.
+    declared = settings["once_signed_up"].get("bind_address", published)
+    taken = ports.of_immich(port, published, listeners.with_holders({port}))
     return [*ports.of_addresses(declared, addresses.is_here), *taken]
 
 

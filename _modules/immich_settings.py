@@ -24,10 +24,10 @@ import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core.pillar import value as pillar_value
-from immich_core import components, container_users, findings, hardware, server_settings
+from immich_core import components, container_users, findings, hardware, server_settings, sign_up
 from immich_core.own_files import OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
-from immich_host import identity, secret_files
+from immich_host import administrator, identity, secret_files
 from immich_io import devices, host_users, owners
 
 __virtualname__ = "immich_settings"
@@ -164,7 +164,7 @@ def _evaluate(pillar, found, doubtful, files):
         *_unusable_certificates(settings["server"]["ca_certificates"]),
         *trouble,
     ]
-    if "podman" in components.of_roles(files["components"], settings["roles"]):
+    if "podman" in components.of_host(files["components"], settings):
         more += _conflicts(external, wrong | {path for path, _ in more})
     more += checks.check_schedules(_refused_schedules(settings["backup"], files["defaults"]["backup"]))
     found += [each for each in more if not problems.is_below(each[0], wrong)]
@@ -173,6 +173,7 @@ def _evaluate(pillar, found, doubtful, files):
         return {"errors": problems.report(found), "warnings": [], "settings": {}}
     registry = files["components"]
     left = [name for name, path in components.traces(registry).items() if os.path.exists(path)]
+    setup = sign_up.mode(settings, lambda: _signed_up(settings))
     derived = derivation.derived(
         settings,
         external,
@@ -182,6 +183,7 @@ def _evaluate(pillar, found, doubtful, files):
         registry,
         left,
         files["schema"],
+        setup,
     )
     warned = [
         *doubtful,
@@ -302,6 +304,12 @@ def _container_users(settings):
         )
         for part, folder in folders.items()
     }
+
+
+def _signed_up(settings):
+    """Whether somebody has signed up as Immich's administrator, as far as this host knows."""
+    postgres = {**settings["postgres"], "connection": derivation.postgres_connection(settings)}
+    return administrator.signed_up(postgres, derivation.project_dir(settings), __salt__)
 
 
 def _accelerated(declared):

@@ -13,7 +13,7 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
-from immich_core import labels, pillar_paths
+from immich_core import labels, pillar_paths, sign_up
 from immich_core.gateway import HOST_NAME
 
 SERVER = "immich-server"
@@ -182,6 +182,7 @@ def _server(settings, vector_extension, selinux):
         "REDIS_DBINDEX": valkey["database"],
         "REDIS_USERNAME": valkey["user"],
         "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
+        **({sign_up.VARIABLE: "false"} if settings["sign_up"] == sign_up.CLOSED else {}),
         **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }

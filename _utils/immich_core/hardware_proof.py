@@ -163,13 +163,13 @@ def _rkmpp(codec, _device):
     return _Options(quality=("-level", level, "-rc_mode", "CQP", "-qp_init", "23"))
 
 
-def encoded(printed, code, wanted, seconds):
+def encoded(printed, code, desired, seconds):
     """
     Return what the output of :py:func:`encode` proves, as ``Proof``.
 
     printed, code
         Its output, and its exit code, or None if it was killed.
-    wanted
+    desired
         The encoder that should have done it.
     seconds
         How long it had.
@@ -180,21 +180,21 @@ def encoded(printed, code, wanted, seconds):
     """
     if code is None or code in TIMED_OUT:
         return Proof(
-            False, f"ffmpeg with {wanted} did not end within {seconds:.0f} s, or printed without end, and was killed"
+            False, f"ffmpeg with {desired} did not end within {seconds:.0f} s, or printed without end, and was killed"
         )
     used = MAPPING.search(printed)
     if code:
-        return Proof(False, f"ffmpeg fails with {wanted}: {_trouble(printed)}")
-    if used and used[1] != wanted:
+        return Proof(False, f"ffmpeg fails with {desired}: {_trouble(printed)}")
+    if used and used[1] != desired:
         return Proof(
-            False, f"ffmpeg used {terminal.one_line(used[1], 40)} instead of {wanted}: it fell back to the CPU"
+            False, f"ffmpeg used {terminal.one_line(used[1], 40)} instead of {desired}: it fell back to the CPU"
         )
     software = SOFTWARE.search(printed)
     if software:
-        return Proof(False, f"{wanted} fell back to the CPU: ffmpeg mentions {software[0]}")
+        return Proof(False, f"{desired} fell back to the CPU: ffmpeg mentions {software[0]}")
     if not used or not ENCODED.search(printed):
-        return Proof(False, f"ffmpeg does not say that {wanted} has encoded a frame")
-    return Proof(True, f"one frame was encoded with {wanted}")
+        return Proof(False, f"ffmpeg does not say that {desired} has encoded a frame")
+    return Proof(True, f"one frame was encoded with {desired}")
 
 
 def _trouble(printed):

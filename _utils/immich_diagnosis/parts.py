@@ -7,6 +7,7 @@ not checked.
 """
 
 from immich_diagnosis import (
+    accounts,
     application,
     backups,
     components,
@@ -31,6 +32,7 @@ PARTS = {
     application: "app",
     reachability: "app",
     hardware: "app",
+    accounts: "accounts",
     components: None,
     backups: "backup",
 }

@@ -114,6 +114,8 @@ Immich is running:
     - settings: {{ handed_down | json }}
     - require:
       - sls: immich.valkey
+      # Without its firewall others would reach it, who must not before somebody has signed up.
+      - sls: immich.gateway
       - Immich's compose file is managed
       - The program that runs Immich's containers is present
       - Immich's unit is present

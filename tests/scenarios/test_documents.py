@@ -77,6 +77,7 @@ def kept_database(host):
 
 
 BEFORE = {
+    "docs/howto/accounts.md": pictures,
     "docs/howto/external-libraries.md": pictures,
     "docs/howto/from-compose.md": official_compose,
     "docs/howto/restore.md": kept_database,
@@ -105,7 +106,13 @@ def nothing_is_left(host):
     assert host.run("podman container exists immich-server", check=False).returncode != 0
 
 
+def sign_up_is_closed(host):
+    assert "IMMICH_ALLOW_SETUP" in host.read("/opt/podman/immich/docker-compose.yml")
+    assert get(host, "/api/server/config")["isInitialized"] is True
+
+
 AFTER = {
+    "docs/howto/accounts.md": sign_up_is_closed,
     "docs/howto/external-libraries.md": libraries_are_read_only,
     "docs/howto/from-compose.md": database_came_along,
     "docs/howto/remove.md": nothing_is_left,

@@ -44,6 +44,8 @@ _CONTAINER_DIRS = re.compile(
     "/(bin|build|cache|data|dev|etc|lib|lib64|proc|root|run|sbin|sys|tmp|usr)(/.*)?|/(opt|var)?"
 )
 _PASSWORD_RULES = ("nopass", "resetpass", "reset")
+# What Immich itself asks for where a password is changed (ChangePasswordDto).
+_MIN_ACCOUNT_PASSWORD = 8
 
 
 def _check_passwords(settings):
@@ -216,6 +218,49 @@ def _check_libraries(settings):
         mounts.setdefault(library["mount"], index)
 
 
+def _check_accounts(settings):
+    admin, names = settings["admin"], {}
+    deleted = {user["email"].lower() for _, user in entries(settings["users"]) if "delete" in user}
+    given = [key for key, value in admin.items() if value is not None]
+    for key in admin if given else ():
+        if admin[key] is None:
+            yield ("admin", key), f"is missing: immich:admin:{given[0]} needs it"
+    yield from _check_account_password(("admin", "password"), admin["password"])
+    for index, user in entries(settings["users"]):
+        path = ("users", index)
+        yield from _check_account(path, user)
+        if not given:
+            yield path, "needs immich:admin, by whose account the formula comes in"
+        name = user["email"].lower()
+        if name == (admin["email"] or "").lower():
+            yield (*path, "email"), "is that of immich:admin, which is the administrator's account"
+        elif name in names:
+            yield path, f"is the second entry for {name}; the first is number {names[name]}"
+        names.setdefault(name, index)
+    for index, library in entries(settings["external_libraries"]):
+        owner = library.get("owner") if isinstance(library, dict) else None
+        if owner and not given:
+            yield ("external_libraries", index, "owner"), "needs immich:admin, by whose account the formula comes in"
+        elif owner and owner.lower() in deleted:
+            yield ("external_libraries", index, "owner"), f"is deleted by immich:users:{names[owner.lower()]}"
+
+
+def _check_account(path, user):
+    if "delete" in user:
+        if user["delete"] != user["email"]:
+            yield (*path, "delete"), f"must be {user['email']}, to say that the account is meant"
+        return
+    for key in ("name", "password"):
+        if key not in user:
+            yield (*path, key), "is missing"
+    yield from _check_account_password((*path, "password"), user.get("password"))
+
+
+def _check_account_password(path, password):
+    if password is not None and len(password) < _MIN_ACCOUNT_PASSWORD:
+        yield path, f"is too short: at least {_MIN_ACCOUNT_PASSWORD} characters"
+
+
 def _check_mount(path, mount):
     if ".." in mount.split("/"):
         yield path, "must not hold .."
@@ -332,6 +377,7 @@ _CHECKS = (
     _check_acl_users,
     _check_paths,
     _check_libraries,
+    _check_accounts,
     check_bind_addresses,
     check_addresses,
     _check_ports,

@@ -41,6 +41,7 @@ _SERVER_VARIABLES = {
     "IMMICH_HOST": "immich:bind_address",
     "IMMICH_PORT": "immich:port",
     "IMMICH_MEDIA_LOCATION": "immich:upload_location",
+    "IMMICH_ALLOW_SETUP": "immich:setup",
 }
 _ML_VARIABLES = {
     "IMMICH_HOST": "nothing: the formula sets it",

@@ -5,7 +5,7 @@
  * the same library: discovery, the address to go to, the exchange of the code, and the account by its claims.
  */
 
-const assets = require("./assets");
+const accounts = require("./accounts");
 const database = require("./database");
 const log = require("./log");
 
@@ -102,7 +102,7 @@ async function callback({ pool }, { oauth }, body) {
     return [400, { message: "OAuth authentication failed", statusCode: 400 }];
   }
   user ??= await register(pool, oauth, profile, email);
-  return [201, { ...assets.session(user), quotaSizeInBytes: user.quotaSizeInBytes, storageLabel: user.storageLabel }];
+  return [201, { ...(await accounts.startSession(pool, user)), quotaSizeInBytes: user.quotaSizeInBytes, storageLabel: user.storageLabel }];
 }
 
 module.exports = { authorize, callback };
