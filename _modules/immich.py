@@ -159,11 +159,10 @@ def rotate():
         salt-call immich.rotate
     """
     settings = __salt__["immich_settings.get"]()
+    if not settings:
+        raise CommandExecutionError("The pillar is invalid: see immich_settings.errors")
     try:
-        client = api_key.client(compose.server_url(settings)) if settings else None
-        if client is None:
-            raise CommandExecutionError("The formula has no API key: set immich:admin, then apply immich.accounts")
-        api_key.make(client)
+        api_key.make(api_key.let_in(compose.server_url(settings)))
     except (api.ApiError, OSError) as error:
         raise CommandExecutionError(f"{error}. If the key is lost: salt-call state.apply immich.accounts") from error
     return [str(api_key.FILE)]

@@ -58,11 +58,10 @@ def users():
         salt-call immich_account.users
     """
     settings = __salt__["immich_settings.get"]()
+    if not settings:
+        raise CommandExecutionError("The pillar is invalid: see immich_settings.errors")
     try:
-        client = api_key.client(compose.server_url(settings)) if settings else None
-        if client is None:
-            raise CommandExecutionError("The formula has no API key: set immich:admin, then apply immich.accounts")
-        return list(map(_shown, client.users()))
+        return list(map(_shown, api_key.let_in(compose.server_url(settings)).users()))
     except api.ApiError as error:
         raise CommandExecutionError(str(error)) from error
 

@@ -51,9 +51,7 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is a library of {owner}"}
     changes = {name: {"old": None, "new": f"library of {owner}"}}
     try:
-        client = api_key.client(url, file=key_file)
-        if client is None:
-            raise api.ApiError("the formula has no API key for Immich yet: apply immich.accounts")
+        client = api_key.let_in(url, key_file)
         user = accounts.find(client.users(), owner)
         if user is None or accounts.is_deleted(user):
             if __opts__["test"]:  # an earlier state would create it
@@ -76,9 +74,8 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
         client.update_library(made["id"], {"importPaths": [name]})
         client.scan_library(made["id"])
     except FAILURES as error:
-        if __opts__["test"] and isinstance(
-            error, api.ApiError
-        ):  # it may be asked once the states before this one have run
+        # It may be asked once the states before this one have run.
+        if __opts__["test"] and isinstance(error, api.ApiError):
             comment = f"Whether {name} is a library of {owner} is not known now: {error}"
             return {**ret, "result": None, "changes": changes, "comment": comment}
         return {**ret, "result": False, "comment": str(error)}

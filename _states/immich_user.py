@@ -77,7 +77,7 @@ def present(
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The account {name} is as declared"}
     fields = accounts.user_fields(full_name, quota, storage_label, admin)
     try:
-        client = _let_in(api_key.client(url, file=key_file))
+        client = api_key.let_in(url, key_file)
         user = accounts.find(client.users(), name)
         if user is None:
             return _created(ret, client, fields, password_pillar)
@@ -148,7 +148,7 @@ def absent(name, confirm=None, url="http://127.0.0.1:2283", key_file=KEY_FILE):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"There is no account {name}"}
     try:
-        client = _let_in(api_key.client(url, file=key_file))
+        client = api_key.let_in(url, key_file)
         user = accounts.find(client.users(), name)
         if user is None or accounts.is_deleted(user):
             return ret
@@ -166,12 +166,6 @@ def absent(name, confirm=None, url="http://127.0.0.1:2283", key_file=KEY_FILE):
         return {**ret, "result": False, "comment": f"There were no errors, but the account {name} is still there"}
     comment = f"The account {name} was deleted. Immich keeps its photos for some days"
     return {**ret, "changes": changes, "comment": comment}
-
-
-def _let_in(client):
-    if client is None:
-        raise api.ApiError("the formula has no API key for Immich yet: apply immich.accounts")
-    return client
 
 
 def _failed(ret, error, changes):

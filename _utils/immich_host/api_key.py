@@ -52,6 +52,21 @@ def client(url, timeout=api.SECONDS, file=FILE):
     return api.Client(url, key["secret"], timeout) if key else None
 
 
+def let_in(url, file=FILE):
+    """
+    Return a client as :py:func:`client` does.
+
+    url, file
+        As of :py:func:`client`.
+
+    Raises ``ApiError`` if this host has no key, and ``CommandExecutionError`` as :py:func:`held`.
+    """
+    found = client(url, file=file)
+    if found is None:
+        raise api.ApiError("The formula has no API key for Immich: set immich:admin, then apply immich.accounts")
+    return found
+
+
 def state(url, file=FILE):
     """
     Return whether the server lets the key in: ``works``, ``refused``, or ``absent`` if this host has none.
