@@ -8,7 +8,7 @@ By the formula's own API key, see ``immich_account.key_present``. ``settings`` i
 from salt.exceptions import CommandExecutionError
 
 from immich_core import accounts, compose, findings, sign_up
-from immich_host import api_key
+from immich_host import api_key, used_settings
 from immich_io import api
 
 __virtualname__ = "immich_account"
@@ -64,6 +64,26 @@ def users():
         return list(map(_shown, api_key.let_in(compose.server_url(settings)).users()))
     except api.ApiError as error:
         raise CommandExecutionError(str(error)) from error
+
+
+def unused_settings(settings):
+    """
+    Return which of the declared ``immich:settings`` the server says to an administrator that it does not use, as
+    warnings (``immich_core.findings``). No value is in them.
+
+    settings
+        The formula's settings.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    if not settings["server"]["settings_managed"]:
+        return []
+    try:
+        client = api_key.client(compose.server_url(settings), TIMEOUT)
+        # Without a key immich_account.verify says so.
+        return used_settings.unlike(settings, __pillar__, client) if client else []
+    except (api.ApiError, CommandExecutionError) as error:
+        return [findings.not_verified(used_settings.PART, error)]
 
 
 def _shown(user):

@@ -7,7 +7,7 @@ it. What is not declared is left alone. Asks nothing: current accounts and libra
 """
 
 # What the formula's own API key may do: server/src/enum.ts of Immich, since v1.137. With the first three it makes
-# another one and deletes itself; the rest are the states.
+# another one and deletes itself; with the last it compares Immich's settings; the rest are the states.
 PERMISSIONS = [
     "apiKey.create",
     "apiKey.read",
@@ -19,6 +19,7 @@ PERMISSIONS = [
     "library.create",
     "library.read",
     "library.update",
+    "systemConfig.read",
 ]
 KEY_NAME = "immich-formula"
 UNLIMITED = "unlimited"

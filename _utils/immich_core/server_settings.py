@@ -56,6 +56,8 @@ _SHOWN = {
     },
 }
 ADDRESSES = tuple(_SHOWN)
+# What Immich itself changes in the declared ones: buildConfig of server/src/utils/config.ts.
+_ADAPTED = ("server:externalDomain", "ffmpeg:acceptedVideoCodecs", "ffmpeg:acceptedAudioCodecs")
 
 
 # -- what is wrong with it ----------------------------------------
@@ -287,6 +289,26 @@ def differing(declared, answers):
             if name in answer and _at(declared, path) not in (None, answer[name])
         ]
     return found
+
+
+def unlike(desired, used):
+    """
+    Return the settings of which an administrator is told another value than that of the file, as pillar paths. What
+    the server does not know, and what it adapts, is not compared.
+
+    desired
+        What the file has to hold.
+    used
+        What the server answered as its settings.
+
+    .. code-block:: python
+
+        server_settings.unlike({"trash": {"days": 7}}, client.system_config())
+    """
+    desired, used = _leaves(desired), _leaves(used)
+    adapted = {f"immich:{KEY}:{path}" for path in _ADAPTED}
+    compared = desired.keys() & used.keys() - adapted
+    return sorted(path for path in compared if json.loads(desired[path]) != json.loads(used[path]))
 
 
 def _has(tree, path):

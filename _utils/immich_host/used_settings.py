@@ -3,12 +3,16 @@ Which of Immich's own settings the server says that it uses
 ============================================================
 """
 
+import json
+
 from host_core import pillar as of_pillar
 from immich_core import compose, findings, server_settings
+from immich_host import secret_files
 from immich_io import server
 
 # A row of the doctor's table.
 PART = "Immich's settings"
+REMEDY = f"{findings.apply()} && systemctl restart immich"
 
 
 def differing(settings, pillar, timeout=10):
@@ -30,8 +34,25 @@ def differing(settings, pillar, timeout=10):
         answers = server.shown(compose.server_url(settings), server_settings.ADDRESSES, timeout)
     except (OSError, ValueError) as error:
         return [findings.not_verified(PART, f"the server does not say which settings it uses: {error}")]
-    remedy = f"{findings.apply()} && systemctl restart immich"
     return [
-        findings.finding("server-settings-unused", PART, "the server uses another value", remedy, path)
+        findings.finding("server-settings-unused", PART, "the server uses another value", REMEDY, path)
         for path in server_settings.differing(declared, answers)
+    ]
+
+
+def unlike(settings, pillar, client):
+    """
+    Return which of all of Immich's settings the server does not use as declared, as warnings: it may have adapted some.
+
+    settings, pillar
+        As of :py:func:`differing`.
+    client
+        A client of the server's API that comes in as administrator (``immich_io.api``).
+
+    Raises ``ApiError``, and CommandExecutionError if a secret is not where the pillar says.
+    """
+    desired = json.loads(secret_files.settings_text(settings, pillar))
+    return [
+        findings.finding("server-settings-unlike", PART, "the server has another value", REMEDY, path, findings.WARNING)
+        for path in server_settings.unlike(desired, client.system_config())
     ]

@@ -1,11 +1,11 @@
 """
-Immich's API: accounts, libraries and API keys
-===============================================
+Immich's API: accounts, libraries, settings and API keys
+==========================================================
 
 Routes and answers are those of server/src/controllers and server/src/dtos of Immich: ``auth``, ``user-admin``,
-``library`` and ``api-key``, read between v2.7.2 (commit 52605e8) and October 2026. An answer may be anybody's: each is
-read with a limit and a deadline (``untrusted``), and has the types that are expected, or is an error. No message holds
-a password or a key.
+``library``, ``system-config`` and ``api-key``, read between v2.7.2 (commit 52605e8) and October 2026. An answer may be
+anybody's: each is read with a limit and a deadline (``untrusted``), and has the types that are expected, or is an
+error. No message holds a password or a key.
 """
 
 import re
@@ -150,6 +150,15 @@ class Client:
     def scan_library(self, identifier):
         """Have the server look for the files of a library."""
         self._ask("POST", f"libraries/{identifier}/scan")
+
+    # -- settings ----------------------------------------
+
+    def system_config(self):
+        """Return Immich's own settings, as it uses them; its secrets are among them."""
+        answer = self._ask("GET", "system-config", size=LARGEST_LIST)
+        if not isinstance(answer, dict):
+            raise ApiError("Immich's answer is not what its API promises")
+        return answer
 
     # -- API keys ----------------------------------------
 

@@ -249,6 +249,16 @@ def test_the_api_key_is_rotated_made_again_and_read_by_root_alone(host):
     assert sql(host, "SELECT count(*) FROM api_key") == "1"
 
 
+def test_all_of_immichs_settings_are_compared_by_the_api_key(host):
+    for days, differing in ((7, []), (8, ["immich:settings:trash:days"])):
+        host.pillar(merged(DECLARED, {"settings": {"trash": {"days": days}, "theme": {"customCss": "p {}"}}}))
+        if not differing:
+            host.apply()
+        settings = json.dumps(host.salt("immich_settings.get"))
+        found = host.salt("immich_account.unused_settings", f"settings={settings}")
+        assert [each["path"] for each in found] == differing
+
+
 def test_no_secret_is_anywhere_but_in_its_place(host):
     host.pillar(merged(DECLARED, {"users": [{**BEN, "email": "cem@example.org", "name": "Cem"}]}))
     host.run("rm -f /var/log/salt/minion")

@@ -3,6 +3,7 @@
 import json
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -10,7 +11,7 @@ from salt.exceptions import CommandExecutionError
 
 from immich_core import server_settings
 from immich_core.settings import schema
-from immich_host import secret_files
+from immich_host import secret_files, used_settings
 from tests.unit.test_immich_settings import REQUIRED, Settings, nested
 
 REPO = Path(__file__).resolve().parents[2]
@@ -203,3 +204,18 @@ def test_a_word_of_hardware_is_in_the_file():
     settings, pillar = {"hardware": {"transcoding": "quicksync"}}, {"immich": {"settings": {"trash": {"days": 7}}}}
     held = json.loads(secret_files.settings_text(settings, pillar))
     assert held == {"ffmpeg": {"accel": "qsv"}, "trash": {"days": 7}}
+
+
+def test_what_an_administrator_is_told_is_compared_with_the_file():
+    desired = {"trash": {"days": 7.0}, "oauth": {"clientSecret": "x"}, "ffmpeg": {"acceptedVideoCodecs": ["hevc"]}}
+    used = {"trash": {"days": 7}, "oauth": {"clientSecret": "x"}, "ffmpeg": {"acceptedVideoCodecs": ["hevc", "h264"]}}
+    assert server_settings.unlike({**desired, "newer": {"than": "this"}}, used) == []
+    used = {"trash": {"days": 30}, "oauth": {"clientSecret": "y"}}
+    assert server_settings.unlike(desired, used) == ["immich:settings:oauth:clientSecret", "immich:settings:trash:days"]
+    found = used_settings.unlike(
+        {"hardware": {"transcoding": None}},
+        {"immich": {"settings": {"oauth": {"clientSecret": "x"}}}},
+        SimpleNamespace(system_config=lambda: used),
+    )
+    assert [(each["path"], each["severity"]) for each in found] == [("immich:settings:oauth:clientSecret", "warning")]
+    assert "y" not in found[0]["seen"].split()
