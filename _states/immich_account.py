@@ -186,7 +186,7 @@ def key_absent(name, url="http://127.0.0.1:2283"):
         return {**ret, "result": False, "changes": {}, "comment": str(error)}
     if deleted:
         return {**ret, "comment": "The formula's API key was deleted"}
-    kept = "Immich, which does not serve or refused it, may list it still, and nobody knows it any more"
+    kept = "Immich did not answer or refused, and may still list the key, which no one has any more"
     return {**ret, "comment": f"The formula's API key was deleted on this host. {kept}"}
 
 

@@ -150,7 +150,7 @@ def missing(declared, users, libraries):
     for library in declared["external_libraries"]:
         owner = find(users, library["owner"]) if library.get("owner") else None
         if library.get("owner") and (owner is None or not _owns(libraries, owner["id"], library["mount"])):
-            found.append(f"{library['mount']} is no library of {library['owner']}")
+            found.append(f"{library['mount']} is not a library of {library['owner']}")
     return found
 
 

@@ -239,7 +239,7 @@ def withheld(container, given_to, inspected):
     lacking += [f"the group {number}" for number in groups]
     if not lacking:
         return []
-    seen = f"{container} lacks, by what Podman says, {' and '.join(lacking)}"
+    seen = f"{container} does not have, according to Podman, {' and '.join(lacking)}"
     return [findings.finding("hardware-withheld", "hardware", seen, RECREATE)]
 
 

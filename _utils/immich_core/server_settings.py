@@ -109,7 +109,11 @@ def _unknown(declared, schema, path):
             continue  # which the schema's own check says
         if name not in known:
             hint = likely(name, list(known), "; ")
-            yield (*path, name), value, f"is no setting of Immich v3.3, which ignores those that it does not know{hint}"
+            yield (
+                (*path, name),
+                value,
+                f"is not a setting of Immich v3.3, which ignores unknown ones{hint}",
+            )
         elif isinstance(value, dict) and "properties" in known[name] and (*path, name)[1:] not in SECRETS:
             yield from _unknown(value, known[name], (*path, name))
 
@@ -117,9 +121,9 @@ def _unknown(declared, schema, path):
 def _broken(name, value):
     """Why an unknown name cannot be handed to Immich as it is."""
     if any(_SECRET_NAME.search(each) for each in (name, *_names(value))):
-        return "is no setting that is known here, and Immich logs those that it does not know: no secret may be there"
+        return "is not a known setting, and Immich logs the values of unknown settings: it must not be a secret"
     if not _is_json(value):
-        return "holds what JSON has not, such as a date or a control character: put it in quotes"
+        return "contains what JSON does not have, such as a date or a control character: put it in quotes"
     return None
 
 

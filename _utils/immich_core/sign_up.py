@@ -108,10 +108,10 @@ def warning(settings, url):
     if settings["sign_up"] == HOST:
         tunnel = f"from another machine through `ssh -L {port}:127.0.0.1:{port} HOST`"
         return (
-            f"{nobody}: until then this host alone reaches port {port}",
+            f"{nobody}: until then only this host reaches port {port}",
             f"sign up at http://127.0.0.1:{port}, {tunnel}, then: salt-call state.apply immich",
         )
     if settings["sign_up"] == ROOT:
-        return f"{nobody}: until then root of this host alone reaches port {port}", "salt-call state.apply immich"
+        return f"{nobody}: until then only root on this host reaches port {port}", "salt-call state.apply immich"
     seen = f"{nobody}, and nobody can: sign-up is closed"
     return seen, "set immich:admin, or immich:setup to host, then: salt-call state.apply immich"

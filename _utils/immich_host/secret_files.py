@@ -70,7 +70,7 @@ def secret(where, pillar):
         place, found = where["file"], _read(where["file"]).decode(errors="replace")
     found = found.rstrip("\n")
     if not found or any(unicodedata.category(char) in ("Cc", "Cs") for char in found):
-        raise CommandExecutionError(f"names {place}, which has to hold one line of text")
+        raise CommandExecutionError(f"names {place}, which must contain one line of text")
     return found
 
 
@@ -81,7 +81,7 @@ def unusable_certificates(path):
     except CommandExecutionError as error:
         return str(error)
     except (ssl.SSLError, ValueError):
-        return f"names {path}, which holds no certificates in PEM"
+        return f"names {path}, which does not contain certificates in PEM format"
     return None
 
 

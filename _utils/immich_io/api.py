@@ -157,7 +157,7 @@ class Client:
         """Return Immich's own settings, as it uses them; its secrets are among them."""
         answer = self._ask("GET", "system-config", size=LARGEST_LIST)
         if not isinstance(answer, dict):
-            raise ApiError("Immich's answer is not what its API promises")
+            raise ApiError("Immich's answer does not have the expected form")
         return answer
 
     # -- API keys ----------------------------------------
@@ -180,7 +180,7 @@ class Client:
 
     def _token(self, text):
         if not isinstance(text, str) or not TOKEN.fullmatch(text):
-            raise ApiError("what should be a key or a token of Immich is none")
+            raise ApiError("this is not a valid key or token of Immich")
         self._secrets.append(text)
         return text
 
@@ -229,7 +229,7 @@ def said(answer):
 def _typed(answer, types):
     """An answer with the expected types, and nothing else of it."""
     if not isinstance(answer, dict):
-        raise ApiError("Immich's answer is not what its API promises")
+        raise ApiError("Immich's answer does not have the expected form")
     return {name: _value(answer.get(name), kind, name) for name, kind in types.items()}
 
 
@@ -240,13 +240,13 @@ def _value(value, kind, name):
         # A truth value is a number for Python.
         right = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not right:
-        raise ApiError(f"Immich's answer has no right {name}")
+        raise ApiError(f"Immich's answer has no valid {name}")
     if kind is list and not all(isinstance(each, str) for each in value):
-        raise ApiError(f"Immich's answer has no right {name}")
+        raise ApiError(f"Immich's answer has no valid {name}")
     return value
 
 
 def _typed_list(answer, types):
     if not isinstance(answer, list):
-        raise ApiError("Immich's answer is not what its API promises")
+        raise ApiError("Immich's answer does not have the expected form")
     return [_typed(each, types) for each in answer]

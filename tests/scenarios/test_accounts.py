@@ -312,7 +312,7 @@ def test_the_port_is_for_this_host_alone_until_a_person_has_signed_up(host, neig
     sql(host, 'TRUNCATE "user" CASCADE')
     states = host.apply()
     (warning,) = [text for state in states for text in state.get("warnings", [])]
-    assert "until then this host alone reaches port 2283" in warning
+    assert "until then only this host reaches port 2283" in warning
     assert_kept_out(neighbours.try_on(both=False))
     person = json.dumps({"email": "p@example.org", "name": "P", "password": "a password of P"})
     asked = "curl -s -H 'Content-Type: application/json' -d @- http://127.0.0.1:2283/api/auth/admin-sign-up"

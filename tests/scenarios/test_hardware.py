@@ -97,8 +97,8 @@ def test_what_podman_has_not_given_a_container_is_found(accelerated):
     settings["server"]["hardware"]["devices"].append("/dev/kfd")
     found = accelerated.salt("immich_app.verify_hardware", f"settings={json.dumps(settings)}")
     assert [each["seen"] for each in found] == [
-        "immich-server lacks, by what Podman says, the device /dev/kfd and the group 4242",
-        "immich-machine-learning lacks, by what Podman says, the group 4242",
+        "immich-server does not have, according to Podman, the device /dev/kfd and the group 4242",
+        "immich-machine-learning does not have, according to Podman, the group 4242",
     ]
 
 

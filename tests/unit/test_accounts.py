@@ -55,7 +55,7 @@ def test_what_is_missing_is_named():
     assert accounts.missing(declared, [BEN], [LIBRARY]) == [
         "cem@example.org has no account",
         "ben@example.org has still an account",
-        "/c is no library of ben@example.org",
+        "/c is not a library of ben@example.org",
     ]
     there = {"users": [{"email": BEN["email"]}], "external_libraries": [{"mount": "/a", "owner": BEN["email"]}]}
     assert accounts.missing(there, [BEN], [LIBRARY]) == []

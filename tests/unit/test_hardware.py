@@ -370,7 +370,7 @@ def test_the_nodes_of_a_folder_are_its_character_devices():
 def test_what_podman_has_not_given_a_container(there, lacks):
     given = hardware.given(declared(transcoding="vaapi"), EVERYTHING)["server"]
     found = hardware.withheld("immich-server", given, {"arguments": [], **there})
-    said = f"immich-server lacks, by what Podman says, {' and '.join(lacks)}"
+    said = f"immich-server does not have, according to Podman, {' and '.join(lacks)}"
     assert [each["seen"] for each in found] == ([said] if lacks else [])
 
 

@@ -752,7 +752,7 @@ WRONG = (
         [{"path": "/mnt/a", "mount": "/m"}, {"path": "/mnt/b", "mount": "/m"}],
         "mounted at the same place",
     ),
-    ("external_libraries:0:owner", [{"path": "/mnt/a", "owner": "ana@example.org"}], "needs immich:admin"),
+    ("external_libraries:0:owner", [{"path": "/mnt/a", "owner": "ana@example.org"}], "requires immich:admin"),
     ("external_libraries:0:owner", [{"path": "/mnt/a", "owner": "ana"}], "an e-mail address such as"),
     # accounts
     ("setup", "local", "must be one of open, host, closed"),
@@ -760,7 +760,7 @@ WRONG = (
     ("admin:email", "ana@localhost", "an e-mail address such as ana@example.org"),
     ("admin:email", "ana..b@example.org", "an e-mail address such as ana@example.org"),
     ("admin:name", "", "must not be empty"),
-    ("users:0", [BEN], "needs immich:admin"),
+    ("users:0", [BEN], "requires immich:admin"),
     ("users:0:email", [{"name": "Ben"}], "is missing"),
     ("users:0:quota", [{**BEN, "quota": "50 GB"}], "a size such as 500m, 50g or 2t, or unlimited"),
     ("users:0:storage_label", [{**BEN, "storage_label": "../a"}], "letters, digits, dashes"),
@@ -1110,7 +1110,7 @@ def test_right_pillars_are_accepted(loaded, pillar):
             {"users": [{**BEN, "email": "ANA@example.org"}]},
             {"users:0:email": "is that of immich:admin"},
         ),
-        ({"users": [{**BEN, "delete": "yes"}]}, {"users:0:delete": "must be ben@example.org, to say"}),
+        ({"users": [{**BEN, "delete": "yes"}]}, {"users:0:delete": "must be ben@example.org, to confirm"}),
         ({"users": [{"email": "a@example.org", "delete": "a@example.org"}]}, {}),
         (
             {"users": [DELETED], "external_libraries": [{"path": "/mnt/a", "owner": DELETED["email"]}]},

@@ -66,7 +66,7 @@ def test_the_schema_is_one_and_knows_what_is_a_secret():
         ("oauth:clientSecret", {"pillar": "nothing:there"}, "names nothing:there, where the pillar has no text"),
         ("oauth:clientSecret", {"file": "/nonexistent"}, "names /nonexistent, which cannot be read: No such file or"),
         ("oauth:buttonText", "two\nlines", "holds a line break or another control character"),
-        ("oauth:clientSecrett", "x", "Immich logs those that it does not know: no secret may be there"),
+        ("oauth:clientSecrett", "x", "Immich logs the values of unknown settings: it must not be a secret"),
         ("newer:storage", {"apiKey": "x"}, None),
         ("newer:date", {"a": b"x"}, None),
     ),
@@ -90,7 +90,7 @@ def test_a_setting_that_is_not_known_is_a_warning(subject):
     warned = subject.warnings({"settings": {"oauth": {"autoLunch": True}, "trash": {"days": 7}}})
     (message,) = warned.values()
     assert list(warned) == ["immich:settings:oauth:autoLunch"]
-    assert message.endswith("ignores those that it does not know; did you mean autoLaunch?")
+    assert message.endswith("ignores unknown ones; did you mean autoLaunch?")
     oauth = {"issuerUrl": "http://login.example", "clientId": "x"}
     assert list(subject.warnings({"settings": {"oauth": oauth}})) == ["immich:settings:oauth:issuerUrl"]
     assert subject.warnings({"settings": {"oauth": {**oauth, "allowInsecureRequests": True}}}) == {}
@@ -127,7 +127,7 @@ def test_certificates_have_to_be_some(subject, tmp_path):
 
     assert "cannot be read: No such file" in errors()[path]
     file.write_text("-----BEGIN CERTIFICATE-----\nnonsense")
-    assert errors() == {path: f"names {file}, which holds no certificates in PEM"}
+    assert errors() == {path: f"names {file}, which does not contain certificates in PEM format"}
     context = ssl.create_default_context()
     (der,) = context.get_ca_certs(binary_form=True)[:1] or (None,)
     if der:

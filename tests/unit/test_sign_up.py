@@ -57,7 +57,7 @@ def test_the_firewall_keeps_others_from_the_server(mode, closed, chains):
 
 
 @pytest.mark.parametrize(
-    ("mode", "words"), (("open", "start-restore"), ("host", "ssh -L"), ("root", "root of this host"))
+    ("mode", "words"), (("open", "start-restore"), ("host", "ssh -L"), ("root", "root on this host"))
 )
 def test_a_warning_says_what_is_open_and_what_to_do(mode, words):
     assert words in " ".join(sign_up.warning({"sign_up": mode, "port": 2283}, "http://photos.example:2283"))

@@ -18,7 +18,7 @@ REMEDIES = {
     "/dev/kfd": "`modprobe amdgpu`, and see `dmesg` for why it has no /dev/kfd",
     "/dev/mali0": "run a kernel with Mali's driver, as the board's vendor has it",
     "/usr/lib/libmali.so": "install Mali's user-space driver of the board's vendor",
-    "/usr/lib/wsl": "take vaapi: this host is no WSL",
+    "/usr/lib/wsl": "use vaapi: this host is not WSL",
     "/sys/kernel/debug": "`mount -t debugfs debugfs /sys/kernel/debug`",
 }
 _ROCKCHIP = "run a kernel with Rockchip's drivers, as the board's vendor has it"

@@ -230,7 +230,7 @@ def _check_accounts(settings):
         path = ("users", index)
         yield from _check_account(path, user)
         if not given:
-            yield path, "needs immich:admin, by whose account the formula comes in"
+            yield path, "requires immich:admin, whose account the formula uses"
         name = user["email"].lower()
         if name == (admin["email"] or "").lower():
             yield (*path, "email"), "is that of immich:admin, which is the administrator's account"
@@ -240,7 +240,7 @@ def _check_accounts(settings):
     for index, library in entries(settings["external_libraries"]):
         owner = library.get("owner") if isinstance(library, dict) else None
         if owner and not given:
-            yield ("external_libraries", index, "owner"), "needs immich:admin, by whose account the formula comes in"
+            yield ("external_libraries", index, "owner"), "requires immich:admin, whose account the formula uses"
         elif owner and owner.lower() in deleted:
             yield ("external_libraries", index, "owner"), f"is deleted by immich:users:{names[owner.lower()]}"
 
@@ -248,7 +248,7 @@ def _check_accounts(settings):
 def _check_account(path, user):
     if "delete" in user:
         if user["delete"] != user["email"]:
-            yield (*path, "delete"), f"must be {user['email']}, to say that the account is meant"
+            yield (*path, "delete"), f"must be {user['email']}, to confirm that the account is deleted"
         return
     for key in ("name", "password"):
         if key not in user:
