@@ -182,7 +182,9 @@ def verify_hardware(settings, parts=("server", "machine_learning")):
         The formula's settings.
 
     parts
-        Parts of the settings whose containers are asked about. Defaults to both.
+        Parts of the settings whose containers are inspected. Defaults to both.
+
+    Raises ``CommandExecutionError`` if a container is absent.
 
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
@@ -190,7 +192,8 @@ def verify_hardware(settings, parts=("server", "machine_learning")):
     for part, name in CONTAINERS.items():
         given = settings[part]["hardware"]
         if part in parts and given and not __opts__["test"]:
-            found += hardware.withheld(name, given, project_containers.hardware(name))
+            with command.raised_as(CommandExecutionError):
+                found += hardware.withheld(name, given, project_containers.hardware(name))
     return found
 
 
