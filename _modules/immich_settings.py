@@ -25,7 +25,7 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core.pillar import value as pillar_value
 from immich_core import components, container_users, findings, hardware, server_settings, sign_up
-from immich_core.own_files import OWN_FILES
+from immich_core.own_files import LIBRARY, OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
 from immich_host import administrator, identity, secret_files
 from immich_io import devices, host_users, owners
@@ -120,6 +120,15 @@ def up_to_date():
     held = [os.path.join(__opts__["extension_modules"], kind, f"{name}.py") for kind, name in names]
     __context__["immich_settings.up_to_date"] = all(map(_same_content, offered, held))
     return __context__["immich_settings.up_to_date"]
+
+
+def program_library():
+    """
+    Return the files below ``_utils`` that the programs on the host import, as paths.
+
+    Called by the SLS ``immich.programs``.
+    """
+    return [f"{name}.py" for name in LIBRARY]
 
 
 def _same_content(path, other):

@@ -96,7 +96,8 @@ def in_file(name, config_file, settings):
     ret = {"name": name, "result": True, "comment": "The file is as specified.", "changes": {}}
     test = __opts__["test"]
     if test and not os.path.exists(config_file):
-        return {**ret, "result": None, "comment": f"{config_file} is not there yet; it would have the directives."}
+        comment = f"{config_file} is not there yet; it would have the directives."
+        return {**ret, "result": None, "deferred": True, "comment": comment}
     try:
         ret["changes"] = __salt__["valkey_config.write"](config_file, settings, test=test)
     except (CommandExecutionError, SaltInvocationError) as err:

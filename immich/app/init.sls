@@ -89,15 +89,6 @@ Immich's compose file is managed:
       - Immich's project directory is present
       - Immich's project, tables and queues are migrated
 
-The program that runs Immich's containers is present:
-  file.managed:
-    - name: {{ service.program }}
-    - source: salt://immich/app/files/immich-stack
-    - mode: "0755"
-    - makedirs: true
-    - require:
-      - sls: immich.programs
-
 Immich's unit is present:
   file.managed:
     - name: /etc/systemd/system/immich.service
@@ -117,7 +108,7 @@ Immich is running:
       # Without its firewall others would reach it, who must not before somebody has signed up.
       - sls: immich.gateway
       - Immich's compose file is managed
-      - The program that runs Immich's containers is present
+      - sls: immich.programs
       - Immich's unit is present
       - Immich's secret db_password is present
       - Immich's secret redis_password is present

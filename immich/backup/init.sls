@@ -67,15 +67,6 @@ The lock of backup, restore and update is created at boot:
     - require:
       - sls: immich.identity
 
-The program that makes backups is present:
-  file.managed:
-    - name: {{ backup.files.program }}
-    - source: salt://immich/backup/files/immich-backup
-    - mode: "0755"
-    - makedirs: true
-    - require:
-      - sls: immich.programs
-
 The backup's unit is present:
   file.managed:
     - name: {{ backup.files.service }}
@@ -135,7 +126,7 @@ Backups are scheduled:
       - The directory of the backups is present
       - The backup's configuration is managed
       - The lock of backup, restore and update is created at boot
-      - The program that makes backups is present
+      - sls: immich.programs
       - The backup's unit is present
       - The backup's timer is present
       - {{ "The unit of a failed backup is present" if settings.backup.on_failure else "No hook of a failed backup is present" }}

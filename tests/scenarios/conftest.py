@@ -64,7 +64,9 @@ FIRST = (
     "test_documents.py",
     "test_changes.py",
     "test_clean.py",
+    "test_deploy.py",
     "test_attacker.py",
+    "test_benchmarks.py",
 )
 
 

@@ -398,13 +398,12 @@ while :; do
   done
 done 2>/dev/null
 """
-LAST_WORDS = (
-    "PYTHONPATH=/usr/local/lib/immich-formula python3 -c 'from immich_io import last_words; print(last_words.of())'"
-)
+LIBRARY = "/var/cache/salt/minion/extmods/utils"
+LAST_WORDS = f"PYTHONPATH={LIBRARY} python3 -c 'from immich_io import last_words; print(last_words.of())'"
 # How much memory the question takes.
 MEASURED = """
 import resource, sys
-sys.path.insert(0, "/usr/local/lib/immich-formula")
+sys.path.insert(0, "/var/cache/salt/minion/extmods/utils")
 from host_core.command import CommandError
 from immich_io import containers
 try:

@@ -43,9 +43,9 @@ EXPECTED = (
     ("/etc/containers/networks/netavark.lock", "f644 root:root"),
     ("/opt/podman(/immich)?", "d755 root:root"),
     ("/opt/podman/immich/docker-compose.yml", "f644 root:root"),
-    ("/usr/local/lib/immich-formula(/((host|immich|pgsql)_core|immich_io)(/settings)?)?", "d755 root:root"),
+    ("/usr/local/lib/immich-formula(/((host|immich|pgsql)_core|immich_io))?", "d755 root:root"),
     ("/usr/local/lib/immich-formula/immich-(stack|backup)", "f755 root:root"),
-    ("/usr/local/lib/immich-formula/((host|immich|pgsql)_core|immich_io)/(settings/)?[a-z_]+.py", "f644 root:root"),
+    ("/usr/local/lib/immich-formula/((host|immich|pgsql)_core|immich_io)/[a-z_]+.py", "f644 root:root"),
     ("/var/lib/immich-formula", "d700 root:root"),
     ("/var/lib/immich-formula/((installation|valkey).json|podman|postgres)", "f600 root:root"),
     # What is gone with the next boot.

@@ -140,7 +140,7 @@ def test_day_two_from_the_master(fleet):
     assert fleet.answer(would.replace(DUMP.search(would)[0], name))["would"][0] == "stop immich.service"
     assert get(fleet.minion, "/standin/state")["database"]["counts"]["assets"] == 2
     refused = fleet.answer(restore.replace(DUMP.search(restore)[0], name).replace("=photos", "=host"))
-    assert "say confirm=photos" in refused
+    assert "pass confirm=photos" in refused
     done = fleet.answer(restore.replace(DUMP.search(restore)[0], name))
     assert done["rows"] > 0, done
     assert get(fleet.minion, "/standin/state")["database"]["counts"]["assets"] == 1

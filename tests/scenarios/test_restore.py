@@ -113,7 +113,7 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     before = seen(host)
     upload(host, 1)
     containers = ids(host)
-    assert "say confirm=host" in restore(host, name, confirm="another")
+    assert "pass confirm=host" in restore(host, name, confirm="another")
     would = restore(host, name, test=True)
     assert would["would"][0] == "stop immich.service"
     assert ids(host) == containers

@@ -1,6 +1,5 @@
 """Names of backups, and which of them are kept; and that the programs on the host have what they import."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from immich_core import backups
+from immich_core import backups, own_files
 
 REPO = Path(__file__).resolve().parents[2]
 NOW = 1_795_552_200  # 2026-11-24T20:30:00Z
@@ -69,12 +68,9 @@ def test_a_table_that_got_another_file_has_moved():
 
 @pytest.mark.parametrize("program", ("immich/app/files/immich-stack", "immich/backup/files/immich-backup"))
 def test_the_programs_have_all_that_they_import(tmp_path, program):
-    sls = (REPO / "immich/programs/init.sls").read_text(encoding="utf8")
-    brought = re.compile(re.search(r"include_pat: E@(.*)", sls)[1])
-    for path in (REPO / "_utils").rglob("*.py"):
-        copy = tmp_path / path.relative_to(REPO / "_utils")
-        if brought.search(str(copy.relative_to(tmp_path))):
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, copy)
+    for name in own_files.LIBRARY:
+        copy = tmp_path / f"{name}.py"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / f"_utils/{name}.py", copy)
     shutil.copy(REPO / program, tmp_path / "program")
     subprocess.run([sys.executable, tmp_path / "program", "--help"], env={}, stdout=subprocess.DEVNULL, check=True)
