@@ -29,10 +29,11 @@ import sys
 from salt.exceptions import CommandExecutionError
 
 from immich_backup import listing, plan, problems, unit
-from immich_core import findings
+from immich_core import compose, findings
 from immich_diagnosis import examination
 from immich_diagnosis.check import FAILED
-from immich_io import lock
+from immich_host import api_key
+from immich_io import api, lock
 from immich_io import overview as in_few_words
 from immich_restore import backup_file, drill, leftovers, restoring
 from immich_restore.target import Target
@@ -54,7 +55,8 @@ def doctor(timeout=5):
     something failed. Changes nothing.
 
     timeout
-        Seconds that each check may take, 5 by default, and up to six times as long on a busy host.
+        Seconds that each check may take, 5 by default, and up to six times as long on a busy host. The proof that
+        hardware works takes up to four times as long as others.
 
     CLI Example:
 
@@ -139,6 +141,31 @@ def backups(verify=False):
         salt '*' immich.backups verify=True
     """
     return listing.backups(verify)
+
+
+def rotate():
+    """
+    Replace what the formula has made for itself and no pillar holds: its API key for Immich (``immich:admin``). The
+    former key is worth nothing then.
+
+    Returns what was replaced, as a list of paths. Passwords of the pillar are changed in the pillar.
+
+    Raises ``CommandExecutionError`` if there is nothing to replace, or Immich does not let the formula in.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt-call immich.rotate
+    """
+    settings = __salt__["immich_settings.get"]()
+    if not settings:
+        raise CommandExecutionError("The pillar is invalid: see immich_settings.errors")
+    try:
+        api_key.make(api_key.let_in(compose.server_url(settings)))
+    except (api.ApiError, OSError) as error:
+        raise CommandExecutionError(f"{error}. If the key is lost: salt-call state.apply immich.accounts") from error
+    return [str(api_key.FILE)]
 
 
 def backup_plan(settings):

@@ -8,18 +8,21 @@ Immich on this host: what its service needs, and whether it serves
 from salt.exceptions import CommandExecutionError
 
 from host_core import addresses, command, unit_file
-from immich_core import compose, container_users, exposure, run_facts, units
+from immich_core import compose, container_users, exposure, hardware, run_facts, units
+from immich_core.obstacles import hardware as lacking_hardware
 from immich_core.obstacles import ports
-from immich_host import machine_learning
+from immich_host import machine_learning, used_settings
 from immich_host import server_warnings as warnings_of_server
 from immich_io import containers as project_containers
-from immich_io import server
+from immich_io import devices, server
 
 __virtualname__ = "immich_app"
 
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
 # A machine learning container that has just been made takes its time, in seconds. A dry run has made none.
 ML_PATIENCE = 60
+# By their part of the settings.
+CONTAINERS = {"server": compose.SERVER, "machine_learning": compose.MACHINE_LEARNING}
 
 
 def __virtual__():
@@ -88,9 +91,27 @@ def obstacles(settings, listeners):
 
     Called by ``immich_preflight.obstacles``.
     """
-    port, declared = settings["port"], settings["bind_address"]
-    taken = ports.of_immich(port, declared, listeners.with_holders({port}))
+    port, published = settings["port"], settings["bind_address"]
+    # Those of the end of the run, where the port is published on the loopback address alone at first.
+    declared = settings["once_signed_up"].get("bind_address", published)
+    taken = ports.of_immich(port, published, listeners.with_holders({port}))
     return [*ports.of_addresses(declared, addresses.is_here), *taken]
+
+
+def hardware_obstacles(settings, listeners):
+    """
+    Return what this host lacks of the hardware that the containers are to get, as findings.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host: nothing to hardware.
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    asked = hardware.asked(settings["hardware"])
+    return lacking_hardware.obstacles(settings, devices.seen(asked)) if asked["devices"] else []
 
 
 # -- does it serve ----------------------------------------
@@ -98,7 +119,7 @@ def obstacles(settings, listeners):
 
 def verify(settings, patience=ML_PATIENCE):
     """
-    Return what of the application is not as declared, as findings (``immich_core.findings``): all of the three below.
+    Return what of the application is not as declared, as findings (``immich_core.findings``): all of the five below.
 
     settings
         The formula's settings.
@@ -108,7 +129,13 @@ def verify(settings, patience=ML_PATIENCE):
 
     Called by ``immich.restore``, before and after.
     """
-    return [*verify_answer(settings), *verify_machine_learning(settings, patience), *verify_exposure(settings)]
+    return [
+        *verify_answer(settings),
+        *verify_settings(settings),
+        *verify_hardware(settings),
+        *verify_machine_learning(settings, patience),
+        *verify_exposure(settings),
+    ]
 
 
 def verify_answer(settings, timeout=10, ping=None):
@@ -127,6 +154,47 @@ def verify_answer(settings, timeout=10, ping=None):
     Called by the state ``immich_app.verified`` and by ``immich.doctor``.
     """
     return server.silent(ping or compose.ping_url(settings), timeout)
+
+
+def verify_settings(settings, timeout=10):
+    """
+    Return which of the declared ``immich:settings`` the server says that it does not use, as findings; of a server that
+    does not answer, none.
+
+    settings
+        The formula's settings.
+
+    timeout
+        Seconds for each of the server's answers, 10 by default.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    if not server.answers(compose.ping_url(settings), timeout):
+        return []  # which immich_app.verify_answer says
+    return used_settings.differing(settings, __pillar__, timeout)
+
+
+def verify_hardware(settings, parts=("server", "machine_learning")):
+    """
+    Return what the containers lack of the hardware that they were to get, as findings; none in a dry run.
+
+    settings
+        The formula's settings.
+
+    parts
+        Parts of the settings whose containers are inspected. Defaults to both.
+
+    Raises ``CommandExecutionError`` if a container is absent.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    found = []
+    for part, name in CONTAINERS.items():
+        given = settings[part]["hardware"]
+        if part in parts and given and not __opts__["test"]:
+            with command.raised_as(CommandExecutionError):
+                found += hardware.withheld(name, given, project_containers.hardware(name))
+    return found
 
 
 def verify_machine_learning(settings, patience=ML_PATIENCE, enabled=None):

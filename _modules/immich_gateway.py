@@ -25,7 +25,7 @@ def __virtual__():
 
 def desired(settings):
     """
-    Return the declared gateway: ``address``, ``network``, ``ports``, ``host_ports`` and ``services``.
+    Return the declared gateway: ``address``, ``network``, ``ports``, ``host_ports``, ``services`` and ``sign_up``.
 
     Only managed services count: the formula does not protect services that it does not manage. If such a service is
     on this host all the same, under ``host.containers.internal`` or one of the host's addresses, its port is among
@@ -39,7 +39,7 @@ def desired(settings):
     return gateway.declared(settings, lambda: [held["local"] for _, held in on_host.known_addresses(__context__)])
 
 
-def plan(address, network, ports, host_ports=()):
+def plan(address, network, ports, host_ports=(), sign_up="open"):
     """
     Return the content of the unit and the table, as data for their templates.
 
@@ -55,6 +55,10 @@ def plan(address, network, ports, host_ports=()):
     host_ports
         List of the TCP ports of this host that are open to the Immich network at any address. Defaults to none.
 
+    sign_up
+        Who can sign up as Immich's administrator: with ``host`` this host alone reaches Immich's server, with ``root``
+        its root alone, with ``open`` and ``closed`` everybody. Defaults to ``open``.
+
     Raises ``CommandExecutionError`` if Podman or ``ip`` fails.
 
     CLI Example:
@@ -64,7 +68,7 @@ def plan(address, network, ports, host_ports=()):
         salt '*' immich_gateway.plan 10.88.0.1 '{name: immich, subnet: 172.20.0.0/16}' '[5432, 6379]'
     """
     networks = __salt__["podman_network.list"]()
-    return gateway.plan(address, network, ports, host_ports, networks, on_host.known_addresses(__context__))
+    return gateway.plan(address, network, ports, host_ports, networks, on_host.known_addresses(__context__), sign_up)
 
 
 def verify(settings):

@@ -2,9 +2,9 @@
 Settings of the formula: defaults, pillar, validation and what follows from them
 ================================================================================
 
-The only place with defaults. Reads ``defaults.yaml``, ``osfamilymap.yaml``, ``components.yaml``, ``schema.json`` and
-``timezones.json`` from ``salt://immich``, merges the pillar key ``immich`` over them, and reports all its errors at
-once. No text that it returns contains a password.
+The only place with defaults. Reads ``defaults.yaml``, ``osfamilymap.yaml``, ``components.yaml``, ``schema.json``,
+``server_settings.json`` and ``timezones.json`` from ``salt://immich``, merges the pillar key ``immich`` over them, and
+reports all its errors at once. No text that it returns contains a password.
 
 ``immich_core.settings`` validates and derives; this module queries the host for it.
 
@@ -23,17 +23,25 @@ import salt.utils.files
 import salt.utils.yaml
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from immich_core import components, container_users, findings
+from host_core.pillar import value as pillar_value
+from immich_core import components, container_users, findings, hardware, server_settings, sign_up
 from immich_core.own_files import LIBRARY, OWN_FILES
 from immich_core.settings import checks, derivation, networks, problems, schema
-from immich_host import identity
-from immich_io import host_users, owners
+from immich_host import administrator, identity, secret_files
+from immich_io import devices, host_users, owners
 
 __virtualname__ = "immich_settings"
 
 _SOURCES = [
     f"salt://immich/{name}"
-    for name in ("schema.json", "defaults.yaml", "osfamilymap.yaml", "components.yaml", "timezones.json")
+    for name in (
+        "schema.json",
+        "server_settings.json",
+        "defaults.yaml",
+        "osfamilymap.yaml",
+        "components.yaml",
+        "timezones.json",
+    )
 ]
 # Before Podman is there, what it will have: default_subnet of containers.conf(5).
 _PODMAN_GATEWAY = "10.88.0.1"
@@ -137,15 +145,17 @@ def _evaluated():
     files = _files()
     found = []
     pillar = schema.projected(__pillar__.get(problems.PILLAR_KEY, {}), files["schema"], (), found)
+    wrong, doubtful = _problems_of_server_settings(files["schema"])
+    found += wrong
     # Salt keeps __context__ for a run, in which state.sls may still be given another pillar.
     cached = __context__.get("immich_settings.evaluated")
-    if not cached or cached["of"] != (pillar, found):
-        cached = {"of": (pillar, found), **_evaluate(pillar, found, files)}
+    if not cached or cached["of"] != (pillar, found, doubtful):
+        cached = {"of": (pillar, found, doubtful), **_evaluate(pillar, found, doubtful, files)}
         __context__["immich_settings.evaluated"] = cached
     return cached
 
 
-def _evaluate(pillar, found, files):
+def _evaluate(pillar, found, doubtful, files):
     found = [*found, *schema.violations(files["schema"], pillar)]
     wrong = {path for path, _ in found}
     right = schema.pruned(pillar, wrong)
@@ -160,9 +170,10 @@ def _evaluate(pillar, found, files):
         *checks.check_timezone(settings, files["timezones"], _zone_on_host(settings["timezone"])),
         *networks.check_networks(settings, external),
         *checks.check_lookup(lookup, files["schema"], __grains__),
+        *_unusable_certificates(settings["server"]["ca_certificates"]),
         *trouble,
     ]
-    if "podman" in components.of_roles(files["components"], settings["roles"]):
+    if "podman" in components.of_host(files["components"], settings):
         more += _conflicts(external, wrong | {path for path, _ in more})
     more += checks.check_schedules(_refused_schedules(settings["backup"], files["defaults"]["backup"]))
     found += [each for each in more if not problems.is_below(each[0], wrong)]
@@ -171,10 +182,20 @@ def _evaluate(pillar, found, files):
         return {"errors": problems.report(found), "warnings": [], "settings": {}}
     registry = files["components"]
     left = [name for name, path in components.traces(registry).items() if os.path.exists(path)]
+    setup = sign_up.mode(settings, lambda: _signed_up(settings))
     derived = derivation.derived(
-        settings, external, gateway, _container_users(settings), registry, left, files["schema"]
+        settings,
+        external,
+        gateway,
+        _container_users(settings),
+        _accelerated(settings["hardware"]),
+        registry,
+        left,
+        files["schema"],
+        setup,
     )
     warned = [
+        *doubtful,
         *checks.warnings(settings, external, _isolation(derived["network"])),
         *checks.open_folder_warnings(_open_folders(derived)),
     ]
@@ -184,10 +205,13 @@ def _evaluate(pillar, found, files):
 def _files():
     if "immich_settings.files" not in __context__:
         cached = __context__.get("immich_settings.cached") or __salt__["cp.cache_files"](_SOURCES)
-        described, defaults, osfamilymap, registry, timezones = map(_content, cached, _SOURCES)
-        described = json.loads(described)
+        described, of_server, defaults, osfamilymap, registry, timezones = map(_content, cached, _SOURCES)
+        described, of_server = json.loads(described), json.loads(of_server)
+        described = schema.inlined(described, described.pop("$defs"))
+        own = described["properties"][server_settings.KEY]
+        own.update({**schema.inlined(of_server, of_server.pop("$defs")), **own})
         __context__["immich_settings.files"] = {
-            "schema": schema.inlined(described, described.pop("$defs")),
+            "schema": described,
             "defaults": salt.utils.yaml.safe_load(defaults),
             "osfamilymap": salt.utils.yaml.safe_load(osfamilymap),
             "components": salt.utils.yaml.safe_load(registry),
@@ -203,7 +227,27 @@ def _content(path, source):
         return handle.read()
 
 
+def _problems_of_server_settings(described):
+    """What is wrong with Immich's own settings and the schema cannot say, and what is doubtful."""
+    declared = pillar_value(__pillar__, f"{problems.PILLAR_KEY}:{server_settings.KEY}")
+    wrong, doubtful = server_settings.problems(declared, described["properties"][server_settings.KEY])
+    return [*wrong, *_secrets_not_found(declared)], doubtful
+
+
 # What is asked of the host
+
+
+def _secrets_not_found(declared):
+    for path, where in server_settings.references(declared).items():
+        try:
+            secret_files.secret(where, __pillar__)
+        except CommandExecutionError as error:
+            yield (server_settings.KEY, *path), str(error)
+
+
+def _unusable_certificates(path):
+    why = path and secret_files.unusable_certificates(path)
+    return [(("server", "ca_certificates"), why)] if why else []
 
 
 def _zone_on_host(name):
@@ -269,6 +313,17 @@ def _container_users(settings):
         )
         for part, folder in folders.items()
     }
+
+
+def _signed_up(settings):
+    """Whether somebody has signed up as Immich's administrator, as far as this host knows."""
+    postgres = {**settings["postgres"], "connection": derivation.postgres_connection(settings)}
+    return administrator.signed_up(postgres, derivation.project_dir(settings), __salt__)
+
+
+def _accelerated(declared):
+    """What each container gets of this host's devices, by its part of the settings."""
+    return hardware.given(declared, devices.seen(hardware.asked(declared))) if hardware.chosen(declared) else {}
 
 
 def _open_folders(derived):

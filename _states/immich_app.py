@@ -9,10 +9,10 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import pillar, terminal, unit_states
+from host_core import terminal, unit_states
 from host_core.command import CommandError
-from immich_core import component_checks, compose, findings, postgres_extensions, run_facts
-from immich_host import identity, service, stop_reasons, update, vector_extension
+from immich_core import component_checks, compose, findings, postgres_extensions, run_facts, server_settings
+from immich_host import identity, secret_files, service, stop_reasons, update, vector_extension
 from immich_host import images as images_of_host
 from immich_io import containers, last_words, lock, project
 
@@ -89,10 +89,50 @@ def compose_file_managed(name, settings):
     try:
         contents = _compose(settings)
         if not __opts__["test"]:
-            update.keep_former(settings, contents, __context__)
+            update.keep_former(settings, __context__, compose=contents)
     except FAILURES as error:
         return {"name": name, "changes": {}, "result": False, "comment": str(error)}
     return __states__["file.managed"](name, contents=contents, user="root", group="root", mode="0644")
+
+
+def server_settings_managed(name, settings, user, group):
+    """
+    Make sure that the file with Immich's own settings says what the pillar declares as ``immich:settings``, and that
+    the container's user alone can read it.
+
+    ``changes`` names the settings, and no value. The file with which Immich serves is kept until it serves with the
+    new one, see :py:func:`running`.
+
+    name
+        Path of the file.
+
+    settings
+        The formula's settings.
+
+    user, group
+        Numbers of the container's user and group.
+
+    .. code-block:: yaml
+
+        Immich's own settings are as declared:
+          immich_app.server_settings_managed:
+            - name: /opt/podman/immich/secrets/server_settings
+            - settings: {{ settings | json }}
+            - user: 60883
+            - group: 60883
+    """
+    try:
+        contents = secret_files.settings_text(settings, __pillar__)
+        former = Path(name).read_text(encoding="utf8", errors="replace") if Path(name).exists() else None
+        if not __opts__["test"]:
+            update.keep_former(settings, __context__, server_settings=contents)
+    except FAILURES as error:
+        return {"name": name, "changes": {}, "result": False, "comment": f"immich:settings {error}"}
+    owner = {"user": user, "group": group, "mode": "0400"}
+    ret = __states__["file.managed"](name, contents=contents, contents_newline=False, show_changes=False, **owner)
+    # What it says of the content is no more than that it differs; of a new file a dry run knows no owner.
+    kept = {what: change for what, change in ret["changes"].items() if what in owner and former is not None}
+    return {**ret, "changes": {**kept, **server_settings.changes(former, contents)} if ret["changes"] else {}}
 
 
 def _compose(settings):
@@ -302,12 +342,11 @@ def _secret_would_change(settings):
     if not __opts__["test"]:
         return False
     folder = Path(settings["project_dir"], "secrets")
-    return any(_differs(folder / name, path) for name, path in compose.SECRETS.items())
+    return any(_differs(folder / name, text) for name, text in secret_files.desired(settings, __pillar__).items())
 
 
-def _differs(file, password_pillar):
-    desired = pillar.value(__pillar__, password_pillar)
-    return desired is not None and not (file.is_file() and file.read_bytes() == str(desired).encode())
+def _differs(file, desired):
+    return desired is not None and not (file.is_file() and file.read_bytes() == desired)
 
 
 def _downtime():

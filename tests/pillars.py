@@ -67,6 +67,17 @@ def _users():
     return st.lists(either, max_size=3, unique_by=lambda user: user.get("name", user.get("username")))
 
 
+def _accounts():
+    each = {
+        "email": st.from_regex(r"[a-z]{1,9}@example\.(org|net)", fullmatch=True),
+        "name": text(1),
+        "password": secret(),
+    }
+    more = {"quota": sample("500m", "50g", "unlimited"), "admin": st.booleans()}
+    accounts = st.lists(st.fixed_dictionaries(each, optional=more), max_size=2, unique_by=lambda user: user["email"])
+    return accounts.map(lambda users: [user for user in users if user["email"] != ADMIN])
+
+
 def _networks():
     places = st.sampled_from([("172.20.0.0/16", "172.20.0.1"), ("172.21.0.0/24", "172.21.0.9"), ("10.9.0.0/29", None)])
     more = {
@@ -84,10 +95,12 @@ def _networks():
 
 
 def _libraries():
-    each = path("library") | st.fixed_dictionaries({"path": path("other"), "mount": path("mount")})
+    owner = {"owner": st.just(ADMIN)}
+    each = path("library") | st.fixed_dictionaries({"path": path("other"), "mount": path("mount")}, optional=owner)
     return st.lists(each, max_size=1)
 
 
+ADMIN = "admin@example.org"
 NETWORK_NAMES = sample("immich", "paperless", "null", "true", "123", "1e3", "0x10", "2026-01-01", "a.b-c_d", "Z")
 # Setting -> values that it may have, where the schema alone does not say which they are.
 KNOWN = {
@@ -100,16 +113,38 @@ KNOWN = {
     "upload_location": path("immich", "upload"),
     "upload_location_moved_from": st.none() | path("former"),
     "external_libraries": _libraries(),
+    "users": _accounts(),
+    "admin": st.just({}) | st.fixed_dictionaries({"email": st.just(ADMIN), "name": text(1), "password": secret()}),
     "bind_address": sample("0.0.0.0", "127.0.0.1", "::", ["192.0.2.7", "2001:db8::7"], ["0.0.0.0", "::"]),
     "ipv6_subnet": sample("fd00:20::/64", "2001:db8:1::/64"),
     "host_gateway": sample("podman", "10.99.0.1", "192.0.2.1"),
     "port": st.integers(2000, 5000),
+    "settings": st.none()
+    | sample(
+        {},
+        {
+            "trash": {"days": 7},
+            "theme": {"customCss": "p {\n  color: red\n}"},
+            "newerThanThis": {"a": [1, None, "{{ x }}"]},
+        },
+        {
+            "oauth": {
+                "enabled": True,
+                "issuerUrl": "https://a.example",
+                "clientId": "x",
+                "clientSecret": f"{MARK}-{MARK}",
+            }
+        },
+    ),
+    "server:ca_certificates": st.none(),
     "server:user": st.none() | sample("0:0", "2000:2000", "2147483647:1", "own", "root"),
     "server:own_user:name": sample("immich-server", "photos", "_"),
     "server:own_user:id": st.integers(50000, 50099),
     "machine_learning:user": st.none() | sample("0:0", "2000:3000", "own"),
     "machine_learning:own_user:name": sample("immich-ml", "learning"),
     "machine_learning:own_user:id": st.integers(50100, 50199),
+    # No test host has any: tests/scenarios/test_hardware.py makes some.
+    "hardware": sample({}, {"transcoding": None, "machine_learning": None, "devices": "auto"}),
     # Python and Podman write into it.
     "server:tmp_size": sample("64m", "2g"),
     "machine_learning:tmp_size": sample("64m", "1g"),
@@ -196,9 +231,19 @@ def consistent(pillar):
             admin["password"] = f"{MARK} of the administrator"
         part["admin"] = admin
     pillar["valkey"].setdefault("admin_password", f"{MARK}-{MARK}-default")
+    if not pillar["postgres"].get("managed", True):  # there is none, and each look would wait for it
+        pillar.pop("admin", None), pillar.pop("setup", None)
+    if not pillar.get("admin"):
+        pillar.pop("users", None)
+        libraries = pillar.get("external_libraries", [])
+        pillar["external_libraries"] = [_without_owner(library) for library in libraries]
     networks = [network["name"] for network in pillar.get("podman", {}).get("external_networks", [])]
     pillar["network"] = networks[0] if networks else "immich"
     return pillar
+
+
+def _without_owner(library):
+    return library if isinstance(library, str) else {key: library[key] for key in library if key != "owner"}
 
 
 # Some have more digits than Python turns into text.

@@ -5,6 +5,7 @@ Components: which a host has, and what each SLS includes
 ``registry`` is what ``immich/components.yaml`` holds.
 """
 
+from host_core import pillar
 from immich_core import findings
 
 # What an entry requires that requires every other component of the host.
@@ -15,9 +16,9 @@ _OBSERVED = ("units", "checks", "warnings", "obstacles")
 OTHER_ROLE = "other-role"
 
 
-def of_roles(registry, roles):
+def of_host(registry, settings):
     """Names of the components of a host, in the order in which they are applied."""
-    return [name for name in _ordered(registry) if _belongs(registry[name], roles)]
+    return [name for name in _ordered(registry) if _belongs(registry[name], settings)]
 
 
 def observed(registry, names):
@@ -72,7 +73,8 @@ def other_role(settings, sls):
         return None
     roles = ", ".join(settings["roles"])
     seen = f"this host is {roles}, and has no component {name}"
-    return findings.finding(OTHER_ROLE, "pillar", seen, f"add the role, or do not apply {sls} here", "immich:roles")
+    remedy = f"add the role or the setting that brings it, or do not apply {sls} here"
+    return findings.finding(OTHER_ROLE, "pillar", seen, remedy, "immich:roles")
 
 
 def traces(registry):
@@ -85,8 +87,10 @@ def _ordered(registry):
     return sorted(registry, key=lambda name: _requires_all(registry, name))
 
 
-def _belongs(entry, roles):
-    return "roles" not in entry or bool(set(entry["roles"]) & set(roles))
+def _belongs(entry, settings):
+    if "roles" in entry and not set(entry["roles"]) & set(settings["roles"]):
+        return False
+    return "only_with" not in entry or pillar.value(settings, entry["only_with"]) is not None
 
 
 def _requires_all(registry, name):

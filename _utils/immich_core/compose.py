@@ -13,7 +13,7 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
-from immich_core import labels, pillar_paths
+from immich_core import labels, pillar_paths, sign_up
 from immich_core.gateway import HOST_NAME
 
 SERVER = "immich-server"
@@ -21,6 +21,9 @@ MACHINE_LEARNING = "immich-machine-learning"
 IMAGES_OWN_USER = "0:0"
 # The files below `secrets/`, and where the pillar has what they hold.
 SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pillar_paths.VALKEY_PASSWORD}
+# More of them, where the pillar declares what they hold.
+SERVER_SETTINGS = "server_settings"
+CA_CERTIFICATES = "ca_certificates"
 
 
 def project(settings, vector_extension, selinux=False):
@@ -47,7 +50,7 @@ def project(settings, vector_extension, selinux=False):
         "name": "immich",
         "services": services,
         "networks": {"immich": {"external": True, "name": settings["network"]["name"]}},
-        "secrets": {name: {"file": f"./secrets/{name}"} for name in SECRETS},
+        "secrets": {name: {"file": f"./secrets/{name}"} for name in secrets(settings)},
         # For immich-stack, the program that runs the project.
         "x-immich-stack": {
             "compose": settings["lookup"]["podman"]["compose_command"],
@@ -111,6 +114,24 @@ def ping_url(settings):
     return f"{server_url(settings)}/api/server/ping"
 
 
+def secrets(settings):
+    """
+    Return the names of the files below ``secrets/`` that the server gets.
+
+    settings
+        The formula's settings.
+
+    .. code-block:: python
+
+        compose.secrets(settings)
+    """
+    declared = {
+        SERVER_SETTINGS: settings["server"]["settings_managed"],
+        CA_CERTIFICATES: settings["server"]["ca_certificates"],
+    }
+    return [*SECRETS, *(name for name, there in declared.items() if there)]
+
+
 def _common(settings, name, part, selinux):
     service = {
         "image": part["image"],
@@ -129,6 +150,12 @@ def _common(settings, name, part, selinux):
         service["user"] = part["user"]
     if part["read_only"]:
         service |= {"read_only": True, "tmpfs": _tmpfs(part["tmp_size"])}
+    given = part["hardware"]
+    if given:
+        service["devices"] = list(map(_escaped, given["devices"]))
+        service["security_opt"] += given["security_opt"]
+        # podman-compose 1.0 knows no groups: immich-stack hands them on to Podman.
+        service |= {"group_add": given["group_add"]} if given["group_add"] else {}
     # podman-compose 1.3 knows no limit of processes: immich-stack hands that one on to Podman.
     limits = {"mem_limit": part["memory_limit"], "pids_limit": part["pids_limit"]}
     return {**service, **{key: limit for key, limit in limits.items() if limit}}
@@ -155,14 +182,20 @@ def _server(settings, vector_extension, selinux):
         "REDIS_DBINDEX": valkey["database"],
         "REDIS_USERNAME": valkey["user"],
         "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
+        **({sign_up.VARIABLE: "false"} if settings["sign_up"] == sign_up.CLOSED else {}),
+        **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }
+    if settings["server"]["settings_managed"]:
+        environment["IMMICH_CONFIG_FILE"] = f"/run/secrets/{SERVER_SETTINGS}"
+    if settings["server"]["ca_certificates"]:
+        environment["NODE_EXTRA_CA_CERTS"] = f"/run/secrets/{CA_CERTIFICATES}"
     libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
     return {
         **_common(settings, SERVER, settings["server"], selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries],
-        "secrets": list(SECRETS),
+        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries, *_drivers(settings["server"])],
+        "secrets": secrets(settings),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
         "stop_grace_period": "30s",
@@ -184,15 +217,21 @@ def _machine_learning(settings, selinux):
         # A numeric user has no writable home in the image.
         "HF_XET_CACHE": "/cache/huggingface-xet",
         "MPLCONFIGDIR": "/cache/matplotlib",
+        **part["hardware"].get("environment", {}),
         **part["environment"],
     }
     return {
         **_common(settings, MACHINE_LEARNING, part, selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(part["cache_location"], "/cache", False)],
+        "volumes": [_bind(part["cache_location"], "/cache", False), *_drivers(part)],
         "healthcheck": _healthcheck(["CMD", "python3", "/usr/src/healthcheck.py"]),
         "stop_grace_period": "10s",
     }
+
+
+def _drivers(part):
+    """Libraries of a driver and the like, which the container sees where this host has them."""
+    return [_bind(path, path, True) for path in part["hardware"].get("mounts", [])]
 
 
 def _environment(values):

@@ -7,16 +7,21 @@ The host's address for containers, and the nftables table in front of it and of 
 
 import ipaddress
 
+from immich_core import sign_up
+
 # Marks the address as the unit's own. A label begins with the name of its interface.
 LABEL = "lo:immich"
 # As Podman calls the host for containers.
 HOST_NAME = "host.containers.internal"
 SERVERS = {"postgres": "unit", "valkey": "service"}
+# The port of Immich's server in its container.
+SERVER_PORT = 2283
 
 
 def declared(settings, addresses):
     """
-    Return what the settings want of the gateway: ``address``, ``network``, ``ports``, ``host_ports`` and ``services``.
+    Return what the settings want of the gateway: ``address``, ``network``, ``ports``, ``host_ports``, ``services`` and
+    ``sign_up``.
 
     Only managed services count: the formula puts no firewall in front of what it does not manage. Where that is on this
     host all the same, by ``host.containers.internal`` or one of its addresses, its port is among ``host_ports``.
@@ -39,10 +44,11 @@ def declared(settings, addresses):
         "ports": [settings[name]["port"] for name in here],
         "host_ports": sorted({*settings["host_ports"], *foreign}),
         "services": [settings["lookup"][name][SERVERS[name]] for name in here],
+        "sign_up": settings["sign_up"],
     }
 
 
-def plan(address, network, ports, host_ports, networks, addresses):
+def plan(address, network, ports, host_ports, networks, addresses, setup=sign_up.OPEN):
     """
     Return what the unit and the table hold, as data for their templates.
 
@@ -58,6 +64,9 @@ def plan(address, network, ports, host_ports, networks, addresses):
         Podman's networks by name, as ``podman_network.list`` returns them.
     addresses
         Pairs of an interface's name and one address of it, as ``ip -json`` describes it.
+    setup
+        Who can sign up as Immich's administrator (``sign_up``): others do not reach the server then. Defaults to
+        ``open``.
 
     .. code-block:: python
 
@@ -92,6 +101,10 @@ def plan(address, network, ports, host_ports, networks, addresses):
         "sources": [str(subnet)] if subnet.version == parsed.version else [],
         "ports": sorted(ports),
         "host_ports": sorted(host_ports),
+        "server": f"tcp dport {SERVER_PORT}",
+        "closed": sign_up.is_local(setup),
+        # Of this host, where root alone comes in: a reverse proxy here would let everybody in.
+        "root_alone": [f"{of} daddr {each}" for of, each in subnets.items()] if setup == sign_up.ROOT else [],
     }
 
 

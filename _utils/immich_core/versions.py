@@ -43,7 +43,9 @@ FIRST_MIGRATIONS = (
 )
 _NUMBER = "(0|[1-9][0-9]{0,5})"
 _VERSION = re.compile(rf"v?{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:[-+_].*)?", re.ASCII)
-_SERIES = re.compile(rf"v?{_NUMBER}(?:\.{_NUMBER})?", re.ASCII)
+# What images of machine learning for some hardware have behind the version: immich_core.hardware, by the same words.
+_ACCELERATED = "(?:-(?:armnn|cuda|openvino|rknn|rocm))?"
+_SERIES = re.compile(rf"v?{_NUMBER}(?:\.{_NUMBER})?{_ACCELERATED}", re.ASCII)
 _MIGRATION = re.compile("([0-9]{13})-")
 # What a tag that moves within a series stands for at most.
 _ANY = 10**6
@@ -85,7 +87,7 @@ def highest(image):
     Return the newest version that an image reference may stand for, or None if it may be any.
 
     image
-        As for :py:func:`tag`. ``v3`` is newer than all of 3 and older than 4.0.0.
+        As for :py:func:`tag`. ``v3``, also as ``v3-cuda``, is newer than all of 3 and older than 4.0.0.
 
     .. code-block:: python
 

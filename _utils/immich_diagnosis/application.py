@@ -7,15 +7,21 @@ from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
 
-from host_core import pillar, podman, unit_states
-from immich_core import run_facts, stack_status, update_plan, versions
-from immich_core.compose import SECRETS
+from host_core import podman, unit_states
+from immich_core import compose, run_facts, server_settings, stack_status, update_plan, versions
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import SERVER, compose_of, postgres_connection, settings_of
 from immich_diagnosis.permissions import may, user_ids
 from immich_diagnosis.words import one_line, remedy_for
-from immich_host import images, update
+from immich_host import images, secret_files, update
 from immich_io import compose_file, containers, last_words, project, untrusted
+
+# What the pillar says of each file below `secrets/`.
+SECRETS_DECLARED = {
+    **compose.SECRETS,
+    compose.SERVER_SETTINGS: f"immich:{server_settings.KEY}",
+    compose.CA_CERTIFICATES: "immich:server:ca_certificates",
+}
 
 
 def _compose_file(here):
@@ -59,13 +65,16 @@ def _asking(here):
 
 
 def _secrets(here):
-    settings_of(here)
-    for name, path in SECRETS.items():
-        file = Path(here["directory"], "secrets", name)
-        desired = pillar.value(here["pillar"], path)
+    try:
+        files = secret_files.desired(settings_of(here), here["pillar"])
+    except CommandExecutionError as error:  # gone since the pillar was checked
+        yield FAILED, str(error), "salt-call immich_settings.errors"
+        return
+    for name, desired in files.items():
+        file, path = Path(here["directory"], "secrets", name), SECRETS_DECLARED[name]
         if not file.is_file() or not file.read_bytes():
             yield FAILED, f"{file} is missing or empty", "salt-call state.apply immich.app"
-        elif desired is not None and file.read_bytes() != str(desired).encode():
+        elif desired is not None and file.read_bytes() != desired:
             yield FAILED, f"{file} does not hold {path}", "salt-call state.apply immich"
         elif not may(file.stat(), *user_ids(here["users"][SERVER]), 4):
             yield FAILED, f"{file} cannot be read by the container's user", "salt-call state.apply immich.app"

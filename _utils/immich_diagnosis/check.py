@@ -15,8 +15,9 @@ from immich_diagnosis.words import one_line
 
 # ``gate``: whether the rest of its group needs it. ``disturbed``: whether a restore, an update or a removal under way
 # explains that it is not well. ``everywhere``: whether hosts without the component of its part have it too. ``asks``:
-# functions that the registry of components names, which it calls: their findings are in this row alone.
-Check = namedtuple("Check", "part function gate disturbed everywhere asks", defaults=(False, False, False, ()))
+# functions that the registry of components names, which it calls: their findings are in this row alone. ``times``: how
+# many times as long as others it may take.
+Check = namedtuple("Check", "part function gate disturbed everywhere asks times", defaults=(False, False, False, (), 1))
 OK, WARNING, FAILED = "ok", "warning", "failed"
 
 

@@ -7,11 +7,13 @@ not checked.
 """
 
 from immich_diagnosis import (
+    accounts,
     application,
     backups,
     components,
     folders,
     formula,
+    hardware,
     host,
     podman,
     postgres,
@@ -29,6 +31,8 @@ PARTS = {
     valkey: "valkey",
     application: "app",
     reachability: "app",
+    hardware: "app",
+    accounts: "accounts",
     components: None,
     backups: "backup",
 }

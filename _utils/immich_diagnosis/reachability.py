@@ -11,6 +11,7 @@ from host_core.command import CommandError
 from immich_core.gateway import HOST_NAME
 from immich_diagnosis.check import FAILED, OK, Check, NotCheckedError, call, need, of_finding
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, compose_of, read_text, settings_of
+from immich_host import used_settings
 from immich_io import containers
 
 
@@ -107,6 +108,14 @@ def _learning(here):
     return map(of_finding, broken) if broken else [(OK, "says pong")]
 
 
+def _settings(here):
+    settings = settings_of(here)
+    found = call(here, "immich_app.verify_settings", settings, timeout=2)
+    if not settings["server"]["settings_managed"]:
+        return [(OK, "are those of its page Administration > Settings")]
+    return map(of_finding, found) if found else [(OK, "are those of immich:settings, as far as the server says")]
+
+
 def _exposure(here):
     settings = settings_of(here)
     need(here, "netns.listening")
@@ -123,6 +132,7 @@ GROUPS = (
     ),
     (
         Check("Immich", _answers, gate=True, disturbed=True, asks=("immich_app.verify_answer",)),
+        Check(used_settings.PART, _settings, disturbed=True, asks=("immich_app.verify_settings",)),
         Check("machine learning", _learning, disturbed=True, asks=("immich_app.verify_machine_learning",)),
         Check(
             "exposure",

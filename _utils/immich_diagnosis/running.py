@@ -29,16 +29,20 @@ LARGEST_CHECK = 1024**3
 
 def run_groups(groups, here, seconds):
     """Rows of all groups in their order, and what the checks left in ``here["told"]``; ``seconds`` are for each."""
-    children = [_fork(group, here) for group in groups]
-    _read(children, seconds)
+    children = [{**_fork(group, here), "seconds": seconds * _times(group)} for group in groups]
+    _read(children)
     rows, told = [], {}
     for group, child in zip(groups, children):
         _end(child)
         messages = [json.loads(line) for line in child["text"].decode().split("\n")[:-1]]
         for message in messages:
             told.update(message["told"])
-        rows += _group_rows(group, [message["rows"] for message in messages], seconds)
+        rows += _group_rows(group, [message["rows"] for message in messages], child["seconds"])
     return rows, told
+
+
+def _times(group):
+    return max(check.times for check in group)
 
 
 def _group_rows(group, answers, seconds):
@@ -57,7 +61,7 @@ def _group_rows(group, answers, seconds):
 def _silence(group, seconds):
     """What a check says that did not end in time. On a busy host that proves nothing."""
     load, cpus = os.getloadavg()[0], os.cpu_count()
-    advice = f"salt-call immich.doctor timeout={max(20, seconds * 3):.0f}"
+    advice = f"salt-call immich.doctor timeout={max(20, seconds * 3 / _times(group)):.0f}"
     if load > 2 * cpus:
         busy = f"this host is busy, with a load of {load:.0f} on {cpus} CPUs"
         return WARNING, f"not checked: took longer than {seconds:.0f} s; {busy}", advice
@@ -115,10 +119,10 @@ def _checked(check, here):
     return {"rows": rows, "told": here["told"]}
 
 
-def _read(children, seconds):
+def _read(children):
     """Read what the groups write, until each has ended or one of its checks has taken longer than its time."""
     for child in children:
-        child["deadline"] = time.monotonic() + seconds
+        child["deadline"] = time.monotonic() + child["seconds"]
     waiting = {child["reader"]: child for child in children}
     while waiting:
         left = min(child["deadline"] for child in waiting.values()) - time.monotonic()
@@ -126,7 +130,7 @@ def _read(children, seconds):
             chunk = os.read(reader, 65536)
             waiting[reader]["text"] += chunk
             if b"\n" in chunk:
-                waiting[reader]["deadline"] = time.monotonic() + seconds
+                waiting[reader]["deadline"] = time.monotonic() + waiting[reader]["seconds"]
             if not chunk:
                 del waiting[reader]
         waiting = {reader: child for reader, child in waiting.items() if child["deadline"] > time.monotonic()}

@@ -18,7 +18,7 @@ from pathlib import Path
 from salt.exceptions import CommandExecutionError
 
 from host_core import durable
-from immich_core import run_facts, update_plan, versions
+from immich_core import compose, run_facts, server_settings, update_plan, versions
 from immich_host import identity, service
 from immich_io import compose_file, last_words, lock, update_record
 
@@ -97,26 +97,26 @@ def start_refusal(settings, salt):
 # -- rollback ----------------------------------------
 
 
-def keep_former(settings, compose, run):
+def keep_former(settings, run, **desired):
     """
-    Keep the compose file that is there, so that :py:func:`roll_back` can put it back if Immich does not serve with
-    another one.
+    Keep the files that are there, so that :py:func:`roll_back` can put them back if Immich does not serve with others.
 
-    Nothing is kept if the file stays as it is or Immich does not serve. What an update or an earlier change has kept,
+    Nothing is kept if they stay as they are or Immich does not serve. What an update or an earlier change has kept,
     and has not been completed, stays: that is what served last.
 
-    compose
-        The text that is about to be written.
+    desired
+        The text that is about to be written of ``compose``, of ``server_settings`` (Immich's own), or of both.
     """
-    path = _compose_file(settings)
-    former = compose_file.read(path)
-    if former in (None, compose) or not compose_file.ping_url(former):
+    former = _files(settings)
+    if former["compose"] is None or not compose_file.ping_url(former["compose"]):
+        return
+    if all(former[file] == text for file, text in desired.items()):
         return
     if _record(settings) or not service.serves(settings, run):
         return
     if run_facts.of(run).migrated:
         return  # it names what is gone
-    _write_record(settings, {"what": update_record.SETTINGS, "compose": former})
+    _write_record(settings, {"what": update_record.SETTINGS, **former})
 
 
 def prepare(settings, due, salt):
@@ -128,18 +128,18 @@ def prepare(settings, due, salt):
 
     Raises CommandExecutionError if there is no backup although one is due.
     """
-    compose, interrupted = _compose_file(settings), _record(settings)
+    interrupted = _record(settings)
     of_settings = interrupted and not update_record.of_update(interrupted)
-    former = interrupted["compose"] if of_settings else compose_file.read(compose)
+    former = _kept(interrupted) if of_settings else _files(settings)
     noted = database(settings, salt)
     record = update_plan.changed_by(_unfinished(settings), noted["migrations"]) or {
         "from": due["from"],
         "backup": salt["immich.backup"]()["path"] if due["backup"] else None,
         "migrations": noted["migrations"],
-        "compose": former,
+        **former,
     }
     record.update(to=due["to"], image=settings["server"]["image"])
-    compose.parent.mkdir(parents=True, exist_ok=True)
+    _project(settings).mkdir(parents=True, exist_ok=True)
     _write_record(settings, record)
     return record
 
@@ -181,7 +181,7 @@ def roll_back(unit, settings, why, run, salt):
             )
         record = _record(settings)
         if record and not update_record.of_update(record):
-            return _settings_rolled_back(unit, settings, record["compose"], why, run, salt)
+            return _settings_rolled_back(unit, settings, record, why, run, salt)
         if record and record["image"] == settings["server"]["image"]:
             return _rolled_back(unit, settings, record, why, run, salt)
         return None
@@ -189,20 +189,15 @@ def roll_back(unit, settings, why, run, salt):
         lock.release(run)
 
 
-def _settings_rolled_back(unit, settings, former, why, run, salt):
-    path = _compose_file(settings)
-    if path.read_text(encoding="utf8") == former:
+def _settings_rolled_back(unit, settings, record, why, run, salt):
+    if _files(settings) == _kept(record):
         return None
-    try:
-        changed = compose_file.changes(settings, former, salt["grains.get"]("selinux:enabled", False))
-    except compose_file.ComposeFileError as error:
-        raise CommandExecutionError(str(error)) from error
-    changes = "\n".join(f"- {change}" for change in changed)
-    said = f"Immich does not serve with the changed settings: {why}\nWhat they change in {path}:\n{changes}\n"
+    changes = "\n".join(_changes(settings, record, salt))
+    said = f"Immich does not serve with the changed settings: {why}\n{changes}\n"
     restore = lock.restore_under_way()
     if restore:
         return f"{said}{restore} Until then they stay"
-    _write(path, former, 0o644)
+    _put_back(settings, record)
     try:
         downtime = service.bring_up(unit, settings, run, salt)
     except CommandExecutionError as error:
@@ -216,6 +211,21 @@ def _settings_rolled_back(unit, settings, former, why, run, salt):
         f"{said}The former settings were put back, and Immich serves again{_lasted(downtime)}. Correct the pillar and "
         f"apply again: as it is, the next apply tries the same again. See `journalctl -u {unit}`"
     )
+
+
+def _changes(settings, record, salt):
+    """What changed against the former files, in lines; of Immich's own settings the names alone."""
+    try:
+        changed = compose_file.changes(settings, record["compose"], salt["grains.get"]("selinux:enabled", False))
+    except compose_file.ComposeFileError as error:
+        raise CommandExecutionError(str(error)) from error
+    if changed:
+        yield f"What they change in {_compose_file(settings)}:"
+        yield from (f"- {change}" for change in changed)
+    named = server_settings.changes(_kept(record)["server_settings"], _files(settings)["server_settings"])
+    if named:
+        yield "What they change of Immich's own settings:"
+        yield from (f"- {name}" for name in named)
 
 
 def _lasted(downtime):
@@ -235,7 +245,7 @@ def _rolled_back(unit, settings, record, why, run, salt):
         )
     if record["compose"] is None:
         return f"{said}There was no compose file before, to which to return. {_restore_advice(record, salt)}"
-    _write(_compose_file(settings), record["compose"], 0o644)
+    _put_back(settings, record)
     if sorted(migrations) != record["migrations"]:
         return said + _after_migration(unit, settings, record, run, salt)
     downtime = service.bring_up(unit, settings, run, salt)
@@ -303,6 +313,33 @@ def _compose_file(settings):
     return _project(settings) / "docker-compose.yml"
 
 
+def _server_settings_file(settings):
+    return _project(settings) / "secrets" / compose.SERVER_SETTINGS
+
+
+def _files(settings):
+    """The text of each file that a rollback puts back, as it is now; None of one that is not there."""
+    own = _server_settings_file(settings)
+    return {
+        "compose": compose_file.read(_compose_file(settings)),
+        "server_settings": own.read_text(encoding="utf8", errors="replace") if own.exists() else None,
+    }
+
+
+def _kept(record):
+    """The same as a record has it; one that an older formula wrote knows no settings of Immich's own."""
+    return {"compose": record["compose"], "server_settings": record.get("server_settings")}
+
+
+def _put_back(settings, record):
+    """Immich's own settings first: the compose file names them."""
+    own = _kept(record)["server_settings"]
+    if own is not None and own != _files(settings)["server_settings"]:
+        owner = tuple(map(int, settings["server"]["user"].split(":")))
+        _write(_server_settings_file(settings), own, 0o400, owner)
+    _write(_compose_file(settings), record["compose"], 0o644)
+
+
 def _installed_image(settings):
     try:
         return compose_file.image(_compose_file(settings))
@@ -329,8 +366,8 @@ def _write_record(settings, record):
         raise CommandExecutionError(str(error)) from error
 
 
-def _write(path, text, mode):
+def _write(path, text, mode, owner=None):
     try:
-        durable.write(path, text, mode)
+        durable.write(path, text, mode, owner)
     except OSError as error:
         raise CommandExecutionError(str(error)) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from immich_core import compose, labels
+from immich_core import compose, labels, sign_up
 from immich_io.project import parsed
 
 # What comes of a file that is no compose file, or another one.
@@ -104,6 +104,23 @@ def ping_url(text):
         return parsed(text)["x-immich-stack"]["ping"]
     except UNREADABLE:
         return None
+
+
+def sign_up_closed(text):
+    """
+    Return whether nobody can sign up in a server that runs by a compose file.
+
+    text
+        Text of the compose file, or None.
+
+    .. code-block:: python
+
+        compose_file.sign_up_closed(text)
+    """
+    try:
+        return parsed(text or "")["services"][compose.SERVER]["environment"].get(sign_up.VARIABLE) == "false"
+    except UNREADABLE:
+        return False
 
 
 def deviations(settings, text, selinux=False):

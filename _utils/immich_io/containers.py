@@ -5,8 +5,13 @@ Immich's containers, as Podman has them
 Which there are, which differ from a compose file, and what is asked inside one.
 """
 
+import contextlib
+import json
+import os
 import shutil
+import signal
 import time
+from pathlib import Path
 
 from host_core import command, podman, terminal
 from immich_core import compose
@@ -29,6 +34,11 @@ done
 """
 # What it prints at most, in bytes, and how long it may take for each of them, in seconds.
 REACH_ANSWER, REACH_SECONDS = 8192, 5
+# What of a container says which hardware it has.
+HARDWARE = (
+    '{"running": {{json .State.Running}}, "devices": {{json .HostConfig.Devices}}, '
+    '"groups": {{json .HostConfig.GroupAdd}}, "arguments": {{json .Config.CreateCommand}}}'
+)
 
 
 def names(directory):
@@ -153,3 +163,78 @@ def _reached(answer):
     if step not in (NAME, PORT):
         step, reason = PORT, answer
     return step, terminal.one_line(reason, 200)
+
+
+def hardware(container):
+    """
+    Return what Podman says that a container has of this host's hardware: ``{"running": bool, "devices": [paths],
+    "groups": [numbers as text], "arguments": [words that made it]}``.
+
+    container
+        Its name.
+
+    Raises ``CommandError`` if there is no such container.
+
+    .. code-block:: python
+
+        containers.hardware("immich-server")["devices"]
+    """
+    found = json.loads(podman.run("container", "inspect", "--format", HARDWARE, container))
+    return {
+        "running": found["running"],
+        "devices": [device["PathInContainer"] for device in found["devices"] or []],
+        "groups": found["groups"] or [],
+        "arguments": found["arguments"] or [],
+    }
+
+
+def tried(container, words, seconds, size):
+    """
+    Run a command in a container that may hang or print without end, and leave nothing of it there.
+
+    Returns ``host_core.command.Ended``: both outputs in their order, and the exit code, or None where it was killed
+    from outside. In the container `timeout` of coreutils ends it, with the code 124 or 137.
+
+    container
+        Name of a running container.
+    words
+        The command.
+    seconds
+        How long it has.
+    size
+        Bytes of output, at which it is killed.
+
+    Raises ``CommandError`` if Podman is not installed.
+
+    .. code-block:: python
+
+        containers.tried("immich-server", ["ffmpeg", "-version"], 5, 65536)
+    """
+    bounded = ["timeout", "--kill-after=1", f"{seconds:.1f}", *words]
+    asked = ["podman", "exec", container, *bounded]
+    with command.startable(asked):
+        # Podman takes a moment to begin, and to say what became of it.
+        ended = command.read(asked, seconds + 2, size, merged=True)
+    if ended.code is None:
+        _end(container, bounded)
+    return ended
+
+
+def _end(container, words):
+    """End what was started in a container with these words. Killing `podman exec` ends nothing there."""
+    inside = podman.run("container", "inspect", "--format", "{{.State.Pid}}", container).strip()
+    with contextlib.suppress(FileNotFoundError):  # the container has ended, and all with it
+        namespace = os.stat(f"/proc/{inside}/ns/pid").st_ino
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                own = os.stat(process / "ns/pid").st_ino == namespace
+                if own and (process / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1] == words:
+                    _kill_group(int(process.name))
+
+
+def _kill_group(number):
+    """`timeout` leads a group of its own, in which what it has started is too."""
+    if os.getpgid(number) == number:
+        os.killpg(number, signal.SIGKILL)
+    else:
+        os.kill(number, signal.SIGKILL)

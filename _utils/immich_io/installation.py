@@ -8,13 +8,17 @@ import json
 from pathlib import Path
 
 from host_core import durable
+from immich_core import compose
 
 RECORD = Path("/var/lib/immich-formula/installation.json")
 # Of the record. A newer one is from a newer formula, which knows more.
 FORMAT = 1
 # What of a project directory moves to another one, and what the states of immich.app write there again.
 MOVED = "update.json"
-WRITTEN = ("docker-compose.yml", "secrets/db_password", "secrets/redis_password")
+WRITTEN = (
+    "docker-compose.yml",
+    *(f"secrets/{name}" for name in (*compose.SECRETS, compose.SERVER_SETTINGS, compose.CA_CERTIFICATES)),
+)
 
 
 class RecordError(Exception):

@@ -5,7 +5,7 @@ Immich's server over HTTP: whether it answers, and what it says of itself
 An answer may be anybody's: each is read with a limit and a deadline (``untrusted``).
 """
 
-from immich_core import findings
+from immich_core import findings, sign_up
 from immich_io import untrusted
 
 PING = {"res": "pong"}
@@ -116,32 +116,59 @@ def state(url, signed_up, timeout=10):
     return found
 
 
-def warnings(known, port, url):
+def shown(url, addresses, timeout=10):
+    """
+    Return what the server tells everybody of itself, by address: ``{"features": {…}, "config": {…}}``.
+
+    Of an address that it does not have, an empty mapping: later releases mean to drop some.
+
+    url
+        The server's address, without a path.
+    addresses
+        Names below ``/api/server/``.
+    timeout
+        Seconds for each answer. Defaults to 10.
+
+    Raises ``OSError`` or ``ValueError`` if it does not answer as it should.
+
+    .. code-block:: python
+
+        server.shown("http://127.0.0.1:2283", ["features"])
+    """
+    found = {}
+    for name in addresses:
+        try:
+            answer = untrusted.get_json(f"{url}/api/server/{name}", timeout)
+        except untrusted.StatusError as error:
+            if error.status != 404:
+                raise
+            answer = {}
+        found[name] = answer if isinstance(answer, dict) else {}
+    return found
+
+
+def warnings(known, settings, url):
     """
     Return what a person should know of a server that runs, as findings. One is an error if nobody can use Immich
     because of it, else a warning.
 
     known
         What :py:func:`state` returns.
-    port
-        The port at which Immich is published.
+    settings
+        The formula's settings.
     url
         The address at which a person opens it.
 
     .. code-block:: python
 
-        server.warnings(known, 2283, "http://photos.example:2283")
+        server.warnings(known, settings, "http://photos.example:2283")
     """
     found = [_maintenance("exposure")] if known["maintenance"] else []
     if known["initialized"] is None:
         seen = f"Whether somebody has signed up as administrator is not known: {known['unknown']}"
         found.append(_warning("administrator-unknown", seen, "see `journalctl -u immich`"))
     elif not known["initialized"]:
-        seen = (
-            f"Nobody has signed up as administrator yet: the first to open port {port} can, or can restore a "
-            "database of their own, as /api/admin/database-backups/start-restore asks for no login"
-        )
-        found.append(_warning("administrator-missing", seen, f"sign up now at {url}"))
+        found.append(_warning("administrator-missing", *sign_up.warning(settings, url)))
     return found
 
 

@@ -28,6 +28,8 @@ NEST_ERROR = re.compile(r"\[[^\]]{1,40}\] \d+ +- .{0,60}? (?:ERROR|FATAL) (?P<te
 WORKER_ERROR = re.compile(r"\w+ worker error: (?P<text>.+?)(?:, stack: .*)?$")
 # An exception that ended Node.js or Python.
 EXCEPTION = re.compile(r"(?:\w+:? )?(?P<text>[A-Za-z_.]*(?:Error|Exception): .+)")
+# server/src/utils/config.ts of Immich v3.3: `Invalid system config: `, and lines such as `  - [oauth.timeout] message`.
+LIST_ITEM = re.compile(r" {2}- (?P<text>\[[^\]]{1,200}\] .+?)(?P<stack>, stack: .*)?$")
 LOUD = re.compile(r"\b(?:ERROR|FATAL|CRITICAL)\b|Illegal instruction|Killed")
 # Lines around an error that say nothing of it: stack frames, properties, the source line, the processes it has ended.
 NOISE = re.compile(
@@ -98,7 +100,7 @@ def reason(log, latest=False):
 
         untrusted.reason(log)
     """
-    lines = [line for line in log.split("\n") if line.strip()]
+    lines = _with_lists([line for line in log.split("\n") if line.strip()])
     for find in (_clear_error, _loud_line):
         errors = [error for error in map(find, lines) if error]
         if errors:
@@ -106,6 +108,20 @@ def reason(log, latest=False):
     lines = [terminal.one_line(line) for line in lines]
     telling = [line for line in lines if line and not NOISE.fullmatch(line)] or lines
     return " / ".join(telling[-3:])[-REASON_LENGTH:]
+
+
+def _with_lists(lines):
+    """The lines, with those of a list behind the error that it belongs to: Immich names each setting that is wrong."""
+    found, open_list = [], False
+    for line in lines:
+        item = LIST_ITEM.match(line)
+        if item and open_list:
+            found[-1][1].append(item["text"])
+            open_list = not item["stack"]  # which repeats it all
+        else:
+            found.append((line, []))
+            open_list = terminal.one_line(line).endswith(":")
+    return [f"{line.rstrip()} {'; '.join(items)}" if items else line for line, items in found]
 
 
 def _clear_error(line):
@@ -170,26 +186,83 @@ def get_json(url, timeout=10):
 
         untrusted.get_json("http://127.0.0.1:2283/api/server/ping")
     """
-    response = http.client.HTTPResponse(_Received(_exchange(urllib.parse.urlsplit(url), timeout)))
+    response = _response("GET", url, {}, b"", timeout, LARGEST_ANSWER)
+    if response.status != 200:
+        raise StatusError(response.status)
+    return _parsed(_content(response))
+
+
+def request_json(method, url, body=None, headers=None, timeout=10, size=LARGEST_ANSWER):
+    """
+    Return the status of an answer, and what it holds, parsed; ``None`` if it holds nothing.
+
+    method
+        Method of HTTP, as ``POST``.
+    url
+        As of :py:func:`get_json`.
+    body
+        What to send as JSON. Defaults to nothing.
+    headers
+        Headers by name. Defaults to none.
+    timeout
+        Seconds for all of it. Defaults to 10.
+    size
+        Bytes of the answer at most. Defaults to 64 KiB.
+
+    Raises ``OSError`` if there is no answer in time, and ``ValueError`` if the answer is larger, no HTTP or no JSON.
+
+    .. code-block:: python
+
+        untrusted.request_json("POST", "http://127.0.0.1:2283/api/auth/login", {"email": email, "password": password})
+    """
+    headers, content = dict(headers or {}), b""
+    if body is not None:
+        content = json.dumps(body).encode()
+        headers.update({"Content-Type": "application/json", "Content-Length": str(len(content))})
+    response = _response(method, url, headers, content, timeout, size)
+    read = _content(response)
+    return response.status, _parsed(read) if read else None
+
+
+def _parsed(read):
+    try:
+        return json.loads(read)
+    except (ValueError, RecursionError) as error:
+        raise _not_json(error) from error
+
+
+def _not_json(error):
+    return ValueError(f"the answer is not HTTP with JSON ({type(error).__name__})")
+
+
+def _content(response):
+    try:
+        return response.read()
+    except (http.client.HTTPException, ValueError) as error:
+        raise _not_json(error) from error
+
+
+def _response(method, url, headers, content, timeout, size):
+    """An answer whose status is known, and whose content has come in."""
+    parts = urllib.parse.urlsplit(url)
+    lines = [f"{method} {parts.path or '/'}{'?' if parts.query else ''}{parts.query} HTTP/1.0", f"Host: {parts.netloc}"]
+    lines += ["Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
+    request = "".join(f"{line}\r\n" for line in (*lines, "")).encode() + content
+    response = http.client.HTTPResponse(_Received(_exchange(parts, request, timeout, size)), method=method)
     try:
         response.begin()
-        if response.status != 200:
-            raise StatusError(response.status)
-        return json.loads(response.read())
-    except StatusError:
-        raise
-    except (http.client.HTTPException, ValueError, RecursionError) as error:
-        raise ValueError(f"the answer is not HTTP with JSON ({type(error).__name__})") from error
+        return response
+    except (http.client.HTTPException, ValueError) as error:
+        raise _not_json(error) from error
 
 
-def _exchange(url, timeout):
+def _exchange(url, request, timeout, size):
     """All bytes that a server sends until it hangs up. HTTP/1.0, so that it does, and sends no chunks."""
     deadline = time.monotonic() + timeout
     received = b""
     with socket.create_connection((url.hostname, url.port or 80), timeout) as connection:
-        request = f"GET {url.path or '/'} HTTP/1.0\r\nHost: {url.netloc}\r\nConnection: close\r\n\r\n"
-        connection.sendall(request.encode())
-        while len(received) <= LARGEST_ANSWER:
+        connection.sendall(request)
+        while len(received) <= size:
             connection.settimeout(max(0.001, deadline - time.monotonic()))
             try:
                 chunk = connection.recv(LARGEST_ANSWER)
@@ -198,4 +271,4 @@ def _exchange(url, timeout):
             if not chunk:
                 return received
             received += chunk
-    raise ValueError(f"the answer is larger than {LARGEST_ANSWER} bytes")
+    raise ValueError(f"the answer is larger than {size} bytes")

@@ -2,8 +2,9 @@
 The record of an update or a change of settings that has not been completed
 =============================================================================
 
-``update.json`` beside the compose file: what a rollback needs. Of a change of settings that is the former compose file;
-of an update ``from``, ``to``, ``image``, ``backup`` and the ``migrations`` that the database had before, too.
+``update.json`` beside the compose file: what a rollback needs. Of a change of settings that is the former compose file,
+and the former file of Immich's own settings where there was one; of an update ``from``, ``to``, ``image``, ``backup``
+and the ``migrations`` that the database had before, too. It holds the secrets of that file, and is root's alone.
 """
 
 import json

@@ -51,6 +51,36 @@ Immich's project, tables and queues are migrated:
       - sls: immich.postgres
       - sls: immich.valkey
 
+{%-   if settings.server.settings_managed %}
+
+Immich's own settings are as declared:
+  immich_app.server_settings_managed:
+    - name: {{ (project ~ "/secrets/server_settings") | json }}
+    - settings: {{ handed_down | json }}
+    - user: {{ service.owner.server.user }}
+    - group: {{ service.owner.server.group }}
+    - require:
+      - Immich's secrets directory is present
+      - Immich's project, tables and queues are migrated
+    - require_in:
+      - Immich's compose file is managed
+{%-   endif %}
+{%-   if settings.server.ca_certificates %}
+
+The certificates that Immich trusts are present:
+  file.managed:
+    - name: {{ (project ~ "/secrets/ca_certificates") | json }}
+    - source: {{ settings.server.ca_certificates | json }}
+    - show_changes: false
+    - user: {{ service.owner.server.user }}
+    - group: {{ service.owner.server.group }}
+    - mode: "0400"
+    - require:
+      - Immich's secrets directory is present
+    - require_in:
+      - Immich's compose file is managed
+{%-   endif %}
+
 Immich's compose file is managed:
   immich_app.compose_file_managed:
     - name: {{ compose_file | json }}
@@ -75,11 +105,26 @@ Immich is running:
     - settings: {{ handed_down | json }}
     - require:
       - sls: immich.valkey
+      # Without its firewall others would reach it, who must not before somebody has signed up.
+      - sls: immich.gateway
       - Immich's compose file is managed
       - sls: immich.programs
       - Immich's unit is present
       - Immich's secret db_password is present
       - Immich's secret redis_password is present
+
+# Not before: a container that was made with them cannot be started again without them.
+{%-   for name, there in (("server_settings", settings.server.settings_managed), ("ca_certificates", settings.server.ca_certificates)) %}
+{%-     set file = project ~ "/secrets/" ~ name %}
+{%-     if not there and salt["file.file_exists"](file) %}
+
+Immich's secret {{ name }} is absent:
+  file.absent:
+    - name: {{ file | json }}
+    - require:
+      - Immich is running
+{%-     endif %}
+{%-   endfor %}
 
 Immich's former Valkey passwords are invalid:
   immich_valkey.former_passwords_absent:

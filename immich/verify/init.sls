@@ -3,10 +3,11 @@
 {%- from "immich/settings.jinja" import handed_down, included, settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
+{%-   set at_the_end = settings.once_signed_up if "accounts" in settings.components else {} %}
 
 Immich is as declared:
   immich_app.verified:
-    # With what its components have checked.
-    - settings: {{ dict(handed_down, components=settings.components) | json }}
+    # With what its components have checked, as of the end of the run.
+    - settings: {{ dict(handed_down, components=settings.components, **at_the_end) | json }}
     - require: {{ included | json }}
 {%- endif %}

@@ -67,11 +67,12 @@ def _no_containers_left(_gateway_removed):
 def written(states):
     """A function that writes rules, unit and drop-in as immich.gateway does, and returns the states' arguments."""
 
-    def write(address=ADDRESS, network=NETWORK, ports=PORTS, host_ports=()):
+    def write(address=ADDRESS, network=NETWORK, ports=PORTS, host_ports=(), sign_up="open"):
         arguments = {"address": address, "network": network, "ports": ports, "host_ports": list(host_ports)}
         for path in (RULES, UNIT):
             template = f"salt://immich/gateway/files/{path.name}.j2"
-            ret = states.file.managed(str(path), source=template, template="jinja", context=arguments)
+            context = {**arguments, "sign_up": sign_up}
+            ret = states.file.managed(str(path), source=template, template="jinja", context=context)
             assert ret.result is True, ret.comment
         source = "salt://immich/gateway/files/nftables.conf"
         assert states.file.managed(str(DROP_IN), source=source, makedirs=True).result is True
@@ -168,7 +169,7 @@ def test_new_rules_are_loaded(states, modules, written, ports):
                 {"name": str(RULES)},
                 {"source": f"salt://immich/gateway/files/{RULES.name}.j2"},
                 {"template": "jinja"},
-                {"context": arguments},
+                {"context": {**arguments, "sign_up": "open"}},
             ]
         },
         "gateway": {
@@ -287,6 +288,22 @@ def test_interface_that_nobody_knows_is_any_of_podman(states, written):
     assert 'oifname "podman*" iifname != "podman*" ip daddr 10.207.0.0/16 jump published' in table()
 
 
+SERVER_DROPPED = "tcp dport 2283 counter"
+ROOT_ALONE = "ip daddr 10.207.0.0/16 tcp dport 2283 meta skuid != 0 counter"
+
+
+@pytest.mark.parametrize(
+    ("sign_up", "forwarded", "local"), (("open", 0, 0), ("closed", 0, 0), ("host", 1, 0), ("root", 1, 1))
+)
+def test_the_server_is_closed_to_others_until_somebody_has_signed_up(states, written, sign_up, forwarded, local):
+    assert states.immich_gateway.active("gateway", **written(sign_up=sign_up)).result is True
+    published = table().partition("chain published")[2].partition("chain")[0]
+    assert published.count(SERVER_DROPPED) == forwarded
+    # Before what lets connections that are there go on.
+    assert published.find(SERVER_DROPPED) < published.find("ct state")
+    assert table().count(ROOT_ALONE) == local
+
+
 @pytest.mark.parametrize(
     ("host", "here"), (("host.containers.internal", True), ("127.0.0.1", True), ("192.0.2.7", False), ("cache", False))
 )
@@ -295,6 +312,7 @@ def test_wanted_are_managed_services_only(modules, host, here):
         "gateway_address": ADDRESS,
         "network": NETWORK,
         "host_ports": [443],
+        "sign_up": "root",
         "postgres": {"managed": True, "here": True, "port": 5432},
         "valkey": {"managed": False, "here": False, "port": 6379, "host": host},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
@@ -305,6 +323,7 @@ def test_wanted_are_managed_services_only(modules, host, here):
         "ports": [5432],
         "host_ports": [443, 6379] if here else [443],
         "services": ["postgresql@17-main"],
+        "sign_up": "root",
     }
 
 

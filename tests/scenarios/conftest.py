@@ -29,6 +29,14 @@ PILLAR = {
     "postgres": {"password": PASSWORDS["postgres"]},
     "valkey": {"password": PASSWORDS["valkey"], "admin_password": PASSWORDS["admin"]},
 }
+LEARNING = "ghcr.io/immich-app/immich-machine-learning:v3.3.1"
+# What a host with a graphics card of Intel's has, as far as the formula sees, and an image for it.
+GRAPHICS_CARD = f"""
+groupadd --system --force render && groupadd --system --force video
+mkdir -p /dev/dri && cd /dev/dri && mknod -m 660 renderD128 c 1 5 && mknod -m 660 card0 c 1 5
+chgrp render renderD128 && chgrp video card0
+podman tag {LEARNING} {LEARNING}-openvino
+"""
 
 
 # What no machine without the outside can show. It is not collected, and listed at the end of every run.

@@ -11,7 +11,7 @@ from tests.host import images
 from tests.host.cache import REPO, run
 from tests.host.machine import Host
 from tests.host.registry import use_registry
-from tests.scenarios.conftest import deployed, get, post
+from tests.scenarios.conftest import GRAPHICS_CARD, LEARNING, deployed, get, post
 from tests.scenarios.reader import Reader, shelf, stock
 
 pytestmark = pytest.mark.long
@@ -27,7 +27,7 @@ ON_A_FRESH_HOST = {"docs/tutorial.md": images.bare, "README.md docs/howto/instal
 LAST = ["docs/howto/remove.md"]
 # Followed by a test of its own, here or in another file.
 APART = [
-    "docs/howto/hardware-acceleration.md",
+    "docs/howto/hardware.md",
     "docs/howto/identity.md",
     "docs/howto/master.md",
     "docs/howto/reverse-proxy.md",
@@ -66,14 +66,22 @@ def official_compose(host):
     host.write("/usr/local/bin/docker", DOCKER, mode="0755")
 
 
+def own_settings(host):
+    for name in ("oauth-secret", "smtp-password"):
+        host.write(f"/root/{name}", f"{name} of a page\n")
+    host.run("cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/home-ca.pem")
+
+
 def kept_database(host):
     host.run("runuser -u postgres -- createdb immich_kept_20261124T203500Z")
 
 
 BEFORE = {
+    "docs/howto/accounts.md": pictures,
     "docs/howto/external-libraries.md": pictures,
     "docs/howto/from-compose.md": official_compose,
     "docs/howto/restore.md": kept_database,
+    "docs/howto/settings.md": own_settings,
 }
 
 
@@ -89,15 +97,26 @@ def database_came_along(host):
     assert get(host, "/standin/state")["storage"]["intact_assets"] > 0
 
 
+def settings_are_used(host):
+    assert get(host, "/api/server/config")["externalDomain"] == "https://photos.example.org"
+
+
 def nothing_is_left(host):
     assert host.run("systemctl cat immich", check=False).returncode != 0
     assert host.run("podman container exists immich-server", check=False).returncode != 0
 
 
+def sign_up_is_closed(host):
+    assert "IMMICH_ALLOW_SETUP" in host.read("/opt/podman/immich/docker-compose.yml")
+    assert get(host, "/api/server/config")["isInitialized"] is True
+
+
 AFTER = {
+    "docs/howto/accounts.md": sign_up_is_closed,
     "docs/howto/external-libraries.md": libraries_are_read_only,
     "docs/howto/from-compose.md": database_came_along,
     "docs/howto/remove.md": nothing_is_left,
+    "docs/howto/settings.md": settings_are_used,
 }
 
 
@@ -154,12 +173,13 @@ def test_library_on_a_share(own_host):
     assert "/mnt/photos/immich" in host.out("systemctl show --property RequiresMountsFor --value immich")
 
 
-def test_machine_learning_on_another_host(own_host):
+def test_hardware_of_this_host_and_of_another(own_host):
+    own_host.run(GRAPHICS_CARD)
     with Host("gpu", lan=own_host.lan) as gpu:
         use_registry(gpu)
-        gpu.run("podman run -d -p 3003:3003 ghcr.io/immich-app/immich-machine-learning:v3.3.1", timeout=300)
+        gpu.run(f"podman run -d -p 3003:3003 {LEARNING}", timeout=300)
         own_host.run(f"echo '{gpu.address} gpu.example.org' >>/etc/hosts")
-        Reader(own_host).follow("docs/howto/hardware-acceleration.md")
+        Reader(own_host).follow("docs/howto/hardware.md")
         answer = get(own_host, "/standin/ml")
         assert (answer["url"], answer["answer"]) == ("http://gpu.example.org:3003", "pong"), answer
         assert own_host.run("podman container exists immich-machine-learning", check=False).returncode != 0

@@ -100,9 +100,10 @@ class Standin:
     def logs(self):
         return self.host.out("podman logs server 2>&1")
 
-    def call(self, method, path, body=None, port=2283):
+    def call(self, method, path, body=None, port=2283, header="X: 1"):
         data = "" if body is None else f"-d {shlex.quote(json.dumps(body))}"
-        answer = self.host.out(f"curl -s -X {method} {data} 127.0.0.1:{port}{path}", check=False)
+        header = shlex.quote(header)
+        answer = self.host.out(f"curl -s -X {method} -H {header} {data} '127.0.0.1:{port}{path}'", check=False)
         return json.loads(answer) if answer else None
 
 
@@ -314,12 +315,65 @@ def test_uploads_are_rows_and_files_that_a_loss_shows_in(standin):
 def test_only_the_first_can_sign_up_as_administrator(standin):
     somebody = {"email": "admin@example.org", "password": "of no worth", "name": "Admin"}
     assert standin.start(IMMICH_ALLOW_SETUP="false")
-    assert standin.call("POST", "/api/auth/admin-sign-up", somebody)["statusCode"] == 403
+    assert standin.call("POST", "/api/auth/admin-sign-up", somebody)["statusCode"] == 400
     assert standin.call("GET", "/api/server/config")["isInitialized"] is False
     assert standin.start()
     assert standin.call("POST", "/api/auth/admin-sign-up", somebody)["isAdmin"] is True
     assert standin.call("GET", "/api/server/config")["isInitialized"] is True
     assert standin.call("POST", "/api/auth/admin-sign-up", somebody)["statusCode"] == 400
+
+
+ANA = {"email": "Ana@example.org", "password": "of no worth", "name": "Ana"}
+KEY_PERMISSIONS = ["adminUser.read", "adminUser.create", "apiKey.create", "apiKey.read"]
+
+
+def test_accounts_keys_and_libraries_are_as_strict_as_immichs(standin):
+    """Who asks comes before what is asked, and that before what the database has."""
+    assert standin.start()
+    standin.call("POST", "/api/auth/admin-sign-up", ANA)
+    session = standin.call("POST", "/api/auth/login", ANA)
+    token = f"Authorization: Bearer {session['accessToken']}"
+    assert (session["userEmail"], session["isAdmin"]) == ("ana@example.org", True)
+
+    def call(method, path, body=None, header=token):
+        return standin.call(method, f"/api/{path}", body, header=header)
+
+    assert call("GET", "admin/users", header="X: 1")["message"] == "Authentication required"
+    assert call("POST", "admin/users", {}, header="x-api-key: made-up")["message"] == "Invalid API key"
+    wrong = call("POST", "admin/users", {"email": "ben", "password": 7})
+    assert wrong["message"] == "Validation failed"
+    assert [issue["path"] for issue in wrong["errors"]] == [["email"], ["password"], ["name"]]
+    ben = call("POST", "admin/users", {"email": "ben@example.org", "password": "12345678", "name": "Ben"})
+    assert (ben["shouldChangePassword"], ben["isAdmin"], ben["quotaSizeInBytes"]) == (True, False, None)
+    assert call("POST", "admin/users", {**ANA, "email": "BEN@example.org"})["message"] == "User exists"
+
+    key = call("POST", "api-keys", {"name": "a", "permissions": KEY_PERMISSIONS})
+    by_key = f"x-api-key: {key['secret']}"
+    assert len(call("GET", "admin/users", header=by_key)) == 2
+    refused = call("DELETE", f"admin/users/{ben['id']}", {}, by_key)
+    assert (refused["statusCode"], refused["message"]) == (403, "Missing required permission: adminUser.delete")
+    more = call("POST", "api-keys", {"name": "b", "permissions": ["all"]}, by_key)
+    assert more["message"] == "Cannot grant permissions you do not have"
+    as_ben = standin.call("POST", "/api/auth/login", {"email": "ben@example.org", "password": "12345678"})
+    assert call("GET", "admin/users", header=f"Authorization: Bearer {as_ben['accessToken']}")["message"] == "Forbidden"
+
+    assert call("DELETE", f"admin/users/{session['userId']}", {})["message"] == "Cannot delete your own account"
+    assert call("PUT", "admin/users/1", {})["message"] == "Validation failed"
+    assert call("DELETE", f"admin/users/{ben['id']}", {})["status"] == "deleted"
+    assert len(call("GET", "admin/users")) == 1
+    assert len(call("GET", "admin/users?withDeleted=true")) == 2
+    assert call("POST", f"admin/users/{ben['id']}/restore")["status"] == "active"
+
+    library = call("POST", "libraries", {"ownerId": ben["id"], "importPaths": ["/nowhere"]})
+    assert "**/@eaDir/**" in library["exclusionPatterns"]
+    refused = call("PUT", f"libraries/{library['id']}", {"importPaths": ["/nowhere"]})
+    assert refused["message"] == "Invalid import path: Path does not exist (ENOENT)"
+    assert call("PUT", f"libraries/{library['id']}", {"importPaths": ["/data/a"]})["statusCode"] == 400
+    assert call("POST", f"libraries/{library['id']}/scan") is None
+    assert call("POST", "auth/logout")["successful"] is True
+    assert call("GET", "admin/users")["message"] == "Invalid user token"
+    restored = standin.call("POST", "/api/admin/database-backups/start-restore")
+    assert restored["message"] == "The server already has an admin"
 
 
 def test_uploads_want_a_login_and_are_known_again(standin):

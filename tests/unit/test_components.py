@@ -13,7 +13,12 @@ REGISTRY = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="
 ALL = ["postgres", "valkey", "server", "microservices", "machine_learning", "proxy"]
 BOTH = ["postgres", "valkey"]
 KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", "units", "checks", "warnings", "page"}
-KEYS |= {"before", "clean", "obstacles"}
+KEYS |= {"before", "clean", "obstacles", "only_with"}
+
+
+def of_host(roles, email="ana@example.org"):
+    """Components of a host with these roles and a pillar that declares accounts, or none."""
+    return components.of_host(REGISTRY, {"roles": roles, "admin": {"email": email}})
 
 
 @pytest.mark.parametrize(
@@ -27,11 +32,15 @@ KEYS |= {"before", "clean", "obstacles"}
     ),
 )
 def test_components_of_a_host(roles, expected):
-    assert components.of_roles(REGISTRY, roles) == expected
+    assert of_host(roles) == expected
+
+
+def test_a_component_that_the_pillar_declares_nothing_of_is_on_no_host():
+    assert of_host(ALL, email=None) == [name for name in REGISTRY if name != "accounts"]
 
 
 def test_a_host_includes_what_it_has_and_no_more():
-    host = components.of_roles(REGISTRY, ["postgres"])
+    host = of_host(["postgres"])
     includes = components.includes(REGISTRY, host, [], ["postgres"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     assert includes["immich.postgres"] == ["immich.identity"]
@@ -42,7 +51,7 @@ def test_a_host_includes_what_it_has_and_no_more():
 def test_what_requires_all_is_applied_last_wherever_its_entry_stands():
     registry = {"last": {"requires": "all"}, "first": {}, "second": {"requires": ["first"]}}
     registry["foreign"] = {"roles": ["proxy"]}
-    host = components.of_roles(registry, ["postgres"])
+    host = components.of_host(registry, {"roles": ["postgres"]})
     assert host == ["first", "second", "last"]
     includes = components.includes(registry, host, [], [])
     assert includes["immich.last"] == ["immich.first", "immich.second"]
@@ -52,7 +61,7 @@ def test_what_requires_all_is_applied_last_wherever_its_entry_stands():
 
 
 def test_what_former_roles_have_left_is_removed_and_not_applied():
-    host = components.of_roles(REGISTRY, ["postgres"])
+    host = of_host(["postgres"])
     includes = components.includes(REGISTRY, host, ["app", "valkey"], ["postgres", "valkey"])
     assert includes["immich"] == [f"immich.{name}" for name in host]
     removed = ["backup", "app", "valkey", "postgres", "programs"]
@@ -73,7 +82,7 @@ def test_what_waits_for_an_sls_is_what_the_host_has_of_it():
 
 
 def test_a_component_of_another_role_is_named():
-    host = components.of_roles(REGISTRY, ["postgres"])
+    host = of_host(["postgres"])
     settings = {
         "roles": ["postgres"],
         "components": components.observed(REGISTRY, host),
@@ -103,7 +112,8 @@ def test_a_server_that_is_managed_elsewhere_needs_no_gateway():
 def test_what_requires_a_component_is_removed_before_it():
     includes = components.includes(REGISTRY, list(REGISTRY), [], BOTH)
     assert includes["immich.clean"] == [
-        f"immich.{name}.clean" for name in ("backup", "app", "valkey", "postgres", "gateway", "podman", "programs")
+        f"immich.{name}.clean"
+        for name in ("backup", "accounts", "app", "valkey", "postgres", "gateway", "podman", "programs")
     ]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean", "immich.app.clean"]
     assert includes["immich.backup.clean"] == []

@@ -215,3 +215,21 @@ def test_selinux_is_told_to_leave_the_volumes_alone(settings, project):
     assert "label=disable" not in project()["services"]["immich-server"]["security_opt"]
     for service in compose.project(settings, "pgvector", selinux=True)["services"].values():
         assert "label=disable" in service["security_opt"]
+
+
+def test_immichs_own_settings_and_certificates_are_secrets_of_the_server(settings, project):
+    as_before = project()
+    server = {**settings["server"], "settings_managed": True, "ca_certificates": "/etc/ssl/home.pem"}
+    declared = project(server=server)
+    files = ["server_settings", "ca_certificates"]
+    service = declared["services"]["immich-server"]
+    assert service["secrets"] == [*as_before["services"]["immich-server"]["secrets"], *files]
+    assert {name: declared["secrets"][name] for name in files} == {
+        name: {"file": f"./secrets/{name}"} for name in files
+    }
+    added = {name: service["environment"][name] for name in ("IMMICH_CONFIG_FILE", "NODE_EXTRA_CA_CERTS")}
+    assert list(added.values()) == [f"/run/secrets/{name}" for name in files]
+    assert not {*added} & {*as_before["services"]["immich-server"]["environment"]}
+    assert list(as_before["secrets"]) == ["db_password", "redis_password"]
+    learning = "immich-machine-learning"
+    assert declared["services"][learning] == as_before["services"][learning]

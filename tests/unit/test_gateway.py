@@ -39,6 +39,7 @@ def test_a_server_that_is_not_managed_is_let_through_where_it_is_on_this_host():
     settings = {
         "gateway_address": "10.88.0.1",
         "network": NETWORK,
+        "sign_up": "open",
         "host_ports": [443],
         "postgres": {"managed": False, "here": False, "port": 5432, "host": "192.0.2.7"},
         "valkey": {"managed": True, "here": True, "port": 6379},

@@ -35,6 +35,18 @@ def test_a_dry_run_says_that_a_secret_would_be_written(settings, loaders, monkey
         assert asked is (would and test)
 
 
+def test_a_dry_run_says_that_immichs_own_settings_would_be_written(settings, loaders, monkeypatch, tmp_path):
+    (tmp_path / "secrets").mkdir()
+    for name, secret in {**HELD, "server_settings": b'{\n "trash": {\n  "days": 7\n }\n}'}.items():
+        (tmp_path / "secrets" / name).write_bytes(secret)
+    monkeypatch.setattr(states_immich_app, "__opts__", {"test": True}, raising=False)
+    declared = {"project_dir": str(tmp_path), "server": {**settings["server"], "settings_managed": True}}
+    for days, would in ((7, False), (8, True)):
+        of_immich = {**loaders.opts["pillar"]["immich"], "settings": {"trash": {"days": days}}}
+        monkeypatch.setattr(states_immich_app, "__pillar__", {"immich": of_immich}, raising=False)
+        assert states_immich_app._secret_would_change({**settings, **declared}) is would
+
+
 def test_a_dry_run_that_fails_puts_nothing_back(monkeypatch):
     def fails(_unit):
         raise CommandExecutionError("systemd does not answer")

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from salt.exceptions import CommandExecutionError
 
 from _output import immich_doctor as table
@@ -269,6 +270,17 @@ def slow(here):
 def test_each_check_has_its_own_time():
     """Slow ones use up none of the others': under load 18 of 38 were not checked."""
     assert [seen for _, _, seen in run(group(slow, slow, slow, good), seconds=1)] == ["slow"] * 3 + ["x"]
+
+
+@READS_PROC
+def test_a_check_that_may_take_longer_does():
+    def slow(_):
+        time.sleep(0.4)
+        return [("ok", "was woken")]
+
+    checks = [(check.Check("card", slow, times=times),) for times in (1, 50)]
+    assert run(*checks, seconds=0.1)[-1] == ("card", "ok", "was woken")
+    assert run(checks[0], seconds=0.1) != [("card", "ok", "was woken")]
 
 
 def test_on_a_busy_host_a_check_has_more_time(monkeypatch):
@@ -533,9 +545,11 @@ def test_a_check_calls_what_it_asks(settings, asking):
     assert set(asking.asks) <= salt.names
 
 
-def test_what_a_check_asks_is_named_by_its_component(settings):
+def test_what_a_check_asks_is_named_by_its_component():
     """Else nothing but the doctor would find it."""
-    named = {name for entry in settings["components"].values() for name in (*entry["checks"], *entry["warnings"])}
+    registry = yaml.safe_load((REPO / "immich/components.yaml").read_text(encoding="utf8"))
+    kinds = ("checks", "warnings")
+    named = {name for entry in registry.values() for kind in kinds for name in entry.get(kind, [])}
     assert not parts.ASKED - named
 
 

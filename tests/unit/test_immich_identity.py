@@ -210,7 +210,8 @@ def test_a_former_directory_keeps_what_is_not_the_formulas(tmp_path):
     old, new = tmp_path / "old", tmp_path / "new"
     (old / "secrets").mkdir(parents=True)
     new.mkdir()
-    for name in ("docker-compose.yml", "update.json", "notes", "secrets/db_password", "secrets/redis_password"):
+    secrets = ("db_password", "redis_password", "server_settings", "ca_certificates")
+    for name in ("docker-compose.yml", "update.json", "notes", *(f"secrets/{name}" for name in secrets)):
         (old / name).write_text(name, encoding="utf8")
     assert installation.move_project(str(old), str(new)) == ["notes"]
     assert {path.name: path.stat().st_mode & 0o777 for path in new.iterdir()} == {"update.json": 0o600}

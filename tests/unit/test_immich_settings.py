@@ -237,6 +237,9 @@ def test_settings_hold_no_secret(subject):
     assert not [secret for secret in (*SECRETS, "gitea-secret-4444", "dba-secret-55555") if secret in text]
     inlined = schema.inlined(SCHEMA, SCHEMA["$defs"])
     assert list(map(problems.path_text, schema.secrets(inlined))) == [
+        "immich:users:*:password",
+        "immich:settings",
+        "immich:admin:password",
         "immich:postgres:password",
         "immich:postgres:admin:password",
         "immich:valkey:password",
@@ -646,6 +649,9 @@ def test_moving_tags_are_errors_where_the_pillar_says_so(subject, pillar, path):
 
 ACL = {"name": "a", "password": "twelve-chars", "rules": "+@read"}
 UNMANAGED = {"managed": False}
+ADMIN = {"email": "ana@example.org", "name": "Ana", "password": "ana-secret-7777"}
+DELETED = {"email": "old@example.org", "delete": "old@example.org"}
+BEN = {"email": "ben@example.org", "name": "Ben", "password": "ben-secret-8888"}
 
 WRONG = (
     # moving tags, where they are forbidden
@@ -691,7 +697,7 @@ WRONG = (
     (
         "server:zzz",
         1,
-        "is not a setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, own_user",
+        "is not a setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, ca_cert",
     ),
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is not a setting: did you mean service?"),
@@ -746,6 +752,18 @@ WRONG = (
         [{"path": "/mnt/a", "mount": "/m"}, {"path": "/mnt/b", "mount": "/m"}],
         "mounted at the same place",
     ),
+    ("external_libraries:0:owner", [{"path": "/mnt/a", "owner": "ana@example.org"}], "requires immich:admin"),
+    ("external_libraries:0:owner", [{"path": "/mnt/a", "owner": "ana"}], "an e-mail address such as"),
+    # accounts
+    ("setup", "local", "must be one of open, host, closed"),
+    ("server:environment:IMMICH_ALLOW_SETUP", "false", "use immich:setup"),
+    ("admin:email", "ana@localhost", "an e-mail address such as ana@example.org"),
+    ("admin:email", "ana..b@example.org", "an e-mail address such as ana@example.org"),
+    ("admin:name", "", "must not be empty"),
+    ("users:0", [BEN], "requires immich:admin"),
+    ("users:0:email", [{"name": "Ben"}], "is missing"),
+    ("users:0:quota", [{**BEN, "quota": "50 GB"}], "a size such as 500m, 50g or 2t, or unlimited"),
+    ("users:0:storage_label", [{**BEN, "storage_label": "../a"}], "letters, digits, dashes"),
     ("lookup:valkey:acl_file", "users.acl", "absolute path"),
     ("lookup:podman:compose_command", [], "the words of a command"),
     # addresses and ports
@@ -838,13 +856,21 @@ WRONG = (
     ("server:environment:IMMICH_ENV", True, "put it in quotes"),
     ("server:environment:IMMICH_ENV", float("inf"), "a number that is too large"),
     ("server:environment:IMMICH-ENV", "x", "is not the name of an environment variable"),
-    ("server:environment:OAUTH_CLIENT_SECRET", "geheim", "Authentication Settings > OAuth"),
-    ("server:environment:SMTP_PASSWORD", "geheim", "Notification Settings"),
+    ("server:environment:OAUTH_CLIENT_SECRET", "geheim", "set immich:settings:oauth:clientSecret"),
+    ("server:environment:SMTP_PASSWORD", "geheim", "set immich:settings:notifications:smtp:transport:password"),
     ("server:environment:POSTGRES_PASSWORD", "geheim", "immich:postgres:password"),
     ("server:environment:VALKEY_TOKEN", "geheim", "immich:valkey:password"),
-    ("server:environment:some_api_key", 4711, "set it in Immich, under Administration > Settings"),
-    ("server:environment:MAPS_APIKEY", "geheim", "set it in Immich, under Administration > Settings"),
-    ("server:environment:OIDC_PRIVATE_KEY_PEM", "geheim", "Authentication Settings > OAuth"),
+    (
+        "server:environment:some_api_key",
+        4711,
+        "set it in immich:settings, or in Immich, under Administration > Settings",
+    ),
+    (
+        "server:environment:MAPS_APIKEY",
+        "geheim",
+        "set it in immich:settings, or in Immich, under Administration > Settings",
+    ),
+    ("server:environment:OIDC_PRIVATE_KEY_PEM", "geheim", "set immich:settings:oauth:clientSecret"),
     ("machine_learning:environment:HF_TOKEN", "geheim", "models are public"),
     ("machine_learning:environment:HTTPS_PROXY", "http://me:geheim@proxy:3128", "holds a URL with a password"),
     ("machine_learning:environment:HTTPS_PROXY", "http://me:ge/heim@proxy:3128", "holds a URL with a password"),
@@ -1064,6 +1090,51 @@ def test_any_pillar_gives_settings_or_errors(loaded, pillar):
 @fuzzed(pillars.RIGHT, 50)
 def test_right_pillars_are_accepted(loaded, pillar):
     assert assert_settings_or_errors(loaded.module, pillar)
+
+
+@pytest.mark.parametrize(
+    ("pillar", "errors"),
+    (
+        ({"admin": {"name": None, "password": None}}, {"admin:name": "is missing", "admin:password": "is missing"}),
+        ({"admin": {"password": "short"}}, {"admin:password": "is too short: at least 8 characters"}),
+        (
+            {"users": [{"email": "a@example.org"}]},
+            {"users:0:name": "is missing", "users:0:password": "is missing"},
+        ),
+        ({"users": [{**BEN, "password": "short"}]}, {"users:0:password": "is too short: at least 8"}),
+        (
+            {"users": [BEN, {**BEN, "email": "Ben@example.org"}]},
+            {"users:1": "is the second entry for ben@"},
+        ),
+        (
+            {"users": [{**BEN, "email": "ANA@example.org"}]},
+            {"users:0:email": "is that of immich:admin"},
+        ),
+        ({"users": [{**BEN, "delete": "yes"}]}, {"users:0:delete": "must be ben@example.org, to confirm"}),
+        ({"users": [{"email": "a@example.org", "delete": "a@example.org"}]}, {}),
+        (
+            {"users": [DELETED], "external_libraries": [{"path": "/mnt/a", "owner": DELETED["email"]}]},
+            {"external_libraries:0:owner": "is deleted by immich:users:0"},
+        ),
+    ),
+)
+def test_accounts_go_together(subject, pillar, errors):
+    found = subject.errors(merged({**REQUIRED, "admin": ADMIN}, pillar))
+    assert [path.removeprefix("immich:") for path in found] == list(errors)
+    assert all(found[f"immich:{path}"].startswith(words) for path, words in errors.items())
+    assert "secret" not in str(found)
+
+
+def test_an_administrator_is_signed_up_before_others_reach_the_port(subject):
+    found = subject.get({"admin": ADMIN, "users": [BEN], "bind_address": "192.0.2.7"})
+    assert (found["sign_up"], found["bind_address"]) == ("root", ["127.0.0.1"])
+    assert found["once_signed_up"] == {"sign_up": "closed", "bind_address": ["192.0.2.7"]}
+    assert found["users"] == [{"email": BEN["email"], "name": "Ben", "password_pillar": "immich:users:0:password"}]
+    assert found["admin"] == {"email": ADMIN["email"], "name": "Ana"}
+    assert "accounts" in found["components"]
+    assert "ana-secret" not in str(found)
+    assert "ben-secret" not in str(found)
+    assert "accounts" not in subject.get({"setup": "host"})["components"]
 
 
 def test_problems_are_findings_that_a_state_and_the_doctor_put_into_words(subject):

@@ -185,3 +185,41 @@ def test_a_full_disk_is_named_and_nothing_half_stays(full_disk, tmp_path):
         update._write(record, "x" * 100000, 0o600)
     assert os.listdir(tmp_path) == [record.name]
     assert record.read_text() == "before"
+
+
+SERVING = "x-immich-stack: {ping: http://127.0.0.1:2283/api/server/ping}\n"
+
+
+@pytest.fixture
+def installation(tmp_path, monkeypatch):
+    """A project's directory with a compose file and Immich's own settings, and the formula's settings for it."""
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "docker-compose.yml").write_text(SERVING)
+    (tmp_path / "secrets/server_settings").write_text('{"trash": {"days": 7}}\n')
+    monkeypatch.setattr(update.identity, "project_dir", lambda _settings: str(tmp_path))
+    monkeypatch.setattr(update.service, "serves", lambda _settings, _run: True)
+    return tmp_path, {"server": {"user": f"{os.getuid()}:{os.getgid()}"}}
+
+
+def test_both_files_are_kept_before_one_of_them_changes(installation):
+    directory, settings = installation
+    update.keep_former(settings, {}, compose=SERVING)
+    update.keep_former(settings, {}, server_settings='{"trash": {"days": 7}}\n')
+    assert not (directory / "update.json").exists()
+    update.keep_former(settings, {}, server_settings="{}\n")
+    (directory / "secrets/server_settings").write_text("{}\n")
+    update.keep_former(settings, {}, compose="another")
+    record = json.loads((directory / "update.json").read_text())
+    assert record == {"what": "settings", "compose": SERVING, "server_settings": '{"trash": {"days": 7}}\n'}
+    assert (directory / "update.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_both_files_are_put_back(installation):
+    directory, settings = installation
+    own = directory / "secrets/server_settings"
+    update._put_back(settings, {"compose": "former", "server_settings": "of Immich"})
+    assert ((directory / "docker-compose.yml").read_text(), own.read_text()) == ("former", "of Immich")
+    assert own.stat().st_mode & 0o777 == 0o400
+    # What was not there before is named by no compose file any more.
+    update._put_back(settings, {"compose": "of an older formula"})
+    assert ((directory / "docker-compose.yml").read_text(), own.read_text()) == ("of an older formula", "of Immich")

@@ -23,7 +23,7 @@ DOES = {
     "urllib",
 }
 # What of host_core decides.
-DECIDES = {"host_core.unit_states"}
+DECIDES = {"host_core.pillar", "host_core.terminal", "host_core.unit_file", "host_core.unit_states"}
 
 
 def imported(path):

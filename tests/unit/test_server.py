@@ -9,6 +9,8 @@ import pytest
 
 from immich_io import server
 
+SETTINGS = {"sign_up": "open", "port": 2283}
+
 
 class Answers(dict):
     """Answers of a server by path, with its address as ``url``."""
@@ -59,7 +61,7 @@ def test_only_what_is_known_of_a_server_is_said(answers, answer, maintenance, in
     state = server.state(answers.url, lambda: (None, "there is no database"))
     assert (state["maintenance"], state["initialized"]) == (maintenance, initialized)
     assert bool(state["unknown"]) is (initialized is None)
-    warnings = server.warnings(state, 2283, "http://photos.example:2283")
+    warnings = server.warnings(state, SETTINGS, "http://photos.example:2283")
     assert any("Nobody has signed up" in each["seen"] for each in warnings) is (initialized is False)
     assert any("start-restore" in each["seen"] for each in warnings) is (initialized is False)
     assert any("not known" in each["seen"] for each in warnings) is (initialized is None)
@@ -99,4 +101,4 @@ def test_where_the_server_does_not_say_the_database_does(answers, signed_up, cod
     """A server without /api/server/config, as later releases mean to be."""
     state = server.state(answers.url, lambda: (signed_up, ""))
     assert state == {"maintenance": None, "initialized": signed_up, "unknown": ""}
-    assert [each["code"] for each in server.warnings(state, 2283, "http://photos.example:2283")] == codes
+    assert [each["code"] for each in server.warnings(state, SETTINGS, "http://photos.example:2283")] == codes

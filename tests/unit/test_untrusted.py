@@ -238,3 +238,26 @@ def test_an_answer_that_drips_costs_the_time_that_was_given(serving):
     with pytest.raises(OSError, match=r"no complete answer within 0\.5 s"):
         untrusted.get_json(serving(*[b"H"] * 99, pause=0.1), timeout=0.5)
     assert time.monotonic() - began < 2
+
+
+WRONG_SETTINGS = """Starting microservices worker
+microservices worker error: Error: Invalid system config:\x20
+  - [oauth.timeout] Too small: expected number to be >=1
+  - [library.scan.cronExpression] Invalid cron expression., stack: Error: Invalid system config:\x20
+  - [oauth.timeout] Too small: expected number to be >=1
+  - [library.scan.cronExpression] Invalid cron expression.
+    at buildConfig (file:///usr/src/app/server/dist/utils/config.js:72:19)
+microservices worker exited with code 1
+"""
+
+
+def test_a_reason_names_the_settings_that_are_wrong():
+    """As server/src/utils/config.ts of Immich v3.3 throws, and server/src/main.ts prints it."""
+    said = (
+        "Error: Invalid system config: [oauth.timeout] Too small: expected number to be >=1; "
+        "[library.scan.cronExpression] Invalid cron expression."
+    )
+    assert untrusted.reason(WRONG_SETTINGS) == said
+    nest = f"{NEST.format(31, '  ERROR', 'Bootstrap', 'Invalid system config: ')}\n  - [oauth.timeout] Too small\n"
+    assert untrusted.reason(nest) == "[Bootstrap] Invalid system config: [oauth.timeout] Too small"
+    assert untrusted.reason("Error: of another kind\n  - [not] of it\n") == "Error: of another kind"

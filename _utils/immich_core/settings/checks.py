@@ -14,6 +14,7 @@ import unicodedata
 from immich_core.gateway import HOST_NAME
 from immich_core.settings.derivation import FORMULA_USER, library_of, normal, project_dir
 from immich_core.settings.environment import check_environment
+from immich_core.settings.hardware import check_hardware, unused_image
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text
 from immich_core.settings.roles import check_roles, passwords
@@ -43,6 +44,8 @@ _CONTAINER_DIRS = re.compile(
     "/(bin|build|cache|data|dev|etc|lib|lib64|proc|root|run|sbin|sys|tmp|usr)(/.*)?|/(opt|var)?"
 )
 _PASSWORD_RULES = ("nopass", "resetpass", "reset")
+# What Immich itself asks for where a password is changed (ChangePasswordDto).
+_MIN_ACCOUNT_PASSWORD = 8
 
 
 def _check_passwords(settings):
@@ -215,6 +218,49 @@ def _check_libraries(settings):
         mounts.setdefault(library["mount"], index)
 
 
+def _check_accounts(settings):
+    admin, names = settings["admin"], {}
+    deleted = {user["email"].lower() for _, user in entries(settings["users"]) if "delete" in user}
+    given = [key for key, value in admin.items() if value is not None]
+    for key in admin if given else ():
+        if admin[key] is None:
+            yield ("admin", key), f"is missing: immich:admin:{given[0]} needs it"
+    yield from _check_account_password(("admin", "password"), admin["password"])
+    for index, user in entries(settings["users"]):
+        path = ("users", index)
+        yield from _check_account(path, user)
+        if not given:
+            yield path, "requires immich:admin, whose account the formula uses"
+        name = user["email"].lower()
+        if name == (admin["email"] or "").lower():
+            yield (*path, "email"), "is that of immich:admin, which is the administrator's account"
+        elif name in names:
+            yield path, f"is the second entry for {name}; the first is number {names[name]}"
+        names.setdefault(name, index)
+    for index, library in entries(settings["external_libraries"]):
+        owner = library.get("owner") if isinstance(library, dict) else None
+        if owner and not given:
+            yield ("external_libraries", index, "owner"), "requires immich:admin, whose account the formula uses"
+        elif owner and owner.lower() in deleted:
+            yield ("external_libraries", index, "owner"), f"is deleted by immich:users:{names[owner.lower()]}"
+
+
+def _check_account(path, user):
+    if "delete" in user:
+        if user["delete"] != user["email"]:
+            yield (*path, "delete"), f"must be {user['email']}, to confirm that the account is deleted"
+        return
+    for key in ("name", "password"):
+        if key not in user:
+            yield (*path, key), "is missing"
+    yield from _check_account_password((*path, "password"), user.get("password"))
+
+
+def _check_account_password(path, password):
+    if password is not None and len(password) < _MIN_ACCOUNT_PASSWORD:
+        yield path, f"is too short: at least {_MIN_ACCOUNT_PASSWORD} characters"
+
+
 def _check_mount(path, mount):
     if ".." in mount.split("/"):
         yield path, "must not hold .."
@@ -275,7 +321,7 @@ def _moving_tags(settings):
         (("server", "image"), settings["server"]["image"]),
         (("machine_learning", "image"), settings["machine_learning"]["image"]),
     ):
-        if re.search(r":(latest|release|main|v[0-9]+(\.[0-9]+)?)$", image):
+        if re.search(r":(latest|release|main|v[0-9]+(\.[0-9]+)?)(-[a-z]+)?$", image):
             yield path
 
 
@@ -331,11 +377,13 @@ _CHECKS = (
     _check_acl_users,
     _check_paths,
     _check_libraries,
+    _check_accounts,
     check_bind_addresses,
     check_addresses,
     _check_ports,
     _check_container_users,
     check_environment,
+    check_hardware,
     _check_backup,
     _check_clean,
     _check_pinned,
@@ -356,6 +404,7 @@ def warnings(settings, networks, isolation):
     """
     for path in _moving_tags(settings):
         yield path, "is a moving tag: any pull may bring a version that cannot be downgraded; pin a full version"
+    yield from unused_image(settings)
     for path, network in networks:
         if network["name"] == settings["network"] and isolation != "strict":
             yield (*path, "isolate"), _LOOSE

@@ -6,8 +6,9 @@ What follows from settings: the defaults of this system, and of valid settings a
 import os
 import re
 
-from immich_core import components
+from immich_core import components, hardware, sign_up
 from immich_core.gateway import HOST_NAME
+from immich_core.settings.hardware import tagged
 from immich_core.settings.networks import bind_addresses, ip_address
 from immich_core.settings.problems import PILLAR_KEY
 from immich_core.settings.roles import here
@@ -32,7 +33,7 @@ def merged(lower, upper):
     return {**lower, **{key: merged(lower.get(key), value) for key, value in upper.items()}}
 
 
-def derived(settings, networks, gateway, users, registry, left, schema):
+def derived(settings, networks, gateway, users, accelerated, registry, left, schema, setup):
     """
     Settings with what follows from them, and without secrets.
 
@@ -42,19 +43,23 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         Address of this host for containers.
     users
         Each container's UID:GID on this host, by its part of the settings.
+    accelerated
+        What each container gets for acceleration, as ``immich_core.hardware.given`` returns it.
     registry
         What ``components.yaml`` holds.
     left
         Names of the components that left a trace on this host.
+    setup
+        Who can sign up as administrator, as of ``sign_up.mode``.
     """
-    host = components.of_roles(registry, settings["roles"])
+    host = components.of_host(registry, settings)
     services = here(settings, {*host, *left})
     external = [network for _, network in networks]
     own = next(network for network in external if network["name"] == settings["network"])
     following = {
         "upload_location": normal(settings["upload_location"]),
         "external_libraries": [library_of(entry) for entry in settings["external_libraries"]],
-        "bind_address": [str(ip_address(text)) for _, text in bind_addresses(settings)],
+        "users": [_user(index, user) for index, user in enumerate(settings["users"])],
         "gateway_address": gateway,
         # Where PostgreSQL and Valkey listen besides what they did: for containers of this host, if it can have any.
         "listen_addresses": [gateway] if "gateway" in host else [],
@@ -65,13 +70,18 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         "before": components.waiting(registry, host),
         "server": {
             "user": users["server"],
-            "image": _image(settings["server"]["image"], settings["version"]),
+            "image": tagged(settings["server"]["image"], settings["version"], ""),
+            "hardware": accelerated.get("server", {}),
             "environment": _variables(settings["server"]["environment"]),
+            "settings_managed": settings["settings"] is not None,
         },
         "machine_learning": {
             "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],
             "user": users["machine_learning"],
-            "image": _image(settings["machine_learning"]["image"], settings["version"]),
+            "image": tagged(
+                settings["machine_learning"]["image"], settings["version"], hardware.suffix(settings["hardware"])
+            ),
+            "hardware": accelerated.get("machine_learning", {}),
             "environment": _variables(settings["machine_learning"]["environment"]),
             "cache_location": normal(settings["machine_learning"]["cache_location"]),
         },
@@ -80,7 +90,7 @@ def derived(settings, networks, gateway, users, registry, left, schema):
         "postgres": {
             "here": "postgres" in services,
             "host": settings["postgres"]["host"] or HOST_NAME,
-            "connection": _postgres_connection(settings["postgres"], settings["lookup"]["postgres"]),
+            "connection": postgres_connection(settings),
         },
         "valkey": {
             "here": "valkey" in services,
@@ -89,7 +99,8 @@ def derived(settings, networks, gateway, users, registry, left, schema):
             "acl_users": [_acl_user(index, user) for index, user in enumerate(settings["valkey"]["acl_users"])],
         },
     }
-    return public(merged(settings, following), schema)
+    addresses = [str(ip_address(text)) for _, text in bind_addresses(settings)]
+    return public({**merged(settings, following), **sign_up.derived(settings, setup, addresses)}, schema)
 
 
 def handed_down(settings):
@@ -103,7 +114,9 @@ def handed_down(settings):
     return {**rest, "backup": backup}
 
 
-def _postgres_connection(postgres, lookup):
+def postgres_connection(settings):
+    """The formula's own connection to PostgreSQL, as it is declared."""
+    postgres, lookup = settings["postgres"], settings["lookup"]["postgres"]
     if not postgres["managed"]:
         return _admin_connection("postgres", postgres)
     user = lookup["os_user"]
@@ -147,17 +160,18 @@ def project_dir(settings):
 
 
 def library_of(entry):
-    """Either form of an external library as a folder of this host and its mount in the container."""
+    """Either form of an external library as a folder of this host, its mount in the container, and its owner if any."""
     if isinstance(entry, str):
         entry = {"path": entry}
     path = normal(entry["path"])
-    return {"path": path, "mount": normal(entry.get("mount", path))}
+    owner = {"owner": entry["owner"]} if "owner" in entry else {}
+    return {"path": path, "mount": normal(entry.get("mount", path)), **owner}
 
 
-def _image(image, version):
-    """An image with its tag. The port of a registry also follows a colon."""
-    tagged = "@" in image or ":" in image.rpartition("/")[2]
-    return image if tagged else f"{image}:{version}"
+def _user(index, user):
+    """A declared account, with the place of its password."""
+    declared = {key: value for key, value in user.items() if key != "password"}
+    return {**declared, "password_pillar": f"{PILLAR_KEY}:users:{index}:password"}
 
 
 def _variables(environment):

@@ -41,6 +41,7 @@ _SERVER_VARIABLES = {
     "IMMICH_HOST": "immich:bind_address",
     "IMMICH_PORT": "immich:port",
     "IMMICH_MEDIA_LOCATION": "immich:upload_location",
+    "IMMICH_ALLOW_SETUP": "immich:setup",
 }
 _ML_VARIABLES = {
     "IMMICH_HOST": "nothing: the formula sets it",
@@ -56,8 +57,8 @@ _SECRET_URL = re.compile(r"://[^/\s:@\[]*:(?!\d+([/,;]|$))[^\s@]+@")
 # HF_HUB_DISABLE_IMPLICIT_TOKEN and TOKENIZERS_PARALLELISM are switches.
 _SWITCHES = ("0", "1", "true", "false", "yes", "no", "on", "off")
 _SECRET_PLACES = (
-    ("OAUTH|OIDC|OPENID", "enter it in Immich, under Administration > Settings > Authentication Settings > OAuth"),
-    ("SMTP|MAIL", "enter it in Immich, under Administration > Settings > Notification Settings"),
+    ("OAUTH|OIDC|OPENID", "set immich:settings:oauth:clientSecret, or enter it on Immich's page"),
+    ("SMTP|MAIL", "set immich:settings:notifications:smtp:transport:password, or enter it on Immich's page"),
     ("POSTGRES|^PG|^DB_|DATABASE", "the database's password is immich:postgres:password"),
     ("REDIS|VALKEY", "Valkey's password is immich:valkey:password"),
     ("^HF_|HUGGING", "leave it out: Immich's models are public"),
@@ -65,6 +66,13 @@ _SECRET_PLACES = (
 
 
 def check_environment(settings):
+    set_by_formula = {
+        "IMMICH_CONFIG_FILE": settings["settings"] is not None and "immich:settings",
+        "NODE_EXTRA_CA_CERTS": settings["server"]["ca_certificates"] and "immich:server:ca_certificates",
+    }
+    for name, setting in set_by_formula.items():
+        if setting and name in settings["server"]["environment"]:
+            yield ("server", "environment", name), f"has a setting of its own; use {setting}"
     for component, own in (
         ("server", {**_OWN_VARIABLES, **_CONNECTION_VARIABLES, **_SERVER_VARIABLES}),
         ("machine_learning", {**_OWN_VARIABLES, **_CONNECTION_VARIABLES, **_ML_VARIABLES}),
@@ -105,7 +113,7 @@ def _is_secret(name, value):
 
 def _secret_place(name):
     places = (place for words, place in _SECRET_PLACES if re.search(words, name, re.IGNORECASE))
-    return next(places, "set it in Immich, under Administration > Settings")
+    return next(places, "set it in immich:settings, or in Immich, under Administration > Settings")
 
 
 def _check_workers(environment):

@@ -59,7 +59,9 @@ def projected(value, schema, path, problems):
     if isinstance(value, list):
         items = enumerate(value) if "array" in kinds else ()
         return [projected(each, schema["items"], (*path, index), problems) for index, each in items]
-    if isinstance(value, str) and any(map(_is_unprintable, value)):
+    # x-lines: a text that may have several lines.
+    unprintable = set(filter(_is_unprintable, value)) if isinstance(value, str) else set()
+    if unprintable - (set("\n\r\t") if schema.get("x-lines") else set()):
         problems.append((path, "holds a line break or another control character"))
         return value
     plain = _plain(value)
@@ -124,6 +126,8 @@ def _explained(error):
         return [(path, f"must be one of {', '.join(known)}{likely(error.instance, known, '; ')}")]
     if error.validator == "type":
         return [(path, _wrong_type(error.instance, schema))]
+    if error.validator == "minimum" and "maximum" not in schema:
+        return [(path, f"must be {schema['minimum']} or more")]
     if error.validator in ("minimum", "maximum"):
         return [(path, f"must be from {schema['minimum']} to {schema['maximum']}")]
     if error.validator == "minLength":

@@ -4,10 +4,13 @@
 
 const fs = require("node:fs");
 const http = require("node:http");
+const accounts = require("./accounts");
 const assets = require("./assets");
 const database = require("./database");
 const learning = require("./learning");
 const log = require("./log");
+const oauth = require("./oauth");
+const ownSettings = require("./settings");
 const storage = require("./storage");
 const valkey = require("./valkey");
 const versions = require("./versions");
@@ -37,41 +40,41 @@ function version({ settings }) {
   return [200, { major, minor, patch }];
 }
 
-async function hasAdmin(pool) {
-  return (await database.one(pool, `SELECT 1 FROM "user" WHERE "isAdmin"`)) !== undefined;
+async function config({ pool, settings }) {
+  const isInitialized = (await accounts.adminOf(pool)) !== undefined;
+  const isOnboarded = isInitialized || Boolean(settings.configFile);
+  return [200, { ...ownSettings.shown(settings.config), isInitialized, isOnboarded, maintenanceMode: false }];
 }
 
-async function config({ pool }) {
-  const isInitialized = await hasAdmin(pool);
-  return [200, { isInitialized, isOnboarded: isInitialized, externalDomain: "", loginPageMessage: "", maintenanceMode: false }];
+function features({ settings }) {
+  return [200, ownSettings.features(settings, settings.config)];
 }
 
-async function signUp({ pool, settings }, body) {
-  if (!settings.allowSetup) {
-    return failure(403, "Admin setup is disabled");
+function systemConfig({ settings }) {
+  return [200, settings.config];
+}
+
+async function updateSystemConfig({ pool, settings }, request) {
+  const [status, body] = await ownSettings.save(pool, settings, await readBody(request));
+  if (status === 200) {
+    settings.config = body;
   }
-  const texts = [body.email, body.password, body.name];
-  if (!texts.every((text) => typeof text === "string" && text !== "") || !body.email.includes("@")) {
-    return failure(400, "email, password and name are required");
-  }
-  if (await hasAdmin(pool)) {
-    return failure(400, "The server already has an admin");
-  }
-  const row = await database.one(
-    pool,
-    `INSERT INTO "user" (email, name, password, "isAdmin") VALUES ($1, $2, $3, true) RETURNING id, email, name, "isAdmin"`,
-    [body.email, body.name, assets.hash(body.password)],
-  );
-  return [201, row];
+  return [status, body];
 }
 
-async function login({ pool }, body) {
-  const session = await assets.login(pool, body);
-  return session === undefined ? failure(401, "Incorrect email or password") : [201, session];
+function startOAuth({ settings }, body) {
+  return oauth.authorize(settings.config, body);
 }
 
-function loggedIn(handler) {
-  return (context, request) => (assets.isLoggedIn(request) ? handler(context, request) : failure(401, "Authentication required"));
+function finishOAuth(context, body) {
+  return oauth.callback(context, context.settings.config, body);
+}
+
+function loggedIn(handler, access = {}) {
+  return async (context, request) => {
+    await accounts.authenticate(context.pool, request.headers, access);
+    return handler(context, request);
+  };
 }
 
 async function upload({ pool, settings }, request) {
@@ -97,7 +100,7 @@ async function jobs({ queues, progress, nodes }) {
 
 async function machineLearning({ settings }) {
   const errors = {};
-  for (const url of settings.machineLearningUrls) {
+  for (const url of settings.config.machineLearning.urls) {
     try {
       const response = await fetch(new URL("/ping", url), { signal: AbortSignal.timeout(2000) });
       return [200, { url, status: response.status, answer: await response.text() }];
@@ -109,7 +112,7 @@ async function machineLearning({ settings }) {
 }
 
 async function predict({ settings }) {
-  const { status, body } = await learning.searchText(settings.machineLearningUrls, "a photo");
+  const { status, body } = await learning.searchText(settings.config.machineLearning.urls, "a photo");
   return [status, body];
 }
 
@@ -139,8 +142,9 @@ const ROUTES = {
   "GET /api/server/ping": ping,
   "GET /api/server/version": version,
   "GET /api/server/config": config,
-  "POST /api/auth/admin-sign-up": signUp,
-  "POST /api/auth/login": login,
+  "GET /api/server/features": features,
+  "POST /api/oauth/authorize": startOAuth,
+  "POST /api/oauth/callback": finishOAuth,
   "GET /standin/state": state,
   "GET /standin/ml": machineLearning,
   "POST /standin/ml": predict,
@@ -152,6 +156,8 @@ const ROUTES = {
 const REQUEST_ROUTES = {
   "POST /api/assets": loggedIn(upload),
   "GET /api/assets/statistics": loggedIn(statistics),
+  "GET /api/system-config": loggedIn(systemConfig, { admin: true, permission: "systemConfig.read" }),
+  "PUT /api/system-config": loggedIn(updateSystemConfig, { admin: true, permission: "systemConfig.update" }),
   "GET /standin/headers": headers,
 };
 
@@ -160,28 +166,33 @@ async function readBody(request) {
   for await (const chunk of request) {
     text += chunk;
     if (text.length > MAX_BODY) {
-      throw new Error("body is too large");
+      throw new accounts.Refusal(413, "body is too large");
     }
   }
-  return text === "" ? {} : JSON.parse(text);
+  try {
+    return text === "" ? {} : JSON.parse(text);
+  } catch (error) {
+    throw new accounts.Refusal(400, error.message);
+  }
 }
 
 async function answer(context, request) {
   const { pathname } = new URL(request.url, "http://localhost");
   const route = `${request.method} ${pathname}`;
+  const ofAccounts = accounts.find(request.method, pathname);
   const handler = REQUEST_ROUTES[route] ?? ROUTES[route];
-  if (handler === undefined) {
+  if (handler === undefined && ofAccounts === undefined) {
     return failure(404, `Cannot ${route}`);
   }
-  let input;
   try {
-    input = route in REQUEST_ROUTES ? request : await readBody(request);
+    if (ofAccounts !== undefined) {
+      return await accounts.answer(context, ofAccounts, request, readBody);
+    }
+    return await handler(context, route in REQUEST_ROUTES ? request : await readBody(request));
   } catch (error) {
-    return failure(400, error.message);
-  }
-  try {
-    return await handler(context, input);
-  } catch (error) {
+    if (error instanceof accounts.Refusal) {
+      return error.answer;
+    }
     log.write("error", CONTEXT, `${route}: ${error.message}`);
     return failure(500, error.message);
   }
@@ -193,6 +204,10 @@ async function handle(context, request, response) {
     return;
   }
   const [status, body] = await answer(context, request);
+  if (body === undefined) {
+    response.writeHead(status).end();
+    return;
+  }
   response.writeHead(status, { "content-type": "application/json; charset=utf-8" }).end(JSON.stringify(body));
 }
 

@@ -1,6 +1,6 @@
 "use strict";
 
-/* Login and upload, as Immich's API has them: what a person does first, and what a reverse proxy has to let through. */
+/* Upload, as Immich's API has them: what a person does first, and what a reverse proxy has to let through. */
 
 const crypto = require("node:crypto");
 const fs = require("node:fs");
@@ -10,29 +10,6 @@ const { Transform } = require("node:stream");
 const busboy = require("busboy");
 const database = require("./database");
 const storage = require("./storage");
-
-// Immich keeps sessions in its database; here they end with the process.
-const sessions = new Map();
-
-function hash(password, salt = crypto.randomBytes(16).toString("hex")) {
-  return `${salt}:${crypto.scryptSync(password, Buffer.from(salt, "hex"), 32).toString("hex")}`;
-}
-
-/** The answer to a login, or undefined when it is refused. */
-async function login(pool, { email, password }) {
-  const user = await database.one(pool, `SELECT id, email, name, password, "isAdmin" FROM "user" WHERE email = $1`, [email]);
-  if (user === undefined || hash(String(password), user.password.split(":")[0]) !== user.password) {
-    return undefined;
-  }
-  const accessToken = crypto.randomBytes(24).toString("base64url");
-  sessions.set(accessToken, user.id);
-  return { accessToken, userId: user.id, userEmail: user.email, name: user.name, isAdmin: user.isAdmin };
-}
-
-function isLoggedIn(request) {
-  const [, token] = /^Bearer (.+)$/.exec(request.headers.authorization ?? "") ?? [];
-  return sessions.has(token);
-}
 
 /** Write a stream to a file as it comes in; the promise has what came. */
 async function receive(stream, file) {
@@ -101,4 +78,4 @@ async function statistics(pool) {
   );
 }
 
-module.exports = { hash, isLoggedIn, login, statistics, upload };
+module.exports = { statistics, upload };

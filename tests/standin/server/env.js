@@ -152,20 +152,6 @@ function valkeyLogin(environment) {
   };
 }
 
-/** A configuration file replaces the settings kept in the database; one that cannot be read stops the start. */
-function machineLearningUrls(environment) {
-  const fallback = [environment.IMMICH_MACHINE_LEARNING_URL ?? "http://immich-machine-learning:3003"];
-  if (!environment.IMMICH_CONFIG_FILE) {
-    return fallback;
-  }
-  const config = JSON.parse(fs.readFileSync(environment.IMMICH_CONFIG_FILE, "utf8"));
-  const urls = config.machineLearning?.urls ?? fallback;
-  if (!Array.isArray(urls) || urls.length === 0 || !urls.every((url) => URL.canParse(url))) {
-    throw new Error(`Invalid configuration: machineLearning.urls=${JSON.stringify(urls)}`);
-  }
-  return urls;
-}
-
 /** Switches that only the stand-in has: the tests' way to an image that fails. */
 function faultsOf(environment) {
   return {
@@ -196,7 +182,8 @@ function readSettings(processEnvironment) {
     skipMigrations: environment.DB_SKIP_MIGRATIONS === "true",
     vectorExtension: { vectorchord: "vchord", pgvector: "vector" }[environment.DB_VECTOR_EXTENSION],
     valkey: valkeyOf(environment),
-    machineLearningUrls: machineLearningUrls(environment),
+    configFile: environment.IMMICH_CONFIG_FILE,
+    machineLearningUrl: environment.IMMICH_MACHINE_LEARNING_URL,
     faults: faultsOf(environment),
   };
 }

@@ -15,10 +15,26 @@ const STATEMENTS = {
     `CREATE TABLE system_metadata (key varchar PRIMARY KEY, value jsonb NOT NULL)`,
     `CREATE TABLE version_history (
       id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), "createdAt" timestamptz NOT NULL DEFAULT now(), version varchar NOT NULL)`,
-    // "users", "assets" and "asset_faces" until 1752267649968-StandardizeNames.
+    // "users", "assets", "asset_faces", "sessions", "api_keys" and "libraries" until 1752267649968-StandardizeNames.
     `CREATE TABLE "user" (
-      id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), email varchar NOT NULL UNIQUE, name varchar NOT NULL,
-      password varchar NOT NULL, "isAdmin" boolean NOT NULL DEFAULT false, "createdAt" timestamptz NOT NULL DEFAULT now())`,
+      id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), email varchar NOT NULL UNIQUE, name varchar NOT NULL DEFAULT '',
+      password varchar, "isAdmin" boolean NOT NULL DEFAULT false, "createdAt" timestamptz NOT NULL DEFAULT now(),
+      "updatedAt" timestamptz NOT NULL DEFAULT now(), "deletedAt" timestamptz, status varchar NOT NULL DEFAULT 'active',
+      "shouldChangePassword" boolean NOT NULL DEFAULT true, "storageLabel" varchar UNIQUE, "oauthId" varchar NOT NULL DEFAULT '',
+      "quotaSizeInBytes" bigint, "quotaUsageInBytes" bigint NOT NULL DEFAULT 0)`,
+    `CREATE TABLE session (
+      id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), token bytea NOT NULL,
+      "userId" uuid NOT NULL REFERENCES "user"(id) ON UPDATE CASCADE ON DELETE CASCADE,
+      "createdAt" timestamptz NOT NULL DEFAULT now(), "updatedAt" timestamptz NOT NULL DEFAULT now())`,
+    `CREATE TABLE api_key (
+      id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), name varchar NOT NULL, key bytea NOT NULL,
+      "userId" uuid NOT NULL REFERENCES "user"(id) ON UPDATE CASCADE ON DELETE CASCADE, permissions varchar[] NOT NULL,
+      "createdAt" timestamptz NOT NULL DEFAULT now(), "updatedAt" timestamptz NOT NULL DEFAULT now())`,
+    `CREATE TABLE library (
+      id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), name varchar NOT NULL,
+      "ownerId" uuid NOT NULL REFERENCES "user"(id) ON UPDATE CASCADE ON DELETE CASCADE, "importPaths" text[] NOT NULL,
+      "exclusionPatterns" text[] NOT NULL, "createdAt" timestamptz NOT NULL DEFAULT now(),
+      "updatedAt" timestamptz NOT NULL DEFAULT now(), "deletedAt" timestamptz, "refreshedAt" timestamptz)`,
     `CREATE TABLE asset (
       id uuid PRIMARY KEY DEFAULT uuid_generate_v4(), "originalPath" varchar NOT NULL, "originalFileName" varchar NOT NULL,
       checksum bytea NOT NULL, "createdAt" timestamptz NOT NULL DEFAULT now())`,

@@ -7,6 +7,7 @@ const api = require("./api");
 const database = require("./database");
 const env = require("./env");
 const log = require("./log");
+const ownSettings = require("./settings");
 const storage = require("./storage");
 const valkey = require("./valkey");
 const websocket = require("./websocket");
@@ -63,6 +64,7 @@ async function start(settings, closers) {
   const { queues, close } = valkey.openQueues(settings.valkey);
   context.queues = queues;
   closers.push(close);
+  settings.config = await ownSettings.read(context.pool, settings);
   if (settings.workers.includes("microservices")) {
     closers.push(valkey.startWorkers(settings.valkey, queues, context.progress).close);
     log.write("log", "Microservices:Bootstrap", `Immich stand-in Microservices is running [${settings.version}] [${settings.environment}]`);

@@ -100,7 +100,7 @@ async function record(pool, settings, { id, file, name, checksum }) {
   ]);
   try {
     // The checksum takes the place of the preview that Immich sends.
-    await recordFindings(pool, id, await learning.analyze(settings.machineLearningUrls, checksum));
+    await recordFindings(pool, id, await learning.analyze(settings.config.machineLearning.urls, checksum));
   } catch (error) {
     log.write("error", "Microservices:MachineLearningRepository", error.message);
   }
