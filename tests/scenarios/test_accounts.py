@@ -24,7 +24,7 @@ DECLARED = pillar_with(admin=ADMIN)
 KEY_FILE = "/var/lib/immich-formula/api-key.json"
 # Tries to become administrator, or to restore a database, without end; each answer is a line.
 EVE = """
-import http.client, json, sys, threading
+import http.client, json, os, sys, threading
 account = json.dumps({"email": "eve@example.org", "name": "Eve", "password": "a password of Eve"})
 def tries(address):
     while True:
@@ -36,7 +36,7 @@ def tries(address):
                 said = f"{answer.status} {answer.read().decode()}"
             except (OSError, http.client.HTTPException) as error:
                 said = type(error).__name__
-            print(address, path, said, flush=True)
+            os.write(1, f"{address} {path} {said}\\n".encode())  # a line at once, whatever the other threads write
             threading.Event().wait(0.1)
 for address in sys.argv[1:]:
     threading.Thread(target=tries, args=(address,)).start()
