@@ -94,7 +94,7 @@ def warnings():
 
 def up_to_date():
     """
-    Return whether the modules that this minion has synced are those of the formula on the file server.
+    Return whether the modules that this minion has synced are those of the formula on the file server, and load.
 
     CLI Example:
 
@@ -106,7 +106,9 @@ def up_to_date():
     if __context__.get("immich_settings.up_to_date"):
         return True
     files = (f"_{kind}/{name}.py" for kind, names in OWN_FILES.items() for name in names)
-    __context__["immich_settings.up_to_date"] = all(map(_is_held, files))
+    # This module needs a library of its own, and so do these two.
+    loaded = "pgsql_server.version" in __salt__ and "valkey_acl.get" in __salt__
+    __context__["immich_settings.up_to_date"] = loaded and all(map(_is_held, files))
     return __context__["immich_settings.up_to_date"]
 
 
