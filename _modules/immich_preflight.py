@@ -76,8 +76,7 @@ def of_sls(sls):
         "handed_down": derivation.handed_down(settings) if settings else {},
         "obstacles": found,
         "other_role": any(each["code"] == components.OTHER_ROLE for each in found),
-        "include": ["immich.bootstrap", *_bootstrap_checks(declared, sls)],
-        "requires": requires,
+        "include": ["immich.bootstrap", *_bootstrap_checks(declared, sls), *requires],
         "included": _requisites(requires),
         "before": _requisites(settings["before"].get(sls, [])) if settings else [],
     }

@@ -27,11 +27,11 @@ PROC_NET_TCP6 = """\
 
 
 def test_listeners_of_the_kernels_tables():
-    assert netns._listeners(PROC_NET_TCP) == [
+    assert netns._listeners(PROC_NET_TCP.splitlines()) == [
         {"address": "127.0.0.1", "port": 5432, "inode": 20001},
         {"address": "0.0.0.0", "port": 2283, "inode": 20002},
     ]
-    assert netns._listeners(PROC_NET_TCP6) == [
+    assert netns._listeners(PROC_NET_TCP6.splitlines()) == [
         {"address": "::", "port": 8080, "inode": 20004},
         {"address": "127.0.0.1", "port": 8081, "inode": 20005},
         {"address": "fe80::1", "port": 8082, "inode": 20006},

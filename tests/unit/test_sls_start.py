@@ -30,9 +30,7 @@ def rendered(monkeypatch):
     def rendered(sls, obstacles=(), synced=True):
         monkeypatch.setattr(immich_preflight, "__salt__", {"immich_settings.get": lambda: SETTINGS}, raising=False)
         monkeypatch.setattr(immich_preflight, "obstacles", lambda _settings, _sls: list(obstacles))
-        salt = dict.fromkeys(("pgsql_server.version", "valkey_acl.get"))
-        salt["immich_settings.up_to_date"] = lambda: synced
-        salt["immich_preflight.of_sls"] = immich_preflight.of_sls
+        salt = {"immich_settings.up_to_date": lambda: synced, "immich_preflight.of_sls": immich_preflight.of_sls}
         # As Salt has it: what is undefined fails the rendering.
         strict = {"undefined": jinja2.StrictUndefined, "extensions": ["jinja2.ext.do"]}
         environment = jinja2.Environment(loader=jinja2.FileSystemLoader(REPO), **strict)
