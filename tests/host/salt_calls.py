@@ -1,9 +1,10 @@
 """
 `salt-call` without its start: a program for a test host's Salt, which imports Salt once and forks for each call.
 
-Half a second of a core and more of each `salt-call` goes into importing Salt, and a third of what is left into grains,
-which take some twenty processes. So these calls have `grains_cache`, for five minutes. Nothing else is shared by
-them: each reads its configuration and the formula's modules itself, and imports the libraries of the formula.
+Half a second of a core and more of each `salt-call` goes into importing Salt, a fifth of a second into importing the
+formula's libraries, and a third of what is left into grains, which take some twenty processes. So these calls have
+`grains_cache`, for five minutes. Nothing else is shared by them: each reads its configuration and the formula's modules
+itself. A library that comes or goes ends this program: see ``Host._salt_calls``.
 
 Its arguments are the number of a socket that it has inherited, and salt-call's path. A message on the socket is the
 arguments of a call, with three files: its standard output, its standard error, and a pipe to which its exit code is
@@ -20,11 +21,15 @@ import socket
 import sys
 import time
 
-# What each call imports, and most of what a `state.apply` does: Salt and the libraries that it itself requires.
+# What each call imports, and most of what a `state.apply` does: Salt, the libraries that it itself requires, and those
+# of the formula, where they are installed already.
 MODULES = (
     "_strptime",
     "filecmp",
     "jinja2.ext",
+    "jsonschema",
+    "psycopg2",
+    "redis",
     "salt.cli.caller",
     "salt.client.ssh.client",
     "salt.client.ssh.wrapper",

@@ -14,6 +14,7 @@ PROGRAMS = {
     "ip": "iproute2",
     "nft": "nftables",
     "npm": "npm",
+    "esbuild": "esbuild",
 }
 
 

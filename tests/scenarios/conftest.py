@@ -52,21 +52,27 @@ NOT_HERE = (
     "an update from the former formula, in a clone without its commit: tests/scenarios/test_bootstrap.py",
 )
 
-# The files that take longest. First among them one that waits for the first run, one that waits for the layers of
-# Debian 12, and one that waits for neither, so that no worker is idle; the next that needs these layers finds them.
+# The files that take longest, so that all workers end at the same time. First among them one that waits for the first
+# run, one that waits for the layers of Debian 12, and one that waits for neither, so that no worker is idle.
 FIRST = (
     "test_doctor.py",
     "test_bookworm.py",
     "test_standin.py",
     "test_restore.py",
     "test_update.py",
-    "test_master.py",
     "test_documents.py",
     "test_changes.py",
+    "test_master.py",
     "test_clean.py",
-    "test_deploy.py",
+    "test_bootstrap.py",
+    "test_passwords.py",
+    "test_backup.py",
     "test_attacker.py",
-    "test_benchmarks.py",
+    "test_accounts.py",
+    "test_identity.py",
+    "test_settings.py",
+    "test_hardware.py",
+    "test_service.py",
 )
 
 

@@ -54,6 +54,14 @@ def npm_ci(folder):
     execute("npm", "ci", "--omit=dev", "--omit=optional", "--ignore-scripts", "--no-audit", cwd=folder)
 
 
+def bundle(folder, target):
+    """Write the server with its libraries as one file: finding and reading 700 is half of its start."""
+    # pg has these for other machines than a Node without extensions, and asks for them only there.
+    foreign = [f"--external:{name}" for name in ("pg-cloudflare", "pg-native")]
+    options = ["--bundle", "--platform=node", "--target=node20", "--log-level=error", *foreign]
+    execute("esbuild", "server.js", *options, f"--outfile={target}", cwd=folder)
+
+
 def context():
     """The cached folder that ``build`` needs."""
     ingredients = [
@@ -84,6 +92,8 @@ def make_context(folder, npm_ci=npm_ci):
     for containerfile in HERE.glob("Containerfile.*"):
         shutil.copy(containerfile, folder)
     npm_ci(folder / "server")
+    bundle(folder / "server", folder / "server.js")
+    shutil.rmtree(folder / "server/node_modules")
     _root_file_system(folder / "base.tar")
 
 
