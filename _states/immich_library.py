@@ -58,7 +58,8 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
                 comment = f"{name} would become a library of {owner}, who would have an account by then"
                 return {**ret, "result": None, "changes": changes, "comment": comment}
             raise CommandExecutionError(f"{owner}, the owner of {name}, has no account: declare it in immich:users")
-        found = accounts.library_of(client.libraries(), user["id"], name)
+        libraries = client.libraries()
+        found = accounts.library_of(libraries, user["id"], name)
         if found and found["ownerId"] == user["id"]:
             return ret
         if found:
@@ -69,8 +70,9 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
         if __opts__["test"]:
             comment = f"{name} would become a library of {owner}"
             return {**ret, "result": None, "changes": changes, "comment": comment}
-        made = client.create_library({"ownerId": user["id"], "name": name, "importPaths": [name]})
-        # The same again, for what Immich checks of a folder at a change, and not at the creation.
+        made = accounts.begun_library(libraries, user["id"], name)
+        made = made or client.create_library({"ownerId": user["id"], "name": name})
+        # Not before: Immich checks a folder at a change, and not at the creation.
         client.update_library(made["id"], {"importPaths": [name]})
         client.scan_library(made["id"])
     except FAILURES as error:

@@ -128,6 +128,23 @@ def library_of(libraries, owner, path):
     return next((library for library in holding if library["ownerId"] == owner), holding[0] if holding else None)
 
 
+def begun_library(libraries, owner, name):
+    """
+    Return a library that was created and got no folder, as Immich has refused it since, or ``None``.
+
+    libraries, owner
+        As for :py:func:`library_of`.
+    name
+        Its name.
+
+    .. code-block:: python
+
+        accounts.begun_library(libraries, user["id"], "/mnt/photos")
+    """
+    empty = [library for library in libraries if library["ownerId"] == owner and not library["importPaths"]]
+    return next((library for library in empty if library["name"] == name), None)
+
+
 def missing(declared, users, libraries):
     """
     Return what is declared and not there, or there and declared deleted, as a list of sentences.

@@ -184,6 +184,10 @@ def test_accounts_and_libraries_are_as_declared(host):
     assert sql(host, """SELECT "storageLabel", password FROM "user" WHERE name = 'Ben'""") == "x|y"
 
     assert [each["email"] for each in host.salt("immich_account.users")] == ["ben@example.org", "ana@example.org"]
+    # A folder that the container does not have is refused again and again, and leaves one library to go on with.
+    for _ in range(2):
+        assert "Path does not exist" in single(host, "immich_library.present", "/mnt/absent", f"owner={BEN['email']}")
+    assert sql(host, "DELETE FROM library WHERE name = '/mnt/absent' RETURNING \"importPaths\"") == "{}"
     # A library is nobody else's, and no account is deleted for its name alone.
     sql(host, """UPDATE library SET "ownerId" = (SELECT id FROM "user" WHERE "isAdmin")""")
     assert "Immich cannot give a library to another one" in failed(host.apply("immich.accounts", check=False))
