@@ -7,7 +7,9 @@ By the formula's own API key, see ``immich_account.key_present``. ``settings`` i
 
 from salt.exceptions import CommandExecutionError
 
+from host_core import pillar
 from immich_core import accounts, compose, findings, sign_up
+from immich_core.obstacles import accounts as login_obstacles
 from immich_host import api_key, used_settings
 from immich_io import api
 
@@ -42,6 +44,22 @@ def plan(settings):
         "url": compose.server_url({**settings, **settings["once_signed_up"]}),
         "password_pillar": "immich:admin:password",
     }
+
+
+def obstacles(settings, listeners):
+    """
+    Return what keeps the formula from making its API key, as findings.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host: nothing to accounts.
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    declared = pillar.value(__pillar__, "immich:settings:passwordLogin:enabled")
+    return list(login_obstacles.of_login(declared, api_key.FILE.exists()))
 
 
 def users():

@@ -5,6 +5,7 @@ Immich's administrator, and the formula's own API key
 With these the states ``immich_user`` and ``immich_library`` come in. Each speaks to Immich's API at ``url``.
 """
 
+import contextlib
 import os
 
 from salt.exceptions import CommandExecutionError
@@ -148,10 +149,8 @@ def key_present(name, email, password_pillar, url="http://127.0.0.1:2283"):
         changes = {name: {"old": None if found == "absent" else "refused by Immich", "new": "made"}}
         if __opts__["test"]:
             return {**ret, "result": None, "changes": changes, "comment": "An API key would be made"}
-        client = api.Client(url)
-        _log_in(client, email, password_pillar)
-        api_key.make(client, name)
-        client.logout()
+        with _logged_in(url, email, password_pillar) as client:
+            api_key.make(client, name)
     except FAILURES as error:
         result = None if __opts__["test"] else False
         return {**ret, "result": result, "comment": f"The formula's API key could not be checked or made: {error}"}
@@ -197,13 +196,32 @@ def _password(path):
     return password
 
 
-def _log_in(client, email, password_pillar):
+@contextlib.contextmanager
+def _logged_in(url, email, password_pillar):
+    """A client that has logged in as administrator, whose session ends with the block."""
+    client = api.Client(url)
     try:
-        client.login(email, _password(password_pillar))
+        account = client.login(email, _password(password_pillar))
     except api.ApiError as error:
         if not error.refused:
             raise
-        raise CommandExecutionError(
-            f"{error}. {password_pillar} is the initial password: if {email} has another one now, put that into the "
-            f"pillar, then apply again. If somebody else is the administrator, name that account in the pillar"
-        ) from None
+        raise CommandExecutionError(f"{error}. {_way_in(client, email, password_pillar)}") from None
+    try:
+        if not account["isAdmin"]:
+            raise CommandExecutionError(f"{email} is no administrator in Immich. Name one in immich:admin")
+        yield client
+    finally:
+        with contextlib.suppress(api.ApiError):  # nobody has the token of a session that stays
+            client.logout()
+
+
+def _way_in(client, email, password_pillar):
+    if not client.has_password_login():
+        return (
+            "The formula logs in once, to make its key: set passwordLogin:enabled to true in immich:settings or on "
+            "Immich's page, apply, then set it back"
+        )
+    return (
+        f"{password_pillar} is the initial password: if {email} has another one now, put that into the "
+        f"pillar, then apply again. If somebody else is the administrator, name that account in the pillar"
+    )

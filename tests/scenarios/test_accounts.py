@@ -263,6 +263,22 @@ def test_all_of_immichs_settings_are_compared_by_the_api_key(host):
         assert [each["path"] for each in found] == differing
 
 
+def test_where_oauth_is_the_only_login_the_key_goes_on_and_none_can_be_made(host):
+    host.pillar(merged(DECLARED, {"settings": {"passwordLogin": {"enabled": False}}}))
+    host.apply()
+    assert works(host, key(host)["secret"])
+    host.run(f"mv {KEY_FILE} /root/key")
+    states = host.apply(check=False)
+    assert changed(states) == {}
+    assert "immich:settings:passwordLogin:enabled" in failed(states)
+    asked = (KEY_FILE, f"email={ADMIN['email']}", "password_pillar=immich:admin:password")
+    comment = single(host, "immich_account.key_present", *asked)
+    assert "Password login has been disabled" in comment
+    assert "set passwordLogin:enabled to true" in comment
+    host.run(f"mv /root/key {KEY_FILE}")
+    assert changed(host.apply()) == {}
+
+
 def test_no_secret_is_anywhere_but_in_its_place(host):
     host.pillar(merged(DECLARED, {"users": [{**BEN, "email": "cem@example.org", "name": "Cem"}]}))
     host.run("rm -f /var/log/salt/minion")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from _states import immich_library
+from _states import immich_account, immich_library
+from immich_core.obstacles import accounts
 from immich_io import api
 
 BEN = {
@@ -60,3 +61,52 @@ def test_a_folder_that_immich_cannot_read_is_refused_until_it_can_and_is_then_sc
     assert immich_library.present("/mnt/photos", BEN["email"])["changes"] == {}
     (library,) = server.libraries()
     assert (library["importPaths"], server.scanned) == (["/mnt/photos"], [library["id"]])
+
+
+class Login:
+    """As much of ``api.Client`` as it takes to log in; the answer is an account, or why there is none."""
+
+    def __init__(self, answer, password_login=True):
+        self._answer, self._password_login, self.ended = answer, password_login, False
+
+    def login(self, email, password):
+        assert (email, password) == ("ana@example.org", "a password")
+        if isinstance(self._answer, str):
+            raise api.ApiError(f"Immich answers 401: {self._answer}", 401)
+        return self._answer
+
+    def has_password_login(self):
+        return self._password_login
+
+    def logout(self):
+        self.ended = True
+        raise api.ApiError("Invalid user token", 401)
+
+
+@pytest.mark.parametrize(
+    ("client", "result", "words", "ended"),
+    (
+        (Login({"isAdmin": True}), True, "An API key was made", True),
+        (Login({"isAdmin": False}), False, "ana@example.org is no administrator in Immich", True),
+        (Login("Incorrect email or password"), False, "a:b is the initial password", False),
+        (Login("Password login has been disabled", False), False, "set passwordLogin:enabled to true", False),
+    ),
+)
+def test_a_key_is_made_by_an_administrator_who_logs_in(monkeypatch, client, result, words, ended):
+    made = []
+    monkeypatch.setattr(immich_account.api_key, "state", lambda *_: "absent")
+    monkeypatch.setattr(immich_account.api_key, "make", lambda *given: made.append(given))
+    monkeypatch.setattr(immich_account.api, "Client", lambda _url: client)
+    monkeypatch.setattr(immich_account, "__opts__", {"test": False}, raising=False)
+    monkeypatch.setattr(immich_account, "__pillar__", {"a": {"b": "a password"}}, raising=False)
+    ret = immich_account.key_present("/key", "ana@example.org", "a:b")
+    assert (ret["result"], bool(ret["changes"]), bool(made)) == (result, result, result)
+    assert words in ret["comment"]
+    assert client.ended is ended
+
+
+@pytest.mark.parametrize(
+    ("declared", "has_key", "refused"), ((False, False, 1), (False, True, 0), (None, False, 0), (True, False, 0))
+)
+def test_oauth_alone_is_refused_before_the_key_is_made(declared, has_key, refused):
+    assert len(list(accounts.of_login(declared, has_key))) == refused
