@@ -147,7 +147,7 @@ def begun_library(libraries, owner, name):
 
 def missing(declared, users, libraries):
     """
-    Return what is declared and not there, or there and declared deleted, as a list of sentences.
+    Return what is declared and not there or another, or there and declared deleted, as a list of sentences.
 
     declared
         ``users`` and ``external_libraries`` of the settings.
@@ -164,11 +164,18 @@ def missing(declared, users, libraries):
         active = there is not None and not is_deleted(there)
         if active is bool(user.get("delete")):
             found.append(f"{user['email']} has {'still an' if active else 'no'} account")
+        elif active and _differing(user, there):
+            found.append(f"the account {user['email']} is not as declared: {', '.join(_differing(user, there))}")
     for library in declared["external_libraries"]:
         owner = find(users, library["owner"]) if library.get("owner") else None
         if library.get("owner") and (owner is None or not _owns(libraries, owner["id"], library["mount"])):
             found.append(f"{library['mount']} is not a library of {library['owner']}")
     return found
+
+
+def _differing(declared, user):
+    fields = user_fields(*map(declared.get, _FIELDS))
+    return [name for name, field in _FIELDS.items() if field in fields and fields[field] != user[field]]
 
 
 def _owns(libraries, owner, path):

@@ -57,5 +57,10 @@ def test_what_is_missing_is_named():
         "ben@example.org has still an account",
         "/c is not a library of ben@example.org",
     ]
-    there = {"users": [{"email": BEN["email"]}], "external_libraries": [{"mount": "/a", "owner": BEN["email"]}]}
+    ben = {"email": BEN["email"], "name": "Ben", "quota": "unlimited"}
+    there = {"users": [ben], "external_libraries": [{"mount": "/a", "owner": BEN["email"]}]}
     assert accounts.missing(there, [BEN], [LIBRARY]) == []
+    other = {**BEN, "name": "Benjamin", "quotaSizeInBytes": 1, "isAdmin": True}
+    assert accounts.missing({**there, "users": [{**ben, "admin": False}]}, [other], [LIBRARY]) == [
+        "the account ben@example.org is not as declared: name, quota, admin",
+    ]
