@@ -106,11 +106,11 @@ def unused_settings(settings):
 
 def _shown(user):
     return {
-        "email": user["email"],
-        "name": user["name"],
+        "email": accounts.shown(user["email"]),
+        "name": accounts.shown(user["name"]),
         "admin": user["isAdmin"],
         "quota": user["quotaSizeInBytes"],
-        "storage_label": user["storageLabel"],
+        "storage_label": accounts.shown(user["storageLabel"]),
         "deleted": accounts.is_deleted(user),
     }
 

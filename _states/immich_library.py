@@ -64,8 +64,8 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
             return ret
         if found:
             raise CommandExecutionError(
-                f"{name} is in a library of another account, {found['name']}, and Immich cannot give a library to "
-                f"another one: delete it in Immich (Administration > External Libraries), then apply again"
+                f"{name} is in a library of another account, {accounts.shown(found['name'])}, and Immich cannot give a "
+                f"library to another one: delete it in Immich (Administration > External Libraries), then apply again"
             )
         if __opts__["test"]:
             comment = f"{name} would become a library of {owner}"

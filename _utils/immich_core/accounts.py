@@ -6,6 +6,8 @@ An account is known by its e-mail address, which Immich keeps in lower case, and
 it. What is not declared is left alone. Asks nothing: current accounts and libraries are those of ``api``.
 """
 
+from host_core import terminal
+
 # What the formula's own API key may do: server/src/enum.ts of Immich, since v1.137. With the first three it makes
 # another one and deletes itself; with the last it compares Immich's settings; the rest are the states.
 PERMISSIONS = [
@@ -22,6 +24,7 @@ PERMISSIONS = [
     "systemConfig.read",
 ]
 KEY_NAME = "immich-formula"
+LONGEST_NAME = 200
 UNLIMITED = "unlimited"
 _UNITS = {"m": 1024**2, "g": 1024**3, "t": 1024**4}
 # What the pillar calls it -> what Immich's API does.
@@ -103,10 +106,25 @@ def user_changes(fields, user):
 
         accounts.user_changes({"name": "Ana"}, user)
     """
-    changes = {key: {"old": user[key], "new": value} for key, value in fields.items() if user[key] != value}
+    changes = {key: {"old": shown(user[key]), "new": value} for key, value in fields.items() if user[key] != value}
     if is_deleted(user):
         changes["status"] = {"old": "deleted", "new": "active"}
     return changes
+
+
+def shown(value):
+    """
+    Return a value of an account or a library as a person may see it: a name is what its owner wants it to be, with
+    escape sequences if they like.
+
+    value
+        The value, of any type.
+
+    .. code-block:: python
+
+        accounts.shown(user["name"])
+    """
+    return terminal.one_line(value, LONGEST_NAME) if isinstance(value, str) else value
 
 
 def library_of(libraries, owner, path):

@@ -51,6 +51,12 @@ def server(monkeypatch):
     return server
 
 
+def test_the_name_of_a_library_that_has_the_folder_is_one_printable_line(server):
+    server.create_library({"ownerId": "another", "name": "x\x1b]0;y\x07\nz", "importPaths": ["/mnt/photos"]})
+    comment = immich_library.present("/mnt/photos", BEN["email"])["comment"]
+    assert "in a library of another account, x z, and Immich cannot give a library to another one" in comment
+
+
 def test_a_folder_that_immich_cannot_read_is_refused_until_it_can_and_is_then_scanned_once(server):
     for _ in range(2):
         refused = immich_library.present("/mnt/photos", BEN["email"])
