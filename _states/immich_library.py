@@ -54,8 +54,8 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
         client = api_key.let_in(url, key_file)
         user = accounts.find(client.users(), owner)
         if user is None or accounts.is_deleted(user):
-            if __opts__["test"]:  # an earlier state would create it
-                comment = f"{name} would become a library of {owner}, who would have an account by then"
+            if __opts__["test"]:  # an earlier state may create it
+                comment = f"{name} would become a library of {owner} if that has an account by then. Now it has none"
                 return {**ret, "result": None, "changes": changes, "comment": comment}
             raise CommandExecutionError(f"{owner}, the owner of {name}, has no account: declare it in immich:users")
         libraries = client.libraries()

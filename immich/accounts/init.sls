@@ -64,7 +64,7 @@ The formula's API key for Immich is present:
     - url: {{ accounts.url }}
     - require:
       - The formula's API key for Immich is present
-{%-     for user in settings.users if user.email == library.owner and user.delete is not defined %}
+{%-     for user in settings.users if user.email | lower == library.owner | lower and user.delete is not defined %}
       - {{ ("The account " ~ user.email ~ " is present") | json }}
 {%-     endfor %}
 {%-   endfor %}

@@ -57,6 +57,14 @@ def test_the_name_of_a_library_that_has_the_folder_is_one_printable_line(server)
     assert "in a library of another account, x z, and Immich cannot give a library to another one" in comment
 
 
+def test_a_dry_run_does_not_know_whether_an_owner_will_be_there(monkeypatch, server):
+    for test, result, words in ((True, None, "Now it has none"), (False, False, "declare it in immich:users")):
+        monkeypatch.setattr(immich_library, "__opts__", {"test": test}, raising=False)
+        ret = immich_library.present("/mnt/photos", "cem@example.org")
+        assert (ret["result"], bool(ret["changes"])) == (result, test)
+        assert words in ret["comment"]
+
+
 def test_a_folder_that_immich_cannot_read_is_refused_until_it_can_and_is_then_scanned_once(server):
     for _ in range(2):
         refused = immich_library.present("/mnt/photos", BEN["email"])
