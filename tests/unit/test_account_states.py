@@ -1,7 +1,9 @@
 """States of accounts and libraries, where Immich refuses what they ask for."""
 
 import pytest
+from salt.exceptions import CommandExecutionError
 
+from _modules import immich
 from _states import immich_account, immich_library
 from immich_core.obstacles import accounts
 from immich_io import api
@@ -124,3 +126,13 @@ def test_a_key_is_made_by_an_administrator_who_logs_in(monkeypatch, client, resu
 )
 def test_oauth_alone_is_refused_before_the_key_is_made(declared, has_key, refused):
     assert len(list(accounts.of_login(declared, has_key))) == refused
+
+
+def test_no_key_is_made_for_a_database_that_is_about_to_be_replaced(monkeypatch):
+    made = []
+    monkeypatch.setattr(immich, "__salt__", {"immich_settings.get": lambda: {"port": 2283}}, raising=False)
+    monkeypatch.setattr(immich.lock, "restore_under_way", lambda: "A restore is at work")
+    monkeypatch.setattr(immich.api_key, "make", made.append)
+    with pytest.raises(CommandExecutionError, match="A restore is at work"):
+        immich.rotate()
+    assert made == []
