@@ -31,7 +31,7 @@ def plan(settings):
     Return what the states of ``immich.accounts`` need, decided once.
 
     ``{"key_file": path, "first_url": the server's address until somebody has signed up, "url": that address afterwards,
-    "password_pillar": pillar path of the administrator's password}``
+    "password_pillar": pillar path of the administrator's password, "postgres": how the database is asked}``
 
     settings
         The formula's settings.
@@ -43,6 +43,7 @@ def plan(settings):
         "first_url": compose.server_url(settings),
         "url": compose.server_url({**settings, **settings["once_signed_up"]}),
         "password_pillar": "immich:admin:password",
+        "postgres": {key: settings["postgres"][key] for key in ("user", "database", "connection")},
     }
 
 

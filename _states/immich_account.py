@@ -12,7 +12,7 @@ from salt.exceptions import CommandExecutionError
 
 from host_core import pillar
 from immich_core import units
-from immich_host import api_key, gateway
+from immich_host import administrator, api_key, gateway
 from immich_io import api
 
 __virtualname__ = "immich_account"
@@ -27,7 +27,7 @@ def __virtual__():
     return __virtualname__
 
 
-def administrator_present(name, full_name, password_pillar, url="http://127.0.0.1:2283"):
+def administrator_present(name, full_name, password_pillar, url="http://127.0.0.1:2283", postgres=None):
     """
     Make sure that somebody has signed up as administrator: the declared one, if nobody has.
 
@@ -45,6 +45,10 @@ def administrator_present(name, full_name, password_pillar, url="http://127.0.0.
     url
         The server's address, without a path. Defaults to ``http://127.0.0.1:2283``.
 
+    postgres
+        ``user``, ``database`` and ``connection`` of Immich's database, as of the formula's settings. It is asked where
+        the server does not say whether somebody has signed up, which later releases mean not to. Defaults to none.
+
     .. code-block:: yaml
 
         Immich's administrator is signed up:
@@ -57,12 +61,12 @@ def administrator_present(name, full_name, password_pillar, url="http://127.0.0.
     changes = {name: {"old": None, "new": "administrator"}}
     client = api.Client(url)
     try:
-        if client.signed_up():
+        if _signed_up(client, postgres):
             return ret
         if __opts__["test"]:
             return {**ret, "result": None, "changes": changes, "comment": f"{name} would be signed up"}
         made = client.sign_up(name, full_name, _password(password_pillar))
-        if not client.signed_up() or not made["isAdmin"] or made["email"].lower() != name.lower():
+        if not _signed_up(client, postgres) or not made["isAdmin"] or made["email"].lower() != name.lower():
             raise CommandExecutionError("There were no errors, but Immich has signed up nobody, or somebody else")
     except FAILURES as error:
         if __opts__["test"]:  # it is not there yet, or is about to be restarted
@@ -70,6 +74,18 @@ def administrator_present(name, full_name, password_pillar, url="http://127.0.0.
             return {**ret, "result": None, "changes": changes, "comment": comment}
         return {**ret, "result": False, "comment": f"{name} was not signed up: {error}"}
     return {**ret, "changes": changes, "comment": f"{name} was signed up"}
+
+
+def _signed_up(client, postgres):
+    try:
+        return client.signed_up()
+    except api.ApiError as error:
+        if error.status != 404 or not postgres:
+            raise
+    found, why = administrator.in_database(postgres, __salt__)
+    if found is None:
+        raise CommandExecutionError(why)
+    return found
 
 
 def others_let_in(name, settings):

@@ -12,6 +12,7 @@ Immich's administrator is signed up:
     - full_name: {{ settings.admin.name | json }}
     - password_pillar: {{ accounts.password_pillar }}
     - url: {{ accounts.first_url }}
+    - postgres: {{ accounts.postgres | json }}
     - require:
       - sls: immich.app
 {%-   if settings.once_signed_up %}

@@ -121,6 +121,38 @@ def test_a_key_is_made_by_an_administrator_who_logs_in(monkeypatch, client, resu
     assert client.ended is ended
 
 
+class Unclaimed:
+    """As much of ``api.Client`` as it takes to sign up, on a server that does not say who has."""
+
+    def __init__(self):
+        self.administrators = []
+
+    def signed_up(self):
+        raise api.ApiError("Immich answers 404 to GET /api/server/config: Not Found", 404)
+
+    def sign_up(self, email, name, password):
+        self.administrators.append((email, name, password))
+        return {"email": email.lower(), "isAdmin": True}
+
+
+def test_a_release_that_does_not_say_who_has_signed_up_leaves_it_to_the_database(monkeypatch):
+    client = Unclaimed()
+
+    def query_as(user, database, _statement, _connection):
+        assert (user, database) == ("immich", "photos")
+        return [{"found": bool(client.administrators)}]
+
+    monkeypatch.setattr(immich_account.api, "Client", lambda _url: client)
+    monkeypatch.setattr(immich_account, "__opts__", {"test": False}, raising=False)
+    monkeypatch.setattr(immich_account, "__pillar__", {"a": "a password"}, raising=False)
+    monkeypatch.setattr(immich_account, "__salt__", {"pgsql_database.query_as": query_as}, raising=False)
+    asked = {"postgres": {"user": "immich", "database": "photos", "connection": {}}}
+    assert immich_account.administrator_present("Ana@example.org", "Ana", "a", **asked)["changes"] != {}
+    assert immich_account.administrator_present("Ana@example.org", "Ana", "a", **asked)["changes"] == {}
+    assert client.administrators == [("Ana@example.org", "Ana", "a password")]
+    assert immich_account.administrator_present("Ana@example.org", "Ana", "a")["result"] is False
+
+
 @pytest.mark.parametrize(
     ("declared", "has_key", "refused"), ((False, False, 1), (False, True, 0), (None, False, 0), (True, False, 0))
 )
