@@ -87,8 +87,11 @@ class Client:
         return answer["isInitialized"]
 
     def has_password_login(self):
-        """Return whether accounts can log in by password: Immich's settings may leave OAuth alone."""
-        answer = self._ask("GET", "server/features")
+        """Return whether accounts can log in by password, as far as the server says: it may have OAuth alone."""
+        try:
+            answer = self._ask("GET", "server/features")
+        except ApiError:
+            return True
         return not isinstance(answer, dict) or answer.get("passwordLogin") is not False
 
     def sign_up(self, email, name, password):
