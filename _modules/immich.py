@@ -151,7 +151,8 @@ def rotate():
 
     Returns what was replaced, as a list of paths. Passwords of the pillar are changed in the pillar.
 
-    Raises ``CommandExecutionError`` if there is nothing to replace, or Immich does not let the formula in.
+    Raises ``CommandExecutionError`` if there is nothing to replace, Immich does not let the formula in, or a restore is
+    at work, whose database would not know the new key.
 
     CLI Example:
 
@@ -162,6 +163,9 @@ def rotate():
     settings = __salt__["immich_settings.get"]()
     if not settings:
         raise CommandExecutionError("The pillar is invalid: see immich_settings.errors")
+    restore = lock.restore_under_way()
+    if restore:
+        raise CommandExecutionError(restore)
     try:
         api_key.make(api_key.let_in(compose.server_url(settings)))
     except (api.ApiError, OSError) as error:

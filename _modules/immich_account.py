@@ -7,7 +7,9 @@ By the formula's own API key, see ``immich_account.key_present``. ``settings`` i
 
 from salt.exceptions import CommandExecutionError
 
+from host_core import pillar
 from immich_core import accounts, compose, findings, sign_up
+from immich_core.obstacles import accounts as login_obstacles
 from immich_host import api_key, used_settings
 from immich_io import api
 
@@ -29,7 +31,7 @@ def plan(settings):
     Return what the states of ``immich.accounts`` need, decided once.
 
     ``{"key_file": path, "first_url": the server's address until somebody has signed up, "url": that address afterwards,
-    "password_pillar": pillar path of the administrator's password}``
+    "password_pillar": pillar path of the administrator's password, "postgres": how the database is asked}``
 
     settings
         The formula's settings.
@@ -41,7 +43,24 @@ def plan(settings):
         "first_url": compose.server_url(settings),
         "url": compose.server_url({**settings, **settings["once_signed_up"]}),
         "password_pillar": "immich:admin:password",
+        "postgres": {key: settings["postgres"][key] for key in ("user", "database", "connection")},
     }
+
+
+def obstacles(settings, listeners):
+    """
+    Return what keeps the formula from making its API key, as findings.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host: nothing to accounts.
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    declared = pillar.value(__pillar__, "immich:settings:passwordLogin:enabled")
+    return list(login_obstacles.of_login(declared, api_key.FILE.exists()))
 
 
 def users():
@@ -88,11 +107,11 @@ def unused_settings(settings):
 
 def _shown(user):
     return {
-        "email": user["email"],
-        "name": user["name"],
+        "email": accounts.shown(user["email"]),
+        "name": accounts.shown(user["name"]),
         "admin": user["isAdmin"],
         "quota": user["quotaSizeInBytes"],
-        "storage_label": user["storageLabel"],
+        "storage_label": accounts.shown(user["storageLabel"]),
         "deleted": accounts.is_deleted(user),
     }
 

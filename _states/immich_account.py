@@ -5,13 +5,14 @@ Immich's administrator, and the formula's own API key
 With these the states ``immich_user`` and ``immich_library`` come in. Each speaks to Immich's API at ``url``.
 """
 
+import contextlib
 import os
 
 from salt.exceptions import CommandExecutionError
 
 from host_core import pillar
 from immich_core import units
-from immich_host import api_key, gateway
+from immich_host import administrator, api_key, gateway
 from immich_io import api
 
 __virtualname__ = "immich_account"
@@ -26,7 +27,7 @@ def __virtual__():
     return __virtualname__
 
 
-def administrator_present(name, full_name, password_pillar, url="http://127.0.0.1:2283"):
+def administrator_present(name, full_name, password_pillar, url="http://127.0.0.1:2283", postgres=None):
     """
     Make sure that somebody has signed up as administrator: the declared one, if nobody has.
 
@@ -44,6 +45,10 @@ def administrator_present(name, full_name, password_pillar, url="http://127.0.0.
     url
         The server's address, without a path. Defaults to ``http://127.0.0.1:2283``.
 
+    postgres
+        ``user``, ``database`` and ``connection`` of Immich's database, as of the formula's settings. It is asked where
+        the server does not say whether somebody has signed up, which later releases mean not to. Defaults to none.
+
     .. code-block:: yaml
 
         Immich's administrator is signed up:
@@ -56,12 +61,12 @@ def administrator_present(name, full_name, password_pillar, url="http://127.0.0.
     changes = {name: {"old": None, "new": "administrator"}}
     client = api.Client(url)
     try:
-        if client.signed_up():
+        if _signed_up(client, postgres):
             return ret
         if __opts__["test"]:
             return {**ret, "result": None, "changes": changes, "comment": f"{name} would be signed up"}
         made = client.sign_up(name, full_name, _password(password_pillar))
-        if not client.signed_up() or not made["isAdmin"] or made["email"].lower() != name.lower():
+        if not _signed_up(client, postgres) or not made["isAdmin"] or made["email"].lower() != name.lower():
             raise CommandExecutionError("There were no errors, but Immich has signed up nobody, or somebody else")
     except FAILURES as error:
         if __opts__["test"]:  # it is not there yet, or is about to be restarted
@@ -69,6 +74,18 @@ def administrator_present(name, full_name, password_pillar, url="http://127.0.0.
             return {**ret, "result": None, "changes": changes, "comment": comment}
         return {**ret, "result": False, "comment": f"{name} was not signed up: {error}"}
     return {**ret, "changes": changes, "comment": f"{name} was signed up"}
+
+
+def _signed_up(client, postgres):
+    try:
+        return client.signed_up()
+    except api.ApiError as error:
+        if error.status != 404 or not postgres:
+            raise
+    found, why = administrator.in_database(postgres, __salt__)
+    if found is None:
+        raise CommandExecutionError(why)
+    return found
 
 
 def others_let_in(name, settings):
@@ -148,10 +165,8 @@ def key_present(name, email, password_pillar, url="http://127.0.0.1:2283"):
         changes = {name: {"old": None if found == "absent" else "refused by Immich", "new": "made"}}
         if __opts__["test"]:
             return {**ret, "result": None, "changes": changes, "comment": "An API key would be made"}
-        client = api.Client(url)
-        _log_in(client, email, password_pillar)
-        api_key.make(client, name)
-        client.logout()
+        with _logged_in(url, email, password_pillar) as client:
+            api_key.make(client, name)
     except FAILURES as error:
         result = None if __opts__["test"] else False
         return {**ret, "result": result, "comment": f"The formula's API key could not be checked or made: {error}"}
@@ -197,13 +212,32 @@ def _password(path):
     return password
 
 
-def _log_in(client, email, password_pillar):
+@contextlib.contextmanager
+def _logged_in(url, email, password_pillar):
+    """A client that has logged in as administrator, whose session ends with the block."""
+    client = api.Client(url)
     try:
-        client.login(email, _password(password_pillar))
+        account = client.login(email, _password(password_pillar))
     except api.ApiError as error:
         if not error.refused:
             raise
-        raise CommandExecutionError(
-            f"{error}. {password_pillar} is the initial password: if {email} has another one now, put that into the "
-            f"pillar, then apply again. If somebody else is the administrator, name that account in the pillar"
-        ) from None
+        raise CommandExecutionError(f"{error}. {_way_in(client, email, password_pillar)}") from None
+    try:
+        if not account["isAdmin"]:
+            raise CommandExecutionError(f"{email} is no administrator in Immich. Name one in immich:admin")
+        yield client
+    finally:
+        with contextlib.suppress(api.ApiError):  # nobody has the token of a session that stays
+            client.logout()
+
+
+def _way_in(client, email, password_pillar):
+    if not client.has_password_login():
+        return (
+            "The formula logs in once, to make its key: set passwordLogin:enabled to true in immich:settings or on "
+            "Immich's page, apply, then set it back"
+        )
+    return (
+        f"{password_pillar} is the initial password: if {email} has another one now, put that into the "
+        f"pillar, then apply again. If somebody else is the administrator, name that account in the pillar"
+    )

@@ -54,23 +54,25 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
         client = api_key.let_in(url, key_file)
         user = accounts.find(client.users(), owner)
         if user is None or accounts.is_deleted(user):
-            if __opts__["test"]:  # an earlier state would create it
-                comment = f"{name} would become a library of {owner}, who would have an account by then"
+            if __opts__["test"]:  # an earlier state may create it
+                comment = f"{name} would become a library of {owner} if that has an account by then. Now it has none"
                 return {**ret, "result": None, "changes": changes, "comment": comment}
             raise CommandExecutionError(f"{owner}, the owner of {name}, has no account: declare it in immich:users")
-        found = accounts.library_of(client.libraries(), user["id"], name)
+        libraries = client.libraries()
+        found = accounts.library_of(libraries, user["id"], name)
         if found and found["ownerId"] == user["id"]:
             return ret
         if found:
             raise CommandExecutionError(
-                f"{name} is in a library of another account, {found['name']}, and Immich cannot give a library to "
-                f"another one: delete it in Immich (Administration > External Libraries), then apply again"
+                f"{name} is in a library of another account, {accounts.shown(found['name'])}, and Immich cannot give a "
+                f"library to another one: delete it in Immich (Administration > External Libraries), then apply again"
             )
         if __opts__["test"]:
             comment = f"{name} would become a library of {owner}"
             return {**ret, "result": None, "changes": changes, "comment": comment}
-        made = client.create_library({"ownerId": user["id"], "name": name, "importPaths": [name]})
-        # The same again, for what Immich checks of a folder at a change, and not at the creation.
+        made = accounts.begun_library(libraries, user["id"], name)
+        made = made or client.create_library({"ownerId": user["id"], "name": name})
+        # Not before: Immich checks a folder at a change, and not at the creation.
         client.update_library(made["id"], {"importPaths": [name]})
         client.scan_library(made["id"])
     except FAILURES as error:

@@ -6,6 +6,8 @@ An account is known by its e-mail address, which Immich keeps in lower case, and
 it. What is not declared is left alone. Asks nothing: current accounts and libraries are those of ``api``.
 """
 
+from host_core import terminal
+
 # What the formula's own API key may do: server/src/enum.ts of Immich, since v1.137. With the first three it makes
 # another one and deletes itself; with the last it compares Immich's settings; the rest are the states.
 PERMISSIONS = [
@@ -22,6 +24,7 @@ PERMISSIONS = [
     "systemConfig.read",
 ]
 KEY_NAME = "immich-formula"
+LONGEST_NAME = 200
 UNLIMITED = "unlimited"
 _UNITS = {"m": 1024**2, "g": 1024**3, "t": 1024**4}
 # What the pillar calls it -> what Immich's API does.
@@ -103,10 +106,25 @@ def user_changes(fields, user):
 
         accounts.user_changes({"name": "Ana"}, user)
     """
-    changes = {key: {"old": user[key], "new": value} for key, value in fields.items() if user[key] != value}
+    changes = {key: {"old": shown(user[key]), "new": value} for key, value in fields.items() if user[key] != value}
     if is_deleted(user):
         changes["status"] = {"old": "deleted", "new": "active"}
     return changes
+
+
+def shown(value):
+    """
+    Return a value of an account or a library as a person may see it: a name is what its owner wants it to be, with
+    escape sequences if they like.
+
+    value
+        The value, of any type.
+
+    .. code-block:: python
+
+        accounts.shown(user["name"])
+    """
+    return terminal.one_line(value, LONGEST_NAME) if isinstance(value, str) else value
 
 
 def library_of(libraries, owner, path):
@@ -128,9 +146,26 @@ def library_of(libraries, owner, path):
     return next((library for library in holding if library["ownerId"] == owner), holding[0] if holding else None)
 
 
+def begun_library(libraries, owner, name):
+    """
+    Return a library that was created and got no folder, as Immich has refused it since, or ``None``.
+
+    libraries, owner
+        As for :py:func:`library_of`.
+    name
+        Its name.
+
+    .. code-block:: python
+
+        accounts.begun_library(libraries, user["id"], "/mnt/photos")
+    """
+    empty = [library for library in libraries if library["ownerId"] == owner and not library["importPaths"]]
+    return next((library for library in empty if library["name"] == name), None)
+
+
 def missing(declared, users, libraries):
     """
-    Return what is declared and not there, or there and declared deleted, as a list of sentences.
+    Return what is declared and not there or another, or there and declared deleted, as a list of sentences.
 
     declared
         ``users`` and ``external_libraries`` of the settings.
@@ -147,11 +182,18 @@ def missing(declared, users, libraries):
         active = there is not None and not is_deleted(there)
         if active is bool(user.get("delete")):
             found.append(f"{user['email']} has {'still an' if active else 'no'} account")
+        elif active and _differing(user, there):
+            found.append(f"the account {user['email']} is not as declared: {', '.join(_differing(user, there))}")
     for library in declared["external_libraries"]:
         owner = find(users, library["owner"]) if library.get("owner") else None
         if library.get("owner") and (owner is None or not _owns(libraries, owner["id"], library["mount"])):
             found.append(f"{library['mount']} is not a library of {library['owner']}")
     return found
+
+
+def _differing(declared, user):
+    fields = user_fields(*map(declared.get, _FIELDS))
+    return [name for name, field in _FIELDS.items() if field in fields and fields[field] != user[field]]
 
 
 def _owns(libraries, owner, path):

@@ -96,6 +96,7 @@ OWN_FILES = {
         "immich_core/identity",
         "immich_core/labels",
         "immich_core/obstacles/__init__",
+        "immich_core/obstacles/accounts",
         "immich_core/obstacles/hardware",
         "immich_core/obstacles/ports",
         "immich_core/obstacles/postgres_cluster",

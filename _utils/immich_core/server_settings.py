@@ -88,6 +88,7 @@ def problems(declared, schema):
             errors.append((path, broken))
         else:
             warnings.append((path, message))
+    errors += [((KEY, *path), "is not a number that JSON has") for path in _endless(declared)]
     for path in SECRETS:
         if _has(declared, path) and _at(declared, path) is None:
             errors.append(((KEY, *path), "is empty: a text, {pillar: PATH} or {file: PATH}"))
@@ -116,6 +117,15 @@ def _unknown(declared, schema, path):
             )
         elif isinstance(value, dict) and "properties" in known[name] and (*path, name)[1:] not in SECRETS:
             yield from _unknown(value, known[name], (*path, name))
+
+
+def _endless(tree, path=()):
+    """Paths of `.nan` and `.inf`, which no bounds of the schema exclude."""
+    for name, value in tree.items():
+        if isinstance(value, dict) and len(path) < _DEEPEST:
+            yield from _endless(value, (*path, name))
+        elif isinstance(value, float) and not math.isfinite(value):
+            yield (*path, name)
 
 
 def _broken(name, value):

@@ -85,6 +85,21 @@ def derived(settings, found, addresses):
     }
 
 
+def at_the_end(settings):
+    """
+    Return the settings as they are at the end of a run that signs up the administrator, where this host has that
+    component; else as they are.
+
+    settings
+        The formula's settings.
+
+    .. code-block:: python
+
+        sign_up.at_the_end(settings)["bind_address"]
+    """
+    return {**settings, **settings["once_signed_up"]} if "accounts" in settings["components"] else settings
+
+
 def warning(settings, url):
     """
     Return what to know of a server in which nobody has signed up: what was seen, and the next step.

@@ -86,6 +86,14 @@ class Client:
             raise ApiError("Immich is in maintenance mode and serves nobody")
         return answer["isInitialized"]
 
+    def has_password_login(self):
+        """Return whether accounts can log in by password, as far as the server says: it may have OAuth alone."""
+        try:
+            answer = self._ask("GET", "server/features")
+        except ApiError:
+            return True
+        return not isinstance(answer, dict) or answer.get("passwordLogin") is not False
+
     def sign_up(self, email, name, password):
         """Sign up the administrator, and return the account."""
         self._secrets.append(password)

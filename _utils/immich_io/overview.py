@@ -8,12 +8,15 @@ By the settings and the host's grains. Changes nothing.
 import ipaddress
 import socket
 
+from immich_core import sign_up
+
 # RFC 5737: nobody's. Nothing is sent there: a datagram socket that is connected knows its own address.
 ELSEWHERE = ("192.0.2.1", 9)
 
 
 def overview(settings, grains):
     """The answer of ``immich.overview``."""
+    settings = sign_up.at_the_end(settings)
     learning, backup = settings["machine_learning"], settings["backup"]
     services = [part for part in ("postgres", "valkey") if settings[part]["here"]]
     return {

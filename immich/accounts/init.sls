@@ -12,6 +12,7 @@ Immich's administrator is signed up:
     - full_name: {{ settings.admin.name | json }}
     - password_pillar: {{ accounts.password_pillar }}
     - url: {{ accounts.first_url }}
+    - postgres: {{ accounts.postgres | json }}
     - require:
       - sls: immich.app
 {%-   if settings.once_signed_up %}
@@ -64,7 +65,7 @@ The formula's API key for Immich is present:
     - url: {{ accounts.url }}
     - require:
       - The formula's API key for Immich is present
-{%-     for user in settings.users if user.email == library.owner and user.delete is not defined %}
+{%-     for user in settings.users if user.email | lower == library.owner | lower and user.delete is not defined %}
       - {{ ("The account " ~ user.email ~ " is present") | json }}
 {%-     endfor %}
 {%-   endfor %}

@@ -184,6 +184,10 @@ def test_accounts_and_libraries_are_as_declared(host):
     assert sql(host, """SELECT "storageLabel", password FROM "user" WHERE name = 'Ben'""") == "x|y"
 
     assert [each["email"] for each in host.salt("immich_account.users")] == ["ben@example.org", "ana@example.org"]
+    # A folder that the container does not have is refused again and again, and leaves one library to go on with.
+    for _ in range(2):
+        assert "Path does not exist" in single(host, "immich_library.present", "/mnt/absent", f"owner={BEN['email']}")
+    assert sql(host, "DELETE FROM library WHERE name = '/mnt/absent' RETURNING \"importPaths\"") == "{}"
     # A library is nobody else's, and no account is deleted for its name alone.
     sql(host, """UPDATE library SET "ownerId" = (SELECT id FROM "user" WHERE "isAdmin")""")
     assert "Immich cannot give a library to another one" in failed(host.apply("immich.accounts", check=False))
@@ -257,6 +261,22 @@ def test_all_of_immichs_settings_are_compared_by_the_api_key(host):
         settings = json.dumps(host.salt("immich_settings.get"))
         found = host.salt("immich_account.unused_settings", f"settings={settings}")
         assert [each["path"] for each in found] == differing
+
+
+def test_where_oauth_is_the_only_login_the_key_goes_on_and_none_can_be_made(host):
+    host.pillar(merged(DECLARED, {"settings": {"passwordLogin": {"enabled": False}}}))
+    host.apply()
+    assert works(host, key(host)["secret"])
+    host.run(f"mv {KEY_FILE} /root/key")
+    states = host.apply(check=False)
+    assert changed(states) == {}
+    assert "immich:settings:passwordLogin:enabled" in failed(states)
+    asked = (KEY_FILE, f"email={ADMIN['email']}", "password_pillar=immich:admin:password")
+    comment = single(host, "immich_account.key_present", *asked)
+    assert "Password login has been disabled" in comment
+    assert "set passwordLogin:enabled to true" in comment
+    host.run(f"mv /root/key {KEY_FILE}")
+    assert changed(host.apply()) == {}
 
 
 def test_no_secret_is_anywhere_but_in_its_place(host):

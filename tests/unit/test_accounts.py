@@ -30,6 +30,12 @@ def test_what_is_declared_and_differs_is_changed(declared, changed):
     assert accounts.user_changes(accounts.user_fields(**declared), BEN) == changed
 
 
+def test_a_name_that_somebody_has_given_himself_is_shown_as_one_printable_line():
+    (change,) = accounts.user_changes({"name": "Ben"}, {**BEN, "name": "B\x1b[2Je\nn" + "x" * 1000}).values()
+    assert change["old"].startswith("Be nxxx")
+    assert len(change["old"]) <= accounts.LONGEST_NAME
+
+
 def test_an_account_that_is_about_to_be_deleted_is_restored():
     deleted = {**BEN, "deletedAt": "2026-11-28T00:00:00.000Z"}
     assert accounts.user_changes({"name": "Ben"}, deleted) == {"status": {"old": "deleted", "new": "active"}}
@@ -57,5 +63,10 @@ def test_what_is_missing_is_named():
         "ben@example.org has still an account",
         "/c is not a library of ben@example.org",
     ]
-    there = {"users": [{"email": BEN["email"]}], "external_libraries": [{"mount": "/a", "owner": BEN["email"]}]}
+    ben = {"email": BEN["email"], "name": "Ben", "quota": "unlimited"}
+    there = {"users": [ben], "external_libraries": [{"mount": "/a", "owner": BEN["email"]}]}
     assert accounts.missing(there, [BEN], [LIBRARY]) == []
+    other = {**BEN, "name": "Benjamin", "quotaSizeInBytes": 1, "isAdmin": True}
+    assert accounts.missing({**there, "users": [{**ben, "admin": False}]}, [other], [LIBRARY]) == [
+        "the account ben@example.org is not as declared: name, quota, admin",
+    ]

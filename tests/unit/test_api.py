@@ -151,6 +151,16 @@ def test_a_server_that_is_away_or_another_one_is_an_error(server):
         api.Client(url).signed_up()
 
 
+@pytest.mark.parametrize(
+    ("status", "answer", "known"),
+    ((200, {"passwordLogin": False}, False), (200, {"passwordLogin": True}, True), (200, [], True), (404, {}, True)),
+)
+def test_login_by_password_is_off_where_the_server_says_so_alone(server, status, answer, known):
+    url, given, _ = server
+    given["GET", "/api/server/features"] = status, answer
+    assert api.Client(url).has_password_login() is known
+
+
 def test_an_answer_that_drips_ends_with_the_deadline():
     with socket.create_server(("127.0.0.1", 0)) as listening:
 

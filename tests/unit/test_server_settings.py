@@ -69,6 +69,7 @@ def test_the_schema_is_one_and_knows_what_is_a_secret():
         ("oauth:clientSecrett", "x", "Immich logs the values of unknown settings: it must not be a secret"),
         ("newer:storage", {"apiKey": "x"}, None),
         ("newer:date", {"a": b"x"}, None),
+        ("machineLearning:ocr:minDetectionScore", float("nan"), "is not a number that JSON has"),
     ),
 )
 def test_a_wrong_setting_is_reported_with_its_path(subject, path, value, message):

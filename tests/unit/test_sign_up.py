@@ -4,7 +4,7 @@ import pytest
 
 from immich_core import compose, gateway, sign_up
 from immich_host import administrator
-from immich_io import compose_file
+from immich_io import compose_file, overview
 
 NETWORK = {"name": "immich", "subnet": "172.20.0.0/16", "ipv6_subnet": "fd49::/64", "interface_name": "immich0"}
 
@@ -92,3 +92,11 @@ def test_a_database_that_does_not_answer_leaves_what_the_compose_file_says(tmp_p
     assert signed_up(asked("connection refused")) is True
     assert signed_up(asked(False)) is False
     assert compose_file.sign_up_closed("services: [") is False
+
+
+@pytest.mark.parametrize(("components", "local"), ((["app", "accounts"], False), (["app"], True)))
+def test_a_plan_says_where_immich_is_reached_at_the_end_of_the_run(settings, components, local):
+    """The administrator is signed up by the run; with `setup: host` a person does that later."""
+    closed = {**settings, **sign_up.derived(settings, "root", ["192.0.2.7"]), "components": components}
+    found = overview.overview(closed, {})
+    assert (found["urls"], found["local_only"]) == ([f"http://{'127.0.0.1' if local else '192.0.2.7'}:2283"], local)

@@ -167,8 +167,11 @@ async function startRestore({ pool, settings }) {
   return [201];
 }
 
-async function login({ pool }, { body }) {
+async function login({ pool, settings }, { body }) {
   const fields = checked(body, { email, password: string });
+  if (!settings.config.passwordLogin.enabled) {
+    throw new Refusal(401, "Password login has been disabled");
+  }
   const user = await database.one(pool, `SELECT ${USER}, password FROM "user" WHERE email = $1 AND "deletedAt" IS NULL`, [fields.email]);
   if (!user?.password || hash(fields.password, user.password.split(":")[0]) !== user.password) {
     throw new Refusal(401, "Incorrect email or password");
