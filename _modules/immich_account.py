@@ -80,7 +80,7 @@ def users():
     if not settings:
         raise CommandExecutionError("The pillar is invalid: see immich_settings.errors")
     try:
-        return list(map(_shown, api_key.let_in(compose.server_url(settings)).users()))
+        return list(map(_shown, api_key.required_client(compose.server_url(settings)).users()))
     except api.ApiError as error:
         raise CommandExecutionError(str(error)) from error
 

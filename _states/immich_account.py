@@ -88,9 +88,9 @@ def _signed_up(client, postgres):
     return found
 
 
-def others_let_in(name, settings):
+def sign_up_closed(name, settings):
     """
-    Close sign-up for good, then open the port, once somebody has signed up. Immich is started anew.
+    Close sign-up for good, then open the port, once an administrator has signed up. Immich is restarted.
 
     Used where the port is for this host alone so far (``once_signed_up`` of the settings), so that it always changes.
 
@@ -102,8 +102,8 @@ def others_let_in(name, settings):
 
     .. code-block:: yaml
 
-        Nobody else can sign up, and others reach Immich:
-          immich_account.others_let_in:
+        Sign-up is closed, and the port of Immich is open:
+          immich_account.sign_up_closed:
             - settings: {{ dict(settings, **settings.once_signed_up) | json }}
     """
     addresses = ", ".join(settings["bind_address"])

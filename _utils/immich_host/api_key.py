@@ -37,7 +37,7 @@ def held(file=FILE):
 
 def client(url, timeout=api.SECONDS, file=FILE):
     """
-    Return a client of the server that comes in by the key, or ``None`` if this host has no key.
+    Return a client of the server that authenticates with the key, or ``None`` if this host has no key.
 
     url
         The server's address, without a path.
@@ -52,7 +52,7 @@ def client(url, timeout=api.SECONDS, file=FILE):
     return api.Client(url, key["secret"], timeout) if key else None
 
 
-def let_in(url, file=FILE):
+def required_client(url, file=FILE):
     """
     Return a client as :py:func:`client` does.
 
@@ -69,7 +69,7 @@ def let_in(url, file=FILE):
 
 def state(url, file=FILE):
     """
-    Return whether the server lets the key in: ``works``, ``refused``, or ``absent`` if this host has none.
+    Return whether the server accepts the key: ``works``, ``refused``, or ``absent`` if this host has none.
 
     url, file
         As of :py:func:`client`.
@@ -96,7 +96,7 @@ def make(asking, file=FILE):
     killed before it could write it down.
 
     asking
-        A client that has logged in, or comes in by the former key.
+        A client that has logged in, or authenticates with the former key.
     file
         As of :py:func:`held`.
 
@@ -106,10 +106,10 @@ def make(asking, file=FILE):
     Path(file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     durable.write(Path(file), json.dumps(made) + "\n", 0o600)
     # By the new one, as the former may be among those.
-    coming = asking.with_key(made["secret"])
-    for key in coming.api_keys():
+    renewed = asking.with_key(made["secret"])
+    for key in renewed.api_keys():
         if key["name"] == accounts.KEY_NAME and key["id"] != made["id"]:
-            coming.delete_key(key["id"])
+            renewed.delete_key(key["id"])
 
 
 def remove(url, file=FILE):

@@ -38,7 +38,7 @@ class ApiError(Exception):
     """
     The server refuses, or its answer is not what it should be.
 
-    ``status`` is that of HTTP, or ``None`` without an answer. ``refused`` says whether the caller is not let in.
+    ``status`` is that of HTTP, or ``None`` without an answer. ``refused``: it rejected the credentials.
     """
 
     def __init__(self, message, status=None):
@@ -72,7 +72,7 @@ class Client:
             self._headers = {"x-api-key": self._token(key)}
 
     def with_key(self, key):
-        """Return a client of the same server that comes in by an API key."""
+        """Return a client of the same server that authenticates with an API key."""
         return Client(self._url, key, self._timeout)
 
     # -- without a login ----------------------------------------

@@ -17,8 +17,8 @@ Immich's administrator is signed up:
       - sls: immich.app
 {%-   if settings.once_signed_up %}
 
-Nobody else can sign up, and others reach Immich:
-  immich_account.others_let_in:
+Sign-up is closed, and the port of Immich is open:
+  immich_account.sign_up_closed:
     - settings: {{ dict(handed_down, **settings.once_signed_up) | json }}
     - require:
       - Immich's administrator is signed up
@@ -31,7 +31,7 @@ The formula's API key for Immich is present:
     - password_pillar: {{ accounts.password_pillar }}
     - url: {{ accounts.url }}
     - require:
-      - {{ "Nobody else can sign up, and others reach Immich" if settings.once_signed_up else "Immich's administrator is signed up" }}
+      - {{ "Sign-up is closed, and the port of Immich is open" if settings.once_signed_up else "Immich's administrator is signed up" }}
 
 {%-   for user in settings.users %}
 {%-     if user.delete is defined %}

@@ -314,7 +314,7 @@ def test_clean_takes_the_key_from_both_and_an_installation_with_users_is_open_at
     assert sql(host, f"SELECT count(*) FROM api_key WHERE id = '{former['id']}'") == "0"
     assert users(host) == ["ana@example.org"]
     done = changed(host.apply())
-    assert "Nobody else can sign up, and others reach Immich" not in done
+    assert "Sign-up is closed, and the port of Immich is open" not in done
     assert_let_in_and_refused(neighbours.try_on())
     # So is one whose pillar says nothing of accounts, and its key is removed when that is wanted.
     host.pillar(pillar_with())

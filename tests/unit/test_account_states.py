@@ -48,7 +48,7 @@ class Immich:
 @pytest.fixture
 def server(monkeypatch):
     server = Immich()
-    monkeypatch.setattr(immich_library.api_key, "let_in", lambda *_: server)
+    monkeypatch.setattr(immich_library.api_key, "required_client", lambda *_: server)
     monkeypatch.setattr(immich_library, "__opts__", {"test": False}, raising=False)
     return server
 
