@@ -30,6 +30,8 @@ from salt.exceptions import CommandExecutionError
 
 from immich_backup import listing, plan, problems, unit
 from immich_core import compose, findings
+from immich_diagnosis import examination
+from immich_diagnosis.check import FAILED
 from immich_host import api_key
 from immich_io import api, lock
 from immich_io import overview as in_few_words
@@ -63,11 +65,8 @@ def doctor(timeout=5):
         salt-call immich.doctor
         salt-call immich.doctor --out=json
     """
-    # Only here: the modules of every part, which no apply needs.
-    from immich_diagnosis import check, examination
-
     rows = examination.rows(__salt__, __pillar__, timeout)
-    if any(row["result"] == check.FAILED for row in rows):
+    if any(row["result"] == FAILED for row in rows):
         __context__["retcode"] = 1
     return rows
 
