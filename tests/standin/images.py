@@ -93,7 +93,6 @@ def make_context(folder, npm_ci=npm_ci):
         shutil.copy(containerfile, folder)
     npm_ci(folder / "server")
     bundle(folder / "server", folder / "server.js")
-    shutil.rmtree(folder / "server/node_modules")
     _root_file_system(folder / "base.tar")
 
 
