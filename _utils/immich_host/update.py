@@ -199,7 +199,7 @@ def _settings_rolled_back(unit, settings, record, why, run, salt):
         return f"{said}{restore} Until then they stay"
     _put_back(settings, record)
     try:
-        downtime = service.bring_up(unit, settings, run, salt)
+        downtime = _started_again(unit, settings, run, salt)
     except CommandExecutionError as error:
         words = last_words.of(unit) or error
         return (
@@ -211,6 +211,12 @@ def _settings_rolled_back(unit, settings, record, why, run, salt):
         f"{said}The former settings were put back, and Immich serves again{_lasted(downtime)}. Correct the pillar and "
         f"apply again: as it is, the next apply tries the same again. See `journalctl -u {unit}`"
     )
+
+
+def _started_again(unit, settings, run, salt):
+    """Not by a reload: the unit may be about to give up what has not served, and would fail with its reason."""
+    salt["systemd_unit.call"]("stop", unit)
+    return service.bring_up(unit, settings, run, salt)
 
 
 def _changes(settings, record, salt):
@@ -248,7 +254,7 @@ def _rolled_back(unit, settings, record, why, run, salt):
     _put_back(settings, record)
     if sorted(migrations) != record["migrations"]:
         return said + _after_migration(unit, settings, record, run, salt)
-    downtime = service.bring_up(unit, settings, run, salt)
+    downtime = _started_again(unit, settings, run, salt)
     finish(settings, run)
     return (
         f"{said}The database was not changed, and {record['from']} serves again{_lasted(downtime)}. See "
