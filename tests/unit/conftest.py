@@ -23,12 +23,16 @@ def session_loaders(tmp_path_factory):
     import salt.loader
 
     cache, context, pillar = tmp_path_factory.mktemp("salt"), {}, {}
+    # Salt's file server walks all folders of its roots: not the repository's, with the test hosts in .cache.
+    roots = tmp_path_factory.mktemp("roots")
+    for folder in (REPO / "immich", *REPO.glob("_*")):
+        (roots / folder.name).symlink_to(folder)
     opts = copy.deepcopy(dict(salt.config.DEFAULT_MINION_OPTS)) | {
         "__role": "minion",
         "cachedir": str(cache),
         "extension_modules": str(cache / "extmods"),
         "file_client": "local",
-        "file_roots": {"base": [str(REPO)]},
+        "file_roots": {"base": [str(roots)]},
         "fileserver_backend": ["roots"],
         "grains": GRAINS,
         "id": GRAINS["id"],
