@@ -63,6 +63,7 @@ FIRST = (
     "test_master.py",
     "test_documents.py",
     "test_changes.py",
+    "test_library_backup.py",
     "test_clean.py",
     "test_deploy.py",
     "test_attacker.py",
