@@ -28,14 +28,16 @@ import sys
 
 from salt.exceptions import CommandExecutionError
 
-from immich_backup import listing, plan, problems, unit
-from immich_core import compose, findings
+from immich_backup import library as library_backup
+from immich_backup import library_plan, library_problems, listing, plan, problems, unit
+from immich_core import compose, findings, library_backups
 from immich_diagnosis import examination
 from immich_diagnosis.check import FAILED
 from immich_host import api_key
 from immich_io import api, lock
+from immich_io import library_backup_files as library_backup_record
 from immich_io import overview as in_few_words
-from immich_restore import backup_file, drill, leftovers, restoring
+from immich_restore import backup_file, drill, leftovers, library_drill, library_restore
 from immich_restore.target import Target
 
 __outputter__ = {"doctor": "immich_doctor"}
@@ -96,7 +98,9 @@ def backup():
     Make a backup of the database, and return its description.
 
     ``{"path": …, "name": …, "time": ISO 8601 in UTC, "size": bytes, "version": Immich's, "database": its name,
-    "empty": whether nobody has signed up in it, "tables": number, "seconds": …}``
+    "empty": whether nobody has signed up in it, "tables": number, "seconds": …}``, and where the library is backed up
+    (``immich:backup:library``) ``"library": {"snapshot": its id, "files": number, "bytes": …, "added": bytes that were
+    new, "seconds": …}``
 
     When this returns, the backup has been read back. Only then does it get its name; after that, older ones of the
     same database beyond ``immich:backup:keep`` and ``keep_days`` are removed. A backup of an empty database never
@@ -111,12 +115,21 @@ def backup():
 
         salt '*' immich.backup
     """
+    made, alone = _database_backup()
+    # One that a restore or an update has made for itself does not keep it waiting.
+    if alone and library_plan.is_here(__salt__["immich_settings.get"]()):
+        made["library"] = library_backup.run()
+    return made
+
+
+def _database_backup():
+    """A new dump, and whether a person has asked for it, and not a restore or an update of this process."""
     holder = lock.under_way()
     if holder and holder.get("what") == "restore drill":
-        return unit.run()  # which inherits a rehearsal's lock, however long it takes
+        return unit.run(), True  # which inherits a rehearsal's lock, however long it takes
     try:
-        with lock.held("backup", lend=True):
-            return unit.run()
+        with lock.held("backup", lend=True) as purpose:
+            return unit.run(), purpose == "backup"
     except OSError as error:
         raise CommandExecutionError(str(error)) from error
 
@@ -127,11 +140,15 @@ def backups(verify=False):
     (Immich's, or ``unknown``), ``database`` (``None`` if its name has none; then it counts as a backup of the current
     one) and ``empty`` (whether nobody has signed up in it) of each.
 
+    Where the library is backed up (``immich:backup:library``), the repository is asked too. ``library`` is then
+    ``{"snapshot": its id, "size": bytes, "files": number, "seconds": about how long its restore would take, if that is
+    known}``, or ``None`` if no snapshot has this backup. ``path`` is ``None`` if only the repository has it.
+
     verify
         Whether to read every one of them back, which may take long. ``verified`` is then ``ok`` or the problem.
         Defaults to ``False``.
 
-    Raises ``CommandExecutionError`` if the directory cannot be read, or the program is missing.
+    Raises ``CommandExecutionError`` if the directory or the repository cannot be read, or the program is missing.
 
     CLI Example:
 
@@ -140,7 +157,12 @@ def backups(verify=False):
         salt '*' immich.backups
         salt '*' immich.backups verify=True
     """
-    return listing.backups(verify)
+    local, settings = listing.backups(verify), __salt__["immich_settings.get"]()
+    if not library_plan.is_here(settings):
+        return local
+    return library_backups.listed_with(
+        local, library_backup.snapshots(settings), library_backup_record.record().get("rate")
+    )
 
 
 def rotate():
@@ -159,9 +181,7 @@ def rotate():
 
         salt-call immich.rotate
     """
-    settings = __salt__["immich_settings.get"]()
-    if not settings:
-        raise CommandExecutionError("The pillar is invalid: see immich_settings.errors")
+    settings = _settings()
     restore = lock.restore_under_way()
     if restore:
         raise CommandExecutionError(restore)
@@ -187,6 +207,35 @@ def backup_plan(settings):
     return plan.plan(settings)
 
 
+def library_backup_plan(settings):
+    """
+    Return what the files and states of the library's backup need, decided once, or ``None`` where it is not backed up.
+
+    ``{"user": who runs restic, "user_id": its number, "packages": list, "local": path of a repository on this host or
+    None, "mounts": [paths as units write them], "sandbox": [lines of the unit], "config": text, "ssh": whether it goes
+    over SSH, "ssh_config": text, "declared": which of ssh_key and ssh_known_hosts, "pillar": path, "files": {what:
+    path}}``
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    Called by the SLS ``immich.backup``.
+    """
+    return library_plan.plan(settings, __opts__["id"])
+
+
+def library_backup_files(folders=False):
+    """
+    Return the files of the library's backup on this host, as a list of paths, or its folders.
+
+    folders
+        Whether to return the folders. Defaults to ``False``.
+
+    Called by the SLS ``immich.backup``.
+    """
+    return list(library_plan.FOLDERS if folders else library_plan.FILES.values())
+
+
 def backup_warnings(settings):
     """
     Return problems of the backups, as findings (``immich_core.findings``): the last run failed, or made none. Starts
@@ -200,17 +249,34 @@ def backup_warnings(settings):
     return problems.found(settings)
 
 
-def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, test=False):
+def library_backup_warnings(settings):
     """
-    Restore the database from a backup.
+    Return problems of the library's backups, as findings (``immich_core.findings``): the last run failed, or the newest
+    snapshot is old. Starts no process.
+
+    settings
+        The formula's settings, as of ``immich_settings.get``.
+
+    Called by the state ``immich_app.verified`` and by ``immich.doctor``.
+    """
+    return library_problems.found(settings)
+
+
+def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, library=True, test=False):
+    """
+    Restore the database from a backup, and the library if the backup has it.
 
     Problems of the backup, the settings or the host are reported before anything changes. Then Immich is stopped, the
     current database is backed up, and the backup is restored into an empty database. Only when that is complete and
     its rows are counted does it replace the old one. Immich is started and verified; if that fails, the old database
-    is put back. Photos and videos are not touched: a backup of the database does not hold them.
+    is put back.
+
+    If the backup has a snapshot of the library (``immich:backup:library``), its files are restored before that, while
+    Immich serves: what is missing or differs is written, and what the snapshot does not have stays. A backup that only
+    the repository has is fetched from it. Run again, an interrupted restore fetches only what is still missing.
 
     backup
-        Name of a backup, as ``immich.backups`` lists them, or the path of such a file.
+        Name of a backup, as ``immich.backups`` lists them, the path of such a file, or the id of a snapshot.
     confirm
         The minion's id, as a confirmation.
     keep_old
@@ -224,6 +290,8 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
         The version of Immich to which the backup belongs, such as ``v3.3.1``. It overrides the version in the backup,
         where Immich's role can write anything. By default that version is used, and refused if everything else
         contradicts it.
+    library
+        Whether to restore the library too. Defaults to ``True``.
     test
         Whether to only show what would be done. Defaults to ``False``.
 
@@ -238,16 +306,15 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
     """
     test = bool(test or __opts__["test"])
     target = _target()
-    path = backup_file.path(target, backup)
     if not test and confirm != target.minion:
         seen = f"This replaces Immich's database on {target.minion}"
         remedy = f"to confirm, pass confirm={target.minion}; test=True shows what would be done"
         backup_file.refuse([findings.finding("not-confirmed", "database", seen, remedy)])
     with _locked("restore", lend=not test):
-        return restoring.restore(target, path, version, keep_old, dump_first, test)
+        return library_restore.restore(target, backup, (version, keep_old, dump_first), library, test)
 
 
-def restore_drill(backup=None, version=None):
+def restore_drill(backup=None, version=None, full=False):
     """
     Rehearse a restore: restore a backup into a scratch database, count its rows, and drop it. Immich keeps serving.
 
@@ -256,10 +323,19 @@ def restore_drill(backup=None, version=None):
     ``changed`` in the answer names the tables whose number of rows in Immich's database (``now``) differs from the
     ``backup``, and ``warnings`` what could not be compared, and which arguments a restore would need.
 
+    Where the library is backed up, this is the newest snapshot's dump, fetched from the repository, and the originals
+    in the snapshot are compared with the database: all by their names, and a random sample, restored elsewhere,
+    by the SHA-1 that Immich has stored. ``library`` in the answer counts and names them. A file that the snapshot
+    lacks although Immich still has it, and one with another SHA-1, make this fail; files that the database does not
+    know are warned of.
+
     backup
         Name of a backup, or the path of such a file. Defaults to the newest backup.
     version
         As for :py:func:`restore`.
+    full
+        Whether to read all originals of the snapshot instead of a sample; they are not written to the disk. Defaults to
+        ``False``.
 
     Raises ``CommandExecutionError`` if the backup cannot be restored, or differs as described.
 
@@ -268,8 +344,13 @@ def restore_drill(backup=None, version=None):
     .. code-block:: bash
 
         salt-call immich.restore_drill
+        salt-call immich.restore_drill full=True
     """
     target = _target()
+    if library_plan.is_here(target.settings):
+        half = library_restore.snapshot_of(target, backup) if backup else library_restore.newest(target)
+        with _locked("restore drill"), library_restore.dump_of(target, backup, half, kept=False) as path:
+            return drill.drill(target, path, version, half, None if full else library_drill.SAMPLE)
     path = backup_file.path(target, backup or backup_file.newest(backups(), target.database))
     with _locked("restore drill"):
         return drill.drill(target, path, version)
@@ -314,6 +395,13 @@ def restore_drill_plan(settings):
     words += [f"--config-dir={os.path.dirname(__opts__['conf_file'])}", "--log-level=warning"]
     words += ["--local"] if __opts__["file_client"] == "local" else []
     return plan.drill(settings, [*words, "immich.restore_drill"])
+
+
+def _settings():
+    settings = __salt__["immich_settings.get"]()
+    if not settings:
+        raise CommandExecutionError("The pillar is invalid: see immich_settings.errors")
+    return settings
 
 
 def _target():

@@ -175,6 +175,7 @@ def _evaluate(pillar, found, doubtful, files):
         *networks.check_networks(settings, external),
         *checks.check_lookup(lookup, files["schema"], __grains__),
         *_unusable_certificates(settings["server"]["ca_certificates"]),
+        *_variables_not_found(settings["backup"]["library"]["environment"]),
         *trouble,
     ]
     if "podman" in components.of_host(files["components"], settings):
@@ -247,6 +248,16 @@ def _secrets_not_found(declared):
             secret_files.secret(where, __pillar__)
         except CommandExecutionError as error:
             yield (server_settings.KEY, *path), str(error)
+
+
+def _variables_not_found(environment):
+    """What of the login of the library's repository is not where the pillar says."""
+    for name, where in environment.items():
+        if isinstance(where, dict) and len(where) == 1:
+            try:
+                secret_files.secret(where, __pillar__)
+            except CommandExecutionError as error:
+                yield ("backup", "library", "environment", name), str(error)
 
 
 def _unusable_certificates(path):

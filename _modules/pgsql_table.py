@@ -113,6 +113,67 @@ def rows_before(database, column, moment, connection=None, timeout=None):
         return {_table_key(table): ask(_count_statement(table, before))[0]["rows"] for table in tables}
 
 
+@_salt_errors
+def texts(database, table, columns, longest, limit, connection=None, timeout=None):
+    """
+    Return some columns of all rows of a table in the schema ``public``, as lists of texts; ``None`` for a null.
+
+    Nothing of what the database's owner has written is run, except policies of row security and generated columns.
+
+    database
+        Name of the database.
+    table
+        Name of the table.
+    columns
+        Names of columns of the types ``text``, ``character varying``, ``uuid`` and ``bytea``. The last comes in
+        hexadecimal.
+    longest
+        Characters or bytes of a value that are returned.
+    limit
+        How many rows are returned.
+    connection, timeout
+        As for :py:func:`row_counts`.
+
+    Raises ``CommandExecutionError`` if the table has no such column of these types, the role may not read it, or the
+    time is up.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_table.texts immich asset '[originalPath, checksum]' 4096 1000
+    """
+    kinds = """
+        SELECT a.attname::text AS name, a.atttypid = 'pg_catalog.bytea'::pg_catalog.regtype AS binary
+        FROM pg_catalog.pg_attribute a
+        JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = 'public' AND c.relname = %s AND c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
+            AND a.atttypid IN (17, 25, 1043, 2950)
+        """
+    with _reading_tables(_server(connection), database, timeout) as ask:
+        binary = {row["name"]: row["binary"] for row in ask(kinds, (table,))}
+        lacking = [name for name in columns if name not in binary]
+        if lacking:
+            raise ServerError(f"The table {table} of {database} has no column of text {', '.join(lacking)}.")
+        read = [_column_as_text(name, binary[name], int(longest)) for name in columns]
+        whole = quoting.qualified("public", table)
+        rows = ask(
+            quoting.compose(
+                "SELECT {} FROM ONLY {} LIMIT {}", quoting.joined(read, ", "), whole, quoting.literal(int(limit))
+            )
+        )
+    return [list(row.values()) for row in rows]
+
+
+def _column_as_text(name, binary, longest):
+    form = (
+        "pg_catalog.encode(pg_catalog.substring({}, 1, {}), 'hex') AS {}"
+        if binary
+        else "pg_catalog.left({}::pg_catalog.text, {}) AS {}"
+    )
+    return quoting.compose(form, quoting.name(name), quoting.literal(longest), quoting.name(name))
+
+
 def _server(connection):
     return Server(connection, __opts__, __pillar__, __context__)
 

@@ -130,6 +130,33 @@ def _timer_changes(status, enabled):
     return {key: {"old": there[key], "new": value} for key, value in desired.items() if there[key] != value}
 
 
+def service_dead(name):
+    """
+    Make sure that a service is not running.
+
+    name
+        Name of the service. One that does not exist counts as dead.
+
+    .. code-block:: yaml
+
+        No backup of the library is running:
+          immich_backup.service_dead:
+            - name: immich-library-backup.service
+    """
+    ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is stopped"}
+    try:
+        active = __salt__["systemd_unit.status"](name)["active"]
+        if active in unit_states.DOWN:
+            return ret
+        ret["changes"] = {"service": {"old": active, "new": "inactive"}}
+        if __opts__["test"]:
+            return {**ret, "result": None, "comment": f"{name} would be stopped"}
+        __salt__["systemd_unit.call"]("stop", name)
+    except CommandExecutionError as error:
+        return {**ret, "result": False, "changes": {}, "comment": str(error)}
+    return {**ret, "comment": f"{name} was stopped"}
+
+
 def dead(name):
     """
     Make sure that no backup is running, and none is scheduled.

@@ -164,6 +164,15 @@ KNOWN = {
     "backup:schedule": sample("daily", "*-*-* 02:30:00", "Mon..Fri 04:00", "*-*-1/7 03:00:00 Europe/Paris"),
     "backup:restore_drill": sample(None, "monthly", "Sun 04:00"),
     "backup:on_failure": st.none() | text(1),
+    "backup:library": st.just({})
+    | st.fixed_dictionaries(
+        {
+            "repository": path("repository").map(lambda each: each.replace(" ", "_")),
+            "password": secret().map(str.strip),
+            "environment": st.dictionaries(sample("AWS_ACCESS_KEY_ID", "B2_ACCOUNT_ID"), secret(), max_size=2),
+            "exclude": sample([], ["encoded-video", "thumbs"]),
+        }
+    ),
     "update:require_pinned": st.just(False),
     **{
         f"clean:{key}": st.none()

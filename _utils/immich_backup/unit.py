@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.2
 def run():
     """Start the unit, show a person how far it is, and return what it made; ``CommandExecutionError`` with why not."""
     began = time.time()
-    complaint = _started_and_watched(began)
+    complaint = watched(units.BACKUP, backup_files.last_run, began, _sentence)
     last = backup_files.last_run()
     fresh = last.get("time", 0) >= began
     if complaint is None and fresh and last["state"] == "done":
@@ -34,32 +34,46 @@ def run():
     raise CommandExecutionError(f"There is no new backup: {reason} See `journalctl -u immich-backup`")
 
 
-def _started_and_watched(began):
-    """Start the unit and show how far it is until it has ended. What systemctl says if it fails, else None."""
+def watched(unit, last_run, began, sentence):
+    """
+    Start a unit and show a person how far it is until it has ended. What systemctl says if it fails, else ``None``.
+
+    unit
+        Its name.
+    last_run
+        A function that returns what the unit's program reports.
+    began
+        Seconds since the epoch: what it has reported before is of another run.
+    sentence
+        A function of that report and of the seconds since then, which says how far it is.
+    """
     complaints, shown = [], False
-    job = threading.Thread(target=_start, args=(complaints,), daemon=True)
+    job = threading.Thread(target=_start, args=(unit, complaints), daemon=True)
     job.start()
     while job.is_alive():
         job.join(LOOK_SECONDS)
-        shown = _show(backup_files.last_run(), began) or shown
+        shown = _show(last_run(), began, sentence) or shown
     if shown:
         sys.stderr.write("\n")
     return complaints[0] if complaints else None
 
 
-def _start(complaints):
+def _start(unit, complaints):
     try:
-        systemctl.run("start", units.BACKUP)
+        systemctl.run("start", unit)
     except command.CommandError as error:
         complaints.append(error.words)
 
 
-def _show(last, began):
-    """Show a person how far the backup is. Return whether somebody saw it."""
+def _show(last, began, sentence):
+    """Show a person how far a unit is. Return whether somebody saw it."""
     if not sys.stderr.isatty() or last.get("state") != "running" or last["time"] < began:
         return False
-    done, expected = (f"{last[key] / 1e6:.1f} MB" for key in ("done", "expected"))
-    seconds = round(time.time() - began)
-    sys.stderr.write(f"\r\x1b[KBackup, {last['phase']}: {done} of about {expected}, {seconds} s ")
+    sys.stderr.write(f"\r\x1b[K{sentence(last, round(time.time() - began))}")
     sys.stderr.flush()
     return True
+
+
+def _sentence(last, seconds):
+    done, expected = (f"{last[key] / 1e6:.1f} MB" for key in ("done", "expected"))
+    return f"Backup, {last['phase']}: {done} of about {expected}, {seconds} s "

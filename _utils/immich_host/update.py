@@ -296,7 +296,8 @@ def _restore(record, salt):
     and is kept instead.
     """
     known = record["from"] if versions.parse(record["from"]) else None
-    return salt["immich.restore"](record["backup"], confirm=salt["config.get"]("id"), version=known, dump_first=False)
+    options = {"version": known, "dump_first": False, "library": False}
+    return salt["immich.restore"](record["backup"], confirm=salt["config.get"]("id"), **options)
 
 
 def _restore_advice(record, salt):

@@ -114,10 +114,10 @@ def under_way(path=PATH):
             ...
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    with open(descriptor, "r+", encoding="utf-8") as file:
+    with open(descriptor, encoding="utf-8") as file:
         if _locked(file):  # let go again with the file
             return None
         holder = _holder(file)

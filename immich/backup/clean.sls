@@ -1,5 +1,5 @@
-# Removes the timer, the service and the program that make backups. The backups stay, unless immich:clean:delete_backups
-# names their directory.
+# Removes the timer, the services and the programs that make backups, with their secrets. The backups stay, unless
+# immich:clean:delete_backups names their directory, and so does the library's repository.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
@@ -36,7 +36,37 @@ The backup's {{ file }} is absent:
       - The backup's units are absent
 {%-   endfor %}
 
-{%-   set before = ["The restore drill's units are absent", "The backup's program is absent", "The backup's passfile is absent",
+
+No backup of the library is running:
+  immich_backup.service_dead:
+    - name: immich-library-backup.service
+    - require:
+      - No backup runs or is scheduled
+
+# The repository stays: it may be all that is left.
+The library's backup is absent:
+  systemd_unit.files_absent:
+    - files: {{ salt["immich.library_backup_files"]() | json }}
+    - require:
+      - No backup of the library is running
+{%-   for folder in salt["immich.library_backup_files"](folders=true) %}
+
+{{ folder }} is absent:
+  file.absent:
+    - name: {{ folder }}
+    - require:
+      - The library's backup is absent
+{%-   endfor %}
+
+The user that backs up the library is absent:
+  immich_system_user.absent:
+    - name: immich-backup
+    - number: 60885
+    - require:
+      - The library's backup is absent
+
+{%-   set before = ["The library's backup is absent", "The user that backs up the library is absent",
+                    "The restore drill's units are absent", "The backup's program is absent", "The backup's passfile is absent",
                     "The backup's hook is absent", "The backup's tmpfiles is absent"] %}
 {%-   if settings.clean.delete_backups == settings.backup.directory %}
 

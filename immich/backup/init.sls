@@ -1,9 +1,10 @@
-# Backups of the database: their configuration, their service, and the timer. The program is of immich.programs. Requires the
-# database.
+# Backups of the database, and of the library with it: their configuration, their services, and the timer. The programs are of
+# immich.programs. Requires the database.
 {%- from "immich/settings.jinja" import settings, start with context %}
 {{ start(sls) }}
 {%- if settings %}
 {%-   set backup = salt["immich.backup_plan"](settings) %}
+{%-   set library = salt["immich.library_backup_plan"](settings) %}
 {%-   if not settings.postgres.here %}
 
 pg_dump is installed:
@@ -73,7 +74,7 @@ The backup's unit is present:
     - name: {{ backup.files.service }}
     - source: salt://immich/backup/files/immich-backup.service.jinja
     - template: jinja
-    - context: {backup: {{ backup | json }}}
+    - context: {backup: {{ backup | json }}, library: {{ (library is not none) | json }}}
     - mode: "0644"
     - require:
       - sls: immich.identity
@@ -200,5 +201,145 @@ The restore drill's units are absent:
     - files: {{ drill.files.values() | list | json }}
     - require:
       - No restore drill is scheduled
+{%-   endif %}
+
+{%-   if library %}
+
+The programs of the library's backup are installed:
+  pkg.installed:
+    - pkgs: {{ library.packages | json }}
+    - require:
+      - sls: immich.postgres
+
+The user that backs up the library is present:
+  immich_system_user.present:
+    - name: {{ library.user }}
+    - number: {{ library.user_id }}
+    - require:
+      - sls: immich.identity
+{%-     if library.local %}
+
+The repository of the library's backup is a directory of its user:
+  immich_backup.directory_present:
+    - name: {{ library.local | json }}
+    - user: {{ library.user }}
+    - require:
+      - The user that backs up the library is present
+    - require_in:
+      - The library's backup is loaded
+{%-     endif %}
+
+The configuration of the library's backup is managed:
+  file.managed:
+    - name: {{ library.files.config }}
+    - contents: {{ library.config | json }}
+    - user: root
+    - group: root
+    - mode: "0644"
+    - require:
+      - The directory of the formula's programs' configuration is present
+
+The password of the library's backup is managed:
+  immich_library_backup.secret_managed:
+    - name: {{ library.files.password }}
+    - pillar_path: {{ library.pillar }}:password
+    - require:
+      - The directory of the formula's programs' configuration is present
+
+The login of the library's backup is managed:
+  immich_library_backup.environment_managed:
+    - name: {{ library.files.environment }}
+    - pillar_path: {{ library.pillar }}:environment
+    - require:
+      - The directory of the formula's programs' configuration is present
+
+{%-     set ssh = namespace(absent=[]) %}
+{%-     if library.ssh %}
+
+The library's backup goes over SSH to known hosts only:
+  file.managed:
+    - name: {{ library.files.ssh_config }}
+    - contents: {{ library.ssh_config | json }}
+    - user: root
+    - group: root
+    - mode: "0644"
+    - require:
+      - The directory of the formula's programs' configuration is present
+    - require_in:
+      - The library's backup is loaded
+{%-     else %}
+{%-       do ssh.absent.append(library.files.ssh_config) %}
+{%-     endif %}
+{%-     for key in ("ssh_key", "ssh_known_hosts") %}
+{%-       if key in library.declared %}
+
+The library's backup has its {{ key }}:
+  immich_library_backup.secret_managed:
+    - name: {{ library.files[key] }}
+    - pillar_path: {{ library.pillar }}:{{ key }}
+    - require:
+      - The directory of the formula's programs' configuration is present
+    - require_in:
+      - The library's backup is loaded
+{%-       else %}
+{%-         do ssh.absent.append(library.files[key]) %}
+{%-       endif %}
+{%-     endfor %}
+{%-     for file in ssh.absent %}
+
+{{ file }} is absent:
+  file.absent:
+    - name: {{ file }}
+    - require:
+      - sls: immich.identity
+{%-     endfor %}
+
+The unit of the library's backup is present:
+  file.managed:
+    - name: {{ library.files.service }}
+    - source: salt://immich/backup/files/immich-library-backup.service.jinja
+    - template: jinja
+    - context: {library: {{ library | json }}}
+    - mode: "0644"
+    - require:
+      - sls: immich.identity
+
+The unit of a failed backup of the library is present:
+  file.managed:
+    - name: {{ library.files.failed_service }}
+    - source: salt://immich/backup/files/immich-library-backup-failed.service.jinja
+    - template: jinja
+    - context: {library: {{ library | json }}}
+    - mode: "0644"
+    - require:
+      - sls: immich.identity
+
+The library's backup is loaded:
+  systemd_unit.loaded:
+    - name: immich-library-backup.service
+    - require:
+      - Backups are scheduled
+      - The programs of the library's backup are installed
+      - The user that backs up the library is present
+      - The configuration of the library's backup is managed
+      - The password of the library's backup is managed
+      - The login of the library's backup is managed
+    # One that systemd has known before, and that was absent meanwhile, is not outdated for it.
+    - watch:
+      - The unit of the library's backup is present
+      - The unit of a failed backup of the library is present
+{%-   else %}
+
+No backup of the library is running:
+  immich_backup.service_dead:
+    - name: immich-library-backup.service
+    - require:
+      - Backups are scheduled
+
+The library's backup is absent:
+  systemd_unit.files_absent:
+    - files: {{ salt["immich.library_backup_files"]() | json }}
+    - require:
+      - No backup of the library is running
 {%-   endif %}
 {%- endif %}

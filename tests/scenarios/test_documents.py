@@ -76,10 +76,16 @@ def kept_database(host):
     host.run("runuser -u postgres -- createdb immich_kept_20261124T203500Z")
 
 
+def used(host):
+    post(host, "/api/auth/admin-sign-up", {"email": "ana@example.org", "name": "Ana", "password": "a password of Ana"})
+    post(host, "/standin/assets")
+
+
 BEFORE = {
     "docs/howto/accounts.md": pictures,
     "docs/howto/external-libraries.md": pictures,
     "docs/howto/from-compose.md": official_compose,
+    "docs/howto/library-backup.md": used,
     "docs/howto/restore.md": kept_database,
     "docs/howto/settings.md": own_settings,
 }

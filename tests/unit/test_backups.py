@@ -66,11 +66,13 @@ def test_a_table_that_got_another_file_has_moved():
     assert backups.at_each(looks) == {"public.a", "public.b"}
 
 
-@pytest.mark.parametrize("program", ("immich/app/files/immich-stack", "immich/backup/files/immich-backup"))
+@pytest.mark.parametrize(
+    "program", ("app/files/immich-stack", "backup/files/immich-backup", "backup/files/immich-library-backup")
+)
 def test_the_programs_have_all_that_they_import(tmp_path, program):
     for name in own_files.LIBRARY:
         copy = tmp_path / f"{name}.py"
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / f"_utils/{name}.py", copy)
-    shutil.copy(REPO / program, tmp_path / "program")
+    shutil.copy(REPO / "immich" / program, tmp_path / "program")
     subprocess.run([sys.executable, tmp_path / "program", "--help"], env={}, stdout=subprocess.DEVNULL, check=True)

@@ -246,6 +246,9 @@ def test_settings_hold_no_secret(subject):
         "immich:valkey:admin_password",
         "immich:valkey:acl_users:*:password",
         "immich:valkey:admin:password",
+        "immich:backup:library:password",
+        "immich:backup:library:environment",
+        "immich:backup:library:ssh_key",
     ]
 
 

@@ -11,10 +11,12 @@ import shlex
 import stringprep
 import unicodedata
 
+from immich_core import library_backups
 from immich_core.gateway import HOST_NAME
 from immich_core.settings.derivation import FORMULA_USER, library_of, normal, project_dir
 from immich_core.settings.environment import check_environment
 from immich_core.settings.hardware import check_hardware, unused_image
+from immich_core.settings.library_backup import check_library_backup
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text
 from immich_core.settings.roles import check_roles, passwords
@@ -300,6 +302,21 @@ def _check_backup(settings):
             yield ("backup", "directory"), f"must not be below {passing}, where files do not persist"
 
 
+def _check_local_repository(settings):
+    repository, path = settings["backup"]["library"]["repository"], ("backup", "library", "repository")
+    repository = repository and library_backups.local_path(repository)
+    if repository is None:
+        return
+    yield from _check_path(path, repository, _SYSTEM_DIRS)
+    for passing in _PASSING_DIRS:
+        if _contains(passing, repository):
+            yield path, f"must not be below {passing}, where files do not persist"
+    for other in (("upload_location",), ("backup", "directory")):
+        value = settings[other[0]] if len(other) == 1 else settings[other[0]][other[1]]
+        if _contains(value, repository) or _contains(repository, value):
+            yield path, f"overlaps immich:{path_text(other)}: each needs a directory of its own"
+
+
 def _check_clean(settings):
     for key, path in (
         ("delete_database", ("postgres", "database")),
@@ -385,6 +402,8 @@ _CHECKS = (
     check_environment,
     check_hardware,
     _check_backup,
+    check_library_backup,
+    _check_local_repository,
     _check_clean,
     _check_pinned,
 )

@@ -86,7 +86,10 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             "cache_location": normal(settings["machine_learning"]["cache_location"]),
         },
         "podman": {"external_networks": external},
-        "backup": {"directory": normal(settings["backup"]["directory"])},
+        "backup": {
+            "directory": normal(settings["backup"]["directory"]),
+            "library": {"has_ssh_key": settings["backup"]["library"]["ssh_key"] is not None},
+        },
         "postgres": {
             "here": "postgres" in services,
             "host": settings["postgres"]["host"] or HOST_NAME,
