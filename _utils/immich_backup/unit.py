@@ -13,7 +13,7 @@ from salt.exceptions import CommandExecutionError
 from host_core import command, systemctl
 from immich_backup.plan import FILES
 from immich_core import units
-from immich_io import backup_files
+from immich_io import backup_files, progress
 
 LOOK_SECONDS = 0.2
 
@@ -58,8 +58,9 @@ def _show(last, began):
     """Show a person how far the backup is. Return whether somebody saw it."""
     if not sys.stderr.isatty() or last.get("state") != "running" or last["time"] < began:
         return False
-    done, expected = (f"{last[key] / 1e6:.1f} MB" for key in ("done", "expected"))
-    seconds = round(time.time() - began)
-    sys.stderr.write(f"\r\x1b[KBackup, {last['phase']}: {done} of about {expected}, {seconds} s ")
+    far = progress.far(
+        last["done"], last["expected"], time.time() - began, lambda count: f"{count / 1e6:.1f} MB", about=True
+    )
+    sys.stderr.write(f"\r\x1b[KBackup, {last['phase']}: {far} ")
     sys.stderr.flush()
     return True

@@ -211,7 +211,7 @@ def test_a_missing_mount_is_told(host):
 
 @pytest.mark.long
 def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host):
-    far = r"[\d.]+ MB of about [\d.]+ MB, \d+ s"
+    far = r"[\d.]+ MB of about [\d.]+ MB, \d+ %, "
     host.run(f"journalctl --rotate; {LOCK}")
     host.wait_for(f"{LOCKED} | grep -q 1")
     host.run(f"(sleep 15; {RELEASE}) >/dev/null 2>&1 &")
@@ -219,7 +219,7 @@ def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host):
     assert re.search(f"Backup, dumping: {far}", seen), seen
     assert seen.count("Backup, dumping") > 20
     journal = host.out("journalctl -u immich-backup -o cat")
-    assert re.search(r"Dumping: \S+ \w+ of about \S+ \w+, 1\d\.\d s", journal), journal
+    assert re.search(r"Dumping: \S+ \w+ of about \S+ \w+, \d+ %, .*1\d s", journal), journal
     assert re.search(r"Dumped \S+ kB in 1\d\.\d s. Reading it back", journal), journal
 
 
