@@ -211,6 +211,7 @@ OWN_FILES = {
         "pgsql_core/passwords",
         "pgsql_core/privileges",
         "pgsql_core/quoting",
+        "pgsql_core/restore_settings",
         "pgsql_core/roles",
         "pgsql_core/session",
         "pgsql_core/setting_values",

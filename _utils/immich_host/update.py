@@ -290,7 +290,7 @@ def _restore(record, salt):
     and is kept instead.
     """
     known = record["from"] if versions.parse(record["from"]) else None
-    return salt["immich.restore"](record["backup"], confirm=salt["config.get"]("id"), version=known, dump_first=False)
+    return salt["immich.restore"](record["backup"], confirm=salt["config.get"]("id"), version=known, dump_old=False)
 
 
 def _restore_advice(record, salt):
