@@ -13,7 +13,7 @@ from salt.exceptions import CommandExecutionError
 from host_core import command, systemctl
 from immich_backup.plan import FILES
 from immich_core import units
-from immich_io import backup_files, progress
+from immich_io import backup_files
 
 LOOK_SECONDS = 0.2
 
@@ -56,11 +56,9 @@ def _start(complaints):
 
 def _show(last, began):
     """Show a person how far the backup is. Return whether somebody saw it."""
-    if not sys.stderr.isatty() or last.get("state") != "running" or last["time"] < began:
+    far = backup_files.how_far(last) if last.get("time", 0) >= began else ""
+    if not far or not sys.stderr.isatty():
         return False
-    far = progress.far(
-        last["done"], last["expected"], time.time() - began, lambda count: f"{count / 1e6:.1f} MB", about=True
-    )
-    sys.stderr.write(f"\r\x1b[KBackup, {last['phase']}: {far} ")
+    sys.stderr.write(f"\r\x1b[KBackup, {far} ")
     sys.stderr.flush()
     return True
