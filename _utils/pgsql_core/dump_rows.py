@@ -16,6 +16,8 @@ MOST_TABLES = 100000
 # What is kept of the rows of a dump, and of each of them in bytes.
 ROWS_KEPT, LONGEST_ROW = 10000, 4096
 END_OF_ROWS = b"\\.\n"
+# bytes.find() takes half as long again.
+_LAST_ROW = re.compile(rb"\n\\\.\n")
 IDENTIFIER = re.compile(r'"(?:[^"]|"")+"|[^\s".,()]+')
 _NAME = f"(?:{IDENTIFIER.pattern})"
 COPY_STATEMENT = re.compile(rf"COPY ({_NAME}(?:\.{_NAME})?) (?:\(({_NAME}(?:, {_NAME})*)\) )?FROM stdin;\n")
@@ -48,8 +50,10 @@ class RowCounter:
         if self._begins and data.startswith(END_OF_ROWS, at):
             self._table = None
             return at + len(END_OF_ROWS)
-        end = data.find(b"\n" + END_OF_ROWS, at) + 1
-        if not end:
+        found = _LAST_ROW.search(data, at)
+        if found:
+            end = found.start() + 1
+        else:
             # What may be the beginning of the end is looked at again with the next block.
             end = next((len(data) - n for n in (2, 1) if _may_end(data, len(data) - n, at, self._begins)), len(data))
         self.tables[self._table] += data.count(b"\n", at, end)
