@@ -27,8 +27,6 @@ from pgsql_core.session import Server
 
 _salt_errors = errors.raised_as(CommandExecutionError, SaltInvocationError)
 
-# Where packages put a server's own client programs: Debian, PostgreSQL's own RPMs.
-CLIENT_FOLDERS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
 # A user that no process has and no file belongs to: https://systemd.io/UIDS-GIDS keeps 65520 to 65533 unused.
 NOBODY = 65533
 # All processes of a program end with it, and it with this one: a worker of pg_restore may outlive its leader.
@@ -227,14 +225,13 @@ def _server(connection):
 
 def _client_program(name, version):
     """The program of the server's own version, or else the one in the path: another version may not understand it."""
-    major = version // 10000
-    for folder in CLIENT_FOLDERS:
-        path = f"{folder.format(major=major)}/{name}"
+    for folder in arguments.client_folders(version):
+        path = f"{folder}/{name}"
         if os.access(path, os.X_OK):
             return path
     path = shutil.which(name)
     if path is None:
-        raise ServerError(f"There is no {name} on this host: install PostgreSQL's client, version {major}.")
+        raise ServerError(f"There is no {name} on this host: install PostgreSQL's client, version {version // 10000}.")
     return path
 
 
