@@ -262,18 +262,21 @@ def library_backup_warnings(settings):
     return library_problems.found(settings)
 
 
-def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, library=True, test=False):
+def restore(backup, confirm=None, keep_old=None, dump_old=True, version=None, library=True, test=False):
     """
     Restore the database from a backup, and the library if the backup has it.
 
-    Problems of the backup, the settings or the host are reported before anything changes. Then Immich is stopped, the
-    current database is backed up, and the backup is restored into an empty database. Only when that is complete and
-    its rows are counted does it replace the old one. Immich is started and verified; if that fails, the old database
-    is put back.
+    Problems of the backup, the settings or the host are reported before anything changes. Then the backup is restored
+    into an empty database, while Immich serves. Only when that is complete and its rows are counted is Immich stopped,
+    for the moment in which this database replaces the old one. Immich is started and verified; if that fails, the old
+    database is put back. The old one is backed up then. What Immich writes meanwhile is in the old database alone.
 
     If the backup has a snapshot of the library (``immich:backup:library``), its files are restored before that, while
     Immich serves: what is missing or differs is written, and what the snapshot does not have stays. A backup that only
     the repository has is fetched from it. Run again, an interrupted restore fetches only what is still missing.
+
+    Returns ``{"backup": path, "tables": number, "rows": number, "seconds": for all of it, "down": seconds in which
+    Immich did not serve, "kept": {"backup": of the former database, "database": its name}, "warnings": […]}``.
 
     backup
         Name of a backup, as ``immich.backups`` lists them, the path of such a file, or the id of a snapshot.
@@ -283,9 +286,9 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
         Whether to keep the former database under another name. ``False`` drops it even if it has other tables or
         numbers of rows than the backup, as it usually does. By default it is kept if they differ, and dropped if they
         are the same.
-    dump_first
-        Whether to back up the current database. ``False`` is for a database that cannot be read any more, and
-        then it is kept as with ``keep_old``. Defaults to ``True``.
+    dump_old
+        Whether to back up the former database, once Immich serves again. With ``False``, or if that fails, it is kept
+        as with ``keep_old``. Defaults to ``True``.
     version
         The version of Immich to which the backup belongs, such as ``v3.3.1``. It overrides the version in the backup,
         where Immich's role can write anything. By default that version is used, and refused if everything else
@@ -311,7 +314,8 @@ def restore(backup, confirm=None, keep_old=None, dump_first=True, version=None, 
         remedy = f"to confirm, pass confirm={target.minion}; test=True shows what would be done"
         backup_file.refuse([findings.finding("not-confirmed", "database", seen, remedy)])
     with _locked("restore", lend=not test):
-        return library_restore.restore(target, backup, (version, keep_old, dump_first), library, test)
+        options = {"version": version, "keep_old": keep_old, "dump_old": dump_old}
+        return library_restore.restore(target, backup, options, library, test)
 
 
 def restore_drill(backup=None, version=None, full=False):

@@ -6,28 +6,31 @@ Both functions take ``connection``: see the execution module ``pgsql_server``, w
 
 import collections
 import contextlib
+import fcntl
 import itertools
 import os
 import re
+import select
 import shutil
 import subprocess
 import tempfile
 import threading
+import time
 
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from pgsql_core import driver, errors, messages
-from pgsql_core.connection import OWNERS_SEARCH_PATH
+from pgsql_core import connection as arguments
+from pgsql_core import driver, errors, messages, restore_settings
 from pgsql_core.dump_rows import LONGEST_LINE, RowCounter
 from pgsql_core.errors import ServerError
 from pgsql_core.session import Server
 
 _salt_errors = errors.raised_as(CommandExecutionError, SaltInvocationError)
 
-# Where packages put a server's own client programs: Debian, PostgreSQL's own RPMs.
-CLIENT_FOLDERS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
 # A user that no process has and no file belongs to: https://systemd.io/UIDS-GIDS keeps 65520 to 65533 unused.
 NOBODY = 65533
+# All processes of a program end with it, and it with this one: a worker of pg_restore may outlive its leader.
+TOGETHER = ("setpriv", "--pdeathsig=KILL", "--", "unshare", "--pid", "--fork", "--kill-child", "--")
 UNPRIVILEGED = (
     *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"),
     *("--bounding-set=-all", "--inh-caps=-all", "--pdeathsig=KILL", "--"),
@@ -36,7 +39,24 @@ UNPRIVILEGED = (
 NOT_RESTORED = re.compile(r"\d+; \d+ \d+ (EXTENSION - |SCHEMA - public |COMMENT - (EXTENSION |SCHEMA public ))")
 # dumpSearchPath() in src/bin/pg_dump/pg_dump.c, the same since PostgreSQL 10.3.
 DUMP_SEARCH_PATH = b"SELECT pg_catalog.set_config('search_path', '', false);\n"
-_OWNERS = OWNERS_SEARCH_PATH.encode().ljust(len(DUMP_SEARCH_PATH))
+_OWNERS = arguments.OWNERS_SEARCH_PATH.encode().ljust(len(DUMP_SEARCH_PATH))
+# In its first bytes a dump has that statement.
+HEAD = 1024 * 1024
+BLOCK = 1024 * 1024
+# fcntl(2), which Python knows as fcntl.F_SETPIPE_SZ from 3.10 on. Any user may have a pipe of this size.
+F_SETPIPE_SZ, PIPE = 1031, 1024 * 1024
+# Where a copy of a dump may lie, if there is no room beside it.
+OTHER_FOLDER = "/var/tmp"
+# Seconds between two looks at what the server does.
+LOOK_SECONDS = 1
+# What the sessions of a restore do. A role sees its own, and of the others nothing.
+AT_WORK = """
+    SELECT 'copy' AS what, pid, relid::bigint AS id, relid::regclass::text AS name, bytes_processed AS done
+    FROM pg_catalog.pg_stat_progress_copy WHERE datname = current_database()
+    UNION ALL
+    SELECT 'index', pid, index_relid::bigint, relid::regclass::text, tuples_done
+    FROM pg_catalog.pg_stat_progress_create_index WHERE datname = current_database()
+    """
 
 
 def __virtual__():
@@ -78,8 +98,10 @@ def read(path, rows_of=(), progress=None, connection=None):
     command = [program, "--data-only", "--file=-"]
     with tempfile.TemporaryFile() as stderr:
         with _reading_dump(command, path, progress, stdout=subprocess.PIPE, stderr=stderr) as process:
-            for part in iter(lambda: process.stdout.readline(LONGEST_LINE), b""):
-                counter.take(part)
+            with contextlib.suppress(OSError):  # a user's pipes may be at their limit
+                fcntl.fcntl(process.stdout, F_SETPIPE_SZ, PIPE)
+            for block in iter(lambda: process.stdout.read1(BLOCK), b""):
+                counter.take(block)
         stderr.seek(0)
         _refuse_failed(process, stderr.read())
     rows = {table: list(kept) for table, kept in counter.rows.items()}
@@ -87,7 +109,7 @@ def read(path, rows_of=(), progress=None, connection=None):
 
 
 @_salt_errors
-def restore(path, database, connection, progress=None, doing=None, timeout=None):
+def restore(path, database, connection, size=0, doing=None, watch=None, timeout=None):
     """
     Restore a dump that ``pg_dump --format=custom`` wrote into an empty database, as a role that is no superuser.
 
@@ -96,26 +118,31 @@ def restore(path, database, connection, progress=None, doing=None, timeout=None)
     could be taken back by the dump. ``pg_restore`` speaks to the server itself: without ``psql``, no line of a dump
     is a command of psql. It runs without privileges on this host.
 
-    All happens in one transaction, and the first error ends it. Extensions, the schema ``public`` and the comments on
+    Several processes restore it, with memory and workers for its indexes as the host has them free. The first error
+    ends it, and leaves a database that is to be dropped. Extensions, the schema ``public`` and the comments on
     these are left out, as a superuser makes them before; so are owners and privileges. ``search_path`` is
     ``public, pg_catalog`` meanwhile, for functions that call others without naming their schema.
 
     path
-        Path of the file.
+        Path of the file. A copy of it is made, which has no name: beside it or in ``/var/tmp``.
     database
         Name of the database.
     connection
         That of the role that runs and owns what is restored, and is no superuser.
-    progress
-        A function that is called with the number of bytes restored so far. Defaults to none.
+    size
+        What :py:func:`read` has returned of the dump: indexes get no more memory than that can take. Defaults to 0.
     doing
         A function that is called with what ``pg_restore`` does next, a line of text. Defaults to none.
+    watch
+        A function that is called about once a second with a list of what the server does for it: ``{"what": ``copy``
+        or ``index``, "pid", "id", "name": of the table, "done": bytes of its rows as text, or rows in the index}``.
+        Defaults to none.
     timeout
         Seconds after which it is given up: a check or a default in a dump may never end. What the server still does
         then ends with the database, see :py:func:`pgsql_database.drop`. Defaults to no limit.
 
-    Raises ``CommandExecutionError`` if the role is a superuser, the server refuses a part of the dump, or the time is
-    up.
+    Raises ``CommandExecutionError`` if the role is a superuser, there is no room for the copy, the server refuses a
+    part of the dump, or the time is up.
 
     CLI Example:
 
@@ -127,26 +154,69 @@ def restore(path, database, connection, progress=None, doing=None, timeout=None)
     if server.is_superuser(database):
         raise ServerError("A dump is not restored by a superuser: what is in it would run as one.")
     program = _client_program("pg_restore", server.version(database))
-    listed = _dump_list(program, path).splitlines(keepends=True)
+    here = arguments.is_this_host(server.settings)
+    settings = restore_settings.of_session(*_resources(size, here))
     escaped = (server.password() or "").replace("\\", "\\\\").replace(":", "\\:")
-    restored = "".join(line for line in listed if not NOT_RESTORED.match(line))
-    with _memory_file(restored) as entries, _memory_file(f"*:*:*:*:{escaped}\n") as passwords:
-        command = [
-            program, "--single-transaction", "--exit-on-error", "--verbose", "--no-password", "--no-owner",
-            "--no-privileges", "--no-tablespaces", "--no-security-labels", "--no-publications", "--no-subscriptions",
-            f"--use-list={entries}", f"--dbname={server.dsn(database)}",
-        ]  # fmt: skip
-        printed = collections.deque(maxlen=50)
-        options = server.client_options(database)
-        with _reading_dump(command, path, progress, passwords, options, stderr=subprocess.PIPE) as process:
-            with _killed_after(process, timeout) as late:
-                for line in iter(lambda: process.stderr.readline(LONGEST_LINE), b""):
-                    printed.append(line)
-                    if doing and line.startswith(b"pg_restore: "):
-                        doing(messages.printable(line).removeprefix("pg_restore: "))
-        if late.is_set():
-            raise ServerError(f"pg_restore has not ended within {timeout} s.")
-        _refuse_failed(process, b"".join(printed))
+    with _copied(path) as copy, _memory_file(f"*:*:*:*:{escaped}\n") as passwords:
+        listed = _dump_list(program, copy).splitlines(keepends=True)
+        with _memory_file("".join(line for line in listed if not NOT_RESTORED.match(line))) as entries:
+            command = [
+                program, f"--jobs={restore_settings.jobs(os.cpu_count())}", "--exit-on-error", "--verbose",
+                "--no-password", "--no-owner", "--no-privileges", "--no-tablespaces", "--no-security-labels",
+                "--no-publications", "--no-subscriptions", f"--use-list={entries}",
+                f"--dbname={server.dsn(database)}", copy,
+            ]  # fmt: skip
+            options = f"{server.client_options(database)} {settings}"
+            look = watch and (lambda: _look(server, database, watch))
+            _run_restore(command, passwords, options, doing, look, timeout)
+
+
+def _look(server, database, watch):
+    with contextlib.suppress(ServerError):  # what ends a session ends the restore, which says why
+        watch(server.query(AT_WORK, database=database))
+
+
+def _run_restore(command, passwords, options, doing, look, timeout):
+    printed = collections.deque(maxlen=50)
+    with _running([*TOGETHER, *UNPRIVILEGED, *command], passwords, options, stderr=subprocess.PIPE) as process:
+        with _killed_after(process, timeout) as late:
+            for line in _lines_and_pauses(process.stderr, look):
+                printed.append(line)
+                if doing and line.startswith(b"pg_restore: "):
+                    doing(messages.printable(line).removeprefix("pg_restore: "))
+    if late.is_set():
+        raise ServerError(f"pg_restore has not ended within {timeout} s.")
+    _refuse_failed(process, b"\n".join(printed))
+
+
+def _resources(size, here):
+    """What of this host a restore may use: size of the dump, processors, and bytes of free memory, if it is ours."""
+    free = None
+    if here:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+        # A parallel build has its memory in there.
+        free = min(free, shutil.disk_usage("/dev/shm").free)
+    return size, os.cpu_count(), free
+
+
+def _lines_and_pauses(stream, look):
+    """The lines of a program as it writes them, each up to LONGEST_LINE; ``look`` is called about once a second."""
+    rest, looked = b"", time.monotonic()
+    while True:
+        if look and time.monotonic() - looked >= LOOK_SECONDS:
+            look()
+            looked = time.monotonic()
+        if not select.select([stream], [], [], LOOK_SECONDS)[0]:
+            continue
+        block = os.read(stream.fileno(), 65536)
+        *lines, rest = (rest + block).split(b"\n")
+        yield from lines
+        if not block:
+            break
+        rest = rest[:LONGEST_LINE]
+    if rest:
+        yield rest
 
 
 def _server(connection):
@@ -155,14 +225,13 @@ def _server(connection):
 
 def _client_program(name, version):
     """The program of the server's own version, or else the one in the path: another version may not understand it."""
-    major = version // 10000
-    for folder in CLIENT_FOLDERS:
-        path = f"{folder.format(major=major)}/{name}"
+    for folder in arguments.client_folders(version):
+        path = f"{folder}/{name}"
         if os.access(path, os.X_OK):
             return path
     path = shutil.which(name)
     if path is None:
-        raise ServerError(f"There is no {name} on this host: install PostgreSQL's client, version {major}.")
+        raise ServerError(f"There is no {name} on this host: install PostgreSQL's client, version {version // 10000}.")
     return path
 
 
@@ -176,17 +245,9 @@ def _dump_list(program, path):
 
 
 @contextlib.contextmanager
-def _reading_dump(command, path, progress, password_file="/dev/null", options="", **streams):
+def _reading_dump(command, path, progress, **streams):
     """Run a program that reads a dump on its standard input, as an unprivileged user; end it with the block."""
-    with _opened(path) as dump:
-        process = subprocess.Popen(
-            [*UNPRIVILEGED, *command],
-            stdin=subprocess.PIPE,
-            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PGPASSFILE": password_file, "PGOPTIONS": options},
-            cwd="/",
-            pass_fds=[int(part.rpartition("/")[2]) for part in _memory_files(command, password_file)],
-            **{"stdout": subprocess.DEVNULL, **streams},
-        )
+    with _opened(path) as dump, _running([*UNPRIVILEGED, *command], stdin=subprocess.PIPE, **streams) as process:
         feeder = threading.Thread(target=_feed, args=(dump, process.stdin, progress), daemon=True)
         feeder.start()
         try:
@@ -197,9 +258,28 @@ def _reading_dump(command, path, progress, password_file="/dev/null", options=""
         finally:
             process.wait()
             feeder.join()
-            for stream in (process.stdout, process.stderr):
-                if stream:
-                    stream.close()
+
+
+@contextlib.contextmanager
+def _running(command, password_file="/dev/null", options="", **streams):
+    """Run a program that inherits the files of this process that are named in its command; end it with the block."""
+    process = subprocess.Popen(
+        command,
+        env={"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PGPASSFILE": password_file, "PGOPTIONS": options},
+        cwd="/",
+        pass_fds=[int(part.rpartition("/")[2]) for part in _own_files(command, password_file)],
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, **streams},
+    )
+    try:
+        yield process
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
 @contextlib.contextmanager
@@ -233,18 +313,43 @@ def _feed(dump, pipe, progress):
     done = 0
     # The reading program may end before the file does, and reports why itself.
     with contextlib.suppress(BrokenPipeError), contextlib.closing(pipe):
-        # The entry is one of the first, and what replaces it has its length.
-        block = dump.read(1024 * 1024).replace(DUMP_SEARCH_PATH, _OWNERS, 1)
-        while block:
+        while block := dump.read(BLOCK):
             pipe.write(block)
             done += len(block)
             if progress:
                 progress(done)
-            block = dump.read(1024 * 1024)
 
 
-def _memory_files(command, *others):
-    words = [word.partition("=")[2] for word in command] + list(others)
+@contextlib.contextmanager
+def _copied(path):
+    """A copy that only a program that inherits it can open, more than once, with the owner's search path in it."""
+    with _opened(path) as dump:
+        size = os.fstat(dump.fileno()).st_size
+        with tempfile.TemporaryFile(dir=_folder_with_room(path, size)) as copy:
+            try:
+                while os.sendfile(copy.fileno(), dump.fileno(), copy.tell(), BLOCK):
+                    copy.seek(0, os.SEEK_END)
+            except OSError as err:
+                raise ServerError(f"Cannot copy {path}: {err.strerror}.") from None
+            head = os.pread(copy.fileno(), HEAD, 0)
+            # The entry is one of the first, and what replaces it has its length.
+            os.pwrite(copy.fileno(), head.replace(DUMP_SEARCH_PATH, _OWNERS, 1), 0)
+            os.fchown(copy.fileno(), NOBODY, NOBODY)
+            yield f"/proc/self/fd/{copy.fileno()}"
+
+
+def _folder_with_room(path, size):
+    for folder in (os.path.dirname(path), OTHER_FOLDER):
+        if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > size:
+            return folder
+    raise ServerError(
+        f"No room for a copy of {path}, of {size / 1000**2:.1f} MB, which several processes restore: neither beside it "
+        f"nor in {OTHER_FOLDER}."
+    )
+
+
+def _own_files(command, *others):
+    words = [word[word.find("/proc/self/fd/") :] for word in [*command, *others] if "/proc/self/fd/" in word]
     return [word for word in words if word.startswith("/proc/self/fd/")]
 
 

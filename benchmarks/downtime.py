@@ -117,12 +117,12 @@ def put_back(host):
     host.wait_for("curl -sf http://127.0.0.1:2283/standin/ml", 120)
 
 
-def downtime(host, command):
+def downtime(host, command, timeout=600):
     """Seconds without an answer while a command runs, until the server answers after it."""
     script = f"python3 /tmp/ask.py >/tmp/asked & asker=$!; sleep 1; {{ {command}; }} >/tmp/said 2>&1 || exit 1; "
     # The command may return before the server is back.
     script += "sleep 5; kill $asker; wait $asker; tail -n 1 /tmp/asked"
-    return float(host.out(script, timeout=600))
+    return float(host.out(script, timeout=timeout))
 
 
 def reported(host):

@@ -50,10 +50,12 @@ def run():
 
 
 def _sentence(last, seconds):
+    if last.get("state") != "running":
+        return ""
     done, expected = (f"{last.get(key, 0) / 1e9:.2f} GB" for key in ("done", "expected"))
     left = "" if last.get("left") is None else f", {last['left']} s left"
     far = f": {done} of {expected}" if last.get("expected") else ""
-    return f"Library, {last['phase']}{far}, {seconds} s{left} "
+    return f"Library, {last['phase']}{far}, {seconds} s{left}"
 
 
 def snapshots(settings):

@@ -45,7 +45,7 @@ def watched(unit, last_run, began, sentence):
     began
         Seconds since the epoch: what it has reported before is of another run.
     sentence
-        A function of that report and of the seconds since then, which says how far it is.
+        A function of that report and of the seconds since then, which says how far it is; empty if it does not run.
     """
     complaints, shown = [], False
     job = threading.Thread(target=_start, args=(unit, complaints), daemon=True)
@@ -67,13 +67,14 @@ def _start(unit, complaints):
 
 def _show(last, began, sentence):
     """Show a person how far a unit is. Return whether somebody saw it."""
-    if not sys.stderr.isatty() or last.get("state") != "running" or last["time"] < began:
+    far = sentence(last, round(time.time() - began)) if last.get("time", 0) >= began else ""
+    if not far or not sys.stderr.isatty():
         return False
-    sys.stderr.write(f"\r\x1b[K{sentence(last, round(time.time() - began))}")
+    sys.stderr.write(f"\r\x1b[K{far} ")
     sys.stderr.flush()
     return True
 
 
-def _sentence(last, seconds):
-    done, expected = (f"{last[key] / 1e6:.1f} MB" for key in ("done", "expected"))
-    return f"Backup, {last['phase']}: {done} of about {expected}, {seconds} s "
+def _sentence(last, _seconds):
+    far = backup_files.how_far(last)
+    return f"Backup, {far}" if far else ""

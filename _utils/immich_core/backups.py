@@ -75,6 +75,24 @@ def iso(moment):
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
 
 
+def former(database, names):
+    """
+    Return what Immich used before the restore that is at work: the database's name, and the stamp in it; or None.
+
+    database
+        Name of Immich's database.
+    names
+        Of the databases that there are.
+
+    .. code-block:: python
+
+        backups.former("immich", ["immich", "immich_before_20261124T203000Z"])
+    """
+    pattern = re.compile(rf"{re.escape(database)}_before_([0-9]{{8}}T[0-9]{{6}}Z)")
+    found = sorted(each[1] for each in map(pattern.fullmatch, names) if each)
+    return (f"{database}_before_{found[-1]}", found[-1]) if found else None
+
+
 def alike(there, database, empty):
     """
     Return those of some backups that a new one takes the place of: of the same database, and as empty as that.

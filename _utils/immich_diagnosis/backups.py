@@ -22,7 +22,8 @@ def _backups(here):
     if drill["loaded"] == "loaded" and drill["active"] == "failed":
         seen = "the last restore drill failed: the backup cannot be restored, or differs from the database"
         yield FAILED, seen, "journalctl -u immich-restore-drill -n 50; salt-call immich.restore_drill"
-    if here["working"].get("what") == "backup":
+    working = here["working"].get("what") == "backup"
+    if working:
         yield OK, f"one is under way since {here['working']['since']}"
     status = call(here, "systemd_unit.status", "immich-backup.service")
     found = call(here, "immich.backup_warnings", settings) if settings else []
@@ -36,7 +37,10 @@ def _backups(here):
         if point:
             yield WARNING, f"not checked: {directory} is below {point}, which is not mounted", f"mount {point}"
             return
-        yield _backups_row(directory, time.time())
+        row = _backups_row(directory, time.time())
+        # That there is none, or an old one, is what the one under way remedies.
+        if not working or row[0] != WARNING:
+            yield row
 
 
 def _deployed_backups():

@@ -12,11 +12,13 @@ import re
 import time
 from pathlib import Path
 
+from host_core import terminal
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, need
 from immich_diagnosis.facts import read_text, settings_of
 from immich_host import identity
-from immich_io import untrusted, update_record
+from immich_io import backup_files, untrusted, update_record
 from immich_restore import leftovers as restores
+from immich_restore.reporting import TAG
 from immich_restore.target import Target
 
 BACKUP_PROGRAM = "/usr/local/lib/immich-formula/immich-backup"
@@ -31,7 +33,7 @@ def _leftovers(here):
     need(here, "pgsql_database.list", "pgsql_hba.get")
     left = restores.found(Target(settings, here["salt"], here["pillar"], None))
     if here["working"]:
-        return [_working_row(here, here["working"], time.time())]
+        return [_with_progress(here, _working_row(here, here["working"], time.time()))]
     rows = [_killed_row(left)] if left["drop"] or left["keep"] or left["record"] else []
     where = "" if settings["postgres"]["managed"] else f" connection='{json.dumps(settings['postgres']['connection'])}'"
     for name in left["kept"]:
@@ -46,6 +48,16 @@ def _leftovers(here):
         seen = f"the update from {update['from']} to {update['to']} has not been completed"
         rows.append((WARNING, seen, "salt-call state.apply immich"))
     return rows or [(OK, "nothing is left of restores and updates")]
+
+
+def _with_progress(here, row):
+    """What the work says of how far it is, beside that it is under way."""
+    result, seen, *remedy = row
+    far = backup_files.how_far(backup_files.last_run())
+    if not far and here["working"].get("what", "").startswith("restore"):
+        told = ["journalctl", "-t", TAG, "--since", here["working"]["since"].replace("T", " ").replace("Z", " UTC")]
+        far = untrusted.output([*told, "-n", "1", "-q", "-o", "cat"], seconds=here["seconds"] / 4).strip()
+    return (result, f"{seen}; {terminal.one_line(far, 200)}" if far else seen, *remedy)
 
 
 def _working_row(here, holder, now):

@@ -296,7 +296,7 @@ def _restore(record, salt):
     and is kept instead.
     """
     known = record["from"] if versions.parse(record["from"]) else None
-    options = {"version": known, "dump_first": False, "library": False}
+    options = {"version": known, "dump_old": False, "library": False}
     return salt["immich.restore"](record["backup"], confirm=salt["config.get"]("id"), **options)
 
 

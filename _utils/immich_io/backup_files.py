@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 
+from immich_io import progress
+
 # Where the program reports how far it is.
 STATUS = "/run/immich-backup/status.json"
 _BLOCK = 1 << 20
@@ -45,3 +47,20 @@ def last_run():
             return json.load(file)
     except (OSError, ValueError):
         return {}
+
+
+def how_far(run):
+    """
+    Return in words how far a run is: ``dumping: 12.0 MB of about 48.0 MB, 25 %, …``; empty if it does not run.
+
+    run
+        What :py:func:`last_run` returns.
+
+    .. code-block:: python
+
+        backup_files.how_far(backup_files.last_run())
+    """
+    if run.get("state") != "running" or not os.path.exists(f"/proc/{run.get('pid')}"):
+        return ""
+    far = progress.far(run["done"], run["expected"], run["seconds"], lambda count: f"{count / 1e6:.1f} MB", about=True)
+    return f"{run['phase']}: {far}"

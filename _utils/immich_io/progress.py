@@ -34,6 +34,36 @@ def say(text, tag):
         sys.stderr.write(f"{text}\n")
 
 
+def far(done, total, seconds, shown, about=False):
+    """
+    Return how far something is: ``12.0 MB of 48.0 MB, 25 %, 4.0 MB/s, 3 s, about 9 s left``.
+
+    done, total
+        Numbers of the same unit; no total where it is not known.
+    seconds
+        Since it began.
+    shown
+        A function from such a number to words.
+    about
+        Whether the total is an estimate. Defaults to ``False``.
+
+    .. code-block:: python
+
+        progress.far(12, 48, 3.0, "{:.0f}".format)
+    """
+    rate = done / seconds if seconds > 0 else 0
+    words = [
+        shown(done)
+        + (f" of {'about ' if about else ''}{shown(total)}, {min(done * 100 // total, 100)} %" if total else "")
+    ]
+    if rate:
+        words.append(f"{shown(rate)}/s")
+    words.append(f"{seconds:.0f} s")
+    if rate and total:
+        words.append(f"about {max(total - done, 0) / rate:.0f} s left")
+    return ", ".join(words)
+
+
 def now_and_then(tag):
     """
     Return a function that tells the line it is given as :py:func:`say` does, but only every ten seconds.

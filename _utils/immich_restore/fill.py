@@ -29,9 +29,8 @@ def _fill_until(until, target, path, contents, name, login):
     _create(target, name, backup_file.vector_extension(contents, "vector"))
     salt["pgsql_database.set"](name, owner=login["user"], connection=target.connection)
     with access.hba_record(target, name, login["user"]):
-        with reporting.objects_restored() as doing:
-            progress = reporting.bytes_done("Restoring", path)
-            salt["pgsql_dump.restore"](path, name, login, progress, doing, seconds_left(until))
+        told, size = reporting.Restoring(contents), contents["size"]
+        salt["pgsql_dump.restore"](path, name, login, size, told.doing, told.watch, seconds_left(until))
         reporting.say("Counting rows, collecting statistics")
         counts = salt["pgsql_table.row_counts"](name, login, seconds_left(until))
         salt["pgsql_database.analyze"](name, login, seconds_left(until))

@@ -21,20 +21,20 @@ def restore(target, backup, options, both, test):
     first; then the files are restored while Immich serves, because they take longest; then the database.
 
     options
-        Arguments of ``restoring.restore`` between the path and ``test``.
+        Further arguments of ``restoring.restore``.
     both
         Whether to restore the library too.
     """
     half = snapshot_of(target, backup) if both or not _is_local(target, backup) else None
     with dump_of(target, backup, half, kept=not test) as path:
-        would = restoring.restore(target, path, *options, True)
+        would = restoring.restore(target, path, **options, test=True)
         if not (half and both):
-            return would if test else restoring.restore(target, path, *options, False)
+            return would if test else restoring.restore(target, path, **options, test=False)
         if test:
             files = f"restore the library of snapshot {half['id'][:8]} to {target.settings['upload_location']}"
             return {**would, "backup": half["dump"], "would": [files, *would["would"]]}
         restored = library.restore(target.settings, half, reporting.say)
-        return {**restoring.restore(target, path, *options, False), "library": restored}
+        return {**restoring.restore(target, path, **options, test=False), "library": restored}
 
 
 def _is_local(target, backup):

@@ -27,6 +27,11 @@ def beside(database, kind):
     return f"{database}_{kind}_{time.strftime(STAMP, time.gmtime())}"
 
 
+def stamp(name):
+    """When a database was made or renamed, as the end of its name says."""
+    return name.rpartition("_")[2]
+
+
 def as_kind(name, kind):
     """The name that a database of the kind ``before`` has as one of another."""
     return name.replace("_before_", f"_{kind}_")

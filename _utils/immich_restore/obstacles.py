@@ -5,6 +5,7 @@ What keeps a backup from being restored on this host, before anything changes
 Findings (``immich_core.findings``).
 """
 
+import os
 import shutil
 
 from host_core import pillar
@@ -31,7 +32,7 @@ def of_backup(target, contents, path, version):
     problems += backup_file.version_problems(target, contents, path, version)
     problems += _vector_problems(target, contents)
     problems += _login_problems(target)
-    return problems + _space_problems(target, contents)
+    return problems + _space_problems(target, contents, path)
 
 
 def _too_long(path, longest):
@@ -78,12 +79,15 @@ def _login_problems(target):
     return [access.login_refused(owner, f"{user} from this host with the pillar's password", user)]
 
 
-def _space_problems(target, contents):
+def _space_problems(target, contents, path):
+    """There has to be room for a second database beside the one that serves meanwhile, and for a copy of the backup."""
     if not target.managed:
         return []
     held = target.salt["pgsql_config.get"](["data_directory"], target.connection)
     directory = held["data_directory"]["running"]
     needed, free = int(contents["size"] * SPACE_FACTOR), shutil.disk_usage(directory).free
+    if os.stat(path).st_dev == os.stat(directory).st_dev:
+        needed += os.path.getsize(path)
     if free > needed:
         return []
     left, takes = reporting.megabytes(free), reporting.megabytes(needed)

@@ -3,10 +3,8 @@ How far a restore is, on the terminal and in the journal
 ========================================================
 """
 
-import contextlib
 import functools
 import os
-import threading
 import time
 
 from host_core import terminal
@@ -22,34 +20,51 @@ def bytes_done(verb, path):
     tell, size, begin = progress.now_and_then(TAG), os.path.getsize(path), time.monotonic()
 
     def report(done):
-        seconds = round(time.monotonic() - begin)
-        tell(f"{verb}: {megabytes(done)} of {megabytes(size)}, {done * 100 // size} %, {seconds} s")
+        tell(f"{verb}: {progress.far(done, size, time.monotonic() - begin, megabytes)}")
 
     return report
 
 
-@contextlib.contextmanager
-def objects_restored():
-    """A function to tell what pg_restore does. Of indexes, which come last, it says the one that takes long."""
-    now_and_then, built, complete = progress.now_and_then(TAG), {}, threading.Event()
+class Restoring:
+    """
+    Tells now and then how far a restore is, by what the server says of it: rows first, and then indexes.
 
-    def take(what):
-        if not what.startswith("creating INDEX"):
-            return
-        if not built:
+    contents
+        What ``pgsql_dump.read`` has returned of the backup.
+    """
+
+    def __init__(self, contents):
+        self._rows, self._size = contents["tables"], contents["size"]
+        self._tell, self._begin = progress.now_and_then(TAG), time.monotonic()
+        self._copied, self._building = {}, {}
+
+    def doing(self, what):
+        """Take what pg_restore says that it does."""
+        if what.startswith("creating INDEX") and not self._building:
+            self._building[None] = time.monotonic()
             say("Restoring: building the indexes")
-        built.update(what=what, begin=time.monotonic())
 
-    def watch():
-        while not complete.wait(1):
-            if built:
-                now_and_then(f"Restoring: {built['what']}, {round(time.monotonic() - built['begin'])} s")
+    def watch(self, at_work):
+        """Take what the server does, as ``pgsql_dump.restore`` says."""
+        now = time.monotonic()
+        for each in at_work:
+            if each["what"] == "copy":
+                self._copied[each["pid"], each["id"]] = each["done"]
+            else:
+                self._building.setdefault(each["id"], now)
+        indexes = [self._index(each, now) for each in at_work if each["what"] == "index"]
+        if indexes:
+            self._tell(f"Restoring: {'; '.join(indexes)}")
+        else:
+            # Of a table that is through within a second nothing was seen.
+            done = min(sum(self._copied.values()), self._size)
+            self._tell(f"Restoring: {progress.far(done, self._size, now - self._begin, megabytes)}")
 
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield take
-    finally:
-        complete.set()
+    def _index(self, each, now):
+        far = progress.far(
+            each["done"], self._rows.get(each["name"]), now - self._building[each["id"]], "{:.0f}".format
+        )
+        return f"index of {terminal.one_line(each['name'], 100)}, rows {far}"
 
 
 def megabytes(number):

@@ -27,15 +27,19 @@ def take_over(target, fresh, before):
 
 
 @contextlib.contextmanager
-def unchanged_if_it_fails(target, fresh, served):
-    """Until the swap, what Immich used is as it was: whatever ends the block before, Immich starts on it again."""
-    complete = False
+def unchanged_if_it_fails(target, fresh):
+    """
+    Until the swap, what Immich used is as it was: whatever ends the block before, Immich starts on it again.
+
+    The block adds to the list that it is given whether Immich served, right before it stops Immich.
+    """
+    complete, stopped = False, []
     try:
-        yield
+        yield stopped
         complete = True
     except CommandExecutionError as error:
         reporting.say(f"The restore failed: {error}")
-        again = " and Immich is started again" if served else ""
+        again = " and Immich is started again" if any(stopped) else ""
         unchanged = f"the database {target.database} is as it was{again}"
         raise CommandExecutionError(f"Not restored; {unchanged}: {error}") from error
     finally:
@@ -43,7 +47,7 @@ def unchanged_if_it_fails(target, fresh, served):
             with contextlib.suppress(CommandExecutionError):  # the next run drops it
                 target.salt["pgsql_server.wait_until_ready"](target.connection)
                 drop(target, fresh)
-        if not complete and served:
+        if not complete and any(stopped):
             systemctl(target, "start", "--no-block")
 
 

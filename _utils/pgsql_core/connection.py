@@ -38,6 +38,9 @@ OWNERS_SETTINGS = """
 # The one word that tells an older server before there is a session, in what it replies to NEWER_SESSION_OPTIONS.
 UNKNOWN_TO_OLDER_SERVERS = "transaction_timeout"
 
+# Where packages put a server's own client programs: Debian, PostgreSQL's own RPMs.
+CLIENT_FOLDERS = ("/usr/lib/postgresql/{major}/bin", "/usr/pgsql-{major}/bin")
+
 # In place of that of SESSION_OPTIONS where an owner's functions call others without naming their schema.
 OWNERS_SEARCH_PATH = "SET search_path = public, pg_catalog;"
 
@@ -93,6 +96,16 @@ def client_options(taken_back, options):
     """
     settings = (re.sub(r"([\\\s])", r"\\\1", f"{name}={value}") for name, value in sorted(taken_back.items()))
     return " ".join([*(f"-c {setting}" for setting in settings), options]).strip()
+
+
+def client_folders(version):
+    """
+    Return where a server's own client programs may be.
+
+    version
+        The server's, as a number, such as 170006.
+    """
+    return [folder.format(major=version // 10000) for folder in CLIENT_FOLDERS]
 
 
 def password_sources(arguments):

@@ -1,5 +1,7 @@
 """`pgsql_dump.read` and `pgsql_dump.restore`: what is in a dump gains nothing by being restored."""
 
+import collections
+import shutil
 import subprocess
 import time
 import tracemalloc
@@ -12,6 +14,7 @@ from tests.functional.pgsql_server import EVERY_CHARACTER
 
 OWNER = {"host": "127.0.0.1", "user": "t_owner", "password": EVERY_CHARACTER}
 LOOT = Path("/tmp/loot")
+Usage = collections.namedtuple("Usage", "free")
 # Each tries all that a superuser could do, and hides that it could not.
 ATTEMPTS = [
     "ALTER ROLE t_owner SUPERUSER",
@@ -118,10 +121,9 @@ def test_a_dump_is_read_whole_and_restored_with_its_rows(pg, dumped):
     assert set(read["extensions"]) == {"cube", "earthdistance"}
     assert read["rows"]["public.place"] == [{"lat": "48.8", "lon": "2.3"}]
     assert read["rows"]["public.T, of (odd) names"][1] == {"a": "2", 'b "c': "\\\\."}
-    steps, told = [], []
-    pg.modules.pgsql_dump.restore(path, "t_to", OWNER, progress=told.append, doing=steps.append)
+    steps = []
+    pg.modules.pgsql_dump.restore(path, "t_to", OWNER, doing=steps.append)
     assert pg.modules.pgsql_table.row_counts("t_to", OWNER) == rows
-    assert told[-1] == Path(path).stat().st_size
     assert any("place_ll_to_earth_idx" in step for step in steps)
     owners = pg.sql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'", database="t_to")
     assert owners == [("t_owner",)]
@@ -193,7 +195,39 @@ def test_meta_commands_of_psql_in_names_comments_and_data_are_text(pg, dumped):
     assert gained(pg) == []
 
 
-def test_a_dump_that_fails_leaves_nothing(pg, dumped):
+def test_what_the_server_does_is_seen_while_a_dump_is_restored(pg, dumped):
+    pg.sql(
+        """
+        CREATE FUNCTION public.t_slow(i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS
+            'BEGIN IF current_database() = ''t_to'' THEN PERFORM pg_sleep(0.001); END IF; RETURN i; END';
+        CREATE TABLE public.t (id int CHECK (public.t_slow(id) = id), v text);
+        INSERT INTO public.t SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i;
+        CREATE INDEX ON public.t (public.t_slow(id));
+        """,
+        database="t_from",
+    )
+    path, seen = dumped(), []
+    size = pg.modules.pgsql_dump.read(path)["size"]
+    pg.modules.pgsql_dump.restore(path, "t_to", OWNER, size=size, watch=seen.extend)
+    assert {(each["what"], each["name"]) for each in seen} == {("copy", "public.t"), ("index", "public.t")}
+    assert 0 < max(each["done"] for each in seen if each["what"] == "copy") <= size
+
+
+def test_a_copy_is_made_where_there_is_room_or_refused(pg, dumped, monkeypatch):
+    pg.sql("CREATE TABLE public.t (id int); INSERT INTO public.t VALUES (1)", database="t_from")
+    path = dumped()
+    before = Path(path).read_bytes()
+    free = {str(Path(path).parent): 0, "/var/tmp": 10**12}
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(free.get(folder, 10**12)))
+    pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
+    assert pg.modules.pgsql_table.row_counts("t_to", OWNER) == {"public.t": 1}
+    assert Path(path).read_bytes() == before
+    free["/var/tmp"] = 0
+    with pytest.raises(CommandExecutionError, match="No room for a copy of"):
+        pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
+
+
+def test_a_dump_that_fails_leaves_no_process(pg, dumped):
     pg.sql(
         "CREATE TABLE a (i int); INSERT INTO a VALUES (1); CREATE EXTENSION hstore; CREATE TABLE b (h hstore)",
         database="t_from",
@@ -201,7 +235,7 @@ def test_a_dump_that_fails_leaves_nothing(pg, dumped):
     path = dumped()
     with pytest.raises(CommandExecutionError, match="hstore"):
         pg.modules.pgsql_dump.restore(path, "t_to", OWNER)
-    assert pg.modules.pgsql_table.row_counts("t_to", OWNER) == {}
+    assert subprocess.run(["pgrep", "pg_restore"], check=False).returncode == 1
 
 
 def test_databases_swap_names_though_clients_are_connected(pg):

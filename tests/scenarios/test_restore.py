@@ -6,7 +6,7 @@ import re
 import pytest
 
 from tests.scenarios.conftest import get, on_terminal, pillar_with, post
-from tests.scenarios.test_service import active, ids
+from tests.scenarios.test_service import ids
 
 PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
 HBA = "/etc/postgresql/17/main/pg_hba.conf"
@@ -14,12 +14,13 @@ HBA = "/etc/postgresql/17/main/pg_hba.conf"
 # them nothing has changed.
 TOLD = "grep -q '{line}' /tmp/told"
 POINTS = {
-    "being backed up": TOLD.replace("{line}", "^Backing up"),
     "database being made": TOLD.replace("{line}", "^Creating the database"),
-    "rows being restored": "pgrep -f 'pg_restore [-][-]single' >/dev/null",
+    "rows being restored": "pgrep -f 'pg_restore [-][-]jobs' >/dev/null",
     "index being built": "pgrep -f '[p]ostgres:.*immich_restore_.* CREATE INDEX' >/dev/null",
+    "Immich stopping": TOLD.replace("{line}", "^Stopping"),
     "names being swapped": TOLD.replace("{line}", "takes the place"),
     "Immich starting": TOLD.replace("{line}", "^Starting"),
+    "old database being backed up": TOLD.replace("{line}", "^Backing up"),
     "old database being dropped": f"{TOLD.replace('{line}', '^Starting')}"
     f" && {PSQL} -c 'select datname from pg_database' | grep -q immich_drop_",
 }
@@ -115,14 +116,20 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     containers = ids(host)
     assert "pass confirm=host" in restore(host, name, confirm="another")
     would = restore(host, name, test=True)
-    assert would["would"][0] == "stop immich.service"
+    assert would["would"][1:3] == ["stop immich.service", "swap its name with that of the database immich"]
     assert ids(host) == containers
     drill = host.salt("immich.restore_drill", name)
     assert drill["changed"]["public.asset"] == {"backup": 2, "now": 3}
     assert drill["warnings"] == []
     assert ids(host) == containers
     done = restore(host, name)
-    assert done["rows"] == drill["rows"]
+    assert (done["rows"], done["warnings"]) == (drill["rows"], [])
+    assert 0 < done["down"] < done["seconds"]
+    # The old database's backup counts as one from before the restored one was made.
+    assert done["kept"]["backup"].endswith("_v3.3.1_immich.dump")
+    drilled = host.salt("immich.restore_drill", done["kept"]["backup"])
+    assert drilled["changed"]["public.asset"] == {"backup": 3, "now": 2}
+    assert "the database was restored since" in drilled["warnings"][0]
     counts, files, intact = seen(host)
     assert counts == before[0]
     assert (files, intact) == (3, 2)
@@ -367,7 +374,8 @@ def test_killed_alone_it_takes_its_children_along_and_recover_clears_up(host):
     before = rows(host)
     assert at(host, "index being built", f"immich.restore {name} confirm=host", "kill -9 $pid; echo killed") == "killed"
     host.wait_for("! pgrep pg_restore", 10)
-    assert active(host) == "inactive"
+    # Immich has not been stopped yet.
+    assert get(host, "/api/server/ping") == {"res": "pong"}
     would = host.salt("immich.restore_recover", "test=True")["would"]
     assert databases(host) == ["immich", *would["drop"]]
     assert host.salt("immich.restore_recover")["drop"] == would["drop"]
@@ -389,11 +397,11 @@ def test_how_far_it_is_is_shown_on_the_terminal_and_in_the_journal(host, command
     began = host.out("date +%s")
     seen = on_terminal(host, f"salt-call --local immich.{command} {name} {confirm}")
     for told in (seen, host.out(f"journalctl -t immich-restore -o cat --since @{began}")):
-        assert re.search(r"Restoring: [\d.]+ MB of [\d.]+ MB, \d+ %, 1\d s", told), told
+        assert re.search(r"Restoring: [\d.]+ MB of [\d.]+ MB, \d+ %, ([\d.]+ MB/s, )?1\d s", told), told
         assert "Counting rows" in told
         assert ("Stopping immich.service" in told) is (command == "restore")
     if command == "restore":
-        assert re.search("Backing up the current database.*Backup, dumping: ", seen, re.DOTALL), seen
+        assert re.search("Backing up the old database.*Backup, dumping: ", seen, re.DOTALL), seen
 
 
 @pytest.mark.long
@@ -402,12 +410,29 @@ def test_two_at_once_are_one(host):
     name = backup(host)
     both = f"salt-call --local immich.restore {name} confirm=host; salt-call --local immich.restore_drill"
     hold = "held=$(pgrep -f '[p]ostgres:.*immich_restore_'); kill -STOP $held"
-    then = f"{hold}; ({both}) 2>&1; kill -CONT $held; wait $pid"
+    asked = "curl -sf http://127.0.0.1:2283/api/server/ping"
+    then = f"{hold}; {asked}; ({both}) 2>&1; kill -CONT $held; wait $pid"
     told = at(host, "index being built", f"immich.restore {name} confirm=host", then)
     assert told.count("under way since") == 2
+    assert "pong" in told, "Immich serves while the backup is restored"
     host.wait_for("grep -q rows: /tmp/restore.out", 120)
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert databases(host) == ["immich"]
+
+
+@pytest.mark.long
+def test_an_old_database_that_cannot_be_backed_up_is_kept(host):
+    name = backup(host)
+    upload(host, 1)
+    before = rows(host)
+    sql(host, "CREATE VIEW planted AS SELECT 1")
+    done = restore(host, name, keep_old=False)
+    assert "no restore can recreate" in done["warnings"][0]
+    kept = done["kept"]
+    assert kept["backup"] is None
+    assert sql(host, "SELECT count(*) FROM asset", kept["database"]) == str(before)
+    assert rows(host) == before - 1
+    sql(host, f'DROP DATABASE "{kept["database"]}"', "postgres")
 
 
 @pytest.mark.long

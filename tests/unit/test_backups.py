@@ -76,3 +76,14 @@ def test_the_programs_have_all_that_they_import(tmp_path, program):
         shutil.copy(REPO / f"_utils/{name}.py", copy)
     shutil.copy(REPO / "immich" / program, tmp_path / "program")
     subprocess.run([sys.executable, tmp_path / "program", "--help"], env={}, stdout=subprocess.DEVNULL, check=True)
+
+
+def test_the_database_before_a_restore_is_known_by_its_name():
+    names = [
+        "immich",
+        "immich_before_20261124T203000Z",
+        "immich_kept_20261125T203000Z",
+        "immich2_before_20261126T203000Z",
+    ]
+    assert backups.former("immich", names) == ("immich_before_20261124T203000Z", "20261124T203000Z")
+    assert backups.former("photos", names) is None

@@ -174,3 +174,11 @@ def test_without_the_unit_its_component_is_named(started, tmp_path):
     (tmp_path / "immich-backup.service").unlink()
     with pytest.raises(CommandExecutionError, match=r"apply immich\.backup"):
         started(fails="Unit not found.")
+
+
+def test_how_far_a_run_is_is_said_while_it_runs(tmp_path):
+    so_far = {"done": 12 * 10**6, "expected": 48 * 10**6, "seconds": 3}
+    run = {"state": "running", "pid": os.getpid(), "phase": "dumping", **so_far}
+    assert backup_files.how_far(run) == "dumping: 12.0 MB of about 48.0 MB, 25 %, 4.0 MB/s, 3 s, about 9 s left"
+    assert backup_files.how_far({**run, "done": 0, "expected": 0}) == "dumping: 0.0 MB, 3 s"
+    assert backup_files.how_far({**run, "pid": 2**30}) == backup_files.how_far({}) == ""

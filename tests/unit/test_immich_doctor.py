@@ -21,6 +21,7 @@ from immich_diagnosis import (
     facts,
     folders,
     host,
+    leftovers,
     parts,
     permissions,
     postgres,
@@ -421,6 +422,34 @@ def test_while_a_restore_is_under_way_nobody_is_told_to_start_immich():
     assert examination._meanwhile({**row, "result": "ok"}, WORK)["result"] == "ok"
     for working in ({}, {**WORK, "what": "backup"}):
         assert examination._meanwhile(row, working) == row
+
+
+def test_a_backup_that_is_under_way_is_no_lack_of_one(tmp_path):
+    salt = {
+        "systemd_unit.status": lambda _unit: {"loaded": "loaded", "active": "activating", "text": ""},
+        "immich.backup_warnings": lambda _settings: [],
+    }
+    here = {"salt": salt, "settings": {"backup": {"directory": str(tmp_path)}}, "working": {**WORK, "what": "backup"}}
+    assert list(backups._backups(here)) == [("ok", f"one is under way since {WORK['since']}")]
+    ((result, seen, _),) = backups._backups({**here, "working": {}})
+    assert (result, seen[:18]) == ("warning", "there is no backup")
+
+
+def test_what_is_under_way_says_how_far_it_is(monkeypatch):
+    asked = []
+
+    def journal(words, **_):
+        asked.append(words)
+        return "Restoring: 1.0 MB of 4.0 MB, 25 %\x1b[2J\n"
+
+    monkeypatch.setattr(leftovers.untrusted, "output", journal)
+    monkeypatch.setattr(leftovers.backup_files, "last_run", dict)
+    row, here = ("ok", "restore under way"), {"working": WORK, "seconds": 4}
+    _, seen = leftovers._with_progress(here, row)
+    assert seen.startswith("restore under way; Restoring: 1.0 MB of 4.0 MB, 25 %")
+    assert seen.isprintable()
+    assert "2026-11-27 04:09:25 UTC" in asked[0]
+    assert leftovers._with_progress({**here, "working": {**WORK, "what": "update"}}, row) == row
 
 
 def test_that_there_is_no_backup_is_said_only_of_directories_that_were_read(tmp_path):

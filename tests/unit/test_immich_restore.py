@@ -8,7 +8,7 @@ from salt.exceptions import CommandExecutionError
 from _modules import immich
 from immich_core import findings
 from immich_io import lock
-from immich_restore import backup_file, comparison, deadlines, swap
+from immich_restore import backup_file, comparison, deadlines, reporting, swap
 from immich_restore.target import Target
 
 IMAGE = "ghcr.io/immich-app/immich-server:v3.3.1"
@@ -224,3 +224,34 @@ def verified_by(*answers):
 def test_a_restore_is_reverted_for_new_faults_alone(before, after, trouble):
     target = Target({}, salt=verified_by(*before, *after), pillar={}, minion="x")
     assert swap.start_and_verify(target, swap.broken(target, patience=0)) == trouble
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What is told, each line at once."""
+    told = []
+    monkeypatch.setattr(reporting, "say", told.append)
+    monkeypatch.setattr(reporting.progress, "now_and_then", lambda _tag: told.append)
+    return told
+
+
+def test_how_far_a_restore_is_is_told_in_rows_and_then_in_indexes(lines, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(reporting.time, "monotonic", lambda: now[0])
+    restoring = reporting.Restoring({"tables": {"public.face_search": 4000}, "size": 40 * 1024**2})
+
+    def at_work(seconds, *what):
+        now[0] = 100.0 + seconds
+        restoring.watch([dict(zip(("what", "pid", "id", "name", "done"), each)) for each in what])
+        return lines[-1]
+
+    first, second = (("copy", pid, pid + 10, "public.t", 5 * 1024**2) for pid in (1, 2))
+    assert at_work(2, first, second).startswith("Restoring: 10.0 MB of 40.0 MB, 25 %, 5.0 MB/s, 2 s, about 6 s left")
+    # What is through counts on.
+    assert at_work(4, ("copy", 3, 13, "public.u", 10 * 1024**2)).startswith("Restoring: 20.0 MB of 40.0 MB, 50 %")
+    restoring.doing('creating INDEX "public.face_index"')
+    assert lines[-1] == "Restoring: building the indexes"
+    at_work(10, ("index", 1, 99, "public.face_search", 0))
+    told = at_work(20, ("index", 1, 99, "public.face_search", 1000))
+    assert told == "Restoring: index of public.face_search, rows 1000 of 4000, 25 %, 100/s, 10 s, about 30 s left"
+    assert at_work(21, ("index", 1, 77, "x\x1b[2J", 10)).isprintable()
