@@ -951,11 +951,6 @@ def test_wrong_value_is_reported_with_its_path(subject, path, value, message):
         ),
         ({"proxy": {"domain": "a.example.org", "tls": "none"}}, "immich:proxy:tls", "acme"),
         (
-            {"proxy": {"domain": "a.example.org", "tls": "internal", "email": "a@example.org"}},
-            "immich:proxy:email",
-            "has no effect while",
-        ),
-        (
             {"proxy": {"domain": "a.example.org", "tls": "files", "key": "/k"}},
             "immich:proxy:certificate",
             "is required while",

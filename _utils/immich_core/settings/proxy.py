@@ -15,8 +15,6 @@ def check_proxy(settings):
     """What the schema cannot say of immich:proxy."""
     declared, names = settings["proxy"], proxy.domains(settings["proxy"]["domain"])
     yield from _check_files(declared)
-    if declared["email"] and declared["tls"] != proxy.ACME:
-        yield ("proxy", "email"), f"has no effect while immich:proxy:tls is {declared['tls']}"
     if declared["domain"] is None:
         return
     if not names:
