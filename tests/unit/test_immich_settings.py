@@ -20,6 +20,7 @@ from salt.exceptions import CommandExecutionError
 
 from immich_core import findings
 from immich_core.settings import problems, schema
+from immich_io import overview
 from tests import pillars
 
 REPO = Path(__file__).resolve().parents[2]
@@ -916,6 +917,16 @@ WRONG = (
 
 
 NEIGHBOURS = ("network", "machine_learning", "podman", "backup")
+
+
+def test_behind_the_proxy_immich_listens_for_it_alone(subject):
+    domain = {"proxy": {"domain": ["a.example.org", "b.example.org"]}}
+    found = subject.get(domain)
+    assert (found["bind_address"], found["proxy"]["domains"]) == (["127.0.0.1"], domain["proxy"]["domain"])
+    assert "proxy" in found["components"]
+    assert overview.urls(found, {}) == ["https://a.example.org", "https://b.example.org"]
+    assert subject.get({})["bind_address"] == ["0.0.0.0"]
+    assert "proxy" not in subject.get({})["components"]
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}-{text}" for path, _, text in WRONG])
