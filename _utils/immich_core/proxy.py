@@ -248,7 +248,8 @@ def _hosts(route):
 
 def failure(log, names):
     """
-    Return why Caddy could not get a certificate for one of some names, or an empty text.
+    Return why Caddy could not get a certificate for one of some names, or an empty text. Of several authorities, which
+    it asks one after the other, what the first has said.
 
     log
         What it has logged as JSON, a line for each entry.
@@ -259,7 +260,16 @@ def failure(log, names):
 
         proxy.failure(log, ["photos.example.org"])
     """
-    found = ""
+    reasons = {}
+    for entry in _entries(log, names):
+        # Of an issuer the last one; without an issuer it repeats what the last of them said.
+        reasons[entry.get("issuer", "")] = str(entry.get("error", ""))
+    issuer, reason = next(iter(reasons.items()), ("", ""))
+    return f"{issuer}: {reason}" if issuer else reason
+
+
+def _entries(log, names):
+    """What Caddy has logged of certificates for some names that it could not get."""
     for line in log.splitlines():
         try:
             entry = json.loads(line)
@@ -268,12 +278,12 @@ def failure(log, names):
             continue
         failed = str(entry.get("logger", "")).startswith("tls") and entry.get("msg") in _FAILED
         if failed and any(name in about for name in names):
-            found = str(entry.get("error") or found)
-    return found
+            yield entry
 
 
 # certmagic, async.go and config.go: after one of all authorities has failed, and before the next try.
-_FAILED = ("will retry", "could not get certificate from issuer")
+_RETRY = "will retry"
+_FAILED = (_RETRY, "could not get certificate from issuer")
 
 
 def gave_up(log, names):
@@ -287,7 +297,7 @@ def gave_up(log, names):
 
         proxy.gave_up(log, ["photos.example.org"])
     """
-    return bool(failure("\n".join(line for line in log.splitlines() if '"will retry"' in line), names))
+    return any(entry["msg"] == _RETRY for entry in _entries(log, names))
 
 
 # -- certificates ----------------------------------------

@@ -52,6 +52,7 @@ systemctl daemon-reload
 systemctl restart caddy
 systemd-run -q --unit=pebble -E PEBBLE_VA_NOSLEEP=1 -E PEBBLE_WFE_NONCEREJECT=0 \
     pebble -config /run/test/pebble.json -dnsserver 127.0.0.1:8053
+until curl -sk https://127.0.0.1:14000/dir >/dev/null; do sleep 0.2; done
 echo '{address} photos.example.org fotos.example.org other.example.org photos.lan' >>/etc/hosts
 """
 DNS = (
@@ -62,7 +63,7 @@ PROCESS = "systemctl show --property=MainPID --value caddy"
 # What Caddy has on its disk and in its memory, and what of the upload Immich has, time and again until it is done.
 WATCHED_UPLOAD = """
 truncate -s {megabytes}M /srv/video.mp4 && date +%N | dd of=/srv/video.mp4 conv=notrunc status=none
-before=$(du -sb /var/lib/caddy /tmp /var/tmp 2>/dev/null | awk '{{n+=$1}} END {{print n}}')
+before=$(du -sb /var/lib/caddy /proc/$({process})/root/tmp 2>/dev/null | awk '{{n+=$1}} END {{print n}}')
 curl -s --cacert /run/test/root.pem --max-time 300 -H 'Authorization: Bearer {token}' -F assetData=@/srv/video.mp4 \
     -F fileCreatedAt=2026-01-01T00:00:00Z -F fileModifiedAt=2026-01-01T00:00:00Z {url}/api/assets >/run/test/answer &
 while kill -0 $! 2>/dev/null; do
@@ -71,7 +72,7 @@ while kill -0 $! 2>/dev/null; do
   echo "immich $(find /srv/immich/upload/upload -name '*.part' -printf '%s ')"
   sleep 0.3
 done
-after=$(du -sb /var/lib/caddy /tmp /var/tmp 2>/dev/null | awk '{{n+=$1}} END {{print n}}')
+after=$(du -sb /var/lib/caddy /proc/$({process})/root/tmp 2>/dev/null | awk '{{n+=$1}} END {{print n}}')
 echo "grown $((after - before))"
 rm /srv/video.mp4
 """

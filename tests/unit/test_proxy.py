@@ -110,6 +110,7 @@ LOG = "\n".join(
             "logger": "tls.obtain",
             "msg": "could not get certificate from issuer",
             "identifier": "photos.example.org",
+            "issuer": "acme-v02.api.letsencrypt.org-directory",
             "error": "HTTP 400 urn:ietf:params:acme:error:malformed",
         },
     )
@@ -127,10 +128,12 @@ RETRY = json.dumps(
 
 def test_the_authoritys_reason_is_read_from_caddys_log():
     names = ["photos.example.org"]
-    assert proxy.failure(LOG, names) == "HTTP 400 urn:ietf:params:acme:error:malformed"
+    reason = "acme-v02.api.letsencrypt.org-directory: HTTP 400 urn:ietf:params:acme:error:malformed"
+    assert proxy.failure(LOG, names) == reason
     assert not proxy.gave_up(LOG, names)
     later = f"{LOG}\nno JSON\n[1]\n{RETRY}"
-    assert proxy.failure(later, names).endswith("connection refused")
+    assert proxy.failure(later, names) == reason
+    assert proxy.failure(RETRY, names).endswith("connection refused")
     assert proxy.gave_up(later, names)
     assert proxy.failure(later, ["other.example.org"]) == ""
 
