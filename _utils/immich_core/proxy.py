@@ -23,6 +23,7 @@ TRUSTED_PROXIES = "IMMICH_TRUSTED_PROXIES"
 # Of the site and of what the formula adds to a file of others.
 HEAD = "# Written by Salt (immich.proxy). Changes made here are lost.\n"
 IMPORT_COMMENT = "# Added by Salt (immich.proxy): Immich's site."
+NO_SITES = "# No sites.\n"
 # Caddy's own authority, unless its administrator has named it.
 INTERNAL_ISSUER = "Caddy Local Authority"
 # Caddy renews when a third of a certificate's lifetime is left.
@@ -195,7 +196,8 @@ def without_import(text, site_file):
     if added not in text:
         return text
     before, _, after = text.partition(added)
-    return (f"{before.rstrip()}\n" if before.strip() else "") + after
+    # Caddy refuses a file without a word.
+    return ((f"{before.rstrip()}\n" if before.strip() else "") + after) or NO_SITES
 
 
 def _imported(text):
