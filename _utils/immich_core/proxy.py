@@ -23,6 +23,7 @@ TRUSTED_PROXIES = "IMMICH_TRUSTED_PROXIES"
 # Of the site and of what the formula adds to a file of others.
 HEAD = "# Written by Salt (immich.proxy). Changes made here are lost.\n"
 IMPORT_COMMENT = "# Added by Salt (immich.proxy): Immich's site."
+CERTIFICATE = "immich-certificate.pem"
 NO_SITES = "# No sites.\n"
 # Caddy's own authority, unless its administrator has named it.
 INTERNAL_ISSUER = "Caddy Local Authority"
@@ -99,7 +100,7 @@ def paths(settings):
     return {
         "config": caddy["config_file"],
         "site": caddy["site_file"],
-        "certificate": f"{folder}/immich-certificate.pem",
+        "certificate": f"{folder}/{CERTIFICATE}",
         "key": f"{folder}/immich-key.pem",
     }
 
@@ -240,7 +241,8 @@ def part(config, names):
         for policy in tls.get("automation", {}).get("policies", [])
         if set(policy.get("subjects", [])) & set(names)
     ]
-    files = tls.get("certificates", {}).get("load_files", [])
+    loaded = [file.get("certificate", "") for file in tls.get("certificates", {}).get("load_files", [])]
+    files = [path for path in loaded if os.path.basename(path) == CERTIFICATE]
     return json.dumps([routes, policies, files], sort_keys=True)
 
 

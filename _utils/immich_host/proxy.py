@@ -104,11 +104,11 @@ def reload(settings):
 
     Raises CommandExecutionError if it does not; then it goes on with what it had.
     """
-    service = settings["lookup"]["caddy"]["service"]
+    service, since = settings["lookup"]["caddy"]["service"], int(time.time())
     try:
         command.run(["systemctl", "reload", service], RELOAD)
     except command.CommandError as error:
-        reason = _last_error(_log(settings, 0))
+        reason = _last_error(_log(settings, since))
         raise CommandExecutionError(f"{service} was not reloaded: {reason or error}") from error
 
 
