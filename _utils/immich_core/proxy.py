@@ -246,6 +246,26 @@ def part(config, names):
     return json.dumps([routes, policies, files], sort_keys=True)
 
 
+def others(config, names):
+    """
+    Return those names for which a configuration has another site besides Immich's, which Caddy does not refuse where
+    one names the scheme and the other does not.
+
+    config, names
+        As for :py:func:`part`.
+
+    .. code-block:: python
+
+        proxy.others(adapted, ["photos.example.org"])
+    """
+    servers = config.get("apps", {}).get("http", {}).get("servers", {}).values()
+    return [
+        name
+        for name in names
+        if any(sum(name in _hosts(route) for route in server.get("routes", [])) > 1 for server in servers)
+    ]
+
+
 def _hosts(route):
     return {host for matcher in route.get("match", []) for host in matcher.get("host", [])}
 

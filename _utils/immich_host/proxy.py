@@ -94,7 +94,10 @@ def active(settings):
 
 
 def validate(settings):
-    """Raise CommandExecutionError with Caddy's reason unless it can load its files as they are."""
+    """Raise CommandExecutionError unless Caddy can load its files as they are, and no other site has Immich's names."""
+    others = proxy.others(json.loads(_caddy(settings, "adapt")), settings["proxy"]["domains"])
+    if others:
+        raise CommandExecutionError(f"Another site of this Caddy has {', '.join(others)}: remove it there")
     _caddy(settings, "validate")
 
 

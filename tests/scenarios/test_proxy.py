@@ -238,13 +238,13 @@ def test_what_was_written_and_not_loaded_is_loaded_by_the_next_apply(host):
     assert json.loads(curl(host, f"{URL}/api/server/ping")) == {"res": "pong"}
 
 
-def test_a_site_that_caddy_refuses_is_not_loaded(host):
+def test_a_name_that_another_site_has_is_not_taken_from_it(host):
     host.run("cp /etc/caddy/Caddyfile /run/test/good")
     host.run("printf 'photos.lan {\\n\\trespond mine\\n}\\n' >>/etc/caddy/Caddyfile")
     before, process = host.read("/etc/caddy/conf.d/immich.caddyfile"), host.out(PROCESS)
     host.pillar(merged(pillar_with(**ACME), {"proxy": {"domain": "photos.lan", "tls": "internal", "email": None}}))
     (failed,) = [state for state in host.apply("immich.proxy", check=False) if state["result"] is False]
-    assert "ambiguous site definition" in failed["comment"]
+    assert "Another site of this Caddy has photos.lan" in failed["comment"]
     assert (host.read("/etc/caddy/conf.d/immich.caddyfile"), host.out(PROCESS)) == (before, process)
     assert json.loads(curl(host, f"{URL}/api/server/ping")) == {"res": "pong"}
     host.run("cp /run/test/good /etc/caddy/Caddyfile")

@@ -103,6 +103,17 @@ def test_what_others_have_in_caddy_makes_no_difference():
     assert proxy.part({"apps": {"http": {"servers": {"x": {}}}}}, name) == proxy.part({}, name)
 
 
+def test_another_site_with_the_same_name_is_found():
+    """For one Caddyfile with `photos.example.org` and `https://photos.example.org` Caddy 2.6.2 makes two routes."""
+    config = adapted("photos.example.org")
+    names = ["photos.example.org", "other.example.org"]
+    assert proxy.others(config, names) == []
+    routes = config["apps"]["http"]["servers"]["srv0"]["routes"]
+    routes.append({"match": [{"host": ["photos.example.org"]}], "handle": []})
+    assert proxy.others(config, names) == ["photos.example.org"]
+    assert proxy.others({}, names) == []
+
+
 # As Caddy 2.6.2 logged it, with pebble as the authority and a name that nobody could resolve.
 LOG = "\n".join(
     json.dumps(entry)
