@@ -11,7 +11,6 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core.command import CommandError
-from immich_core import proxy
 from immich_host import proxy as on_host
 
 __virtualname__ = "immich_proxy"
@@ -62,16 +61,11 @@ def site_present(name, settings):
         if on_host.outdated(settings):
             raise CommandExecutionError("There were no errors, but Caddy has not loaded the site")
     except FAILURES as error:
-        return {**ret, "result": False, "changes": {}, "comment": f"{error}. {_NEXT[settings['proxy']['tls']]}"}
+        return {**ret, "result": False, "changes": {}, "comment": f"{error}. {_AS_IT_WAS}"}
     return {**ret, "comment": f"Caddy serves {names} now"}
 
 
-_AGAIN = "The former site is as it was. Then apply again"
-_NEXT = {
-    proxy.ACME: f"Next step: the names have to lead to ports 80 and 443 of this host, from the internet. {_AGAIN}",
-    proxy.INTERNAL: f"Next step: see `journalctl -u caddy -n 50`. {_AGAIN}",
-    proxy.FILES: f"Next step: see `journalctl -u caddy -n 50`. {_AGAIN}",
-}
+_AS_IT_WAS = "Caddy's files are as they were. Then apply again"
 
 
 def site_absent(name, settings):
@@ -101,7 +95,7 @@ def site_absent(name, settings):
             return {**ret, "result": None, "comment": "Immich's site would be removed from Caddy"}
         _load(settings, {path: desired[path] for path in before})
     except FAILURES as error:
-        return {**ret, "result": False, "changes": {}, "comment": f"{error}. Next step: `journalctl -u caddy -n 50`"}
+        return {**ret, "result": False, "changes": {}, "comment": f"{error}. {_AS_IT_WAS}"}
     return {**ret, "comment": "Immich's site is removed from Caddy"}
 
 

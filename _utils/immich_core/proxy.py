@@ -248,8 +248,8 @@ def part(config, names):
 
 def others(config, names):
     """
-    Return those names for which a configuration has another site besides Immich's, which Caddy does not refuse where
-    one names the scheme and the other does not.
+    Return those names for which a configuration has another site besides Immich's. Where one names the scheme and the
+    other does not, Caddy refuses neither, but handles requests by both, or by the first of them.
 
     config, names
         As for :py:func:`part`.
@@ -262,7 +262,10 @@ def others(config, names):
     return [
         name
         for name in names
-        if any(sum(name in _hosts(route) for route in server.get("routes", [])) > 1 for server in servers)
+        if any(
+            sum(len(route.get("handle", [])) for route in server.get("routes", []) if name in _hosts(route)) > 1
+            for server in servers
+        )
     ]
 
 

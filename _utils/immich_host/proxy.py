@@ -97,7 +97,7 @@ def validate(settings):
     """Raise CommandExecutionError unless Caddy can load its files as they are, and no other site has Immich's names."""
     others = proxy.others(json.loads(_caddy(settings, "adapt")), settings["proxy"]["domains"])
     if others:
-        raise CommandExecutionError(f"Another site of this Caddy has {', '.join(others)}: remove it there")
+        raise CommandExecutionError(f"Another site of this Caddy has {', '.join(others)}. Next step: remove it there")
     _caddy(settings, "validate")
 
 
@@ -112,7 +112,8 @@ def reload(settings):
         command.run(["systemctl", "reload", service], RELOAD)
     except command.CommandError as error:
         reason = _last_error(_log(settings, since))
-        raise CommandExecutionError(f"{service} was not reloaded: {reason or error}") from error
+        seen = f"{service} was not reloaded: {reason or error}"
+        raise CommandExecutionError(f"{seen}. Next step: see `journalctl -u {service} -n 50`") from error
 
 
 def outdated(settings):
@@ -164,7 +165,8 @@ def _caddy(settings, verb):
         return command.run(["runuser", "-u", caddy["user"], "--", *words], READ, variables=_variables(caddy))
     except command.CommandError as error:
         reason = _last_error(error.words) or str(error)
-        raise CommandExecutionError(f"Caddy refuses {caddy['config_file']}: {reason}") from error
+        seen = f"Caddy refuses {caddy['config_file']}: {reason}"
+        raise CommandExecutionError(f"{seen}. Next step: correct what it names") from error
 
 
 def _variables(caddy):
@@ -206,8 +208,16 @@ def wait_for_certificates(settings, since, seconds=CERTIFIED):
         log = _log(settings, int(since))
         if proxy.gave_up(log, missing) or time.monotonic() > deadline:
             reason = terminal.one_line(proxy.failure(log, missing)) or f"none came within {seconds} s"
-            raise CommandExecutionError(f"there is no certificate for {', '.join(missing)}: {reason}")
+            seen = f"There is no certificate for {', '.join(missing)}: {reason}"
+            raise CommandExecutionError(f"{seen}. Next step: {_CERTIFICATE[settings['proxy']['tls']]}")
         time.sleep(1)
+
+
+_CERTIFICATE = {
+    proxy.ACME: "the names have to lead to ports 80 and 443 of this host, from the internet",
+    proxy.INTERNAL: "see `journalctl -u caddy -n 50`",
+    proxy.FILES: "see `journalctl -u caddy -n 50`",
+}
 
 
 def _uncertified(settings, name):

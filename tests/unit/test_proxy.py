@@ -104,12 +104,16 @@ def test_what_others_have_in_caddy_makes_no_difference():
 
 
 def test_another_site_with_the_same_name_is_found():
-    """For one Caddyfile with `photos.example.org` and `https://photos.example.org` Caddy 2.6.2 makes two routes."""
+    """Of `photos.example.org` and `https://photos.example.org` Caddy 2.6.2 makes one route with two handlers."""
     config = adapted("photos.example.org")
     names = ["photos.example.org", "other.example.org"]
     assert proxy.others(config, names) == []
-    routes = config["apps"]["http"]["servers"]["srv0"]["routes"]
-    routes.append({"match": [{"host": ["photos.example.org"]}], "handle": []})
+    config["apps"]["http"]["servers"]["srv0"]["routes"][0]["handle"].append({"handler": "subroute"})
+    assert proxy.others(config, names) == ["photos.example.org"]
+    # The other of several names.
+    config = adapted("photos.example.org")
+    more = {"match": [{"host": ["photos.example.org", "a.example.org"]}], "handle": [{"handler": "subroute"}]}
+    config["apps"]["http"]["servers"]["srv0"]["routes"].append(more)
     assert proxy.others(config, names) == ["photos.example.org"]
     assert proxy.others({}, names) == []
 
