@@ -17,6 +17,7 @@ from immich_diagnosis import (
     host,
     podman,
     postgres,
+    proxy,
     reachability,
     valkey,
 )
@@ -31,6 +32,7 @@ PARTS = {
     valkey: "valkey",
     application: "app",
     reachability: "app",
+    proxy: "proxy",
     hardware: "app",
     accounts: "accounts",
     components: None,
