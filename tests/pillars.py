@@ -136,6 +136,8 @@ KNOWN = {
             }
         },
     ),
+    # No test host has Caddy, but those of tests/scenarios/test_proxy.py.
+    "proxy": sample({}, {"domain": None, "tls": "internal", "email": None}),
     "server:ca_certificates": st.none(),
     "server:user": st.none() | sample("0:0", "2000:2000", "2147483647:1", "own", "root"),
     "server:own_user:name": sample("immich-server", "photos", "_"),

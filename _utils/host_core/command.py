@@ -36,7 +36,7 @@ class CommandError(Exception):
         self.command, self.code, self.words = list(command), code, words
 
 
-def run(command, seconds=None, size=LARGEST_OUTPUT, check=True):
+def run(command, seconds=None, size=LARGEST_OUTPUT, check=True, variables=None):
     """
     Return what a program prints to its standard output.
 
@@ -48,6 +48,8 @@ def run(command, seconds=None, size=LARGEST_OUTPUT, check=True):
         Bytes of each of its two outputs, at which it is killed. Defaults to 16 MiB.
     check
         Whether an exit code other than 0 is an error. Defaults to ``True``.
+    variables
+        More of its environment, by name. Defaults to none.
 
     Raises ``CommandError`` if it fails, is killed or is not there.
 
@@ -56,7 +58,7 @@ def run(command, seconds=None, size=LARGEST_OUTPUT, check=True):
         command.run(["nft", "list", "tables"], seconds=10)
     """
     with startable(command):
-        ended = read(command, seconds, size)
+        ended = read(command, seconds, size, variables=variables)
     if ended.code is None:
         limit = f"{size} bytes" if seconds is None else f"{seconds} s and {size} bytes"
         raise CommandError(command, None, f"it did not end within {limit}")
@@ -108,7 +110,7 @@ def raised_as(exception):
         raise exception(str(error)) from error
 
 
-def read(command, seconds, size, merged=False):
+def read(command, seconds, size, merged=False, variables=None):
     """
     Return what a program prints until it ends, ``size`` bytes are there or the time is up, as ``Ended``.
 
@@ -116,6 +118,8 @@ def read(command, seconds, size, merged=False):
         As for :py:func:`run`.
     merged
         Whether ``stdout`` has both outputs in their order. Defaults to ``False``.
+    variables
+        As for :py:func:`run`.
 
     Raises ``OSError`` if it cannot be started, as ``FileNotFoundError`` if there is no such program.
 
@@ -131,7 +135,7 @@ def read(command, seconds, size, merged=False):
         stderr=subprocess.STDOUT if merged else subprocess.PIPE,
         bufsize=0,
         cwd="/",  # where this was called, root may not enter: a share, or somebody's FUSE
-        env=environment(),
+        env={**environment(), **(variables or {})},
     )
     # Whatever interrupts this, as the deadline of a caller: with Popen itself as the context it would be waited for.
     try:

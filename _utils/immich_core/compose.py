@@ -13,7 +13,7 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
-from immich_core import labels, pillar_paths, sign_up
+from immich_core import labels, pillar_paths, proxy, sign_up
 from immich_core.gateway import HOST_NAME
 
 SERVER = "immich-server"
@@ -183,6 +183,7 @@ def _server(settings, vector_extension, selinux):
         "REDIS_USERNAME": valkey["user"],
         "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
         **({sign_up.VARIABLE: "false"} if settings["sign_up"] == sign_up.CLOSED else {}),
+        **({proxy.TRUSTED_PROXIES: proxy.trusted(settings["network"])} if settings["proxy"]["domains"] else {}),
         **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }

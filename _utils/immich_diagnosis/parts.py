@@ -18,6 +18,7 @@ from immich_diagnosis import (
     library_backup,
     podman,
     postgres,
+    proxy,
     reachability,
     valkey,
 )
@@ -32,6 +33,7 @@ PARTS = {
     valkey: "valkey",
     application: "app",
     reachability: "app",
+    proxy: "proxy",
     hardware: "app",
     accounts: "accounts",
     components: None,

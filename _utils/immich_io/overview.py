@@ -21,7 +21,8 @@ def overview(settings, grains):
     services = [part for part in ("postgres", "valkey") if settings[part]["here"]]
     return {
         "urls": urls(settings, grains),
-        "local_only": all(address.is_loopback for address in map(ipaddress.ip_address, settings["bind_address"])),
+        "local_only": not settings["proxy"]["domains"]
+        and all(address.is_loopback for address in map(ipaddress.ip_address, settings["bind_address"])),
         "port": settings["port"],
         "version": settings["version"],
         "packages": {part: settings["lookup"][part]["packages"] for part in services},
@@ -52,6 +53,8 @@ def urls(settings, grains):
     grains
         The minion's grains.
     """
+    if settings["proxy"]["domains"]:
+        return [f"https://{domain}" for domain in settings["proxy"]["domains"]]
     found = []
     for address in map(ipaddress.ip_address, settings["bind_address"]):
         found += [str(address)] if not address.is_unspecified else _own_addresses(settings, grains, address.version)

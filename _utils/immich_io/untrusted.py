@@ -257,18 +257,39 @@ def _response(method, url, headers, content, timeout, size):
 
 
 def _exchange(url, request, timeout, size):
-    """All bytes that a server sends until it hangs up. HTTP/1.0, so that it does, and sends no chunks."""
+    with socket.create_connection((url.hostname, url.port or 80), timeout) as connection:
+        return exchange(connection, request, timeout, size)
+
+
+def exchange(connection, request, timeout=10, size=LARGEST_ANSWER):
+    """
+    Return all bytes that a server sends until it hangs up.
+
+    connection
+        A socket, also one of TLS.
+    request
+        What to send first: HTTP/1.0, so that the server does hang up, and sends no chunks.
+    timeout
+        Seconds for all of it. Defaults to 10.
+    size
+        Bytes of the answer at most. Defaults to 64 KiB.
+
+    Raises ``OSError`` if there is no answer in time, and ``ValueError`` if it is larger.
+
+    .. code-block:: python
+
+        untrusted.exchange(connection, b"GET / HTTP/1.0\\r\\n\\r\\n")
+    """
     deadline = time.monotonic() + timeout
     received = b""
-    with socket.create_connection((url.hostname, url.port or 80), timeout) as connection:
-        connection.sendall(request)
-        while len(received) <= size:
-            connection.settimeout(max(0.001, deadline - time.monotonic()))
-            try:
-                chunk = connection.recv(LARGEST_ANSWER)
-            except socket.timeout as error:
-                raise TimeoutError(f"no complete answer within {timeout} s") from error
-            if not chunk:
-                return received
-            received += chunk
+    connection.sendall(request)
+    while len(received) <= size:
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
+        try:
+            chunk = connection.recv(LARGEST_ANSWER)
+        except socket.timeout as error:
+            raise TimeoutError(f"no complete answer within {timeout} s") from error
+        if not chunk:
+            return received
+        received += chunk
     raise ValueError(f"the answer is larger than {size} bytes")

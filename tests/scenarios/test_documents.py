@@ -28,6 +28,7 @@ LAST = ["docs/howto/remove.md"]
 # Followed by a test of its own, here or in another file.
 APART = [
     "docs/howto/hardware.md",
+    "docs/howto/https.md",
     "docs/howto/identity.md",
     "docs/howto/master.md",
     "docs/howto/reverse-proxy.md",

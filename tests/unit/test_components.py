@@ -16,9 +16,9 @@ KEYS = {"brings", "requires", "requires_managed", "roles", "trace", "packages", 
 KEYS |= {"before", "clean", "obstacles", "only_with"}
 
 
-def of_host(roles, email="ana@example.org"):
-    """Components of a host with these roles and a pillar that declares accounts, or none."""
-    return components.of_host(REGISTRY, {"roles": roles, "admin": {"email": email}})
+def of_host(roles, email="ana@example.org", domain="photos.example.org"):
+    """Components of a host with these roles and a pillar that declares accounts and a proxy, or none."""
+    return components.of_host(REGISTRY, {"roles": roles, "admin": {"email": email}, "proxy": {"domain": domain}})
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def test_components_of_a_host(roles, expected):
 
 def test_a_component_that_the_pillar_declares_nothing_of_is_on_no_host():
     assert of_host(ALL, email=None) == [name for name in REGISTRY if name != "accounts"]
+    assert of_host(ALL, domain=None) == [name for name in REGISTRY if name != "proxy"]
 
 
 def test_a_host_includes_what_it_has_and_no_more():
@@ -73,7 +74,8 @@ def test_what_former_roles_have_left_is_removed_and_not_applied():
 
 def test_what_waits_for_an_sls_is_what_the_host_has_of_it():
     assert components.waiting(REGISTRY, list(REGISTRY)) == {
-        "immich.preflight.stopped": ["immich.podman", "immich.postgres", "immich.valkey"]
+        "immich.preflight.stopped": ["immich.podman", "immich.postgres", "immich.valkey", "immich.proxy"],
+        "immich.proxy": ["immich.app"],
     }
     assert components.waiting(REGISTRY, ["identity", "preflight", "podman"]) == {
         "immich.preflight.stopped": ["immich.podman"]
@@ -113,7 +115,7 @@ def test_what_requires_a_component_is_removed_before_it():
     includes = components.includes(REGISTRY, list(REGISTRY), [], BOTH)
     assert includes["immich.clean"] == [
         f"immich.{name}.clean"
-        for name in ("backup", "accounts", "app", "valkey", "postgres", "gateway", "podman", "programs")
+        for name in ("backup", "accounts", "app", "proxy", "valkey", "postgres", "gateway", "podman", "programs")
     ]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean", "immich.app.clean"]
     assert includes["immich.backup.clean"] == []
@@ -137,7 +139,7 @@ def test_an_entry_fits_its_folder(name):
     assert "page" not in entry or (REPO / "docs" / entry["page"]).is_file()
     for sls, waiting in entry.get("before", {}).items():
         assert sls.partition(".")[0] == name
-        assert (REPO / f"immich/{sls.replace('.', '/')}.sls").is_file()
+        assert (REPO / f"immich/{sls.replace('.', '/')}{'' if '.' in sls else '/init'}.sls").is_file()
         assert set(waiting) <= set(REGISTRY)
     before = list(REGISTRY)[: list(REGISTRY).index(name)]
     for each in [*components.requires(REGISTRY, name), *entry.get("requires_managed", [])]:

@@ -233,3 +233,10 @@ def test_immichs_own_settings_and_certificates_are_secrets_of_the_server(setting
     assert list(as_before["secrets"]) == ["db_password", "redis_password"]
     learning = "immich-machine-learning"
     assert declared["services"][learning] == as_before["services"][learning]
+
+
+def test_immich_trusts_its_proxy_and_no_other(settings, project):
+    assert "IMMICH_TRUSTED_PROXIES" not in project()["services"]["immich-server"]["environment"]
+    proxied = {**settings["proxy"], "domains": ["photos.example.org"]}
+    environment = project(proxy=proxied)["services"]["immich-server"]["environment"]
+    assert environment["IMMICH_TRUSTED_PROXIES"] == "172.20.0.1"

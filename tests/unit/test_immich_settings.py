@@ -20,6 +20,7 @@ from salt.exceptions import CommandExecutionError
 
 from immich_core import findings
 from immich_core.settings import problems, schema
+from immich_io import overview
 from tests import pillars
 
 REPO = Path(__file__).resolve().parents[2]
@@ -521,7 +522,7 @@ def test_lookup_of_each_system(grains, packages, service):
     lookup = Settings(grains).get({})["lookup"]
     assert lookup["postgres"]["packages"] == packages
     assert lookup["valkey"]["service"] == service
-    assert set(lookup) == {"podman", "postgres", "valkey"}
+    assert set(lookup) == {"podman", "postgres", "valkey", "caddy"}
 
 
 def test_lookup_of_the_pillar_wins(subject):
@@ -921,6 +922,16 @@ WRONG = (
 NEIGHBOURS = ("network", "machine_learning", "podman", "backup")
 
 
+def test_behind_the_proxy_immich_listens_for_it_alone(subject):
+    domain = {"proxy": {"domain": ["a.example.org", "b.example.org"]}}
+    found = subject.get(domain)
+    assert (found["bind_address"], found["proxy"]["domains"]) == (["127.0.0.1"], domain["proxy"]["domain"])
+    assert "proxy" in found["components"]
+    assert overview.urls(found, {}) == ["https://a.example.org", "https://b.example.org"]
+    assert subject.get({})["bind_address"] == ["0.0.0.0"]
+    assert "proxy" not in subject.get({})["components"]
+
+
 @pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}-{text}" for path, _, text in WRONG])
 def test_wrong_value_is_reported_with_its_path(subject, path, value, message):
     # A path into a list is given the list as its value.
@@ -934,6 +945,42 @@ def test_wrong_value_is_reported_with_its_path(subject, path, value, message):
 @pytest.mark.parametrize(
     ("pillar", "path", "message"),
     (
+        ({"proxy": {"domain": "https://photos.example.org"}}, "immich:proxy:domain", "a host name"),
+        ({"proxy": {"domain": "photos.example.org:8443"}}, "immich:proxy:domain", "a host name"),
+        ({"proxy": {"domain": []}}, "immich:proxy:domain", "must hold a name"),
+        (
+            {"proxy": {"domain": "192.0.2.7", "tls": "internal"}},
+            "immich:proxy:domain",
+            "must be a name, not an address",
+        ),
+        (
+            {"proxy": {"domain": "photos.lan"}},
+            "immich:proxy:domain",
+            "no public authority makes a certificate: photos.lan",
+        ),
+        (
+            {"proxy": {"domain": ["a.example.org", "a.example.org"]}},
+            "immich:proxy:domain:1",
+            "is the second a.example.org",
+        ),
+        ({"proxy": {"domain": "a.example.org", "tls": "none"}}, "immich:proxy:tls", "acme"),
+        (
+            {"proxy": {"domain": "a.example.org", "tls": "files", "key": "/k"}},
+            "immich:proxy:certificate",
+            "is required while",
+        ),
+        ({"proxy": {"domain": "a.example.org", "key": "/k"}}, "immich:proxy:key", "has no effect unless"),
+        (
+            {"proxy": {"domain": "a.example.org"}, "bind_address": "192.0.2.7"},
+            "immich:bind_address",
+            "must be left out with immich:proxy",
+        ),
+        ({"proxy": {"domain": "a.example.org"}, "port": 443}, "immich:port", "is Caddy's with immich:proxy"),
+        (
+            {"proxy": {"domain": "a.example.org"}, "server": {"environment": {"IMMICH_TRUSTED_PROXIES": "10.0.0.1"}}},
+            "immich:server:environment:IMMICH_TRUSTED_PROXIES",
+            "use immich:proxy",
+        ),
         ({"postgres": UNMANAGED}, "immich:postgres:admin:host", "is required"),
         ({"postgres": UNMANAGED}, "immich:postgres:admin:password", "is required"),
         ({"valkey": UNMANAGED}, "immich:valkey:admin:host", "is required"),

@@ -11,7 +11,7 @@ from immich_core import components, findings
 
 REGISTRY = yaml.safe_load((Path(__file__).resolve().parents[2] / "immich/components.yaml").read_text(encoding="utf8"))
 PROXY = {"units": ["proxy.service"], "checks": ["proxy.verify", "proxy.absent"], "warnings": ["proxy.warnings"]}
-SETTINGS = {"components": {**components.observed(REGISTRY, REGISTRY), "proxy": PROXY}}
+SETTINGS = {"components": {**components.observed(REGISTRY, REGISTRY), "example": PROXY}}
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from immich_core.settings.hardware import check_hardware, unused_image
 from immich_core.settings.library_backup import check_library_backup
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text
+from immich_core.settings.proxy import check_proxy
 from immich_core.settings.roles import check_roles, passwords
 from immich_core.settings.schema import entries
 
@@ -398,6 +399,7 @@ _CHECKS = (
     check_bind_addresses,
     check_addresses,
     _check_ports,
+    check_proxy,
     _check_container_users,
     check_environment,
     check_hardware,

@@ -6,7 +6,7 @@ What follows from settings: the defaults of this system, and of valid settings a
 import os
 import re
 
-from immich_core import components, hardware, sign_up
+from immich_core import components, hardware, proxy, sign_up
 from immich_core.gateway import HOST_NAME
 from immich_core.settings.hardware import tagged
 from immich_core.settings.networks import bind_addresses, ip_address
@@ -86,6 +86,7 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             "cache_location": normal(settings["machine_learning"]["cache_location"]),
         },
         "podman": {"external_networks": external},
+        "proxy": {"domains": proxy.domains(settings["proxy"]["domain"])},
         "backup": {
             "directory": normal(settings["backup"]["directory"]),
             "library": {"has_ssh_key": settings["backup"]["library"]["ssh_key"] is not None},
@@ -103,6 +104,8 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
         },
     }
     addresses = [str(ip_address(text)) for _, text in bind_addresses(settings)]
+    if following["proxy"]["domains"]:
+        addresses = sign_up.LOOPBACK  # Caddy alone reaches it
     return public({**merged(settings, following), **sign_up.derived(settings, setup, addresses)}, schema)
 
 
