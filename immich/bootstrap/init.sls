@@ -69,10 +69,10 @@ Salt's Python has the libraries of the formula's modules:
       - The formula's modules are synced
 {%-   endif %}
 
-{#- Not saltutil.sync_all, which looks for sixteen kinds more. A running minion has to load what is new for its next job;
+{#- Not saltutil.sync_all, which looks for fifteen kinds more. A running minion has to load what is new for its next job;
     where there is none, Salt would wait a second for it. #}
 {%-   set minion = salt["file.find"](opts["sock_dir"], name="minion_event_*_pull.ipc") %}
-{%-   for kind, what in (("utils", "packages"), ("output", "outputters"), ("states", "states"), ("modules", "modules")) %}
+{%-   for kind, what in (("utils", "packages"), ("output", "outputters"), ("beacons", "beacons"), ("states", "states"), ("modules", "modules")) %}
 
 The formula's {{ what }} are synced:
   saltutil.sync_{{ kind }}:
