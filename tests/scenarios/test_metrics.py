@@ -114,6 +114,7 @@ def test_prometheus_reads_immich_and_its_host(host):
     dump = host.out("stat --format '%s' /var/backups/immich/*.dump")
     assert query(host, "immich_host_backup_size_bytes") == {("localhost:9100",): float(dump)}
     assert host.out(f"stat --format '%a %U' {TEXTFILE}") == "644 root"
+    assert host.out(f"promtool check metrics <{TEXTFILE} 2>&1") == ""
 
 
 def test_the_same_figures_are_an_answer_of_salt(host):

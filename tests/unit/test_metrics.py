@@ -1,8 +1,15 @@
 """The figures of an installation: what stands in them, how Prometheus reads them, and what a run leaves for them."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 
 from immich_core import exposition, releases, status
+
+REPO = Path(__file__).resolve().parents[2]
 
 IMAGE = "ghcr.io/immich-app/immich-server:"
 NO_RECORDS = {name: {} for name in ("apply", "plan", "update", "drill", "releases")}
@@ -167,3 +174,51 @@ def test_news(found, installed, code, words):
 
 def test_news_name_the_version_that_has_to_run_in_between():
     assert releases.news(["v3.3.1"], f"{IMAGE}v1.131.0")["remedy"].endswith("immich:version: v1.132.3")
+
+
+# -- what is made of the figures ----------------------------------------
+
+FILES = REPO / "immich/metrics/files"
+ALERTS = yaml.safe_load((FILES / "alerts.yml").read_text(encoding="utf8"))["groups"][0]["rules"]
+DASHBOARD = json.loads((FILES / "dashboard.json").read_text(encoding="utf8"))
+NAMES = {f"{exposition.PREFIX}{name}" for name, *_ in exposition.GAUGES}
+NAMES |= {f"{exposition.PREFIX}{name}" for name in ("part_status", "version_info", "newest_release_info")}
+
+
+def expressions():
+    yield from ((rule["alert"], rule["expr"]) for rule in ALERTS)
+    yield from ((panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"])
+    yield from ((each["name"], json.dumps(each["query"])) for each in DASHBOARD["templating"]["list"])
+
+
+def test_every_metric_that_is_asked_for_is_written():
+    """A misspelt one would have no samples: its alert would never fire."""
+    asked = {name for _, expression in expressions() for name in re.findall(r"immich_host_\w+", expression)}
+    assert asked <= NAMES
+    assert NAMES - asked == {
+        "immich_host_newest_release_info",
+        "immich_host_restore_drill_timestamp_seconds",
+        "immich_host_update_timestamp_seconds",
+    }  # for a person who looks
+
+
+def test_every_alert_is_in_the_page():
+    page = (REPO / "docs/howto/metrics.md").read_text(encoding="utf8")
+    table = "\n".join(line for line in page.splitlines() if line.startswith("| `Immich"))
+    assert sorted(re.findall(r"`(Immich\w+)`", table)) == sorted(rule["alert"] for rule in ALERTS)
+
+
+def test_an_alert_says_what_to_do_and_how_urgent_it_is():
+    for rule in ALERTS:
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_panels_do_not_overlap():
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not cells & taken, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
