@@ -43,7 +43,7 @@ import json, salt.beacons, salt.config, salt.loader
 opts = salt.config.minion_config("/etc/salt/minion")
 opts["grains"] = salt.loader.grains(opts)
 beacons = salt.beacons.Beacon(opts, salt.loader.minion_mods(opts))
-print(json.dumps(beacons.process({"immich": [{"interval": 60}]}, opts["grains"])))
+print(json.dumps(beacons.process({"immich": []}, opts["grains"])))
 """
 
 
