@@ -22,8 +22,6 @@ from immich_io import records
 
 LOG = logging.getLogger(__name__)
 __virtualname__ = "immich"
-# Names of the records: what the service has written, and what this beacon has reported.
-WRITTEN, REPORTED = "status", "beacon"
 
 
 def __virtual__():
@@ -39,13 +37,13 @@ def validate(config):
 
 def beacon(config):
     """The events since the last call."""
-    now = records.read(WRITTEN).get("parts")
+    now = records.read(records.STATUS).get("parts")
     if now is None:
         return []
-    changed = status.changed_parts(records.read(REPORTED).get("parts", {}), now)
+    changed = status.changed_parts(records.read(records.REPORTED).get("parts", {}), now)
     if changed:
         try:
-            records.note(REPORTED, parts=now)
+            records.note(records.REPORTED, parts=now)
         except OSError as error:  # the same events would come again and again
             LOG.error("The beacon immich raises no events: %s", error)
             return []

@@ -6,7 +6,6 @@ With ``immich:metrics:enabled`` Immich publishes its own metrics, and a timer wr
 collector of node_exporter. ``immich.status`` returns the same figures as data.
 """
 
-import json
 import logging
 import os
 import time
@@ -24,8 +23,6 @@ LOG = logging.getLogger(__name__)
 # The doctor's row.
 PART = telemetry.PART
 NAME = "immich.prom"
-# What the beacon reads.
-STATUS = records.DIRECTORY / "status.json"
 # For a Prometheus and a Grafana, wherever they are.
 SHARED = "/usr/local/share/immich-formula/prometheus"
 # When the timer starts the service, and the age in seconds from which the figures are outdated.
@@ -167,8 +164,7 @@ def write(path, timeout=PATIENCE):
             LOG.warning("Releases of Immich are not known: %s", problem)
     found = __salt__["immich.status"](timeout)
     try:
-        records.prepare()
-        durable.write(STATUS, json.dumps(found), 0o600)
+        records.note(records.STATUS, **found)
         durable.write(Path(path), exposition.text(found), 0o644)
     except OSError as error:
         raise CommandExecutionError(str(error)) from error

@@ -2,8 +2,7 @@
 Records of what was done last: small files for the status of this host
 =======================================================================
 
-One file for each kind, so that nobody overwrites what another process has recorded: ``apply``, ``plan``, ``update``,
-``drill`` and ``releases``.
+One file for each kind, so that nobody overwrites what another process has recorded.
 """
 
 import json
@@ -13,20 +12,9 @@ from pathlib import Path
 from host_core import durable
 
 DIRECTORY = Path("/var/lib/immich-formula/records")
+# What the status is made of; the status itself, and what the beacon has reported of it.
 NAMES = ("apply", "plan", "update", "drill", "releases")
-
-
-def prepare():
-    """
-    Make the directory of the records.
-
-    Raises ``OSError`` if that is not possible.
-
-    .. code-block:: python
-
-        records.prepare()
-    """
-    DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
+STATUS, REPORTED = "status", "beacon"
 
 
 def note(name, **values):
@@ -34,9 +22,9 @@ def note(name, **values):
     Write a record, with the time, whole or not at all.
 
     name
-        One of ``NAMES``.
+        One of those above.
     values
-        What to record.
+        What to record; a ``time`` among them is that of the record.
 
     Raises ``OSError`` if it cannot be written.
 
@@ -44,7 +32,7 @@ def note(name, **values):
 
         records.note("drill", success=True)
     """
-    prepare()
+    DIRECTORY.mkdir(mode=0o700, parents=True, exist_ok=True)
     durable.write(DIRECTORY / f"{name}.json", json.dumps({"time": int(time.time()), **values}), 0o600)
 
 

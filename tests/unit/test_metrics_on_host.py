@@ -36,7 +36,7 @@ def test_a_record_is_roots_alone_and_has_its_time(kept):
 
 @pytest.mark.parametrize("text", (None, "", "[]", "{", "\xff"))
 def test_a_record_that_cannot_be_read_is_none(kept, text):
-    records.prepare()
+    kept.mkdir(parents=True)
     if text is not None:
         (kept / "apply.json").write_text(text, encoding="latin-1")
     assert records.read("apply") == {}
