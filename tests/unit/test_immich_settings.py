@@ -919,7 +919,7 @@ WRONG = (
 )
 
 
-NEIGHBOURS = ("network", "machine_learning", "podman", "backup")
+NEIGHBOURS = ("network", "machine_learning", "podman", "backup", "metrics")
 
 
 def test_behind_the_proxy_immich_listens_for_it_alone(subject):

@@ -17,6 +17,7 @@ from immich_core.settings.derivation import FORMULA_USER, library_of, normal, pr
 from immich_core.settings.environment import check_environment
 from immich_core.settings.hardware import check_hardware, unused_image
 from immich_core.settings.library_backup import check_library_backup
+from immich_core.settings.metrics import check_metrics
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text
 from immich_core.settings.proxy import check_proxy
@@ -171,6 +172,7 @@ def _check_paths(settings):
         ("machine_learning", "cache_location"): settings["machine_learning"]["cache_location"],
         ("podman", "projects_dir"): settings["podman"]["projects_dir"],
         ("backup", "directory"): settings["backup"]["directory"],
+        ("metrics", "textfile_directory"): settings["metrics"]["textfile_directory"],
     }
     if settings["upload_location_moved_from"]:
         paths[("upload_location_moved_from",)] = settings["upload_location_moved_from"]
@@ -192,11 +194,12 @@ def _check_path(path, value, refused):
 
 
 def _check_overlap(settings):
-    """Uploads, compose project, backups, model cache and external libraries each need a directory of their own."""
+    """Each of these needs a directory of its own."""
     places = {
         ("upload_location",): settings["upload_location"],
         ("podman", "projects_dir"): project_dir(settings),
         ("backup", "directory"): settings["backup"]["directory"],
+        ("metrics", "textfile_directory"): settings["metrics"]["textfile_directory"],
     }
     if settings["machine_learning"]["enabled"]:
         places[("machine_learning", "cache_location")] = settings["machine_learning"]["cache_location"]
@@ -406,6 +409,7 @@ _CHECKS = (
     _check_backup,
     check_library_backup,
     _check_local_repository,
+    check_metrics,
     _check_clean,
     _check_pinned,
 )

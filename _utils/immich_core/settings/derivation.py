@@ -9,6 +9,7 @@ import re
 from immich_core import components, hardware, proxy, sign_up
 from immich_core.gateway import HOST_NAME
 from immich_core.settings.hardware import tagged
+from immich_core.settings.metrics import allowed
 from immich_core.settings.networks import bind_addresses, ip_address
 from immich_core.settings.problems import PILLAR_KEY
 from immich_core.settings.roles import here
@@ -90,6 +91,10 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
         "backup": {
             "directory": normal(settings["backup"]["directory"]),
             "library": {"has_ssh_key": settings["backup"]["library"]["ssh_key"] is not None},
+        },
+        "metrics": {
+            "allow": allowed(settings["metrics"]["allow"]),
+            "textfile_directory": normal(settings["metrics"]["textfile_directory"]),
         },
         "postgres": {
             "here": "postgres" in services,

@@ -71,6 +71,8 @@ def check_environment(settings):
         "IMMICH_CONFIG_FILE": settings["settings"] is not None and "immich:settings",
         "NODE_EXTRA_CA_CERTS": settings["server"]["ca_certificates"] and "immich:server:ca_certificates",
         proxy.TRUSTED_PROXIES: settings["proxy"]["domain"] is not None and "immich:proxy",
+        "IMMICH_API_METRICS_PORT": settings["metrics"]["enabled"] and "immich:metrics:api_port",
+        "IMMICH_MICROSERVICES_METRICS_PORT": settings["metrics"]["enabled"] and "immich:metrics:microservices_port",
     }
     for name, setting in set_by_formula.items():
         if setting and name in settings["server"]["environment"]:
