@@ -8,7 +8,7 @@ Immich on this host: what its service needs, and whether it serves
 from salt.exceptions import CommandExecutionError
 
 from host_core import addresses, command, unit_file
-from immich_core import compose, container_users, exposure, hardware, run_facts, units
+from immich_core import compose, container_users, exposure, hardware, run_facts, storage, units
 from immich_core.obstacles import hardware as lacking_hardware
 from immich_core.obstacles import ports
 from immich_host import machine_learning, used_settings
@@ -56,7 +56,8 @@ def unit(settings):
 
 
 def _mounts(settings):
-    return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
+    libraries = [library["path"] for library in settings["external_libraries"]]
+    return [settings["upload_location"], *storage.elsewhere(settings).values(), *libraries]
 
 
 def containers(directory):

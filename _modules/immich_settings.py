@@ -327,12 +327,13 @@ def _accelerated(declared):
 
 
 def _open_folders(derived):
-    """Folders that root of a container writes to and every user of this host can enter, by the part of the settings."""
-    return {
-        part: folder
-        for part, folder in container_users.folders(derived).items()
+    """Parts of the settings, each with a folder that root of its container writes to and every user here can enter."""
+    return [
+        (part, folder)
+        for part, folders in container_users.folders(derived).items()
+        for folder in folders
         if 0 in map(int, derived[part]["user"].split(":")) and owners.open_to_others(folder)
-    }
+    ]
 
 
 def _gateway_address(settings):

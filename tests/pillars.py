@@ -165,6 +165,7 @@ KNOWN = {
     "backup:restore_drill": sample(None, "monthly", "Sun 04:00"),
     "backup:on_failure": st.none() | text(1),
     "update:require_pinned": st.just(False),
+    "clean:delete_storage": st.just([]),
     **{
         f"clean:{key}": st.none()
         for key in ("delete_database", "delete_uploads", "delete_model_cache", "delete_backups")

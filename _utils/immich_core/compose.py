@@ -13,7 +13,7 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
-from immich_core import labels, pillar_paths, sign_up
+from immich_core import labels, pillar_paths, sign_up, storage
 from immich_core.gateway import HOST_NAME
 
 SERVER = "immich-server"
@@ -190,11 +190,17 @@ def _server(settings, vector_extension, selinux):
         environment["IMMICH_CONFIG_FILE"] = f"/run/secrets/{SERVER_SETTINGS}"
     if settings["server"]["ca_certificates"]:
         environment["NODE_EXTRA_CA_CERTS"] = f"/run/secrets/{CA_CERTIFICATES}"
+    folders = [_bind(path, f"{storage.MEDIA}/{folder}", False) for folder, path in storage.elsewhere(settings).items()]
     libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
     return {
         **_common(settings, SERVER, settings["server"], selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries, *_drivers(settings["server"])],
+        "volumes": [
+            _bind(settings["upload_location"], storage.MEDIA, False),
+            *folders,
+            *libraries,
+            *_drivers(settings["server"]),
+        ],
         "secrets": secrets(settings),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),

@@ -117,6 +117,7 @@ OWN_FILES = {
         "immich_core/settings/schema",
         "immich_core/sign_up",
         "immich_core/stack_status",
+        "immich_core/storage",
         "immich_core/units",
         "immich_core/update_plan",
         "immich_core/valkey_memory",

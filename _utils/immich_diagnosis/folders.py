@@ -11,6 +11,8 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
+from immich_core import storage
+from immich_core.storage import FOLDERS, MARKER
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, settings_of, source
 from immich_diagnosis.permissions import may_use, user_ids
@@ -18,8 +20,6 @@ from immich_diagnosis.words import one_line
 from immich_io import file_tree
 
 GIB = 1024**3
-# The folders in which Immich keeps a marker file, without which it does not start.
-FOLDERS = ("encoded-video", "library", "upload", "profile", "thumbs", "backups")
 # What a container can leave for other users of the host. The remedies contain no name that it chose, and stop it, since
 # chmod follows a link that has taken a file's place.
 PLANTED = {
@@ -31,7 +31,7 @@ MOST_PLANTED = 3
 
 
 def _paths(here):
-    return [path for path in (here["uploads"], *here["libraries"], here["cache"]) if path]
+    return [path for path in (here["uploads"], *here["storage"].values(), *here["libraries"], here["cache"]) if path]
 
 
 def _mounted(here):
@@ -93,13 +93,15 @@ def _uploads(here):
     if deployed not in (None, path):
         seen = f"the installation's library is {deployed}, and immich:upload_location is {path}"
         return [(FAILED, seen, f"move the files, then immich:upload_location_moved_from: {deployed}")]
-    missing = [name for name in FOLDERS if not os.path.exists(f"{path}/{name}/.immich")]
+    places = storage.places(path, here["storage"])
+    missing = [name for name in FOLDERS if not os.path.exists(f"{places[name]}/{MARKER}")]
     if missing == list(FOLDERS):
         return [_empty_library(here, path)]
     if missing:
-        seen = f"{path} lacks the marker file .immich in {', '.join(missing)}"
-        return [(FAILED, seen, f"mount what is missing below {path}. Do not create the markers by hand")]
-    inner = [f"{path}/{name}" for name in FOLDERS] + [f"{path}/{name}/.immich" for name in FOLDERS]
+        apart = "".join(f", {places[name]}" for name in missing if name in here["storage"])
+        seen = f"{path}{apart} lacks the marker file {MARKER} in {', '.join(missing)}"
+        return [(FAILED, seen, f"mount what is missing below {path}{apart}. Do not create the markers by hand")]
+    inner = [*places.values(), *(f"{place}/{MARKER}" for place in places.values())]
     return may_use([path, *inner], here["users"][SERVER], "immich:server:user") or [
         (OK, f"{path} is as Immich left it")
     ]
@@ -143,7 +145,8 @@ def _cache(here):
 
 def _planted(here):
     """Setuid and setgid files, and devices, in the folders that containers write. Immich itself creates none."""
-    folders = [path for path in (here["uploads"], here["cache"]) if path and os.path.isdir(path)]
+    written = (here["uploads"], *here["storage"].values(), here["cache"])
+    folders = [path for path in written if path and os.path.isdir(path)]
     if not folders:
         raise NotCheckedError("mounts")
     # Large folders take longer than a check may.

@@ -164,13 +164,15 @@ def test_page(reader, page):
 def test_library_on_a_share(own_host):
     host = own_host
     # The machine serves no NFS: another folder is the share.
-    host.run("mkdir -p /srv/nas /mnt/photos && echo '/srv/nas /mnt/photos none bind,nofail 0 0' >>/etc/fstab")
+    for share, point in (("/srv/nas", "/mnt/photos"), ("/srv/disk", "/mnt/ssd")):
+        host.run(f"mkdir -p {share} {point} && echo '{share} {point} none bind,nofail 0 0' >>/etc/fstab")
     host.run("systemctl daemon-reload")
     before = post(host, "/standin/assets") and get(host, "/standin/state")
     Reader(host).follow("docs/howto/storage.md")
     assert get(host, "/standin/state") == before
     assert "/mnt/photos/immich" in host.read("/opt/podman/immich/docker-compose.yml")
-    assert "/mnt/photos/immich" in host.out("systemctl show --property RequiresMountsFor --value immich")
+    mounts = host.out("systemctl show --property RequiresMountsFor --value immich").split()
+    assert {"/mnt/photos/immich", "/mnt/ssd/immich-thumbs"} <= set(mounts)
 
 
 def test_hardware_of_this_host_and_of_another(own_host):

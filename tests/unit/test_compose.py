@@ -49,6 +49,16 @@ def test_the_root_is_read_only_unless_an_image_does_not_bear_it(project, setting
     assert not {"read_only", "tmpfs"} & set(other)
 
 
+def test_folders_of_the_library_are_mounted_into_it(project, settings):
+    storage = {**settings["storage"], "thumbs": "/mnt/s$d", "profile": "/mnt/faces"}
+    volumes = project(storage=storage)["services"]["immich-server"]["volumes"]
+    assert volumes == [
+        {"type": "bind", "source": "/srv/immich/upload", "target": "/data"},
+        {"type": "bind", "source": "/mnt/faces", "target": "/data/profile"},
+        {"type": "bind", "source": "/mnt/s$$d", "target": "/data/thumbs"},
+    ]
+
+
 @pytest.mark.parametrize("part", ("server", "machine_learning"))
 def test_limits_are_those_of_the_one_container(project, settings, part):
     services = project(**{part: {**settings[part], "memory_limit": "4g", "pids_limit": 500}})["services"]

@@ -195,7 +195,13 @@ def code():
 
 
 # Handed on whole, to what takes each key by its name: see the tests of networks, connections and ACL users below.
-HANDED_ON = (("postgres", "admin"), ("valkey", "admin"), ("lookup", "podman", "network"))
+HANDED_ON = (
+    ("postgres", "admin"),
+    ("valkey", "admin"),
+    ("lookup", "podman", "network"),
+    ("storage",),
+    ("storage_moved_from",),
+)
 # Says what a pillar must not hold, and nothing else.
 CHECKED = (("update", "require_pinned"),)
 
@@ -741,6 +747,12 @@ WRONG = (
     ("backup:on_failure", "", "must not be empty"),
     ("podman:projects_dir", "/srv/immich/upload", "overlaps immich:upload_location"),
     ("upload_location_moved_from", "/srv/immich/upload/", "is the same as"),
+    ("storage:thumbs", "thumbs", "absolute path"),
+    ("storage:thumbs", "/mnt/../thumbs", "must not hold .."),
+    ("storage:thumbs", "/var/lib", "must not be /var/lib itself"),
+    ("storage:thumbs", "/srv/immich/upload/thumbs", "overlaps immich:upload_location"),
+    ("storage:thumbnails", "/mnt/ssd", "is not a setting: did you mean thumbs?"),
+    ("storage_moved_from:thumbs", "/srv/immich/upload/thumbs/", "is where immich:storage:thumbs has it"),
     ("external_libraries:0", ["/srv/immich/upload/more"], "overlaps immich:upload_location"),
     ("external_libraries:1", ["/mnt/a", "/mnt/a"], "overlaps immich:external_libraries:0"),
     ("external_libraries:0", ["/data/photos"], "set its mount"),
@@ -912,6 +924,7 @@ WRONG = (
     ("clean:delete_backups", "/var/backups", "must be the value of immich:backup:directory"),
     ("clean:delete_uploads", True, "must be text, not true or false"),
     ("clean:delete_uploads", "/srv/immich", "must be the value of immich:upload_location"),
+    ("clean:delete_storage:0", ["/mnt/ssd"], "must be a value of immich:storage"),
 )
 
 

@@ -171,12 +171,17 @@ def _check_paths(settings):
     }
     if settings["upload_location_moved_from"]:
         paths[("upload_location_moved_from",)] = settings["upload_location_moved_from"]
+    for key in ("storage", "storage_moved_from"):
+        paths |= {(key, folder): path for folder, path in settings[key].items() if path}
     for path, value in paths.items():
         yield from _check_path(path, value, _PROJECTS_DIRS if path[0] == "podman" else _SYSTEM_DIRS)
     yield from _check_overlap(settings)
     moved_from = settings["upload_location_moved_from"]
     if moved_from and normal(moved_from) == normal(settings["upload_location"]):
         yield ("upload_location_moved_from",), "is the same as immich:upload_location"
+    for folder, path in settings["storage_moved_from"].items():
+        if path and normal(path) == normal(settings["storage"][folder] or f"{settings['upload_location']}/{folder}"):
+            yield ("storage_moved_from", folder), f"is where immich:storage:{folder} has it: name the former path"
 
 
 def _check_path(path, value, refused):
@@ -189,9 +194,10 @@ def _check_path(path, value, refused):
 
 
 def _check_overlap(settings):
-    """Uploads, compose project, backups, model cache and external libraries each need a directory of their own."""
+    """Uploads, their folders elsewhere, compose project, backups, model cache and external libraries are apart."""
     places = {
         ("upload_location",): settings["upload_location"],
+        **{("storage", folder): path for folder, path in settings["storage"].items() if path},
         ("podman", "projects_dir"): project_dir(settings),
         ("backup", "directory"): settings["backup"]["directory"],
     }
@@ -312,6 +318,11 @@ def _check_clean(settings):
             value = value[part]
         if confirmed is not None and confirmed != value:
             yield ("clean", key), f"must be the value of immich:{path_text(path)}, as a confirmation"
+    for index, path in entries(settings["clean"]["delete_storage"]):
+        if path not in settings["storage"].values():
+            yield ("clean", "delete_storage", index), "must be a value of immich:storage, as a confirmation"
+        elif settings["clean"]["delete_uploads"] is None:
+            yield ("clean", "delete_storage", index), "requires delete_uploads, as a part of the library"
 
 
 def _moving_tags(settings):
@@ -425,10 +436,10 @@ def warnings(settings, networks, isolation):
 def open_folder_warnings(folders):
     """
     folders
-        Folder of each container, by its part of the settings, in which root of the container can leave a setuid program
-        for other users of this host.
+        Pairs: a part of the settings, and a folder in which root of its container can leave a setuid program for other
+        users of this host.
     """
-    for part, folder in folders.items():
+    for part, folder in folders:
         closed = f"`chown root:root {shlex.quote(folder)} && chmod o-x {shlex.quote(folder)}`"
         yield (
             (part, "user"),

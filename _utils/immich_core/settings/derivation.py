@@ -58,6 +58,8 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
     own = next(network for network in external if network["name"] == settings["network"])
     following = {
         "upload_location": normal(settings["upload_location"]),
+        "storage": _normal_each(settings["storage"]),
+        "storage_moved_from": _normal_each(settings["storage_moved_from"]),
         "external_libraries": [library_of(entry) for entry in settings["external_libraries"]],
         "users": [_user(index, user) for index, user in enumerate(settings["users"])],
         "gateway_address": gateway,
@@ -176,6 +178,10 @@ def _user(index, user):
 
 def _variables(environment):
     return {name: str(value) for name, value in environment.items()}
+
+
+def _normal_each(paths):
+    return {key: path and normal(path) for key, path in paths.items()}
 
 
 def normal(path):
