@@ -188,7 +188,7 @@ def _evaluate(pillar, found, doubtful, files):
         external,
         gateway,
         _container_users(settings),
-        _accelerated(settings["hardware"]),
+        _hardware(settings),
         registry,
         left,
         files["schema"],
@@ -321,9 +321,16 @@ def _signed_up(settings):
     return administrator.signed_up(postgres, derivation.project_dir(settings), __salt__)
 
 
-def _accelerated(declared):
+def _hardware(settings):
     """What each container gets of this host's devices, by its part of the settings."""
-    return hardware.given(declared, devices.seen(hardware.asked(declared))) if hardware.chosen(declared) else {}
+    declared = settings["hardware"]
+    given = hardware.given(declared, devices.seen(hardware.asked(declared))) if hardware.chosen(declared) else {}
+    return {name: _with_devices(given.get(name, {}), settings[name]) for name in hardware.CONTAINERS.values()}
+
+
+def _with_devices(given, part):
+    listed = part["devices"]
+    return hardware.by_hand(given, listed, devices.seen(hardware.nothing_but(listed))) if listed else given
 
 
 def _open_folders(derived):

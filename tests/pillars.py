@@ -138,6 +138,18 @@ KNOWN = {
     ),
     "server:ca_certificates": st.none(),
     "server:user": st.none() | sample("0:0", "2000:2000", "2147483647:1", "own", "root"),
+    **{
+        f"{part}:{key}": values
+        for part in ("server", "machine_learning")
+        for key, values in {
+            "volumes": sample(
+                [], ["/usr/share/doc"], [{"path": "/usr/share/doc", "mount": "/mnt/doc", "read_only": False}]
+            ),
+            "hosts": sample({}, {"nas.example.org": "192.0.2.9", "a_b": "2001:db8::9"}),
+            "dns": sample([], ["192.0.2.53"]),
+            "devices": st.just([]),
+        }.items()
+    },
     "server:own_user:name": sample("immich-server", "photos", "_"),
     "server:own_user:id": st.integers(50000, 50099),
     "machine_learning:user": st.none() | sample("0:0", "2000:3000", "own"),

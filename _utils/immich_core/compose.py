@@ -137,7 +137,11 @@ def _common(settings, name, part, selinux):
         "image": part["image"],
         "container_name": name,
         "networks": ["immich"],
-        "extra_hosts": [f"{HOST_NAME}:{settings['gateway_address']}"],
+        "extra_hosts": [
+            f"{HOST_NAME}:{settings['gateway_address']}",
+            *(f"{host}:{address}" for host, address in sorted(part["hosts"].items())),
+        ],
+        **({"dns": part["dns"]} if part["dns"] else {}),
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         # The journal has the lines too (immich.service follows them); this is for `podman compose logs`, and bounded.
@@ -199,7 +203,7 @@ def _server(settings, vector_extension, selinux):
             _bind(settings["upload_location"], storage.MEDIA, False),
             *folders,
             *libraries,
-            *_drivers(settings["server"]),
+            *_volumes(settings["server"]),
         ],
         "secrets": secrets(settings),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
@@ -229,15 +233,16 @@ def _machine_learning(settings, selinux):
     return {
         **_common(settings, MACHINE_LEARNING, part, selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(part["cache_location"], "/cache", False), *_drivers(part)],
+        "volumes": [_bind(part["cache_location"], "/cache", False), *_volumes(part)],
         "healthcheck": _healthcheck(["CMD", "python3", "/usr/src/healthcheck.py"]),
         "stop_grace_period": "10s",
     }
 
 
-def _drivers(part):
-    """Libraries of a driver and the like, which the container sees where this host has them."""
-    return [_bind(path, path, True) for path in part["hardware"].get("mounts", [])]
+def _volumes(part):
+    """What the pillar lists, and libraries of a driver and the like, at the same path as on this host."""
+    listed = [_bind(volume["path"], volume["mount"], volume["read_only"]) for volume in part["volumes"]]
+    return [*listed, *(_bind(path, path, True) for path in part["hardware"].get("mounts", []))]
 
 
 def _environment(values):

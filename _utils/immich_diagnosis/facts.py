@@ -37,6 +37,7 @@ def gather(settings):
             folder: path for folder in storage.FOLDERS if (path := source(server, f"{storage.MEDIA}/{folder}"))
         },
         "cache": source(learning, "/cache"),
+        "volumes": [],
         "libraries": [_unescaped(mount["source"]) for mount in _mounts(server) if mount.get("read_only")],
         "users": {SERVER: server.get("user"), MACHINE_LEARNING: learning.get("user")},
         "ping": compose.get("x-immich-stack", {}).get("ping"),
@@ -63,6 +64,12 @@ def _by_settings(settings):
     return {
         "uploads": settings["upload_location"],
         "storage": storage.elsewhere(settings),
+        "volumes": [
+            volume
+            for part in ("server", "machine_learning")
+            if settings[part].get("enabled", True)
+            for volume in settings[part]["volumes"]
+        ],
         "cache": learning["cache_location"] if learning["enabled"] else None,
         "libraries": [library["path"] for library in settings["external_libraries"]],
         "socket_dir": postgres.get("socket_dir", "/var/run/postgresql"),

@@ -31,7 +31,8 @@ MOST_PLANTED = 3
 
 
 def _paths(here):
-    return [path for path in (here["uploads"], *here["storage"].values(), *here["libraries"], here["cache"]) if path]
+    listed = (*here["libraries"], *(volume["path"] for volume in here["volumes"]))
+    return [path for path in (here["uploads"], *here["storage"].values(), *listed, here["cache"]) if path]
 
 
 def _mounted(here):
@@ -41,7 +42,7 @@ def _mounted(here):
         point = mounts.missing(path)
         if point:
             yield FAILED, f"{point} is in /etc/fstab and is not mounted", f"mount {point}"
-        elif not os.path.isdir(path):
+        elif not os.path.exists(path):
             yield FAILED, f"{path} is not there", _missing_advice(here, path)
         else:
             yield OK, path
@@ -56,7 +57,7 @@ def _missing_advice(here, path):
 def _space(here):
     places = {os.path.realpath(path): None for path in (*_paths(here), "/var/lib/containers", "/var/lib", "/var/log")}
     devices = {}
-    for path in filter(os.path.isdir, places):
+    for path in filter(os.path.exists, places):
         devices.setdefault(os.stat(path).st_dev, path)
     for path in devices.values():
         held = os.statvfs(path)
@@ -145,7 +146,8 @@ def _cache(here):
 
 def _planted(here):
     """Setuid and setgid files, and devices, in the folders that containers write. Immich itself creates none."""
-    written = (here["uploads"], *here["storage"].values(), here["cache"])
+    writable = (volume["path"] for volume in here["volumes"] if not volume["read_only"])
+    written = (here["uploads"], *here["storage"].values(), *writable, here["cache"])
     folders = [path for path in written if path and os.path.isdir(path)]
     if not folders:
         raise NotCheckedError("mounts")

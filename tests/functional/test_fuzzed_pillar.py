@@ -210,7 +210,10 @@ def check_compose(compiler, podman_compose, desired):
     volumes = [podman_compose.mount_desc_to_volume_args(None, each, "s", "c") for each in server["volumes"]]
     libraries = [f"{each['path']}:{each['mount']}:ro" for each in desired["external_libraries"]]
     folders = [f"{path}:/data/{folder}" for folder, path in storage.elsewhere(desired).items()]
-    assert volumes == [f"{desired['upload_location']}:/data", *folders, *libraries]
+    more = [
+        f"{each['path']}:{each['mount']}{':ro' if each['read_only'] else ''}" for each in desired["server"]["volumes"]
+    ]
+    assert volumes == [f"{desired['upload_location']}:/data", *folders, *libraries, *more]
     assert compose_file.deviations(desired, text) == {"by_hand": [], "differences": []}
 
 

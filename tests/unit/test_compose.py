@@ -60,6 +60,27 @@ def test_folders_of_the_library_are_mounted_into_it(project, settings):
 
 
 @pytest.mark.parametrize("part", ("server", "machine_learning"))
+def test_what_the_pillar_adds_is_for_the_one_container(project, settings, part):
+    added = {
+        "volumes": [
+            {"path": "/usr/share/fonts", "mount": "/fonts", "read_only": True},
+            {"path": "/srv/x", "mount": "/srv/x", "read_only": False},
+        ],
+        "hosts": {"nas.home": "192.168.1.5", "login.home": "fd00::5"},
+        "dns": ["192.168.1.1"],
+    }
+    services = project(**{part: {**settings[part], **added}})["services"]
+    service, other = (services.pop(f"immich-{part.replace('_', '-')}"), *services.values())
+    assert service["volumes"][1:] == [
+        {"type": "bind", "source": "/usr/share/fonts", "target": "/fonts", "read_only": True},
+        {"type": "bind", "source": "/srv/x", "target": "/srv/x"},
+    ]
+    assert service["extra_hosts"][1:] == ["login.home:fd00::5", "nas.home:192.168.1.5"]
+    assert service["dns"] == ["192.168.1.1"]
+    assert (len(other["volumes"]), len(other["extra_hosts"]), "dns" in other) == (1, 1, False)
+
+
+@pytest.mark.parametrize("part", ("server", "machine_learning"))
 def test_limits_are_those_of_the_one_container(project, settings, part):
     services = project(**{part: {**settings[part], "memory_limit": "4g", "pids_limit": 500}})["services"]
     limits = {name: (service.get("mem_limit"), service.get("pids_limit")) for name, service in services.items()}

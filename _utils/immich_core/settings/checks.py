@@ -12,6 +12,7 @@ import stringprep
 import unicodedata
 
 from immich_core.gateway import HOST_NAME
+from immich_core.settings.containers import check_containers
 from immich_core.settings.derivation import FORMULA_USER, library_of, normal, project_dir
 from immich_core.settings.environment import check_environment
 from immich_core.settings.hardware import check_hardware, unused_image
@@ -395,6 +396,7 @@ _CHECKS = (
     _check_container_users,
     check_environment,
     check_hardware,
+    check_containers,
     _check_backup,
     _check_clean,
     _check_pinned,

@@ -75,6 +75,7 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             "image": tagged(settings["server"]["image"], settings["version"], ""),
             "hardware": accelerated.get("server", {}),
             "environment": _variables(settings["server"]["environment"]),
+            **_by_hand(settings["server"]),
             "settings_managed": settings["settings"] is not None,
         },
         "machine_learning": {
@@ -85,6 +86,7 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             ),
             "hardware": accelerated.get("machine_learning", {}),
             "environment": _variables(settings["machine_learning"]["environment"]),
+            **_by_hand(settings["machine_learning"]),
             "cache_location": normal(settings["machine_learning"]["cache_location"]),
         },
         "podman": {"external_networks": external},
@@ -170,10 +172,26 @@ def library_of(entry):
     return {"path": path, "mount": normal(entry.get("mount", path)), **owner}
 
 
+def volume_of(entry):
+    """Either form of a volume as a path of this host, its mount in the container, and whether that is read-only."""
+    if isinstance(entry, str):
+        entry = {"path": entry}
+    path = normal(entry["path"])
+    return {"path": path, "mount": normal(entry.get("mount", path)), "read_only": entry.get("read_only", True)}
+
+
 def _user(index, user):
     """A declared account, with the place of its password."""
     declared = {key: value for key, value in user.items() if key != "password"}
     return {**declared, "password_pillar": f"{PILLAR_KEY}:users:{index}:password"}
+
+
+def _by_hand(part):
+    return {
+        "volumes": [volume_of(entry) for entry in part["volumes"]],
+        "hosts": {name: str(ip_address(text)) for name, text in part["hosts"].items()},
+        "dns": [str(ip_address(text)) for text in part["dns"]],
+    }
 
 
 def _variables(environment):
