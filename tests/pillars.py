@@ -166,6 +166,7 @@ KNOWN = {
     "podman:external_networks": _networks(),
     "postgres:port": st.integers(5001, 6000),
     "postgres:password": secret().map(one_form),
+    "postgres:vectorchord": st.just({}),
     "postgres:host": sample(None, "host.containers.internal", "db.example", "192.0.2.5"),
     "postgres:admin:host": sample("db.example", "192.0.2.5", "/var/run/postgresql"),
     "valkey:port": st.integers(6001, 7000),
@@ -240,6 +241,7 @@ def consistent(pillar):
         if part.get("managed", True):
             part.pop("host", None)
         else:
+            part.pop("tuning", None)
             admin["host"] = admin.get("host") or "server.example"
             admin["password"] = f"{MARK} of the administrator"
         part["admin"] = admin

@@ -919,6 +919,10 @@ WRONG = (
     ("valkey:acl_users:0:rules", [{**ACL, "rules": ">secret +@read"}], "rules about passwords"),
     ("valkey:acl_users:0:rules", [{**ACL, "rules": "nopass +@read"}], "rules about passwords"),
     ("valkey:acl_users:0:password", [{**ACL, "name": "immich"}], "differs from immich:valkey:password"),
+    ("postgres:tuning", "nvme", "must be one of none, ssd, hdd"),
+    ("postgres:vectorchord:hash", "0" * 63, "64 hexadecimal digits"),
+    ("postgres:vectorchord:package", "vchord.deb", "the URL or the absolute path of a Debian package"),
+    ("postgres:vectorchord:package", "/root/a.rpm", "a Debian package"),
     # what is added to a container
     ("server:volumes:0", ["fonts"], "absolute path"),
     ("server:volumes:0", ["/srv/../etc"], "must not hold .."),

@@ -74,6 +74,9 @@ def _check_postgres(settings):
     if postgres["database"] in ("postgres", "template0", "template1"):
         yield ("postgres", "database"), "is a database of PostgreSQL's own: Immich needs one for itself"
     yield from _check_managed(settings, "postgres")
+    if postgres["tuning"] != "none" and not (postgres["managed"] and "postgres" in settings["roles"]):
+        yield ("postgres", "tuning"), "has no effect: this pillar does not manage a PostgreSQL of this host"
+    yield from _check_vectorchord(postgres)
     socket = (admin["host"] or "").startswith("/")
     if not postgres["managed"] and not socket and admin["password"] is None and admin["sslcert"] is None:
         yield (
@@ -86,6 +89,17 @@ def _check_postgres(settings):
             "must be a host name, an address, or the absolute path of a directory",
         )
     yield from _check_certificate(("postgres", "admin"), admin, "sslcert", "sslkey")
+
+
+def _check_vectorchord(postgres):
+    package, path = postgres["vectorchord"], ("postgres", "vectorchord")
+    for given, missing in (("package", "hash"), ("hash", "package")):
+        if package[given] and not package[missing]:
+            yield (*path, missing), f"is missing: {given} and {missing} belong together"
+    if package["package"] and not postgres["managed"]:
+        yield (*path, "package"), "has no effect: this pillar does not manage that PostgreSQL"
+    elif package["package"] and postgres["vector_extension"] == "pgvector":
+        yield (*path, "package"), "has no effect while immich:postgres:vector_extension is pgvector"
 
 
 def _mebibytes(size):
