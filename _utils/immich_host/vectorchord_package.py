@@ -16,7 +16,7 @@ from immich_core import vectorchord_package
 RECORD = Path("/var/lib/immich-formula/vectorchord.json")
 # Seconds: reading a package, and installing one.
 _READ, _INSTALL = 60, 600
-_APT = "apt-get --quiet=2 --yes --no-install-recommends -o DPkg::Lock::Timeout=120 -o Dpkg::Options::=--force-confold install"
+_OPTIONS = ("-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Options::=--force-confold", "--no-install-recommends")
 
 
 def digest(path):
@@ -127,7 +127,9 @@ def install(path, package, digest_of_file):
     Raises CommandExecutionError if apt does not install it, and OSError if it cannot be recorded.
     """
     with command.raised_as(CommandExecutionError):
-        command.run(["env", "DEBIAN_FRONTEND=noninteractive", *_APT.split(), path], seconds=_INSTALL)
+        command.run(
+            ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qqy", *_OPTIONS, "install", path], seconds=_INSTALL
+        )
     held = version(package["name"])
     if held != package["version"]:
         raise CommandExecutionError(f"apt reported no error, but this host has {package['name']} {held}")

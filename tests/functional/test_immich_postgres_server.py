@@ -10,6 +10,7 @@ import subprocess
 
 import pytest
 
+from host_core.listeners import Listeners
 from immich_core import postgres_tuning
 from immich_host import postgres_tuning as on_host
 from immich_host import vectorchord_package
@@ -72,13 +73,11 @@ def test_a_profile_is_set_with_one_restart_and_goes_as_it_came(pg, host, record)
     assert not record.exists()
 
 
-def test_a_run_that_was_killed_keeps_the_former_values(pg, host, record, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setitem(pg.loaders.quick[False].pack["__salt__"], "pgsql_config.set", lambda *_: exit())
-        with pytest.raises(SystemExit):
-            tuned(pg, "hdd")
-    assert record.exists()
+def test_a_run_that_was_killed_before_it_recorded_the_end_keeps_the_former_values(pg, host, record):
+    _, noted = on_host.plan("hdd", pg.loaders.opts["grains"]["mem_total"], None, pg.modules)
     assert tuned(pg, "hdd")["result"] is True
+    on_host.note(noted)
+    assert tuned(pg, "hdd")["changes"] == {}
     assert tuned(pg, "none")["result"] is True
     assert shown(pg, "max_wal_size") == ["1GB"]
 
@@ -143,11 +142,11 @@ def test_a_package_that_is_not_there_is_an_obstacle(pg, package):
     file, digest = package()
 
     def obstacles(path, expected):
-        pg.new_run()
-        found = pg.modules.immich_postgres._package_obstacles({"package": path, "hash": expected})
-        return [(each["path"], each["seen"].split(":")[0]) for each in found]
+        declared = {"here": True, "port": 5432, "vectorchord": {"package": path, "hash": expected}}
+        settings = {"postgres": declared, "lookup": {"postgres": {"unit": UNIT}}, "listen_addresses": []}
+        found = pg.modules.immich_postgres.obstacles(settings, Listeners(pg.modules.netns.listening()))
+        return [each["seen"] for each in found if each["path"] == "immich:postgres:vectorchord:package"]
 
     assert obstacles(file, digest) == obstacles("https://example.org/a.deb", digest) == []
-    path = "immich:postgres:vectorchord:package"
-    assert [each[0] for each in obstacles("/root/none.deb", digest)] == [path]
-    assert [each[0] for each in obstacles(file, "0" * 64)] == [path]
+    assert "There is no file at /root/none.deb" in obstacles("/root/none.deb", digest)[0]
+    assert f"has the hash {digest}, not 000" in obstacles(file, "0" * 64)[0]
