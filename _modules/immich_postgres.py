@@ -15,7 +15,14 @@ from immich_core import postgres_extensions as extensions
 from immich_core.obstacles import obstacle, postgres_cluster
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_core.postgres_extensions import SCHEMA, VECTOR_VERSIONS
-from immich_host import debian_clusters, postgres_refusals, postgres_tuning, vector_extension, vectorchord_package
+from immich_host import (
+    debian_clusters,
+    postgres_refusals,
+    postgres_tls,
+    postgres_tuning,
+    vector_extension,
+    vectorchord_package,
+)
 from pgsql_core import list_settings
 
 # The doctor's row.
@@ -59,12 +66,21 @@ def obstacles(settings, listeners):
     Called by ``immich_preflight.obstacles``.
     """
     if not settings["postgres"]["here"]:
-        return []
+        return _tls_obstacles(settings["postgres"])
     port, unit = settings["postgres"]["port"], settings["lookup"]["postgres"]["unit"]
     sockets = listeners.with_holders({port})
     addresses, clusters = ["127.0.0.1", *settings["listen_addresses"]], debian_clusters.ports()
     found = postgres_cluster.found(port, unit, addresses, sockets, clusters, debian_clusters.installed)
     return [*found, *_package_obstacles(settings["postgres"]["vectorchord"])]
+
+
+def _tls_obstacles(postgres):
+    """Why Immich would not connect by TLS as declared: it would serve no more."""
+    if postgres["sslmode"] == "verify-full":
+        why = postgres_tls.refused(postgres["host"], postgres["port"], postgres["sslrootcert"])
+        remedy = "name its authority in immich:postgres:sslrootcert, or a host that its certificate names"
+        return [obstacle("postgres-tls", "postgres:sslmode", why, remedy)] if why else []
+    return []
 
 
 def _package_obstacles(declared):

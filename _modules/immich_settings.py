@@ -170,7 +170,7 @@ def _evaluate(pillar, found, doubtful, files):
         *checks.check_timezone(settings, files["timezones"], _zone_on_host(settings["timezone"])),
         *networks.check_networks(settings, external),
         *checks.check_lookup(lookup, files["schema"], __grains__),
-        *_unusable_certificates(settings["server"]["ca_certificates"]),
+        *_unusable_certificates(settings),
         *trouble,
     ]
     if "podman" in components.of_host(files["components"], settings):
@@ -245,9 +245,9 @@ def _secrets_not_found(declared):
             yield (server_settings.KEY, *path), str(error)
 
 
-def _unusable_certificates(path):
-    why = path and secret_files.unusable_certificates(path)
-    return [(("server", "ca_certificates"), why)] if why else []
+def _unusable_certificates(settings):
+    asked = [(path, secret_files.unusable_certificates(file)) for path, file in derivation.authorities(settings)]
+    return [(path, why) for path, why in asked if why]
 
 
 def _zone_on_host(name):

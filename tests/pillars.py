@@ -167,6 +167,8 @@ KNOWN = {
     "postgres:port": st.integers(5001, 6000),
     "postgres:password": secret().map(one_form),
     "postgres:vectorchord": st.just({}),
+    "postgres:sslmode": st.none(),
+    "postgres:sslrootcert": st.none(),
     "postgres:host": sample(None, "host.containers.internal", "db.example", "192.0.2.5"),
     "postgres:admin:host": sample("db.example", "192.0.2.5", "/var/run/postgresql"),
     "valkey:port": st.integers(6001, 7000),

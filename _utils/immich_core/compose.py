@@ -127,7 +127,7 @@ def secrets(settings):
     """
     declared = {
         SERVER_SETTINGS: settings["server"]["settings_managed"],
-        CA_CERTIFICATES: settings["server"]["ca_certificates"],
+        CA_CERTIFICATES: settings["server"]["trusted"],
     }
     return [*SECRETS, *(name for name, there in declared.items() if there)]
 
@@ -187,12 +187,13 @@ def _server(settings, vector_extension, selinux):
         "REDIS_USERNAME": valkey["user"],
         "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
         **({sign_up.VARIABLE: "false"} if settings["sign_up"] == sign_up.CLOSED else {}),
+        **({"DB_SSL_MODE": postgres["sslmode"]} if postgres["sslmode"] else {}),
         **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }
     if settings["server"]["settings_managed"]:
         environment["IMMICH_CONFIG_FILE"] = f"/run/secrets/{SERVER_SETTINGS}"
-    if settings["server"]["ca_certificates"]:
+    if settings["server"]["trusted"]:
         environment["NODE_EXTRA_CA_CERTS"] = f"/run/secrets/{CA_CERTIFICATES}"
     folders = [_bind(path, f"{storage.MEDIA}/{folder}", False) for folder, path in storage.elsewhere(settings).items()]
     libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]

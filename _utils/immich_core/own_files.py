@@ -158,6 +158,7 @@ OWN_FILES = {
         "immich_host/images",
         "immich_host/machine_learning",
         "immich_host/postgres_refusals",
+        "immich_host/postgres_tls",
         "immich_host/postgres_tuning",
         "immich_host/secret_files",
         "immich_host/server_warnings",

@@ -72,6 +72,10 @@ def own_settings(host):
     host.run("cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/home-ca.pem")
 
 
+def authority(host):
+    host.run("cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/db-ca.pem")
+
+
 def kept_database(host):
     host.run("runuser -u postgres -- createdb immich_kept_20261124T203500Z")
 
@@ -80,6 +84,7 @@ BEFORE = {
     "docs/howto/accounts.md": pictures,
     "docs/howto/external-libraries.md": pictures,
     "docs/howto/from-compose.md": official_compose,
+    "docs/howto/managed-elsewhere.md": authority,
     "docs/howto/restore.md": kept_database,
     "docs/howto/settings.md": own_settings,
 }

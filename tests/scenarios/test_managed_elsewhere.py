@@ -65,6 +65,8 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
             "postgres": {
                 "managed": False,
                 "host": services.address,
+                "sslmode": "verify-full",
+                "sslrootcert": "/etc/ssl/services.pem",
                 "admin": {**admin, "user": "boss", "sslmode": "verify-full", "sslrootcert": "/etc/ssl/services.pem"},
             },
             "valkey": {
@@ -72,14 +74,21 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
                 "host": services.address,
                 "admin": {**admin, "username": "boss", "port": 6380, "tls": True, "tls_ca": "/etc/ssl/services.pem"},
             },
-            "server": {"environment": {"DB_SSL_MODE": "require"}},
         }
         host.run("apt-get -qq remove postgresql-common postgresql-client-common >/dev/null")
         before = services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf")
         pids = services.out("systemctl show -p MainPID --value postgresql@17-main valkey-server")
+        # An authority that has not signed the server's certificate is found before anything changes.
+        other = {**changes["postgres"], "sslrootcert": "/etc/ssl/certs/ISRG_Root_X1.pem"}
+        host.pillar(pillar_with(**{**changes, "postgres": other}))
+        states = host.apply(check=False)
+        assert changed(states) == {}
+        assert "has a certificate that Immich would refuse" in states[-1]["comment"]
         host.pillar(pillar_with(**changes))
         host.apply()
         assert changed(host.apply()) == {}
+        encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'immich'"
+        assert services.out(f'runuser -u postgres -- psql -Atc "{encrypted}"') == "t"
         assert get(host, "/api/server/ping") == {"res": "pong"}
         assert post(host, "/standin/jobs")["denied"] == []
         assert services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf") == before

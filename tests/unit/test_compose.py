@@ -250,7 +250,7 @@ def test_selinux_is_told_to_leave_the_volumes_alone(settings, project):
 
 def test_immichs_own_settings_and_certificates_are_secrets_of_the_server(settings, project):
     as_before = project()
-    server = {**settings["server"], "settings_managed": True, "ca_certificates": "/etc/ssl/home.pem"}
+    server = {**settings["server"], "settings_managed": True, "trusted": ["/etc/ssl/home.pem"]}
     declared = project(server=server)
     files = ["server_settings", "ca_certificates"]
     service = declared["services"]["immich-server"]

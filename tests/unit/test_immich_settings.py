@@ -923,6 +923,9 @@ WRONG = (
     ("postgres:vectorchord:hash", "0" * 63, "64 hexadecimal digits"),
     ("postgres:vectorchord:package", "vchord.deb", "the URL or the absolute path of a Debian package"),
     ("postgres:vectorchord:package", "/root/a.rpm", "a Debian package"),
+    ("postgres:sslmode", "verify-full", "a managed server is this host's"),
+    ("postgres:sslmode", "verify-ca", "must be one of"),
+    ("postgres:sslrootcert", "/nonexistent/ca.pem", "cannot be read"),
     # what is added to a container
     ("server:volumes:0", ["fonts"], "absolute path"),
     ("server:volumes:0", ["/srv/../etc"], "must not hold .."),
@@ -994,6 +997,21 @@ def test_wrong_value_is_reported_with_its_path(subject, path, value, message):
 )
 def test_servers_managed_elsewhere_need_an_administrator(subject, pillar, path, message):
     assert message in subject.errors(merged(REQUIRED, pillar))[path]
+
+
+def test_immich_trusts_the_authority_of_its_database(subject, monkeypatch):
+    monkeypatch.setattr(subject.module.secret_files, "unusable_certificates", lambda path: None)
+    postgres = {"managed": False, "host": "db", "admin": {"host": "db", "password": "x"}, "sslmode": "verify-full"}
+    found = subject.get(
+        {"postgres": {**postgres, "sslrootcert": "/ca.pem"}, "server": {"ca_certificates": "/home.pem"}}
+    )
+    assert found["server"]["trusted"] == ["/home.pem", "/ca.pem"]
+    other = {**postgres, "sslmode": "require", "sslrootcert": "/ca.pem"}
+    words = subject.errors(merged(REQUIRED, {"postgres": other}))["immich:postgres:sslrootcert"]
+    assert words == "has no effect unless immich:postgres:sslmode is verify-full"
+    variables = {"server": {"environment": {"DB_SSL_MODE": "require"}}}
+    path = "immich:server:environment:DB_SSL_MODE"
+    assert "use immich:postgres:sslmode" in subject.errors(merged(REQUIRED, {"postgres": postgres, **variables}))[path]
 
 
 def test_socket_needs_no_password(subject):

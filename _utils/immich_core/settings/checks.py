@@ -77,6 +77,13 @@ def _check_postgres(settings):
     if postgres["tuning"] != "none" and not (postgres["managed"] and "postgres" in settings["roles"]):
         yield ("postgres", "tuning"), "has no effect: this pillar does not manage a PostgreSQL of this host"
     yield from _check_vectorchord(postgres)
+    if postgres["managed"] and postgres["sslmode"]:
+        yield (
+            ("postgres", "sslmode"),
+            "has no effect: a managed server is this host's, which the containers reach locally",
+        )
+    if postgres["sslrootcert"] and postgres["sslmode"] != "verify-full":
+        yield ("postgres", "sslrootcert"), "has no effect unless immich:postgres:sslmode is verify-full"
     socket = (admin["host"] or "").startswith("/")
     if not postgres["managed"] and not socket and admin["password"] is None and admin["sslcert"] is None:
         yield (

@@ -77,6 +77,7 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             "environment": _variables(settings["server"]["environment"]),
             **_by_hand(settings["server"]),
             "settings_managed": settings["settings"] is not None,
+            "trusted": list(dict.fromkeys(path for _, path in authorities(settings))),
         },
         "machine_learning": {
             "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],
@@ -105,6 +106,12 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
     }
     addresses = [str(ip_address(text)) for _, text in bind_addresses(settings)]
     return public({**merged(settings, following), **sign_up.derived(settings, setup, addresses)}, schema)
+
+
+def authorities(settings):
+    """The files of certificates that the server trusts besides the usual ones, each with its place in the pillar."""
+    declared = (("server", "ca_certificates"), ("postgres", "sslrootcert"))
+    return [(path, settings[path[0]][path[1]]) for path in declared if settings[path[0]][path[1]]]
 
 
 def handed_down(settings):

@@ -1,0 +1,46 @@
+"""
+Whether Immich would trust the certificate of a PostgreSQL server
+==================================================================
+
+Asked with Python's own TLS instead of libpq: no role is needed, which a first run has not created yet.
+"""
+
+import socket
+import ssl
+import struct
+
+# PostgreSQL's SSLRequest (its documentation, "Message Formats"): length and code. Answered with S or N.
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_SECONDS = 5
+
+
+def refused(host, port, authorities=None):
+    """
+    Return why a client that demands TLS would not connect to a server, or None: also if the server does not answer,
+    which the states report that connect to it.
+
+    host, port
+        Address of the server, as Immich uses it.
+    authorities
+        File of the certificate authorities to trust besides the usual ones. Defaults to none.
+
+    .. code-block:: python
+
+        postgres_tls.refused("db.example.com", 5432, "/etc/ssl/db-ca.pem")
+    """
+    try:
+        with socket.create_connection((host, port), _SECONDS) as connection:
+            connection.sendall(_SSL_REQUEST)
+            if connection.recv(1) != b"S":
+                return f"{host}:{port} does not offer TLS"
+            context = ssl.create_default_context()
+            if authorities:
+                context.load_verify_locations(cafile=authorities)
+            with context.wrap_socket(connection, server_hostname=host):
+                return None
+    except ssl.SSLCertVerificationError as error:
+        return f"{host}:{port} has a certificate that Immich would refuse: {error.verify_message}"
+    except ssl.SSLError as error:
+        return f"{host}:{port} has no TLS that Immich could use: {error.reason}"
+    except OSError:
+        return None
