@@ -141,6 +141,7 @@ def _common(settings, name, part, selinux):
             f"{HOST_NAME}:{settings['gateway_address']}",
             *(f"{host}:{address}" for host, address in sorted(part["hosts"].items())),
         ],
+        # podman-compose 1.0 knows no DNS servers: immich-stack hands them on to Podman.
         **({"dns": part["dns"]} if part["dns"] else {}),
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
