@@ -18,8 +18,8 @@ from immich_core.postgres_extensions import SCHEMA, VECTOR_VERSIONS
 from immich_host import (
     debian_clusters,
     postgres_refusals,
-    postgres_tls,
     postgres_tuning,
+    server_certificate,
     vector_extension,
     vectorchord_package,
 )
@@ -77,7 +77,9 @@ def obstacles(settings, listeners):
 def _tls_obstacles(postgres):
     """Why Immich would not connect by TLS as declared: it would serve no more."""
     if postgres["sslmode"] == "verify-full":
-        why = postgres_tls.refused(postgres["host"], postgres["port"], postgres["sslrootcert"])
+        why = server_certificate.refused(
+            postgres["host"], postgres["port"], postgres["sslrootcert"], server_certificate.POSTGRES
+        )
         remedy = "name its authority in immich:postgres:sslrootcert, or a host that its certificate names"
         return [obstacle("postgres-tls", "postgres:sslmode", why, remedy)] if why else []
     return []

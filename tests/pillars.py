@@ -167,6 +167,8 @@ KNOWN = {
     "postgres:port": st.integers(5001, 6000),
     "postgres:password": secret().map(one_form),
     "postgres:vectorchord": st.just({}),
+    "valkey:tls": st.just(False),
+    "valkey:tls_ca": st.none(),
     "postgres:sslmode": st.none(),
     "postgres:sslrootcert": st.none(),
     "postgres:host": sample(None, "host.containers.internal", "db.example", "192.0.2.5"),

@@ -24,6 +24,8 @@ SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pill
 # More of them, where the pillar declares what they hold.
 SERVER_SETTINGS = "server_settings"
 CA_CERTIFICATES = "ca_certificates"
+# By which Immich connects to Valkey by TLS, on the host and in the container.
+VALKEY_TLS = "/usr/local/lib/immich-formula/valkey-tls.cjs"
 
 
 def project(settings, vector_extension, selinux=False):
@@ -196,6 +198,9 @@ def _server(settings, vector_extension, selinux):
         environment["IMMICH_CONFIG_FILE"] = f"/run/secrets/{SERVER_SETTINGS}"
     if settings["server"]["trusted"]:
         environment["NODE_EXTRA_CA_CERTS"] = f"/run/secrets/{CA_CERTIFICATES}"
+    program = [_bind(VALKEY_TLS, VALKEY_TLS, True)] if valkey["tls"] else []
+    if valkey["tls"]:
+        environment["NODE_OPTIONS"] = f"--require={VALKEY_TLS}"
     folders = [_bind(path, f"{storage.MEDIA}/{folder}", False) for folder, path in storage.elsewhere(settings).items()]
     libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
     return {
@@ -206,6 +211,7 @@ def _server(settings, vector_extension, selinux):
             *folders,
             *libraries,
             *_volumes(settings["server"]),
+            *program,
         ],
         "secrets": secrets(settings),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],

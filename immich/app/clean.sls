@@ -38,7 +38,7 @@ Immich's project directory is absent:
 {%-       set parts = settings.clean.delete_storage if what == "uploads" else [] %}
 {%-       for part in parts %}
 
-{{ part }} is deleted, as immich:clean:delete_storage says:
+{{ (part ~ " is deleted, as immich:clean:delete_storage says") | json }}:
   immich_folder.absent:
     - name: {{ part | json }}
     - require:

@@ -79,6 +79,19 @@ The certificates that Immich trusts are present:
       - Immich's compose file is managed
 {%-   endif %}
 
+{%-   if settings.valkey.tls %}
+
+Immich's way to Valkey by TLS is present:
+  file.managed:
+    - name: /usr/local/lib/immich-formula/valkey-tls.cjs
+    - source: salt://immich/app/files/valkey-tls.cjs
+    - mode: "0644"
+    - require:
+      - sls: immich.programs
+    - require_in:
+      - Immich's compose file is managed
+{%-   endif %}
+
 Immich's compose file is managed:
   immich_app.compose_file_managed:
     - name: {{ compose_file | json }}
@@ -123,6 +136,15 @@ Immich's secret {{ name }} is absent:
       - Immich is running
 {%-     endif %}
 {%-   endfor %}
+
+{%-   if not settings.valkey.tls and salt["file.file_exists"]("/usr/local/lib/immich-formula/valkey-tls.cjs") %}
+
+Immich's way to Valkey by TLS is absent:
+  file.absent:
+    - name: /usr/local/lib/immich-formula/valkey-tls.cjs
+    - require:
+      - Immich is running
+{%-   endif %}
 
 Immich's former Valkey passwords are invalid:
   immich_valkey.former_passwords_absent:

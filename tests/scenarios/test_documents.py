@@ -73,7 +73,8 @@ def own_settings(host):
 
 
 def authority(host):
-    host.run("cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/db-ca.pem")
+    for name in ("db-ca", "cache-ca"):
+        host.run(f"cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/{name}.pem")
 
 
 def kept_database(host):

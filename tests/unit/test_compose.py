@@ -59,6 +59,16 @@ def test_folders_of_the_library_are_mounted_into_it(project, settings):
     ]
 
 
+def test_valkey_by_tls_is_without_a_password_in_the_environment(project, settings):
+    server = project(valkey={**settings["valkey"], "tls": True})["services"]["immich-server"]
+    assert server["environment"]["NODE_OPTIONS"] == f"--require={compose.VALKEY_TLS}"
+    assert "REDIS_URL" not in server["environment"]
+    assert {"type": "bind", "source": compose.VALKEY_TLS, "target": compose.VALKEY_TLS, "read_only": True} in server[
+        "volumes"
+    ]
+    assert "NODE_OPTIONS" not in project()["services"]["immich-server"]["environment"]
+
+
 @pytest.mark.parametrize("part", ("server", "machine_learning"))
 def test_what_the_pillar_adds_is_for_the_one_container(project, settings, part):
     added = {

@@ -926,6 +926,8 @@ WRONG = (
     ("postgres:sslmode", "verify-full", "a managed server is this host's"),
     ("postgres:sslmode", "verify-ca", "must be one of"),
     ("postgres:sslrootcert", "/nonexistent/ca.pem", "cannot be read"),
+    ("valkey:tls", True, "a managed server is this host's"),
+    ("valkey:tls_ca", "/nonexistent/ca.pem", "cannot be read"),
     # what is added to a container
     ("server:volumes:0", ["fonts"], "absolute path"),
     ("server:volumes:0", ["/srv/../etc"], "must not hold .."),

@@ -122,6 +122,10 @@ def _check_valkey(settings):
     yield from _check_managed(settings, "valkey")
     if not valkey["managed"] and admin["password"] is None:
         yield ("valkey", "admin", "password"), "is required where immich:valkey:managed is false"
+    if valkey["managed"] and valkey["tls"]:
+        yield ("valkey", "tls"), "has no effect: a managed server is this host's, which the containers reach locally"
+    if valkey["tls_ca"] and not valkey["tls"]:
+        yield ("valkey", "tls_ca"), "has no effect while immich:valkey:tls is false"
     for key in ("tls_ca", "tls_cert", "tls_key"):
         if admin[key] and not admin["tls"]:
             yield ("valkey", "admin", key), "has no effect while immich:valkey:admin:tls is false"

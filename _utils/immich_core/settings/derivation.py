@@ -110,7 +110,7 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
 
 def authorities(settings):
     """The files of certificates that the server trusts besides the usual ones, each with its place in the pillar."""
-    declared = (("server", "ca_certificates"), ("postgres", "sslrootcert"))
+    declared = (("server", "ca_certificates"), ("postgres", "sslrootcert"), ("valkey", "tls_ca"))
     return [(path, settings[path[0]][path[1]]) for path in declared if settings[path[0]][path[1]]]
 
 

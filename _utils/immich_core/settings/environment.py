@@ -70,6 +70,7 @@ def check_environment(settings):
     set_by_formula = {
         "IMMICH_CONFIG_FILE": settings["settings"] is not None and "immich:settings",
         "DB_SSL_MODE": settings["postgres"]["sslmode"] and "immich:postgres:sslmode",
+        "NODE_OPTIONS": settings["valkey"]["tls"] and "immich:valkey:tls",
         "NODE_EXTRA_CA_CERTS": authorities(settings) and "immich:server:ca_certificates",
     }
     for name, setting in set_by_formula.items():

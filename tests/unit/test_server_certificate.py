@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from immich_host import postgres_tls
+from immich_host import server_certificate
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificates")
 
@@ -34,7 +34,7 @@ def server(answer, certificate=None):
             with contextlib.suppress(OSError):
                 client, _ = listener.accept()
                 with client:
-                    assert client.recv(8) == postgres_tls._SSL_REQUEST
+                    assert client.recv(8) == server_certificate.POSTGRES
                     client.sendall(answer)
                     if certificate:
                         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -47,16 +47,20 @@ def server(answer, certificate=None):
         thread.join(5)
 
 
+def refused(host, port, authority=None):
+    return server_certificate.refused(host, port, authority, server_certificate.POSTGRES)
+
+
 def test_a_server_is_trusted_by_its_authority_alone(certificate):
     authority = certificate[0]
     with server(b"S", certificate) as port:
-        assert postgres_tls.refused("localhost", port, authority) is None
+        assert refused("localhost", port, authority) is None
     with server(b"S", certificate) as port:
-        assert "a certificate that Immich would refuse: self" in postgres_tls.refused("localhost", port)
+        assert "a certificate that Immich would refuse: self" in refused("localhost", port)
     with server(b"S", certificate) as port:
-        assert "IP address mismatch" in postgres_tls.refused("127.0.0.1", port, authority)
+        assert "IP address mismatch" in refused("127.0.0.1", port, authority)
     with server(b"N") as port:
-        assert postgres_tls.refused("localhost", port, authority) == f"localhost:{port} does not offer TLS"
+        assert refused("localhost", port, authority) == f"localhost:{port} does not offer TLS"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert postgres_tls.refused("localhost", port, authority) is None
+    assert refused("localhost", port, authority) is None

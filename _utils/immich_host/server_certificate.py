@@ -1,8 +1,8 @@
 """
-Whether Immich would trust the certificate of a PostgreSQL server
-==================================================================
+Whether Immich would trust the certificate of PostgreSQL or Valkey
+===================================================================
 
-Asked with Python's own TLS instead of libpq: no role is needed, which a first run has not created yet.
+Asked with Python's own TLS: no login is needed, which a first run has not created yet.
 """
 
 import socket
@@ -10,11 +10,11 @@ import ssl
 import struct
 
 # PostgreSQL's SSLRequest (its documentation, "Message Formats"): length and code. Answered with S or N.
-_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+POSTGRES = struct.pack("!ii", 8, 80877103)
 _SECONDS = 5
 
 
-def refused(host, port, authorities=None):
+def refused(host, port, authorities=None, request=b""):
     """
     Return why a client that demands TLS would not connect to a server, or None: also if the server does not answer,
     which the states report that connect to it.
@@ -23,15 +23,17 @@ def refused(host, port, authorities=None):
         Address of the server, as Immich uses it.
     authorities
         File of the certificate authorities to trust besides the usual ones. Defaults to none.
+    request
+        What asks the server for TLS, such as ``POSTGRES``. Defaults to none: it begins with TLS.
 
     .. code-block:: python
 
-        postgres_tls.refused("db.example.com", 5432, "/etc/ssl/db-ca.pem")
+        server_certificate.refused("db.example.com", 5432, "/etc/ssl/db-ca.pem", server_certificate.POSTGRES)
     """
     try:
         with socket.create_connection((host, port), _SECONDS) as connection:
-            connection.sendall(_SSL_REQUEST)
-            if connection.recv(1) != b"S":
+            connection.sendall(request)
+            if request and connection.recv(1) != b"S":
                 return f"{host}:{port} does not offer TLS"
             context = ssl.create_default_context()
             if authorities:
