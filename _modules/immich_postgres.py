@@ -248,8 +248,8 @@ def _broken_tuning(profile, connection):
     differing = postgres_tuning.differing(profile, __grains__["mem_total"], connection, __salt__)
     if not differing:
         return []
-    said = ", ".join(f"{name} {change['old']}, not {change['new']}" for name, change in sorted(differing.items()))
-    return [_finding("postgres-tuning", f"runs with {said}", path="immich:postgres:tuning")]
+    said = ", ".join(f"{name} {change['new']}" for name, change in sorted(differing.items()))
+    return [_finding("postgres-tuning", f"PostgreSQL does not run with {said}", path="immich:postgres:tuning")]
 
 
 def _broken_hba(settings, connection):

@@ -11,12 +11,13 @@ import math
 PROFILES = ("none", "ssd", "hdd")
 # For each GiB of memory, the least and the most, in MiB.
 _SHARED_BUFFERS, _WORK_MEM = (128, 128, 2048), (4, 4, 64)
-_EVERYWHERE = {"max_wal_size": "5GB", "wal_compression": "on"}
+# Since PostgreSQL 15 wal_compression names its way, and `on` is shown as this one.
+_PGLZ_SINCE = 15
 # A disk without heads reads anywhere as fast, and many blocks at once.
 _OF_PROFILE = {"ssd": {"random_page_cost": "1.2", "effective_io_concurrency": "200"}, "hdd": {}}
 
 
-def values(profile, memory):
+def values(profile, memory, major=_PGLZ_SINCE):
     """
     Return the server's settings for a profile, as ``{name: value}``.
 
@@ -24,6 +25,8 @@ def values(profile, memory):
         ``ssd``, ``hdd`` or ``none``.
     memory
         The host's, in MiB. Whole GiB count, so that the values stay when a virtual machine gives some MiB back.
+    major
+        Version of the server, such as 17. Defaults to one that is 15 or newer.
 
     .. code-block:: python
 
@@ -31,8 +34,13 @@ def values(profile, memory):
     """
     if profile == "none":
         return {}
-    sizes = {"shared_buffers": _sized(memory, *_SHARED_BUFFERS), "work_mem": _sized(memory, *_WORK_MEM)}
-    return {**sizes, **_EVERYWHERE, **_OF_PROFILE[profile]}
+    return {
+        "shared_buffers": _sized(memory, *_SHARED_BUFFERS),
+        "work_mem": _sized(memory, *_WORK_MEM),
+        "max_wal_size": "5GB",
+        "wal_compression": "pglz" if major >= _PGLZ_SINCE else "on",
+        **_OF_PROFILE[profile],
+    }
 
 
 def _sized(memory, each, least, most):

@@ -31,10 +31,11 @@ def plan(profile, memory, connection, salt):
     Raises ``CommandExecutionError`` if the record cannot be read or the server cannot be asked.
     """
     desired, record = postgres_tuning.values(profile, memory), recorded()
-    names = postgres_tuning.names(desired, record)
-    if not names:
+    if not postgres_tuning.names(desired, record):
         return {}, {}
     try:
+        desired = postgres_tuning.values(profile, memory, _major(connection, salt))
+        names = postgres_tuning.names(desired, record)
         current = salt["pgsql_config.get"](names, connection)
     except CommandExecutionError as error:
         if getattr(error, "absent", None) != "server":
@@ -45,6 +46,10 @@ def plan(profile, memory, connection, salt):
         return not salt["pgsql_config.changes"]({name: current[name]["persisted"]}, {name: value}, connection)
 
     return postgres_tuning.planned(desired, record, current, is_set)
+
+
+def _major(connection, salt):
+    return salt["pgsql_server.version"](connection) // 10000
 
 
 def recorded():
@@ -87,9 +92,9 @@ def differing(profile, memory, connection, salt):
 
     Raises ``CommandExecutionError`` if the server cannot be asked.
     """
-    desired = postgres_tuning.values(profile, memory)
-    if not desired:
+    if profile == "none":
         return {}
+    desired = postgres_tuning.values(profile, memory, _major(connection, salt))
     current = salt["pgsql_config.get"](sorted(desired), connection)
     running = {name: held["running"] for name, held in current.items() if held["comparable"]}
     return salt["pgsql_config.changes"](running, {name: desired[name] for name in running}, connection)

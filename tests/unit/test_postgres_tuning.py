@@ -29,6 +29,11 @@ def test_only_an_ssd_gets_the_costs_of_one():
     ssd, hdd = postgres_tuning.values("ssd", 4096), postgres_tuning.values("hdd", 4096)
     assert set(ssd) - set(hdd) == {"random_page_cost", "effective_io_concurrency"}
     assert postgres_tuning.values("none", 4096) == {}
+    assert [postgres_tuning.values("hdd", 4096, major)["wal_compression"] for major in (14, 15, 17)] == [
+        "on",
+        "pglz",
+        "pglz",
+    ]
 
 
 def plan(desired, record, current):
