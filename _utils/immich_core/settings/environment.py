@@ -7,6 +7,7 @@ import math
 import re
 
 from immich_core import proxy
+from immich_core.settings.derivation import authorities
 from immich_core.settings.schema import kind_of
 
 # What Linux takes as one argument of a command, in bytes: NAME=value, on its way to Podman.
@@ -69,7 +70,9 @@ _SECRET_PLACES = (
 def check_environment(settings):
     set_by_formula = {
         "IMMICH_CONFIG_FILE": settings["settings"] is not None and "immich:settings",
-        "NODE_EXTRA_CA_CERTS": settings["server"]["ca_certificates"] and "immich:server:ca_certificates",
+        "DB_SSL_MODE": settings["postgres"]["sslmode"] and "immich:postgres:sslmode",
+        "NODE_OPTIONS": settings["valkey"]["tls"] and "immich:valkey:tls",
+        "NODE_EXTRA_CA_CERTS": authorities(settings) and "immich:server:ca_certificates",
         proxy.TRUSTED_PROXIES: settings["proxy"]["domain"] is not None and "immich:proxy",
         "IMMICH_API_METRICS_PORT": settings["metrics"]["enabled"] and "immich:metrics:api_port",
         "IMMICH_MICROSERVICES_METRICS_PORT": settings["metrics"]["enabled"] and "immich:metrics:microservices_port",
