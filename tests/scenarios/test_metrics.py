@@ -134,8 +134,9 @@ def test_a_run_changes_nothing_twice_and_is_recorded(host):
     assert states[-1]["id"] == "The run is recorded for the metrics"
     status = host.salt("immich.status")
     assert status["apply_success"] is True
-    # All of the states, and little else.
-    assert 0.8 < status["apply_seconds"] / (sum(state["duration"] for state in states) / 1000) <= 1
+    # All of the states and little else, to a tenth of a second.
+    own = sum(state["duration"] for state in states) / 1000
+    assert 0.8 * own < status["apply_seconds"] <= own + 0.1
 
 
 def test_each_alert_is_fired_by_its_fault(host):
@@ -145,7 +146,7 @@ def test_each_alert_is_fired_by_its_fault(host):
 
     # A dump that is cut off, and Immich down.
     host.run("truncate --size 1000 /var/backups/immich/*.dump")
-    assert "ERROR" in host.salt_call("immich.restore_drill", check=False).stderr
+    assert "SHA-256" in host.salt_call("immich.restore_drill", check=False).stderr
     host.run("systemctl stop immich")
     write_figures(host)
     wait_for_alerts(host, {"ImmichDown", "ImmichPartFailed", "ImmichBackupShrunk", "ImmichRestoreDrillFailed"})
