@@ -104,7 +104,7 @@ def restore(settings, snapshot, say):
         systemctl.run("stop", units.LIBRARY_BACKUP)
     answer = json.loads(_read(settings, ["restore", snapshot["id"]], writes=True))
     # The files of a library that another user of the container has had.
-    changed = owners.change_owner(upload, settings["server"]["user"])
+    changed = sum(owners.change_owner(path, settings["server"]["user"]) for path in library_plan.folders(settings))
     say(f"The library is restored, in {answer['seconds']:.0f} s")
     return {"snapshot": snapshot["id"][:8], "seconds": answer["seconds"], "owners_changed": changed}
 

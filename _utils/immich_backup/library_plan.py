@@ -6,7 +6,7 @@ What the files and states of the library's backup need, decided once
 import json
 
 from host_core import unit_file
-from immich_core import library_backups, units
+from immich_core import library_backups, storage, units
 
 FILES = {
     "program": "/usr/local/lib/immich-formula/immich-library-backup",
@@ -88,7 +88,7 @@ def plan(settings, minion):
         "user_id": library_backups.USER_ID,
         "packages": ["restic", *_PACKAGES.get(repository.partition(":")[0], [])],
         "local": local,
-        "mounts": [unit_file.quoted(path) for path in (settings["upload_location"], *([local] if local else []))],
+        "mounts": [unit_file.quoted(path) for path in (*folders(settings), *([local] if local else []))],
         "sandbox": [*sandbox(settings, quote=unit_file.quoted), *_reading(settings, unit_file.quoted)],
         "config": json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
         "ssh": library_backups.sftp_command(repository) is not None,
@@ -143,13 +143,26 @@ def _reading(settings, quote):
         library_backups.DATABASE: settings["backup"]["directory"],
     }
     bound = [f"BindReadOnlyPaths={quote(path)}:{target(half)}" for half, path in halves.items()]
+    bound += _bound_elsewhere("BindReadOnlyPaths", settings, quote)
     return ["RestrictSUIDSGID=yes", f"TemporaryFileSystem={library_backups.TREE}:ro", *bound]
 
 
 def writing(settings, quote):
     """The library alone, where a restore can write to it."""
     bound = f"BindPaths={quote(settings['upload_location'])}:{target(library_backups.LIBRARY)}"
-    return [f"TemporaryFileSystem={library_backups.TREE}:ro", bound]
+    elsewhere = _bound_elsewhere("BindPaths", settings, quote)
+    return [f"TemporaryFileSystem={library_backups.TREE}:ro", bound, *elsewhere]
+
+
+def folders(settings):
+    """The library's folder, and those of its folders that are elsewhere."""
+    return [settings["upload_location"], *storage.elsewhere(settings).values()]
+
+
+def _bound_elsewhere(setting, settings, quote):
+    """The library's folders on other disks, at their places in it: a snapshot has them wherever they are."""
+    apart = storage.elsewhere(settings).items()
+    return [f"{setting}={quote(path)}:{target(library_backups.LIBRARY)}/{folder}" for folder, path in apart]
 
 
 def target(half):

@@ -16,6 +16,8 @@ ADDED = {
         "devices": ["/dev/ttyPLAY0"],
     }
 }
+# What the host has once its own address is known.
+DECLARED = {}
 # Answers every question with one address, as far as the question is about an address of IPv4.
 DNS_SERVER = """
 import socket
@@ -87,8 +89,8 @@ def test_folder_volumes_names_and_devices_arrive(host):
     host.run(f"systemctl stop immich && cp -a {INSIDE} {SSD} && systemctl start immich", timeout=120)
     host.write("/run/test/dns.py", DNS_SERVER.format(address=host.address))
     host.run("systemd-run --quiet --unit=play-dns python3 /run/test/dns.py")
-    pillar = merged(merged(MOVED, ADDED), {"server": {"dns": [host.address]}, "postgres": {"tuning": "ssd"}})
-    host.pillar(pillar_with(**pillar))
+    DECLARED.update(merged(merged(MOVED, ADDED), {"server": {"dns": [host.address]}, "postgres": {"tuning": "ssd"}}))
+    host.pillar(pillar_with(**DECLARED))
     planned, done = changed(host.apply(test=True)), changed(host.apply())
     assert set(planned) == set(done)
     assert done["The installation is recorded"] == {"storage": {"old": None, "new": {"thumbs": SSD}}}
@@ -111,6 +113,20 @@ def test_folder_volumes_names_and_devices_arrive(host):
     assert (host.out(shown.format("random_page_cost")), host.out(shown.format("max_wal_size"))) == ("1.2", "5GB")
     found = rows(host, "uploads", "database")
     assert {result for result, _ in found.values()} == {"ok"}, found
+
+
+def test_a_backup_of_the_library_has_the_folder(host):
+    post(host, "/api/auth/admin-sign-up", {"email": "ana@example.org", "name": "Ana", "password": "a password of Ana"})
+    library = {"repository": "/srv/repository", "password": "a password of the repository"}
+    host.pillar(pillar_with(**merged(DECLARED, {"backup": {"library": library}})))
+    host.apply("immich.backup")
+    host.run(f"echo seen >{SSD}/seen.webp && chown 60883:60883 {SSD}/seen.webp")
+    made = host.salt("immich.backup")
+    host.run(f"rm {SSD}/seen.webp")
+    assert host.salt("immich.restore", made["name"], "confirm=host")["library"]["snapshot"]
+    assert host.out(f"cat {SSD}/seen.webp; stat -c %u {SSD}/seen.webp").split() == ["seen", "60883"]
+    host.pillar(pillar_with(**DECLARED))
+    host.apply("immich.backup")
 
 
 def test_the_doctor_says_where_postgresql_was_tuned_otherwise(host):

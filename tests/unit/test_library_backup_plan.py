@@ -51,6 +51,19 @@ def test_without_a_repository_there_is_none(settings, modules):
     assert modules["immich.library_backup_plan"](settings({})) is None
 
 
+def test_folders_on_other_disks_are_in_the_library(settings, errors, modules):
+    elsewhere = {"storage": {"thumbs": "/mnt/ssd/my thumbs"}}
+    declared = settings(LIBRARY, **elsewhere)
+    plan = modules["immich.library_backup_plan"](declared)
+    assert 'BindReadOnlyPaths="/mnt/ssd/my thumbs":/run/immich-library/library/thumbs' in plan["sandbox"]
+    assert '"/mnt/ssd/my thumbs"' in plan["mounts"]
+    assert 'BindPaths="/mnt/ssd/my thumbs":/run/immich-library/library/thumbs' in library_plan.writing(
+        declared, json.dumps
+    )
+    inside = {**LIBRARY, "repository": "/mnt/ssd/backup"}
+    assert errors(inside, storage={"thumbs": "/mnt/ssd"})["repository"].startswith("overlaps immich:storage:thumbs")
+
+
 def test_a_repository_on_this_host_needs_no_network(settings, modules):
     plan = modules["immich.library_backup_plan"](settings(LIBRARY, upload_location="/srv/my photos 100%"))
     assert "PrivateNetwork=yes" in plan["sandbox"]

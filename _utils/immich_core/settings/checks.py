@@ -347,8 +347,12 @@ def _check_local_repository(settings):
     for passing in _PASSING_DIRS:
         if _contains(passing, repository):
             yield path, f"must not be below {passing}, where files do not persist"
-    for other in (("upload_location",), ("backup", "directory")):
-        value = settings[other[0]] if len(other) == 1 else settings[other[0]][other[1]]
+    places = {
+        ("upload_location",): settings["upload_location"],
+        ("backup", "directory"): settings["backup"]["directory"],
+        **{("storage", folder): place for folder, place in settings["storage"].items() if place},
+    }
+    for other, value in places.items():
         if _contains(value, repository) or _contains(repository, value):
             yield path, f"overlaps immich:{path_text(other)}: each needs a directory of its own"
 
