@@ -19,6 +19,8 @@ LONG_MAKERS = (
     images.with_gitfs,
     images.reader_packages,
     images.watcher_packages,
+    images.with_browser,
+    images.with_s3,
 )
 
 IN_HOST = "cd /srv/formula && /opt/salt/bin/python -m pytest -o cache_dir=/tmp/pytest -o log_level=WARNING"
