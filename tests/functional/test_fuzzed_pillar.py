@@ -47,7 +47,7 @@ class Compiler:
     def __init__(self, opts, folder):
         modules = folder / "extmods"
         modules.mkdir()
-        for kind in ("modules", "states", "utils", "output"):
+        for kind in ("beacons", "modules", "states", "utils", "output"):
             (modules / kind).symlink_to(REPO / f"_{kind}")
         opts = dict(opts, extension_modules=str(modules), cachedir=str(folder), pillar={}, test=False)
         opts["grains"] = salt.loader.grains(opts)

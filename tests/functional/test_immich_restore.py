@@ -65,6 +65,7 @@ def settings(tmp_path):
         },
         "valkey": {"database": 0, "user": "immich"},
         "upload_location": "/srv/immich/upload",
+        "storage": {},
         "network": {"name": "immich"},
     }
 

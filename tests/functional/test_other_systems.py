@@ -255,6 +255,11 @@ def test_clean_knows_the_same_names(system):
     assert f"{expected['postgres_dropin']}.service.d" in states.text
 
 
+def removed(state):
+    """The paths that a state removes, in their order."""
+    return [state.get("name"), *state.get("names", []), *state.get("files", [])]
+
+
 def test_the_trace_of_a_component_is_written_on_every_system_and_removed_last(system):
     """By it `immich.clean` knows what former roles have left, also after a removal that was cut short."""
     states, clean = Rendered(system.low).states, Rendered(system.clean).states
@@ -267,7 +272,7 @@ def test_the_trace_of_a_component_is_written_on_every_system_and_removed_last(sy
             last = "The formula has no Valkey login"
         else:
             assert written[trace] == component
-            (last,) = (name for name in of_sls if trace in (clean[name].get("name"), *clean[name].get("files", [])))
+            (last,) = (name for name in of_sls if trace in removed(clean[name])[-1:])
         before, new = set(), {last}
         while new:
             before |= new
