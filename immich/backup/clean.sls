@@ -36,7 +36,6 @@ The backup's {{ file }} is absent:
       - The backup's units are absent
 {%-   endfor %}
 
-
 No backup of the library is running:
   immich_backup.service_dead:
     - name: immich-library-backup.service
@@ -49,7 +48,9 @@ The library's backup is absent:
     - files: {{ salt["immich.library_backup_files"]() | json }}
     - require:
       - No backup of the library is running
+{%-   set folders = [] %}
 {%-   for folder in salt["immich.library_backup_files"](folders=true) %}
+{%-     do folders.append(folder ~ " is absent") %}
 
 {{ folder }} is absent:
   file.absent:
@@ -67,7 +68,7 @@ The user that backs up the library is absent:
 
 {%-   set before = ["The library's backup is absent", "The user that backs up the library is absent",
                     "The restore drill's units are absent", "The backup's program is absent", "The backup's passfile is absent",
-                    "The backup's hook is absent", "The backup's tmpfiles is absent"] %}
+                    "The backup's hook is absent", "The backup's tmpfiles is absent"] + folders %}
 {%-   if settings.clean.delete_backups == settings.backup.directory %}
 
 The backups are deleted, as immich:clean:delete_backups says:
