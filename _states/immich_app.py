@@ -162,7 +162,7 @@ def certificates_managed(name, files, user, group):
     except (*FAILURES, ValueError) as error:
         return {"name": name, "changes": {}, "result": False, "comment": str(error)}
     owner = {"user": user, "group": group, "mode": "0400"}
-    return __states__["file.managed"](name, contents=contents, contents_newline=False, show_changes=False, **owner)
+    return __states__["file.managed"](name, contents=contents, show_changes=False, **owner)
 
 
 def _compose(settings):

@@ -38,11 +38,11 @@ def desired(settings, pillar):
 
 def certificates(files):
     """
-    Return what is in files of certificates, one after the other, in bytes.
+    Return what is in files of certificates, one after the other, in bytes, with the ends of lines that Salt writes.
 
     Raises CommandExecutionError if one cannot be read.
     """
-    return b"".join(_read(file).rstrip(b"\n") + b"\n" for file in files)
+    return b"".join(line + b"\n" for file in files for line in _read(file).splitlines())
 
 
 def settings_text(settings, pillar):

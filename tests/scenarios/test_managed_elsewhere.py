@@ -86,7 +86,8 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
         wrong = {"postgres": {"sslrootcert": other}, "valkey": {"tls_ca": other}}
         host.pillar(pillar_with(**merged(changes, wrong)))
         states = host.apply(check=False)
-        assert changed(states) == {}
+        # The modules that find it.
+        assert all("are synced" in name for name in changed(states)), states
         assert states[-1]["comment"].count("has a certificate that Immich would refuse") == 2
         host.pillar(pillar_with(**changes))
         host.apply()
