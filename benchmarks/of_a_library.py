@@ -24,8 +24,9 @@ import time
 
 from benchmarks.downtime import ASK, PILLAR, downtime
 from benchmarks.side_by_side import METER, require_hosts, say
-from tests.host import images
+from tests.host.lan import Lan
 from tests.host.machine import Host
+from tests.host.registry import Registry, stored, use_registry
 
 SIZES = (4000, 20000, 100000)
 # What a mark allows: times the raw tool, seconds beyond stop, swap and start, MiB of the largest process.
@@ -95,21 +96,11 @@ def main():
 def measured(size, rounds):
     """The figures of one size: medians of all rounds, and the ratios of those."""
     say(f"{size} assets: booting a host")
-    with Host("host", layers=images.ready()) as host:
-        host.pillar({**PILLAR, "backup": {"keep": 1}})
-        host.apply()
-        host.wait_for("curl -sf http://127.0.0.1:2283/standin/ml", 120)
-        host.write("/tmp/ask.py", ASK)
-        host.write("/tmp/options.py", OPTIONS)
-        host.write("/tmp/sampler.py", SAMPLER)
-        host.run("systemd-run --quiet --unit=t-sampler python3 /tmp/sampler.py")
-        say("filling its database")
-        host.run(f"{PSQL} -d immich", stdin=FILL.format(size=size), timeout=4 * HOUR)
-        found = []
-        for number in range(rounds):
-            say(f"{size} assets, round {number + 1} of {rounds}")
-            found.append(_round(host))
-            say(json.dumps(found[-1]))
+    with Lan() as lan:
+        Registry(lan, stored())
+        with Host("host", lan=lan) as host:
+            use_registry(host)
+            found = _rounds(host, size, rounds)
     figures = {name: round(statistics.median(each[name] for each in found), 2) for name in found[0]}
     ratios = {
         f"{what}_{kind}ratio": round(figures[f"{what}_{kind}s"] / figures[f"raw_{what}_{kind}s"], 2)
@@ -118,6 +109,25 @@ def measured(size, rounds):
     }
     beyond = round(figures["down_s"] - figures["raw_down_s"], 2)
     return {**figures, **ratios, "down_beyond_s": beyond, "peak_mib": max(each["peak_mib"] for each in found)}
+
+
+def _rounds(host, size, rounds):
+    """The figures of each round on a host."""
+    host.pillar({**PILLAR, "backup": {"keep": 1}})
+    host.apply()
+    host.wait_for("curl -sf http://127.0.0.1:2283/standin/ml", 120)
+    host.write("/tmp/ask.py", ASK)
+    host.write("/tmp/options.py", OPTIONS)
+    host.write("/tmp/sampler.py", SAMPLER)
+    host.run("systemd-run --quiet --unit=t-sampler python3 /tmp/sampler.py")
+    say("filling its database")
+    host.run(f"{PSQL} -d immich", stdin=FILL.format(size=size), timeout=4 * HOUR)
+    found = []
+    for number in range(rounds):
+        say(f"{size} assets, round {number + 1} of {rounds}")
+        found.append(_round(host))
+        say(json.dumps(found[-1]))
+    return found
 
 
 def _round(host):
