@@ -116,6 +116,7 @@ def _rounds(host, size, rounds):
     host.pillar({**PILLAR, "backup": {"keep": 1}})
     host.apply()
     host.wait_for("curl -sf http://127.0.0.1:2283/standin/ml", 120)
+    host.run("systemctl start immich-backup")  # its directory of the lock
     host.write("/tmp/ask.py", ASK)
     host.write("/tmp/options.py", OPTIONS)
     host.write("/tmp/sampler.py", SAMPLER)
