@@ -10,6 +10,9 @@ an HNSW index on each. Then, in turns, each round:
             not answer, asked every 20 ms
   template  a copy of the database's files while Immich is stopped (`CREATE DATABASE … TEMPLATE`), which an update could
             keep for its rollback instead of restoring a backup; and the size of the database
+
+Each ratio is told by the clock and by the CPU that the whole host has used meanwhile, PostgreSQL's servers included:
+on a machine that does other things too, only the latter says something of the programs. `load` is the machine's.
 """
 
 import argparse
@@ -17,11 +20,13 @@ import json
 import shlex
 import statistics
 import sys
+import time
 
 from benchmarks.downtime import ASK, PILLAR, downtime
 from benchmarks.side_by_side import METER, require_hosts, say
-from tests.host import images
+from tests.host.lan import Lan
 from tests.host.machine import Host
+from tests.host.registry import Registry, stored, use_registry
 
 SIZES = (4000, 20000, 100000)
 # What a mark allows: times the raw tool, seconds beyond stop, swap and start, MiB of the largest process.
@@ -60,6 +65,14 @@ from pgsql_core import restore_settings
 free = next(int(line.split()[1]) * 1024 for line in open("/proc/meminfo") if line.startswith("MemAvailable:"))
 print(restore_settings.jobs(os.cpu_count()), restore_settings.of_session(int(sys.argv[1]), os.cpu_count(), free))
 """
+# The CPU of all of the host, ten times a second.
+SAMPLER = """
+import time
+while True:
+    with open("/sys/fs/cgroup/cpu.stat") as file, open("/tmp/cpu", "a") as samples:
+        samples.write(f"{time.time()} {file.readline().split()[1]}\\n")
+    time.sleep(0.1)
+"""
 RENAME = "alter database immich rename to t_other; alter database t_other rename to immich"
 COPY = f"{PSQL} -d postgres -c 'CREATE DATABASE raw TEMPLATE immich STRATEGY file_copy'"
 SWAP = f"systemctl stop immich && {PSQL} -d postgres -c '{RENAME}' && systemctl start immich"
@@ -83,66 +96,107 @@ def main():
 def measured(size, rounds):
     """The figures of one size: medians of all rounds, and the ratios of those."""
     say(f"{size} assets: booting a host")
-    with Host("host", layers=images.ready()) as host:
-        host.pillar({**PILLAR, "backup": {"keep": 1}})
-        host.apply()
-        host.wait_for("curl -sf http://127.0.0.1:2283/standin/ml", 120)
-        host.write("/tmp/ask.py", ASK)
-        host.write("/tmp/options.py", OPTIONS)
-        say("filling its database")
-        host.run(f"{PSQL} -d immich", stdin=FILL.format(size=size), timeout=4 * HOUR)
-        found = [_round(host) for _ in range(rounds)]
+    with Lan() as lan:
+        Registry(lan, stored())
+        with Host("host", lan=lan) as host:
+            use_registry(host)
+            found = _rounds(host, size, rounds)
     figures = {name: round(statistics.median(each[name] for each in found), 2) for name in found[0]}
-    return {
-        **figures,
-        "dump_ratio": round(figures["dump_s"] / figures["raw_dump_s"], 2),
-        "fill_ratio": round(figures["fill_s"] / figures["raw_restore_s"], 2),
-        "down_beyond_s": round(figures["down_s"] - figures["raw_down_s"], 2),
-        "peak_mib": max(each["peak_mib"] for each in found),
+    ratios = {
+        f"{what}_{kind}ratio": round(figures[f"{what}_{kind}s"] / figures[f"raw_{what}_{kind}s"], 2)
+        for what in ("dump", "fill")
+        for kind in ("", "cpu_")
     }
+    beyond = round(figures["down_s"] - figures["raw_down_s"], 2)
+    return {**figures, **ratios, "down_beyond_s": beyond, "peak_mib": max(each["peak_mib"] for each in found)}
+
+
+def _rounds(host, size, rounds):
+    """The figures of each round on a host."""
+    host.pillar({**PILLAR, "backup": {"keep": 1}})
+    host.apply()
+    host.wait_for("curl -sf http://127.0.0.1:2283/standin/ml", 120)
+    host.run("systemctl start immich-backup")  # its directory of the lock
+    host.write("/tmp/ask.py", ASK)
+    host.write("/tmp/options.py", OPTIONS)
+    host.write("/tmp/sampler.py", SAMPLER)
+    host.run("systemd-run --quiet --unit=t-sampler python3 /tmp/sampler.py")
+    say("filling its database")
+    host.run(f"{PSQL} -d immich", stdin=FILL.format(size=size), timeout=4 * HOUR)
+    found = []
+    for number in range(rounds):
+        say(f"{size} assets, round {number + 1} of {rounds}")
+        found.append(_round(host))
+        say(json.dumps(found[-1]))
+    return found
 
 
 def _round(host):
-    found = {}
-    found["raw_dump_s"], _ = _metered(host, RAW_DUMP)
-    found["dump_s"], dump_peak = _metered(host, DUMP)
+    found = {"load": float(host.out("cut -d ' ' -f 1 /proc/loadavg"))}
+    raw = _metered(host, RAW_DUMP)
+    made = _metered(host, DUMP)
     name = host.out("cd /var/backups/immich && ls immich_*.dump | tail -n 1")
     found["size_mb"] = int(host.out(f"stat -c %s /var/backups/immich/{name}")) / 1e6
     found["raw_size_mb"] = int(host.out("stat -c %s /var/backups/immich/raw.dump")) / 1e6
+    found.update({"raw_dump_s": raw["seconds"], "dump_s": made["seconds"]})
+    found.update({"raw_dump_cpu_s": raw["cpu"], "dump_cpu_s": made["cpu"]})
+    raw = _raw_restore(host, name)
+    found.update({"raw_fill_s": raw["seconds"], "raw_fill_cpu_s": raw["cpu"]})
+    found["raw_down_s"] = downtime(host, SWAP)
+    found["template_s"], found["database_mb"] = _template(host)
+    restore = f"salt-call --local --out=json immich.restore {name} confirm=host keep_old=False"
+    since = host.out("date +%s.%N")
+    found["down_s"] = downtime(host, f"python3 {METER} '{restore}' 2>/tmp/metered", timeout=HOUR)
+    spent = json.loads(host.read("/tmp/metered").splitlines()[-1])
+    found["restore_s"], found["peak_mib"] = spent["seconds"], max(made["peak_mib"], spent["peak_mib"])
+    begin, end = _moments(host, since, "Creating the database", "Stopping immich.service")
+    found["fill_s"], found["fill_cpu_s"] = end - begin, _cpu(host, begin, end)
+    return found
+
+
+def _raw_restore(host, name):
+    """What the fill of a database by pg_restore takes, while Immich is asked as it is during a restore."""
     text = host.salt("pgsql_dump.read", f"/var/backups/immich/{name}", timeout=HOUR)["size"]
     jobs, options = host.out(f"python3 /tmp/options.py {text}").split(" ", 1)
     host.run(PREPARE_RAW)
     raw = RAW_RESTORE.format(options=options, jobs=jobs, path="/var/backups/immich/raw.dump")
     host.write("/tmp/raw.sh", f"runuser -u postgres -- env {raw}")
-    found["raw_restore_s"], _ = _metered(host, "sh /tmp/raw.sh")
+    host.run("python3 /tmp/ask.py >/dev/null 2>&1 & echo $! >/tmp/asker")
+    spent = _metered(host, "sh /tmp/raw.sh")
+    host.run("kill $(cat /tmp/asker)")
     host.run(f"{PSQL} -d postgres -c 'DROP DATABASE raw WITH (FORCE)'; rm /var/backups/immich/raw.dump")
-    found["raw_down_s"] = downtime(host, SWAP)
+    return spent
+
+
+def _template(host):
+    """Seconds for a copy of the database, and its MB."""
     host.run("systemctl stop immich")
-    found["template_s"], _ = _metered(host, COPY)
-    found["database_mb"] = int(host.out(f"{PSQL} -d immich -c \"select pg_database_size('raw')\"")) / 1e6
+    seconds = _metered(host, COPY)["seconds"]
+    size = int(host.out(f"{PSQL} -d postgres -c \"select pg_database_size('raw')\"")) / 1e6
     host.run(f"{PSQL} -d postgres -c 'DROP DATABASE raw'; systemctl start immich")
     host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
-    restore = f"salt-call --local --out=json immich.restore {name} confirm=host keep_old=False"
-    since = host.out("date +%s.%N")
-    found["down_s"] = downtime(host, f"python3 {METER} '{restore}' 2>/tmp/metered", timeout=4 * HOUR)
-    spent = json.loads(host.read("/tmp/metered").splitlines()[-1])
-    found["restore_s"], found["peak_mib"] = spent["seconds"], max(dump_peak, spent["peak_mib"])
-    found["fill_s"] = _between(host, since, "Creating the database", "Stopping immich.service")
-    return found
+    return seconds, size
 
 
 def _metered(host, command):
-    """Seconds, and MiB of the largest process: see meter.py."""
-    told = host.run(f"python3 {METER} {shlex.quote(command)}", timeout=4 * HOUR).stderr
-    spent = json.loads(told.splitlines()[-1])
-    return spent["seconds"], spent["peak_mib"]
+    """``seconds`` of a command, ``cpu`` seconds of the host meanwhile, ``peak_mib`` of its largest process."""
+    begin = float(host.out("date +%s.%N"))
+    spent = json.loads(host.run(f"python3 {METER} {shlex.quote(command)}", timeout=HOUR).stderr.splitlines()[-1])
+    return {**spent, "cpu": _cpu(host, begin, float(host.out("date +%s.%N")))}
 
 
-def _between(host, since, first, last):
-    """Seconds between two lines of a restore in the journal."""
+def _moments(host, since, *told):
+    """When a restore told some lines, seconds since the epoch."""
     lines = host.out(f"journalctl -t immich-restore -o short-unix --since @{since}").splitlines()
-    moments = [next(float(line.split()[0]) for line in lines if each in line) for each in (first, last)]
-    return moments[1] - moments[0]
+    return [next(float(line.split()[0]) for line in lines if each in line) for each in told]
+
+
+def _cpu(host, begin, end):
+    """CPU seconds of all of a host between two moments."""
+    time.sleep(0.3)  # the sampler comes after the second one
+    samples = [tuple(map(float, line.split())) for line in host.read("/tmp/cpu").splitlines()]
+    first, last = (next(used for moment, used in samples if moment >= each) for each in (begin, end))
+    return (last - first) / 1e6
 
 
 def missed(figures):
@@ -152,11 +206,10 @@ def missed(figures):
 
 def table(result):
     """The figures for a person."""
-    columns = ("raw_dump_s", "dump_s", "dump_ratio", "raw_restore_s", "fill_s", "fill_ratio", "raw_down_s", "down_s")
-    columns += ("down_beyond_s", "peak_mib", "size_mb", "restore_s", "template_s", "database_mb")
-    rows = [("assets", *columns)]
-    rows += [(str(size), *(f"{each[name]:.2f}" for name in columns)) for size, each in result["sizes"].items()]
-    lines = ["  ".join(word.rjust(13) for word in row) for row in rows]
+    sizes = result["sizes"]
+    rows = [("assets", *map(str, sizes))]
+    rows += [(name, *(f"{each[name]:.2f}" for each in sizes.values())) for name in next(iter(sizes.values()))]
+    lines = ["  ".join(word.rjust(15) for word in row) for row in rows]
     for size, each in result["sizes"].items():
         lines.append(f"{size}: marks {'missed: ' + ', '.join(missed(each)) if missed(each) else 'met'}")
     return "\n".join(lines)

@@ -46,7 +46,8 @@ def _incomparable(target, named):
         created = target.salt["pgsql_database.created"](target.database, target.connection)
     except CommandExecutionError as error:
         return f"PostgreSQL does not say when the database was created: {error}"
-    return "the database was restored since" if created > named["moment"] else None
+    # Both are known to the second, and the old database's backup is from the one in which the restore began.
+    return "the database was restored since" if created >= named["moment"] else None
 
 
 def differs(target, name, contents):

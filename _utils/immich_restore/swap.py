@@ -23,7 +23,13 @@ def take_over(target, fresh, before):
     reporting.say(f"{fresh} takes the place of {target.database}")
     there = target.salt["pgsql_database.exists"](target.database, target.connection)
     renamed = {**({target.database: before} if there else {}), fresh: target.database}
-    target.salt["pgsql_database.rename"](renamed, target.connection)
+    try:
+        target.salt["pgsql_database.rename"](renamed, target.connection)
+    except CommandExecutionError:
+        # The server may have done it, and the connection may have been lost before it said so.
+        target.salt["pgsql_server.wait_until_ready"](target.connection)
+        if target.salt["pgsql_database.exists"](fresh, target.connection):
+            raise
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from salt.exceptions import CommandExecutionError
 
 from immich_restore import access, comparison, deadlines, fill, swap
 from immich_restore.target import Target
+from tests.functional.proxy import Proxy
 
 NAME = "t_live"
 PASSWORD = "live-secret-12345"
@@ -192,3 +193,22 @@ def test_what_a_restore_keeps_is_out_of_reach_of_immichs_role(pg, target):
             cursor.execute(f'DROP DATABASE "{kept}"')
         cursor.execute("SELECT has_database_privilege(%s, 'CONNECT')", (kept,))
         assert cursor.fetchall() == [(False,)]
+
+
+@pytest.mark.parametrize("done", (True, False))
+def test_a_swap_whose_connection_is_lost_is_done_or_not(pg, target, done):
+    """What Immich is started on, and what becomes of the other database, depends on knowing which."""
+    fresh, before = (f"{NAME}_{kind}_20260101T000000Z" for kind in ("restore", "before"))
+    pg.sql(f'CREATE DATABASE "{fresh}" OWNER {NAME}')
+    pg.sql("CREATE ROLE t_admin LOGIN SUPERUSER PASSWORD 'abc'")
+    with Proxy(("127.0.0.1", 5432), b"COMMIT" if done else b"RENAME", after=done) as proxy:
+        over = {"host": "127.0.0.1", "port": proxy.port, "user": "t_admin", "password": "abc", "sslmode": "disable"}
+        target.settings["postgres"]["connection"] = over
+        if done:
+            swap.take_over(target, fresh, before)
+        else:
+            with pytest.raises(CommandExecutionError):
+                swap.take_over(target, fresh, before)
+        assert proxy.word is None
+    assert (before in pg.databases(), fresh in pg.databases()) == (done, not done)
+    assert NAME in pg.databases()

@@ -126,7 +126,7 @@ def test_a_backup_is_restored_and_what_was_there_is_kept(own_host):
     assert (done["rows"], done["warnings"]) == (drill["rows"], [])
     assert 0 < done["down"] < done["seconds"]
     # The old database's backup counts as one from before the restored one was made.
-    assert done["kept"]["backup"].endswith("_v3.3.1_immich.dump")
+    assert done["kept"]["backup"].endswith("_v3.3.1_immich.empty.dump"), "nobody has signed up here"
     drilled = host.salt("immich.restore_drill", done["kept"]["backup"])
     assert drilled["changed"]["public.asset"] == {"backup": 3, "now": 2}
     assert "the database was restored since" in drilled["warnings"][0]
