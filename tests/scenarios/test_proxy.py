@@ -49,6 +49,7 @@ chmod 644 /run/test/pebble.*
 mkdir -p /etc/systemd/system/caddy.service.d
 printf '[Service]\\nEnvironment=AUTHORITY=/run/test/pebble.pem\\n' >/etc/systemd/system/caddy.service.d/authority.conf
 systemctl daemon-reload
+cp /run/test/Caddyfile /etc/caddy/Caddyfile
 systemctl restart caddy
 systemd-run -q --unit=pebble -E PEBBLE_VA_NOSLEEP=1 -E PEBBLE_WFE_NONCEREJECT=0 \
     pebble -config /run/test/pebble.json -dnsserver 127.0.0.1:8053
@@ -96,7 +97,7 @@ def host(first_run):
     with deployed(first_run, binds=shelf()) as host:
         stock(host)
         host.write("/run/test/pebble.json", json.dumps({"pebble": PEBBLE}))
-        host.write("/etc/caddy/Caddyfile", CADDYFILE)
+        host.write("/run/test/Caddyfile", CADDYFILE)
         host.run(OTHERS.format(address=host.address), timeout=300)
         yield host
 
