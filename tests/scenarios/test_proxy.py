@@ -31,7 +31,7 @@ other.example.org {
 	respond "another site"
 }
 """
-# Certificates for two and a half minutes, of which Caddy renews them after 100 s, of an authority that asks the DNS of `pebble-challtestsrv`.
+# Certificates for 150 s, which Caddy renews after 100. The authority asks the DNS of `pebble-challtestsrv`.
 PEBBLE = {
     "listenAddress": "127.0.0.1:14000",
     "managementListenAddress": "127.0.0.1:15000",
