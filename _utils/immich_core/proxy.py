@@ -287,12 +287,22 @@ def failure(log, names):
 
         proxy.failure(log, ["photos.example.org"])
     """
-    reasons = {}
+    reasons, refused = {}, {}
     for entry in _entries(log, names):
-        # Of an issuer the last one; without an issuer it repeats what the last of them said.
-        reasons[entry.get("issuer", "")] = str(entry.get("error", ""))
-    issuer, reason = next(iter(reasons.items()), ("", ""))
+        name, said = entry.get("identifier", ""), _said(entry)
+        if entry["msg"] == _REFUSED:
+            refused[name] = said
+        else:
+            # Of an issuer the last one; without an issuer it repeats what the last of them said.
+            reasons[entry.get("issuer", "")] = refused.pop(name, said)
+    issuer, reason = next(iter([*reasons.items(), *refused.items()]), ("", ""))
     return f"{issuer}: {reason}" if issuer else reason
+
+
+def _said(entry):
+    """The error of an entry. Since acmez 1.1 what the authority answered is an object."""
+    problem = entry.get("problem")
+    return str(entry.get("error") or (problem.get("detail", "") if isinstance(problem, dict) else ""))
 
 
 def _entries(log, names):
@@ -303,14 +313,17 @@ def _entries(log, names):
             about = str(entry.get("identifier", "")) or str(entry.get("error", ""))
         except (ValueError, AttributeError, RecursionError):
             continue
-        failed = str(entry.get("logger", "")).startswith("tls") and entry.get("msg") in _FAILED
+        failed = str(entry.get("logger", "")).startswith(_LOGGERS) and entry.get("msg") in _FAILED
         if failed and any(name in about for name in names):
             yield entry
 
 
+_LOGGERS = ("tls", "http.acme_client")
+# acmez, client.go: the authority has refused a challenge. After the last one the error may only say that none is left.
+_REFUSED = "validating authorization"
 # certmagic, async.go and config.go: after one of all authorities has failed, and before the next try.
 _RETRY = "will retry"
-_FAILED = (_RETRY, "could not get certificate from issuer")
+_FAILED = (_REFUSED, _RETRY, "could not get certificate from issuer")
 
 
 def gave_up(log, names):

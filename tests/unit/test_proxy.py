@@ -156,6 +156,28 @@ def test_the_authoritys_reason_is_read_from_caddys_log():
     assert proxy.failure(later, ["other.example.org"]) == ""
 
 
+def test_the_authoritys_reason_is_not_hidden_by_that_no_challenge_is_left():
+    name, issuer = "photos.example.org", "acme-v02.api.letsencrypt.org-directory"
+    refused = {"logger": "http.acme_client", "msg": "validating authorization", "identifier": name}
+    none_left = "solving challenges: no solvers available for remaining challenges"
+    obtain = {"logger": "tls.obtain", "msg": "could not get certificate from issuer", "identifier": name}
+    entries = [
+        {**refused, "error": "authorization failed: HTTP 400 urn:ietf:params:acme:error:connection - refused"},
+        {**obtain, "issuer": issuer, "error": none_left},
+        {**obtain, "issuer": "acme.zerossl.com-v2-DV90", "error": "no account"},
+    ]
+
+    def failure(entries):
+        return proxy.failure("\n".join(map(json.dumps, entries)), [name])
+
+    assert failure(entries) == f"{issuer}: {entries[0]['error']}"
+    assert failure([entries[0], {**obtain, "identifier": "x", "error": none_left}]).endswith(entries[0]["error"])
+    assert failure(entries[1:]) == f"{issuer}: {none_left}"
+    # As newer releases log it.
+    assert failure([{**refused, "problem": {"detail": "refused"}}, entries[1]]) == f"{issuer}: refused"
+    assert failure([{**refused, "problem": "refused"}, entries[1]]) == f"{issuer}: "
+
+
 def certificate(**changes):
     return {"names": ["photos.example.org"], "from": 0, "until": 90 * DAY, "issuer": "R3", **changes}
 
