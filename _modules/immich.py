@@ -23,8 +23,7 @@ drop
 """
 
 import contextlib
-import os
-import sys
+import logging
 
 from salt.exceptions import CommandExecutionError
 
@@ -32,13 +31,15 @@ from immich_backup import listing, plan, problems, unit
 from immich_core import compose, findings
 from immich_diagnosis import examination
 from immich_diagnosis.check import FAILED
-from immich_host import api_key
-from immich_io import api, lock
+from immich_host import api_key, salt_call
+from immich_host import status as status_of_host
+from immich_io import api, lock, records
 from immich_io import overview as in_few_words
 from immich_restore import backup_file, drill, leftovers, restoring
 from immich_restore.target import Target
 
 __outputter__ = {"doctor": "immich_doctor"}
+LOG = logging.getLogger(__name__)
 
 
 def doctor(timeout=5):
@@ -69,6 +70,34 @@ def doctor(timeout=5):
     if any(row["result"] == FAILED for row in rows):
         __context__["retcode"] = 1
     return rows
+
+
+def status(timeout=5):
+    """
+    Return the state of this installation in figures, as a flat dictionary that returners can store.
+
+    ``result`` (the worst of the doctor's), ``ok``, ``warning`` and ``failed`` (numbers of its rows), ``parts`` (result
+    of each part), ``version_installed``, ``version_declared``, ``version_as_declared``, ``newest_release``,
+    ``releases_behind``, ``backups``, ``backup_time`` and ``backup_size`` (of the newest), ``drill_time`` and
+    ``drill_success``, ``update_time`` and ``update_downtime``, ``apply_time``, ``apply_seconds`` and
+    ``apply_success``, ``plan_time`` and ``plan_drift`` (of the last ``test=True``), and ``time``.
+
+    Times are seconds since the epoch. What is not known is ``None``: runs are recorded with ``immich:metrics:enabled``,
+    releases with ``immich:update:check_releases`` beside it.
+
+    Raises ``CommandExecutionError`` if a file of the formula cannot be read.
+
+    timeout
+        Seconds that each check of the doctor may take, as for :py:func:`doctor`. Defaults to 5.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' immich.status
+    """
+    rows = examination.rows(__salt__, __pillar__, timeout)
+    return status_of_host.gathered(__salt__["immich_settings.get"](), rows)
 
 
 def overview():
@@ -272,7 +301,21 @@ def restore_drill(backup=None, version=None):
     target = _target()
     path = backup_file.path(target, backup or backup_file.newest(backups(), target.database))
     with _locked("restore drill"):
-        return drill.drill(target, path, version)
+        try:
+            done = drill.drill(target, path, version)
+        except CommandExecutionError:
+            _record_drill(success=False)
+            raise
+        _record_drill(success=True)
+        return done
+
+
+def _record_drill(success):
+    """For the status. What the drill has found does not get lost where this cannot be written."""
+    try:
+        records.note("drill", success=success)
+    except OSError as error:
+        LOG.warning("The restore drill is not recorded: %s", error)
 
 
 def restore_recover(test=False):
@@ -309,11 +352,7 @@ def restore_drill_plan(settings):
 
     Called by the SLS ``immich.backup``.
     """
-    # The Python and the configuration that this minion runs with, wherever its packages put their scripts.
-    words = [sys.executable, "-c", "from salt.scripts import salt_call; salt_call()"]
-    words += [f"--config-dir={os.path.dirname(__opts__['conf_file'])}", "--log-level=warning"]
-    words += ["--local"] if __opts__["file_client"] == "local" else []
-    return plan.drill(settings, [*words, "immich.restore_drill"])
+    return plan.drill(settings, salt_call.words(__opts__, "immich.restore_drill"))
 
 
 def _target():

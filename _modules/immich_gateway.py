@@ -25,7 +25,8 @@ def __virtual__():
 
 def desired(settings):
     """
-    Return the declared gateway: ``address``, ``network``, ``ports``, ``host_ports``, ``services`` and ``sign_up``.
+    Return the declared gateway: ``address``, ``network``, ``ports``, ``host_ports``, ``services``, ``sign_up`` and
+    ``metrics_allow``.
 
     Only managed services count: the formula does not protect services that it does not manage. If such a service is
     on this host all the same, under ``host.containers.internal`` or one of the host's addresses, its port is among
@@ -39,7 +40,7 @@ def desired(settings):
     return gateway.declared(settings, lambda: [held["local"] for _, held in on_host.known_addresses(__context__)])
 
 
-def plan(address, network, ports, host_ports=(), sign_up="open"):
+def plan(address, network, ports, host_ports=(), sign_up="open", metrics_allow=()):
     """
     Return the content of the unit and the table, as data for their templates.
 
@@ -59,6 +60,10 @@ def plan(address, network, ports, host_ports=(), sign_up="open"):
         Who can sign up as Immich's administrator: with ``host`` this host alone reaches Immich's server, with ``root``
         its root alone, with ``open`` and ``closed`` everybody. Defaults to ``open``.
 
+    metrics_allow
+        List of the addresses and subnets of IPv4 from which the ports of Immich's metrics are reached, besides from
+        this host. Defaults to none.
+
     Raises ``CommandExecutionError`` if Podman or ``ip`` fails.
 
     CLI Example:
@@ -68,7 +73,8 @@ def plan(address, network, ports, host_ports=(), sign_up="open"):
         salt '*' immich_gateway.plan 10.88.0.1 '{name: immich, subnet: 172.20.0.0/16}' '[5432, 6379]'
     """
     networks = __salt__["podman_network.list"]()
-    return gateway.plan(address, network, ports, host_ports, networks, on_host.known_addresses(__context__), sign_up)
+    addresses = on_host.known_addresses(__context__)
+    return gateway.plan(address, network, ports, host_ports, networks, addresses, sign_up, metrics_allow)
 
 
 def verify(settings):

@@ -117,11 +117,12 @@ def sign_up_closed(name, settings):
         return {**ret, "result": None, "comment": f"Sign-up would be closed, then the port opened at {addresses}"}
     declared = __salt__["immich_gateway.desired"](settings)
     rules = {key: declared[key] for key in ("address", "network", "ports", "host_ports")}
+    table = {key: declared[key] for key in ("sign_up", "metrics_allow")}
     steps = (
         ("immich_app.compose_file_managed", f"{settings['project_dir']}/docker-compose.yml", {"settings": settings}),
         ("immich_app.running", units.IMMICH, {"settings": settings}),
         # Not before nobody can sign up.
-        ("file.managed", gateway.RULES, {**RULES, "context": {**rules, "sign_up": declared["sign_up"]}}),
+        ("file.managed", gateway.RULES, {**RULES, "context": {**rules, **table}}),
         ("immich_gateway.active", name, rules),
     )
     for state, about, arguments in steps:

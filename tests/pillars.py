@@ -160,6 +160,17 @@ KNOWN = {
     "valkey:host": sample(None, "host.containers.internal", "cache.example"),
     "valkey:maxmemory": sample(None, "0", "256m", "1g"),
     "valkey:acl_users": _users(),
+    "metrics": sample(
+        {},
+        {"enabled": True},
+        {
+            "enabled": True,
+            "listen": "0.0.0.0",
+            "allow": ["192.0.2.0/24", "192.0.2.7"],
+            "textfile_directory": "/srv/metrics %h $",
+        },
+        {"listen": "192.0.2.5", "api_port": 9081},
+    ),
     "backup:directory": path("backups"),
     "backup:schedule": sample("daily", "*-*-* 02:30:00", "Mon..Fri 04:00", "*-*-1/7 03:00:00 Europe/Paris"),
     "backup:restore_drill": sample(None, "monthly", "Sun 04:00"),

@@ -13,7 +13,7 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
-from immich_core import labels, pillar_paths, sign_up
+from immich_core import labels, pillar_paths, sign_up, telemetry
 from immich_core.gateway import HOST_NAME
 
 SERVER = "immich-server"
@@ -183,6 +183,7 @@ def _server(settings, vector_extension, selinux):
         "REDIS_USERNAME": valkey["user"],
         "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
         **({sign_up.VARIABLE: "false"} if settings["sign_up"] == sign_up.CLOSED else {}),
+        **({"IMMICH_TELEMETRY_INCLUDE": "all"} if settings["metrics"]["enabled"] else {}),
         **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }
@@ -196,7 +197,10 @@ def _server(settings, vector_extension, selinux):
         "environment": _environment(environment),
         "volumes": [_bind(settings["upload_location"], "/data", False), *libraries, *_drivers(settings["server"])],
         "secrets": secrets(settings),
-        "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
+        "ports": [
+            *(f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)),
+            *telemetry.published(settings["metrics"]),
+        ],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
         "stop_grace_period": "30s",
     }

@@ -7,7 +7,7 @@ The host's address for containers, and the nftables table in front of it and of 
 
 import ipaddress
 
-from immich_core import sign_up
+from immich_core import sign_up, telemetry
 
 # Marks the address as the unit's own. A label begins with the name of its interface.
 LABEL = "lo:immich"
@@ -20,8 +20,8 @@ SERVER_PORT = 2283
 
 def declared(settings, addresses):
     """
-    Return what the settings want of the gateway: ``address``, ``network``, ``ports``, ``host_ports``, ``services`` and
-    ``sign_up``.
+    Return what the settings want of the gateway: ``address``, ``network``, ``ports``, ``host_ports``, ``services``,
+    ``sign_up`` and ``metrics_allow``.
 
     Only managed services count: the formula puts no firewall in front of what it does not manage. Where that is on this
     host all the same, by ``host.containers.internal`` or one of its addresses, its port is among ``host_ports``.
@@ -45,10 +45,11 @@ def declared(settings, addresses):
         "host_ports": sorted({*settings["host_ports"], *foreign}),
         "services": [settings["lookup"][name][SERVERS[name]] for name in here],
         "sign_up": settings["sign_up"],
+        "metrics_allow": settings["metrics"]["allow"],
     }
 
 
-def plan(address, network, ports, host_ports, networks, addresses, setup=sign_up.OPEN):
+def plan(address, network, ports, host_ports, networks, addresses, setup=sign_up.OPEN, metrics_allow=()):
     """
     Return what the unit and the table hold, as data for their templates.
 
@@ -67,6 +68,8 @@ def plan(address, network, ports, host_ports, networks, addresses, setup=sign_up
     setup
         Who can sign up as Immich's administrator (``sign_up``): others do not reach the server then. Defaults to
         ``open``.
+    metrics_allow
+        Addresses and subnets of IPv4 that reach the ports of Immich's metrics. Defaults to none.
 
     .. code-block:: python
 
@@ -103,6 +106,8 @@ def plan(address, network, ports, host_ports, networks, addresses, setup=sign_up
         "host_ports": sorted(host_ports),
         "server": f"tcp dport {SERVER_PORT}",
         "closed": sign_up.is_local(setup),
+        "metrics": f"tcp dport {{ {', '.join(map(str, telemetry.PORTS.values()))} }}",
+        "metrics_allow": list(metrics_allow),
         # Of this host, where root alone comes in: a reverse proxy here would let everybody in.
         "root_alone": [f"{of} daddr {each}" for of, each in subnets.items()] if setup == sign_up.ROOT else [],
     }

@@ -1,18 +1,22 @@
 """
-What the formula syncs to a minion: names below ``_modules``, ``_output``, ``_states`` and ``_utils``
-======================================================================================================
+What the formula syncs to a minion: names below the folders with an underscore
+===============================================================================
 
 Written by bin/docs. To find the files in each run would be a walk through all file roots. A minion with an older list
 has an older version of this file, which shows.
 """
 
 OWN_FILES = {
+    "beacons": [
+        "immich",
+    ],
     "modules": [
         "immich",
         "immich_account",
         "immich_app",
         "immich_gateway",
         "immich_identity",
+        "immich_metrics",
         "immich_postgres",
         "immich_preflight",
         "immich_settings",
@@ -44,6 +48,7 @@ OWN_FILES = {
         "immich_identity",
         "immich_library",
         "immich_lock",
+        "immich_metrics",
         "immich_postgres",
         "immich_system_user",
         "immich_update",
@@ -88,6 +93,7 @@ OWN_FILES = {
         "immich_core/components",
         "immich_core/compose",
         "immich_core/container_users",
+        "immich_core/exposition",
         "immich_core/exposure",
         "immich_core/findings",
         "immich_core/gateway",
@@ -105,6 +111,7 @@ OWN_FILES = {
         "immich_core/pillar_paths",
         "immich_core/postgres_declared",
         "immich_core/postgres_extensions",
+        "immich_core/releases",
         "immich_core/run_facts",
         "immich_core/server_settings",
         "immich_core/settings/__init__",
@@ -112,12 +119,15 @@ OWN_FILES = {
         "immich_core/settings/derivation",
         "immich_core/settings/environment",
         "immich_core/settings/hardware",
+        "immich_core/settings/metrics",
         "immich_core/settings/networks",
         "immich_core/settings/problems",
         "immich_core/settings/roles",
         "immich_core/settings/schema",
         "immich_core/sign_up",
         "immich_core/stack_status",
+        "immich_core/status",
+        "immich_core/telemetry",
         "immich_core/units",
         "immich_core/update_plan",
         "immich_core/valkey_memory",
@@ -136,6 +146,7 @@ OWN_FILES = {
         "immich_diagnosis/hardware",
         "immich_diagnosis/host",
         "immich_diagnosis/leftovers",
+        "immich_diagnosis/metrics",
         "immich_diagnosis/parts",
         "immich_diagnosis/permissions",
         "immich_diagnosis/podman",
@@ -154,10 +165,14 @@ OWN_FILES = {
         "immich_host/images",
         "immich_host/machine_learning",
         "immich_host/postgres_refusals",
+        "immich_host/releases",
+        "immich_host/salt_call",
         "immich_host/secret_files",
         "immich_host/server_warnings",
         "immich_host/service",
+        "immich_host/status",
         "immich_host/stop_reasons",
+        "immich_host/telemetry",
         "immich_host/update",
         "immich_host/used_settings",
         "immich_host/valkey_migration",
@@ -179,6 +194,7 @@ OWN_FILES = {
         "immich_io/owners",
         "immich_io/progress",
         "immich_io/project",
+        "immich_io/records",
         "immich_io/server",
         "immich_io/untrusted",
         "immich_io/update_record",
@@ -248,6 +264,7 @@ FUNCTIONS = [
     "immich_app.unit",
     "immich_gateway.desired",
     "immich_identity.current",
+    "immich_metrics.plan",
     "immich_postgres.declared",
     "immich_preflight.obstacles",
     "immich_settings.get",

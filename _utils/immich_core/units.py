@@ -12,6 +12,8 @@ BACKUP_FAILED = "immich-backup-failed.service"
 RESTORE_DRILL = "immich-restore-drill.service"
 RESTORE_DRILL_TIMER = "immich-restore-drill.timer"
 RESTORE_DRILL_FAILED = "immich-restore-drill-failed.service"
+METRICS = "immich-metrics.service"
+METRICS_TIMER = "immich-metrics.timer"
 
 
 def file(unit):

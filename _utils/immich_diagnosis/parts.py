@@ -15,6 +15,7 @@ from immich_diagnosis import (
     formula,
     hardware,
     host,
+    metrics,
     podman,
     postgres,
     reachability,
@@ -35,6 +36,7 @@ PARTS = {
     accounts: "accounts",
     components: None,
     backups: "backup",
+    metrics: "metrics",
 }
 GROUPS = tuple(group for part in PARTS for group in part.GROUPS)
 # What the registry of components names and has a row of its own.

@@ -192,6 +192,30 @@ def get_json(url, timeout=10):
     return _parsed(_content(response))
 
 
+def beginning(url, size, timeout=10):
+    """
+    Return the first bytes of what an address answers to GET; of the rest nothing is read.
+
+    url
+        As of :py:func:`get_json`.
+    size
+        How many of them, with the headers.
+    timeout
+        Seconds for these. Defaults to 10.
+
+    Raises ``OSError`` if there is no answer in time, ``StatusError`` for another status than 200, and ``ValueError`` if
+    the answer is no HTTP.
+
+    .. code-block:: python
+
+        untrusted.beginning("http://127.0.0.1:8081/metrics", 4096)
+    """
+    response = _response("GET", url, {}, b"", timeout, size, whole=False)
+    if response.status != 200:
+        raise StatusError(response.status)
+    return response.fp.read(size)
+
+
 def request_json(method, url, body=None, headers=None, timeout=10, size=LARGEST_ANSWER):
     """
     Return the status of an answer, and what it holds, parsed; ``None`` if it holds nothing.
@@ -242,13 +266,13 @@ def _content(response):
         raise _not_json(error) from error
 
 
-def _response(method, url, headers, content, timeout, size):
+def _response(method, url, headers, content, timeout, size, whole=True):
     """An answer whose status is known, and whose content has come in."""
     parts = urllib.parse.urlsplit(url)
     lines = [f"{method} {parts.path or '/'}{'?' if parts.query else ''}{parts.query} HTTP/1.0", f"Host: {parts.netloc}"]
     lines += ["Connection: close", *(f"{name}: {value}" for name, value in headers.items())]
     request = "".join(f"{line}\r\n" for line in (*lines, "")).encode() + content
-    response = http.client.HTTPResponse(_Received(_exchange(parts, request, timeout, size)), method=method)
+    response = http.client.HTTPResponse(_Received(_exchange(parts, request, timeout, size, whole)), method=method)
     try:
         response.begin()
         return response
@@ -256,7 +280,7 @@ def _response(method, url, headers, content, timeout, size):
         raise _not_json(error) from error
 
 
-def _exchange(url, request, timeout, size):
+def _exchange(url, request, timeout, size, whole):
     """All bytes that a server sends until it hangs up. HTTP/1.0, so that it does, and sends no chunks."""
     deadline = time.monotonic() + timeout
     received = b""
@@ -271,4 +295,6 @@ def _exchange(url, request, timeout, size):
             if not chunk:
                 return received
             received += chunk
+    if not whole:
+        return received[:size]
     raise ValueError(f"the answer is larger than {size} bytes")

@@ -5,7 +5,8 @@
 {%- if settings %}
 {%- set gateway = salt["immich_gateway.desired"](settings) %}
 {%- set context = {"address": gateway.address, "network": gateway.network, "ports": gateway.ports,
-                   "host_ports": gateway.host_ports, "sign_up": gateway.sign_up} %}
+                   "host_ports": gateway.host_ports, "sign_up": gateway.sign_up,
+                   "metrics_allow": gateway.metrics_allow} %}
 
 The gateway's firewall rules are written:
   file.managed:

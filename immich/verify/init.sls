@@ -10,4 +10,11 @@ Immich is as declared:
     # With what its components have checked, as of the end of the run.
     - settings: {{ dict(handed_down, components=settings.components, **at_the_end) | json }}
     - require: {{ included | json }}
+{%-   if settings.metrics.enabled %}
+
+The run is recorded for the metrics:
+  immich_metrics.run_recorded:
+    # After a failure too, which no requisite says.
+    - order: last
+{%-   endif %}
 {%- endif %}

@@ -66,7 +66,7 @@ GRAINS = {"os_family": "Debian", "os": "Debian", "osfinger": "Debian-13"}
 def formula(tmp_path_factory):
     """A copy of the formula with one more component."""
     copy = tmp_path_factory.mktemp("formula")
-    for folder in ("immich", "_modules", "_output", "_states", "_utils", "bin", "docs"):
+    for folder in ("immich", "_beacons", "_modules", "_output", "_states", "_utils", "bin", "docs"):
         shutil.copytree(REPO / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     with (copy / "immich/components.yaml").open("a", encoding="utf8") as registry:
         registry.write(ENTRY)

@@ -67,11 +67,11 @@ def _no_containers_left(_gateway_removed):
 def written(states):
     """A function that writes rules, unit and drop-in as immich.gateway does, and returns the states' arguments."""
 
-    def write(address=ADDRESS, network=NETWORK, ports=PORTS, host_ports=(), sign_up="open"):
+    def write(address=ADDRESS, network=NETWORK, ports=PORTS, host_ports=(), sign_up="open", metrics_allow=()):
         arguments = {"address": address, "network": network, "ports": ports, "host_ports": list(host_ports)}
         for path in (RULES, UNIT):
             template = f"salt://immich/gateway/files/{path.name}.j2"
-            context = {**arguments, "sign_up": sign_up}
+            context = {**arguments, "sign_up": sign_up, "metrics_allow": list(metrics_allow)}
             ret = states.file.managed(str(path), source=template, template="jinja", context=context)
             assert ret.result is True, ret.comment
         source = "salt://immich/gateway/files/nftables.conf"
@@ -169,7 +169,7 @@ def test_new_rules_are_loaded(states, modules, written, ports):
                 {"name": str(RULES)},
                 {"source": f"salt://immich/gateway/files/{RULES.name}.j2"},
                 {"template": "jinja"},
-                {"context": {**arguments, "sign_up": "open"}},
+                {"context": {**arguments, "sign_up": "open", "metrics_allow": []}},
             ]
         },
         "gateway": {
@@ -305,6 +305,23 @@ def test_the_server_is_closed_to_others_until_somebody_has_signed_up(states, wri
 
 
 @pytest.mark.parametrize(
+    ("allow", "let_in"),
+    (([], 0), (["192.0.2.7/32"], 1), (["192.0.2.0/24", "198.51.100.3/32"], 1)),
+    ids=("nobody", "one", "several"),
+)
+def test_metrics_are_for_those_who_are_allowed(states, written, allow, let_in):
+    assert states.immich_gateway.active("gateway", **written(metrics_allow=allow)).result is True
+    published, metrics = (
+        table().partition(f"chain {name}")[2].partition("chain")[0] for name in ("published", "metrics")
+    )
+    # Before what lets connections that are there go on.
+    assert 0 < published.find("tcp dport { 8081, 8082 } jump metrics") < published.find("ct state")
+    assert metrics.count("ip saddr") == let_in
+    rules = [line.strip() for line in metrics.splitlines()]
+    assert rules[rules.index("}") - 1] == "counter drop"
+
+
+@pytest.mark.parametrize(
     ("host", "here"), (("host.containers.internal", True), ("127.0.0.1", True), ("192.0.2.7", False), ("cache", False))
 )
 def test_wanted_are_managed_services_only(modules, host, here):
@@ -313,6 +330,7 @@ def test_wanted_are_managed_services_only(modules, host, here):
         "network": NETWORK,
         "host_ports": [443],
         "sign_up": "root",
+        "metrics": {"allow": ["192.0.2.0/24"]},
         "postgres": {"managed": True, "here": True, "port": 5432},
         "valkey": {"managed": False, "here": False, "port": 6379, "host": host},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
@@ -324,6 +342,7 @@ def test_wanted_are_managed_services_only(modules, host, here):
         "host_ports": [443, 6379] if here else [443],
         "services": ["postgresql@17-main"],
         "sign_up": "root",
+        "metrics_allow": ["192.0.2.0/24"],
     }
 
 

@@ -22,7 +22,7 @@ def test_package_installs_what_the_repository_has(tmp_path):
     (package,) = (tmp_path / "spm_build_dir").glob("immich-*.spm")
     subprocess.run([spm, "-c", tmp_path, "local", "install", "-y", package], check=True)
 
-    for folder in ("immich", "_modules", "_output", "_states", "_utils"):
+    for folder in ("immich", "_beacons", "_modules", "_output", "_states", "_utils"):
         for directory, _, files in os.walk(REPO / folder):
             for name in files:
                 installed = tmp_path / "formula_path" / Path(directory).relative_to(REPO) / name

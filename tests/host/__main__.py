@@ -18,6 +18,7 @@ LONG_MAKERS = (
     images.with_other_salt,
     images.with_gitfs,
     images.reader_packages,
+    images.watcher_packages,
 )
 
 IN_HOST = "cd /srv/formula && /opt/salt/bin/python -m pytest -o cache_dir=/tmp/pytest -o log_level=WARNING"

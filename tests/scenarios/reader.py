@@ -153,9 +153,9 @@ class Reader:
             self.host.apply()
 
 
-def shelf():
+def shelf(packages=images.reader_packages):
     """Bind arguments of a host whose reader installs packages that the formula does not."""
-    return [(images.reader_packages(), "/srv/reader")]
+    return [(packages(), "/srv/reader")]
 
 
 def stock(host):

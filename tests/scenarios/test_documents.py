@@ -30,6 +30,7 @@ APART = [
     "docs/howto/hardware.md",
     "docs/howto/identity.md",
     "docs/howto/master.md",
+    "docs/howto/metrics.md",
     "docs/howto/reverse-proxy.md",
     "docs/howto/storage.md",
 ]

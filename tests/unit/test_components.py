@@ -113,10 +113,10 @@ def test_what_requires_a_component_is_removed_before_it():
     includes = components.includes(REGISTRY, list(REGISTRY), [], BOTH)
     assert includes["immich.clean"] == [
         f"immich.{name}.clean"
-        for name in ("backup", "accounts", "app", "valkey", "postgres", "gateway", "podman", "programs")
+        for name in ("metrics", "backup", "accounts", "app", "valkey", "postgres", "gateway", "podman", "programs")
     ]
     assert includes["immich.postgres.clean"] == ["immich.backup.clean", "immich.app.clean"]
-    assert includes["immich.backup.clean"] == []
+    assert includes["immich.backup.clean"] == ["immich.metrics.clean"]
 
 
 def test_observed_has_each_key_whatever_an_entry_leaves_out():

@@ -41,10 +41,12 @@ def test_a_server_that_is_not_managed_is_let_through_where_it_is_on_this_host():
         "network": NETWORK,
         "sign_up": "open",
         "host_ports": [443],
+        "metrics": {"allow": ["192.0.2.8/32"]},
         "postgres": {"managed": False, "here": False, "port": 5432, "host": "192.0.2.7"},
         "valkey": {"managed": True, "here": True, "port": 6379},
         "lookup": {"postgres": {"unit": "postgresql@17-main"}, "valkey": {"service": "valkey-server"}},
     }
     found = gateway.declared(settings, lambda: ["192.0.2.7"])
     assert (found["ports"], found["host_ports"], found["services"]) == ([6379], [443, 5432], ["valkey-server"])
+    assert found["metrics_allow"] == ["192.0.2.8/32"]
     assert gateway.declared(settings, list)["host_ports"] == [443]

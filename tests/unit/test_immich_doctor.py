@@ -537,7 +537,7 @@ def test_a_check_calls_what_it_asks(settings, asking):
     salt = Asked()
     services = {"immich-server": {}, "immich-machine-learning": {}}
     here = {
-        **facts.gather(settings),
+        **facts.gather({**settings, "metrics": {**settings["metrics"], "enabled": True}}),
         "compose": {"services": services},
         "ping": "http://127.0.0.1:2283/api/server/ping",
     }

@@ -915,7 +915,7 @@ WRONG = (
 )
 
 
-NEIGHBOURS = ("network", "machine_learning", "podman", "backup")
+NEIGHBOURS = ("network", "machine_learning", "podman", "backup", "metrics")
 
 
 @pytest.mark.parametrize(("path", "value", "message"), WRONG, ids=[f"{path}-{text}" for path, _, text in WRONG])

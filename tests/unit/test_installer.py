@@ -405,5 +405,5 @@ def test_an_update_takes_the_place_of_the_formula(tmp_path, monkeypatch):
 
 def test_all_that_salt_needs_is_copied():
     copied = formula.copied(TOP)
-    assert {"immich", "_modules", "_states", "_utils", "_output", "bin/installer", "docs"} <= set(copied)
+    assert {"immich", "_beacons", "_modules", "_states", "_utils", "_output", "bin/installer", "docs"} <= set(copied)
     assert all((TOP / name).exists() for name in copied)

@@ -261,3 +261,12 @@ def test_a_reason_names_the_settings_that_are_wrong():
     nest = f"{NEST.format(31, '  ERROR', 'Bootstrap', 'Invalid system config: ')}\n  - [oauth.timeout] Too small\n"
     assert untrusted.reason(nest) == "[Bootstrap] Invalid system config: [oauth.timeout] Too small"
     assert untrusted.reason("Error: of another kind\n  - [not] of it\n") == "Error: of another kind"
+
+
+def test_of_an_answer_that_is_only_begun_no_more_is_read(serving):
+    metrics = b"# HELP target_info Target metadata\n"
+    assert untrusted.beginning(serving(OK + metrics), 4096) == metrics
+    endless = serving(OK + metrics, *[b" " * 65536] * 99)
+    assert untrusted.beginning(endless, 4096).startswith(metrics)
+    with pytest.raises(untrusted.StatusError):
+        untrusted.beginning(serving(b"HTTP/1.1 404 Not Found\r\n\r\nx"), 4096)

@@ -12,7 +12,7 @@ from immich_core.obstacles import obstacle
 LAST_PORT = 65535
 
 
-def of_addresses(addresses, is_here):
+def of_addresses(addresses, is_here, path="bind_address"):
     """
     Yield the addresses at which Immich cannot be published.
 
@@ -20,16 +20,18 @@ def of_addresses(addresses, is_here):
         Those of the settings.
     is_here
         Function that says whether this host has one.
+    path
+        The setting that has them. Defaults to ``bind_address``.
     """
     for address in addresses:
         if not is_here(address):
             every = ipaddress.ip_address(address).is_unspecified
             missing = "this host has no IPv6" if every else f"{address} is on no interface of this host"
             seen = f"{missing}, so Immich cannot be published there"
-            yield obstacle("address-absent", "bind_address", seen, "bring it up, or remove it")
+            yield obstacle("address-absent", path, seen, "bring it up, or remove it")
 
 
-def of_immich(port, addresses, sockets):
+def of_immich(port, addresses, sockets, path="port"):
     """
     Yield who has the port at which Immich is to be published, unless that is Immich.
 
@@ -37,11 +39,13 @@ def of_immich(port, addresses, sockets):
         Those of the settings.
     sockets
         As above.
+    path
+        The setting that has the port. Defaults to ``port``.
     """
     for each in clashing(sockets, port, addresses):
         if not _is_immich(each["holder"]):
             seen = f"{port} is taken by {named(each['holder'])}"
-            yield obstacle("port-taken", "port", seen, "stop that, or set another port")
+            yield obstacle("port-taken", path, seen, "stop that, or set another port")
             return
 
 

@@ -15,6 +15,7 @@ from immich_core.gateway import HOST_NAME
 from immich_core.settings.derivation import FORMULA_USER, library_of, normal, project_dir
 from immich_core.settings.environment import check_environment
 from immich_core.settings.hardware import check_hardware, unused_image
+from immich_core.settings.metrics import check_metrics
 from immich_core.settings.networks import check_addresses, check_bind_addresses
 from immich_core.settings.problems import likely, path_text
 from immich_core.settings.roles import check_roles, passwords
@@ -168,6 +169,7 @@ def _check_paths(settings):
         ("machine_learning", "cache_location"): settings["machine_learning"]["cache_location"],
         ("podman", "projects_dir"): settings["podman"]["projects_dir"],
         ("backup", "directory"): settings["backup"]["directory"],
+        ("metrics", "textfile_directory"): settings["metrics"]["textfile_directory"],
     }
     if settings["upload_location_moved_from"]:
         paths[("upload_location_moved_from",)] = settings["upload_location_moved_from"]
@@ -189,11 +191,12 @@ def _check_path(path, value, refused):
 
 
 def _check_overlap(settings):
-    """Uploads, compose project, backups, model cache and external libraries each need a directory of their own."""
+    """Each of these needs a directory of its own."""
     places = {
         ("upload_location",): settings["upload_location"],
         ("podman", "projects_dir"): project_dir(settings),
         ("backup", "directory"): settings["backup"]["directory"],
+        ("metrics", "textfile_directory"): settings["metrics"]["textfile_directory"],
     }
     if settings["machine_learning"]["enabled"]:
         places[("machine_learning", "cache_location")] = settings["machine_learning"]["cache_location"]
@@ -385,6 +388,7 @@ _CHECKS = (
     check_environment,
     check_hardware,
     _check_backup,
+    check_metrics,
     _check_clean,
     _check_pinned,
 )

@@ -9,6 +9,7 @@ import re
 from immich_core import components, hardware, sign_up
 from immich_core.gateway import HOST_NAME
 from immich_core.settings.hardware import tagged
+from immich_core.settings.metrics import allowed
 from immich_core.settings.networks import bind_addresses, ip_address
 from immich_core.settings.problems import PILLAR_KEY
 from immich_core.settings.roles import here
@@ -87,6 +88,10 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
         },
         "podman": {"external_networks": external},
         "backup": {"directory": normal(settings["backup"]["directory"])},
+        "metrics": {
+            "allow": allowed(settings["metrics"]["allow"]),
+            "textfile_directory": normal(settings["metrics"]["textfile_directory"]),
+        },
         "postgres": {
             "here": "postgres" in services,
             "host": settings["postgres"]["host"] or HOST_NAME,

@@ -69,6 +69,8 @@ def check_environment(settings):
     set_by_formula = {
         "IMMICH_CONFIG_FILE": settings["settings"] is not None and "immich:settings",
         "NODE_EXTRA_CA_CERTS": settings["server"]["ca_certificates"] and "immich:server:ca_certificates",
+        "IMMICH_API_METRICS_PORT": settings["metrics"]["enabled"] and "immich:metrics:api_port",
+        "IMMICH_MICROSERVICES_METRICS_PORT": settings["metrics"]["enabled"] and "immich:metrics:microservices_port",
     }
     for name, setting in set_by_formula.items():
         if setting and name in settings["server"]["environment"]:

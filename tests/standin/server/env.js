@@ -115,6 +115,20 @@ function workersOf(environment) {
   return (included.length > 0 ? included : WORKERS).filter((name) => !excluded.includes(name));
 }
 
+/** As server/src/repositories/config.repository.ts: `all` is every one, and what is excluded is taken away. */
+function telemetryOf(environment) {
+  const all = environment.IMMICH_TELEMETRY_INCLUDE === "all";
+  const included = all ? TELEMETRIES : asList(environment.IMMICH_TELEMETRY_INCLUDE);
+  const excluded = asList(environment.IMMICH_TELEMETRY_EXCLUDE);
+  return {
+    metrics: included.filter((name) => !excluded.includes(name)),
+    ports: {
+      api: Number(environment.IMMICH_API_METRICS_PORT || 8081),
+      microservices: Number(environment.IMMICH_MICROSERVICES_METRICS_PORT || 8082),
+    },
+  };
+}
+
 function databaseOf(environment) {
   if (environment.DB_URL) {
     return { url: environment.DB_URL };
@@ -184,6 +198,7 @@ function readSettings(processEnvironment) {
     valkey: valkeyOf(environment),
     configFile: environment.IMMICH_CONFIG_FILE,
     machineLearningUrl: environment.IMMICH_MACHINE_LEARNING_URL,
+    telemetry: telemetryOf(environment),
     faults: faultsOf(environment),
   };
 }

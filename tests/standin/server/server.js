@@ -9,6 +9,7 @@ const env = require("./env");
 const log = require("./log");
 const ownSettings = require("./settings");
 const storage = require("./storage");
+const telemetry = require("./telemetry");
 const valkey = require("./valkey");
 const websocket = require("./websocket");
 
@@ -43,10 +44,11 @@ async function applyFaults(faults) {
 }
 
 async function start(settings, closers) {
+  const context = { settings, nodes: [], progress: new Map() };
+  closers.push(...telemetry.start(context));
   await applyFaults(settings.faults);
   valkey.watchDenials();
 
-  const context = { settings, nodes: [], progress: new Map() };
   const server = api.createServer(context);
   for (const worker of settings.workers) {
     const node = websocket.open(settings.valkey, worker === "api" ? server : undefined);
