@@ -58,6 +58,12 @@ def query(host, expression):
     }
 
 
+def wait_for_result(host, expression):
+    """Wait until Prometheus has any sample for an expression."""
+    ask = f"curl -sG http://localhost:9090/api/v1/query --data-urlencode query={shlex.quote(expression)}"
+    host.wait_for(f"{ask} | grep -q '\"value\"'", 60)
+
+
 def figure(host, name):
     """The value of a metric of the host that has no labels, as it stands in the file."""
     (line,) = (line for line in host.read(TEXTFILE).splitlines() if line.startswith(f"immich_host_{name} "))
@@ -68,7 +74,7 @@ def wait_for_alerts(host, expected):
     """Wait until these alerts fire and no others."""
     host.write("/run/test/firing", FIRING)
     names = json.dumps(sorted(expected))
-    host.wait_for(f'test "$(python3 /run/test/firing)" = {shlex.quote(names)}', 20)
+    host.wait_for(f'test "$(python3 /run/test/firing)" = {shlex.quote(names)}', 60)
 
 
 def write_figures(host):
@@ -101,7 +107,7 @@ def host(first_run):
 
 
 def test_prometheus_reads_immich_and_its_host(host):
-    host.wait_for("curl -s 'http://localhost:9090/api/v1/query?query=immich_host_backups' | grep -q localhost:9100", 20)
+    wait_for_result(host, "sum(up) == 3 and sum(immich_host_backups) == 1")
     assert query(host, "up") == {("localhost:9100",): 1, ("localhost:8081",): 1, ("localhost:8082",): 1}
     assert query(host, "immich_users_total") == {("localhost:8081",): 0}
     assert query(host, "node_textfile_scrape_error") == {("localhost:9100",): 0}
@@ -178,7 +184,7 @@ def test_each_alert_is_fired_by_its_fault(host):
 
     # A timer that has not run for two hours.
     host.run(f"sed -i -E 's/^(immich_host_status_timestamp_seconds) .*/echo \\1 $(($(date +%s) - 7200))/e' {TEXTFILE}")
-    host.wait_for("python3 /run/test/firing | grep -q ImmichMetricsOutdated", 20)
+    host.wait_for("python3 /run/test/firing | grep -q ImmichMetricsOutdated", 60)
 
     # All is repaired.
     host.pillar(pillar_with(metrics={"enabled": True}))
