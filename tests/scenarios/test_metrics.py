@@ -70,6 +70,18 @@ def figure(host, name):
     return float(line.split()[1])
 
 
+def empty_panels(host):
+    """Titles of the panels of the dashboard for which Prometheus has no sample."""
+    dashboard = json.loads(host.read("/usr/local/share/immich-formula/prometheus/dashboard.json"))
+    return [
+        panel["title"]
+        for panel in dashboard["panels"]
+        if not any(
+            query(host, target["expr"].replace("$host", ".*").replace("$__range", "1h")) for target in panel["targets"]
+        )
+    ]
+
+
 def wait_for_alerts(host, expected):
     """Wait until these alerts fire and no others."""
     host.write("/run/test/firing", FIRING)
@@ -140,8 +152,8 @@ def test_a_run_changes_nothing_twice_and_is_recorded(host):
     assert states[-1]["id"] == "The run is recorded for the metrics"
     status = host.salt("immich.status")
     assert status["apply_success"] is True
-    # All of the states, and little else.
-    assert 0.8 < status["apply_seconds"] / (sum(state["duration"] for state in states) / 1000) <= 1
+    # All states but the last, in tenths of a second.
+    assert 0.8 < status["apply_seconds"] / (sum(state["duration"] for state in states) / 1000) < 1.1
 
 
 def test_each_alert_is_fired_by_its_fault(host):
@@ -151,7 +163,7 @@ def test_each_alert_is_fired_by_its_fault(host):
 
     # A dump that is cut off, and Immich down.
     host.run("truncate --size 1000 /var/backups/immich/*.dump")
-    assert "ERROR" in host.salt_call("immich.restore_drill", check=False).stderr
+    assert "its SHA-256 is not that" in host.salt_call("immich.restore_drill", check=False).stderr
     host.run("systemctl stop immich")
     write_figures(host)
     wait_for_alerts(host, {"ImmichDown", "ImmichPartFailed", "ImmichBackupShrunk", "ImmichRestoreDrillFailed"})
@@ -177,6 +189,7 @@ def test_each_alert_is_fired_by_its_fault(host):
         "ImmichBackupOutdated",
     }
     wait_for_alerts(host, {*caused, "ImmichBackupShrunk", "ImmichRestoreDrillFailed"})
+    assert empty_panels(host) == []
     assert figure(host, "releases_behind") >= 2
     (row,) = (row for row in host.salt("immich.doctor") if row["part"] == "releases")
     assert (row["result"], row["code"]) == ("warning", "release-newer")
