@@ -70,7 +70,7 @@ def figure(host, name):
 
 def empty_panels(host):
     """Titles of the panels of the dashboard for which Prometheus has no sample."""
-    dashboard = json.loads(host.read("/usr/local/share/immich-formula/prometheus/dashboard.json"))
+    dashboard = json.loads(host.read("/usr/local/share/immich-formula/grafana-dashboard.json"))
     return [
         panel["title"]
         for panel in dashboard["panels"]
@@ -268,7 +268,7 @@ def test_without_the_setting_nothing_is_left(host):
     assert {"No metrics of this host are scheduled", "The metrics of this host are absent"} <= planned
     host.apply()
     assert host.run("curl -s http://127.0.0.1:8081/metrics", check=False).returncode == 7
-    left = "systemctl cat immich-metrics.timer; ls /usr/local/share/immich-formula/prometheus {}"
+    left = "systemctl cat immich-metrics.timer; ls /usr/local/share/immich-formula {}"
     assert host.run(left.format(TEXTFILE), check=False).stdout == ""
     assert changed(host.apply()) == {}
 
@@ -280,6 +280,6 @@ def test_an_update_is_recorded_with_its_downtime_and_all_is_removed(host):
     write_figures(host)
     assert f"{figure(host, 'update_downtime_seconds')} s" == running["changes"]["downtime"]["new"]
     host.apply("immich.metrics.clean")
-    left = f"ls {TEXTFILE} /usr/local/share/immich-formula/prometheus /var/lib/immich-formula/records"
+    left = f"ls {TEXTFILE} /usr/local/share/immich-formula /var/lib/immich-formula/records"
     assert host.run(f"{left}; systemctl cat immich-metrics.timer", check=False).stdout == ""
     assert changed(host.apply("immich.metrics.clean", test=True)) == {}
