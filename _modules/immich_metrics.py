@@ -42,8 +42,8 @@ def plan(settings):
     Return what the files and states of ``immich.metrics`` need, decided once.
 
     ``{"directory": of the textfile collector, "textfile": path, "command": for ExecStart, "schedule": …, "shared":
-    directory of the alert rules and the dashboard, "records": directory, "files": {unit files}, "present": whether there
-    is anything to remove}``
+    directory of the alert rules and the dashboard, "records": directory, "files": {unit files}, "present": whether
+    there is anything to remove}``
 
     settings
         The formula's settings, as of ``immich_settings.get``.
