@@ -63,6 +63,7 @@ FIRST = (
     "test_documents.py",
     "test_changes.py",
     "test_master.py",
+    "test_metrics.py",
     "test_clean.py",
     "test_bootstrap.py",
     "test_passwords.py",
