@@ -60,8 +60,9 @@ The metrics of this host are written:
     - require:
       - The directory of node_exporter's textfile collector is present
       - The metrics of this host are scheduled
-{%-   elif metrics.present %}
-{%-     set gone = {"metrics of this host": metrics.textfile, "alert rules and dashboard": metrics.shared} %}
+{%-   else %}
+{#-     Where there have not been any, nothing is asked for them, so that they cost a run nothing. #}
+{%-     set gone = {"metrics of this host": metrics.textfile, "alert rules and dashboard": metrics.shared} if metrics.present else {} %}
 {%-     set after = [{"sls": "immich.app"}] %}
 {%      include "immich/metrics/removal.jinja" %}
 {%-   endif %}
