@@ -24,7 +24,7 @@ LOG = logging.getLogger(__name__)
 PART = telemetry.PART
 NAME = "immich.prom"
 # For a Prometheus and a Grafana, wherever they are.
-SHARED = "/usr/local/share/immich-formula/prometheus"
+SHARED = "/usr/local/share/immich-formula"
 # When the timer starts the service, and the age in seconds from which the figures are outdated.
 SCHEDULE, OUTDATED = "*:0/15", 3600
 # Nobody waits for it: seconds that each check of the doctor may take.
@@ -42,7 +42,8 @@ def plan(settings):
     Return what the files and states of ``immich.metrics`` need, decided once.
 
     ``{"directory": of the textfile collector, "textfile": path, "command": for ExecStart, "schedule": …, "shared":
-    directory of the alert rules and the dashboard, "records": directory, "files": [unit files]}``
+    directory of the alert rules and the dashboard, "records": directory, "files": {unit files}, "present": whether
+    there is anything to remove}``
 
     settings
         The formula's settings, as of ``immich_settings.get``.
@@ -51,6 +52,7 @@ def plan(settings):
     """
     textfile = _textfile(settings)
     words = salt_call.words(__opts__, "immich_metrics.write", textfile)
+    files = {"timer": units.file(units.METRICS_TIMER), "service": units.file(units.METRICS)}
     return {
         "directory": settings["metrics"]["textfile_directory"],
         "textfile": textfile,
@@ -58,7 +60,9 @@ def plan(settings):
         "schedule": SCHEDULE,
         "shared": SHARED,
         "records": str(records.DIRECTORY),
-        "files": {"timer": units.file(units.METRICS_TIMER), "service": units.file(units.METRICS)},
+        "files": files,
+        # They are removed last.
+        "present": any(map(os.path.lexists, files.values())),
     }
 
 

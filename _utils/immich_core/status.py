@@ -13,7 +13,7 @@ RESULTS = ("ok", "warning", "failed")
 _LOOKING = "immich.verify"
 
 
-def of(moment, rows, images, backups, records):
+def of(moment, rows, images, backups, known, records):
     """
     Return the status, a flat dictionary of numbers and texts, and ``parts``: the result of each part. What is not known
     is None.
@@ -27,12 +27,14 @@ def of(moment, rows, images, backups, records):
     backups
         Those of the database, newest first, each with ``moment`` (seconds since the epoch) and ``size`` (bytes).
         None if they are not known.
+    known
+        Releases of Immich, newest first. Empty if they are not known.
     records
-        The last ``apply``, ``plan``, ``update``, ``drill`` and ``releases``, each a dictionary, empty if there is none.
+        The last ``apply``, ``plan``, ``update`` and ``drill``, each a dictionary, empty if there is none.
 
     .. code-block:: python
 
-        status.of(time.time(), rows, images, backups, records)
+        status.of(time.time(), rows, images, backups, ["v3.4.0"], records)
     """
     parts = {}
     for row in rows:
@@ -43,7 +45,7 @@ def of(moment, rows, images, backups, records):
         "result": max(parts.values(), key=RESULTS.index, default=RESULTS[0]),
         **counts,
         "parts": parts,
-        **_of_versions(images, records["releases"]),
+        **_of_versions(images, known),
         **_of_backups(backups),
         "drill_time": records["drill"].get("time"),
         "drill_success": records["drill"].get("success"),
@@ -57,15 +59,14 @@ def of(moment, rows, images, backups, records):
     }
 
 
-def _of_versions(images, record):
+def _of_versions(images, known):
     installed, declared = images["installed"], images["declared"]
-    found = record.get("releases", [])
-    ahead = releases.newer(found, installed) if found and installed else None
+    ahead = releases.newer(known, installed) if known and installed else None
     return {
         "version_installed": installed and versions.tag(installed),
         "version_declared": declared and versions.tag(declared),
         "version_as_declared": versions.same(installed, declared) if installed and declared else None,
-        "newest_release": found[0] if found else None,
+        "newest_release": known[0] if known else None,
         "releases_behind": None if ahead is None else len(ahead),
     }
 

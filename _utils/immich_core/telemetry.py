@@ -2,8 +2,9 @@
 Immich's telemetry: the ports of its metrics, and what they answer
 ==================================================================
 
-By Immich's documentation (Features > Monitoring) and server/src/repositories/telemetry.repository.ts of v2.0: each
-worker has a port of its own, on which it answers ``/metrics`` in Prometheus's text format, without a login.
+By Immich's documentation (Features > Monitoring), and config.repository.ts and telemetry.repository.ts below
+server/src/repositories: each worker has a port of its own, on which it answers ``/metrics`` in Prometheus's text
+format, without a login.
 """
 
 import re

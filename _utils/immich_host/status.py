@@ -10,6 +10,7 @@ from salt.exceptions import CommandExecutionError
 from immich_backup import listing
 from immich_core import backups, status
 from immich_diagnosis import facts
+from immich_host import releases
 from immich_io import compose_file, records
 
 
@@ -23,7 +24,7 @@ def gathered(settings, rows):
         Those of ``immich.doctor``.
     """
     found = {name: records.read(name) for name in records.NAMES}
-    return status.of(time.time(), rows, _images(settings), _backups(settings), found)
+    return status.of(time.time(), rows, _images(settings), _backups(settings), _releases(settings), found)
 
 
 def _images(settings):
@@ -46,3 +47,10 @@ def _backups(settings):
         for each in found
         if database is None or each["database"] in (None, database)
     ]
+
+
+def _releases(settings):
+    """By the record of a look that the pillar still asks for."""
+    if not settings or not settings["update"]["check_releases"]:
+        return []
+    return releases.recorded(settings["server"]["image"]) or []

@@ -12,8 +12,8 @@ from pathlib import Path
 from host_core import durable
 
 DIRECTORY = Path("/var/lib/immich-formula/records")
-# What the status is made of; the status itself, and what the beacon has reported of it.
-NAMES = ("apply", "plan", "update", "drill", "releases")
+# What was done last; the status made of it, and what the beacon has reported of that.
+NAMES = ("apply", "plan", "update", "drill")
 STATUS, REPORTED = "status", "beacon"
 
 
@@ -22,7 +22,7 @@ def note(name, **values):
     Write a record, with the time, whole or not at all.
 
     name
-        One of those above.
+        One of those above, or ``releases``.
     values
         What to record; a ``time`` among them is that of the record.
 

@@ -4,26 +4,8 @@
 {{ start(sls) }}
 {%- if settings %}
 {%-   set metrics = salt["immich_metrics.plan"](settings) %}
-
-No metrics of this host are written or scheduled:
-  immich_backup.dead:
-    - name: immich-metrics.timer
-
-{%-   set before = [] %}
-{%-   for what, path in (("metrics of this host", metrics.textfile), ("alert rules and dashboard", metrics.shared),
-                         ("records of runs", metrics.records)) %}
-{%-     do before.append("The " ~ what ~ " are absent") %}
-
-The {{ what }} are absent:
-  file.absent:
-    - name: {{ path | json }}
-    - require:
-      - No metrics of this host are written or scheduled
-{%-   endfor %}
-
-# Last: by the timer's file the next removal knows that metrics have been on this host.
-The units that write the metrics of this host are absent:
-  systemd_unit.files_absent:
-    - files: {{ [metrics.files.service, metrics.files.timer] | json }}
-    - require: {{ before | json }}
+{%-   set gone = {"metrics of this host": metrics.textfile, "alert rules and dashboard": metrics.shared,
+                  "records of runs": metrics.records} %}
+{%-   set after = [] %}
+{%    include "immich/metrics/removal.jinja" %}
 {%- endif %}

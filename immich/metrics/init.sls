@@ -34,11 +34,12 @@ The timer that writes the metrics of this host is present:
     - require:
       - sls: immich.app
 
-{%-     for file, what in (("alerts.yml", "alert rules"), ("dashboard.json", "dashboard")) %}
+{%-     for file, name, what in (("alerts.yml", "prometheus-alerts.yml", "alert rules"),
+                                ("dashboard.json", "grafana-dashboard.json", "dashboard")) %}
 
 The {{ what }} for Immich {{ "are" if what.endswith("s") else "is" }} present:
   file.managed:
-    - name: {{ metrics.shared }}/{{ file }}
+    - name: {{ metrics.shared }}/{{ name }}
     - source: salt://immich/metrics/files/{{ file }}
     - mode: "0644"
     - makedirs: true
@@ -60,26 +61,9 @@ The metrics of this host are written:
       - The directory of node_exporter's textfile collector is present
       - The metrics of this host are scheduled
 {%-   else %}
-
-No metrics of this host are scheduled:
-  immich_backup.dead:
-    - name: immich-metrics.timer
-    - require:
-      - sls: immich.app
-
-The units that write the metrics of this host are absent:
-  systemd_unit.files_absent:
-    - files: {{ metrics.files.values() | list | json }}
-    - require:
-      - No metrics of this host are scheduled
-
-{%-     for what, path in (("metrics of this host", metrics.textfile), ("alert rules and dashboard", metrics.shared)) %}
-
-The {{ what }} are absent:
-  file.absent:
-    - name: {{ path | json }}
-    - require:
-      - The units that write the metrics of this host are absent
-{%-     endfor %}
+{#-     Where there have not been any, nothing is asked for them, so that they cost a run nothing. #}
+{%-     set gone = {"metrics of this host": metrics.textfile, "alert rules and dashboard": metrics.shared} if metrics.present else {} %}
+{%-     set after = [{"sls": "immich.app"}] %}
+{%      include "immich/metrics/removal.jinja" %}
 {%-   endif %}
 {%- endif %}

@@ -305,18 +305,18 @@ def test_the_server_is_closed_to_others_until_somebody_has_signed_up(states, wri
 
 
 @pytest.mark.parametrize(
-    ("allow", "let_in"),
+    ("allow", "accepted"),
     (([], 0), (["192.0.2.7/32"], 1), (["192.0.2.0/24", "198.51.100.3/32"], 1)),
     ids=("nobody", "one", "several"),
 )
-def test_metrics_are_for_those_who_are_allowed(states, written, allow, let_in):
+def test_metrics_are_for_those_who_are_allowed(states, written, allow, accepted):
     assert states.immich_gateway.active("gateway", **written(metrics_allow=allow)).result is True
     published, metrics = (
         table().partition(f"chain {name}")[2].partition("chain")[0] for name in ("published", "metrics")
     )
     # Before what lets connections that are there go on.
     assert 0 < published.find("tcp dport { 8081, 8082 } jump metrics") < published.find("ct state")
-    assert metrics.count("ip saddr") == let_in
+    assert metrics.count("ip saddr") == accepted
     rules = [line.strip() for line in metrics.splitlines()]
     assert rules[rules.index("}") - 1] == "counter drop"
 

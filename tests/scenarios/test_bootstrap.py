@@ -102,7 +102,7 @@ def is_here(commit):
 def test_a_newer_formula_and_a_newer_immich_come_in_one_run(ready_host):
     """The former formula's program backs up before the update, and its service is stopped, with the new library."""
     host, configured = ready_host, "/etc/salt/minion.d/former.conf"
-    parts = ["immich", "_beacons", "_modules", "_output", "_states", "_utils"]
+    parts = ["immich", "_modules", "_output", "_states", "_utils"]
     former = subprocess.run([*GIT, "archive", FORMER, *parts], capture_output=True, check=True).stdout
     host.run("mkdir /srv/former && base64 -d | tar -x -C /srv/former", stdin=base64.b64encode(former).decode())
     host.write(configured, "file_roots: {base: [/srv/former]}\n")

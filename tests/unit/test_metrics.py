@@ -12,16 +12,16 @@ from immich_core import exposition, releases, status
 REPO = Path(__file__).resolve().parents[2]
 
 IMAGE = "ghcr.io/immich-app/immich-server:"
-NO_RECORDS = {name: {} for name in ("apply", "plan", "update", "drill", "releases")}
+NO_RECORDS = {name: {} for name in ("apply", "plan", "update", "drill")}
 
 
 def row(part, result):
     return {"part": part, "result": result, "code": "x", "seen": "…", "remedy": ""}
 
 
-def made(rows=(), installed=f"{IMAGE}v3.3.1", declared=f"{IMAGE}v3.3.1", backups=(), **records):
+def made(rows=(), installed=f"{IMAGE}v3.3.1", declared=f"{IMAGE}v3.3.1", backups=(), known=(), **records):
     images = {"installed": installed, "declared": declared}
-    return status.of(1000.7, list(rows), images, backups and list(backups), {**NO_RECORDS, **records})
+    return status.of(1000.7, list(rows), images, backups and list(backups), known, {**NO_RECORDS, **records})
 
 
 def test_a_part_has_the_worst_result_of_its_rows():
@@ -47,9 +47,10 @@ def test_all_that_is_known_has_a_metric():
         "plan": {"time": 950, "drift": 3},
         "update": {"time": 800, "downtime": 4.25},
         "drill": {"time": 700, "success": False},
-        "releases": {"releases": ["v3.5.0", "v3.4.0", "v3.3.1", "v3.3.0"]},
     }
-    text = exposition.text(made([row('a "b"\\\n', "warning")], backups=[{"moment": 600, "size": 5}, {}], **records))
+    known = ["v3.5.0", "v3.4.0", "v3.3.1", "v3.3.0"]
+    backups = [{"moment": 600, "size": 5}, {}]
+    text = exposition.text(made([row('a "b"\\\n', "warning")], backups=backups, known=known, **records))
     samples = [line for line in text.splitlines() if not line.startswith("#")]
     assert samples == [
         r'immich_host_part_status{part="a \"b\"\\\n"} 1',

@@ -11,7 +11,7 @@ from _states import immich_metrics as states
 from host_core.command import CommandError
 from immich_core import units
 from immich_diagnosis import metrics as diagnosis
-from immich_host import releases, telemetry
+from immich_host import releases, status, telemetry
 from immich_io import records
 
 IMAGE = "registry.test:5000/immich/server:v3.3.1@sha256:00"
@@ -131,6 +131,17 @@ def test_the_doctor_asks_the_registry_only_if_it_is_to(registry):
     registry.tags = None
     ((result, seen),) = diagnosis._releases(here)
     assert (result, seen.partition(":")[0]) == ("warning", "not checked")
+
+
+def test_releases_are_forgotten_where_nobody_looks_for_them(registry, monkeypatch, tmp_path):
+    assert releases.refresh(IMAGE) is None
+    monkeypatch.setattr(status.listing, "backups", lambda **_: [])
+    update, others = {"check_releases": True}, {"project_dir": tmp_path, "postgres": {"database": "immich"}}
+    settings = {"update": update, "server": {"image": IMAGE}, **others}
+    assert status.gathered(settings, [])["newest_release"] == "v3.4.0"
+    update["check_releases"] = False
+    assert status.gathered(settings, [])["newest_release"] is None
+    assert status.gathered({}, [])["newest_release"] is None
 
 
 # -- verification ----------------------------------------

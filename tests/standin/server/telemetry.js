@@ -1,8 +1,9 @@
 "use strict";
 
-/* The metrics of a worker, as Immich's own: server/src/repositories/telemetry.repository.ts and services/telemetry.service.ts
- * of v2.0. The exporter, @opentelemetry/exporter-prometheus, listens on every address, answers /metrics alone, writes `_`
- * for each dot, and `_total` behind a counter. */
+/* The metrics of a worker, as Immich's own: server/src/repositories/telemetry.repository.ts (commit 2599f58) and
+ * services/telemetry.service.ts (1233277), both newer than v2.2.2, which has @opentelemetry/exporter-prometheus 0.207. Its
+ * PrometheusSerializer writes the resource first, as target_info, `_` for each dot, and `_total` behind a counter; it listens
+ * on every address and answers /metrics alone. Since 0.223 at the latest, each sample also has labels otel_scope_*. */
 
 const http = require("node:http");
 const database = require("./database");
@@ -34,7 +35,7 @@ async function text(worker, context) {
   return `${lines.join("\n")}\n`;
 }
 
-/** Called before the worker connects to anything: bootstrapTelemetry in server/src/workers/api.ts and microservices.ts. */
+/** Before the worker connects to anything: configureTelemetry in server/src/app.common.ts (16e20dd), workers/microservices.ts. */
 function start(context) {
   const { telemetry, workers } = context.settings;
   if (telemetry.metrics.length === 0) {
