@@ -24,6 +24,7 @@ drop
 
 import contextlib
 import logging
+import time
 
 from salt.exceptions import CommandExecutionError
 
@@ -170,8 +171,9 @@ def backups(verify=False):
     one) and ``empty`` (whether nobody has signed up in it) of each.
 
     Where the library is backed up (``immich:backup:library``), the repository is asked too. ``library`` is then
-    ``{"snapshot": its id, "size": bytes, "files": number, "seconds": about how long its restore would take, if that is
-    known}``, or ``None`` if no snapshot has this backup. ``path`` is ``None`` if only the repository has it.
+    ``{"snapshot": its id, "age": hours since its dump was made, "size": bytes, "files": number, "seconds": about how
+    long the restore of its files would take, if that is known}``, or ``None`` if no snapshot has this backup. ``path``
+    is ``None`` if only the repository has it.
 
     verify
         Whether to read every one of them back, which may take long. ``verified`` is then ``ok`` or the problem.
@@ -189,9 +191,8 @@ def backups(verify=False):
     local, settings = listing.backups(verify), __salt__["immich_settings.get"]()
     if not library_plan.is_here(settings):
         return local
-    return library_backups.listed_with(
-        local, library_backup.snapshots(settings), library_backup_record.record().get("rate")
-    )
+    there = library_backup.snapshots(settings)
+    return library_backups.listed_with(local, there, library_backup_record.record(), time.time())
 
 
 def rotate():

@@ -73,6 +73,7 @@ def plan(settings, minion):
         "host": minion,
         "database": settings["postgres"]["database"],
         "exclude": library["exclude"],
+        "external": list(external(settings)),
         "bandwidth": library["bandwidth"],
         "keep": {
             "daily": library["keep_daily"],
@@ -83,12 +84,13 @@ def plan(settings, minion):
         "check_weeks": library["check_weeks"],
     }
     local = library_backups.local_path(repository)
+    mounted = [*folders(settings), *external(settings).values(), *([local] if local else [])]
     return {
         "user": library_backups.USER,
         "user_id": library_backups.USER_ID,
         "packages": ["restic", *_PACKAGES.get(repository.partition(":")[0], [])],
         "local": local,
-        "mounts": [unit_file.quoted(path) for path in (*folders(settings), *([local] if local else []))],
+        "mounts": [unit_file.quoted(path) for path in mounted],
         "sandbox": [*sandbox(settings, quote=unit_file.quoted), *_reading(settings, unit_file.quoted)],
         "config": json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
         "ssh": library_backups.sftp_command(repository) is not None,
@@ -105,6 +107,13 @@ def plan(settings, minion):
 def is_here(settings):
     """Whether this host backs up the library."""
     return bool(settings) and settings["backup"]["library"]["repository"] is not None and "server" in settings["roles"]
+
+
+def external(settings):
+    """Directories of this host by the names that they have in a snapshot: those of external libraries, on request."""
+    if not settings["backup"]["library"]["external_libraries"]:
+        return {}
+    return {library_backups.EXTERNAL + each["mount"]: each["path"] for each in settings["external_libraries"]}
 
 
 def sandbox(settings, quote, writes=(), capabilities=("CAP_DAC_READ_SEARCH",)):
@@ -144,14 +153,17 @@ def _reading(settings, quote):
     }
     bound = [f"BindReadOnlyPaths={quote(path)}:{target(half)}" for half, path in halves.items()]
     bound += _bound_elsewhere("BindReadOnlyPaths", settings, quote)
+    # One that is not there keeps nothing else from being backed up: the program reports it afterwards.
+    bound += [f"BindReadOnlyPaths=-{quote(path)}:{quote(target(name))}" for name, path in external(settings).items()]
     return ["RestrictSUIDSGID=yes", f"TemporaryFileSystem={library_backups.TREE}:ro", *bound]
 
 
 def writing(settings, quote):
-    """The library alone, where a restore can write to it."""
-    bound = f"BindPaths={quote(settings['upload_location'])}:{target(library_backups.LIBRARY)}"
-    elsewhere = _bound_elsewhere("BindPaths", settings, quote)
-    return [f"TemporaryFileSystem={library_backups.TREE}:ro", bound, *elsewhere]
+    """The library and the external ones of the snapshots, where a restore can write to them."""
+    bound = [f"BindPaths={quote(settings['upload_location'])}:{target(library_backups.LIBRARY)}"]
+    bound += _bound_elsewhere("BindPaths", settings, quote)
+    bound += [f"BindPaths=-{quote(path)}:{quote(target(name))}" for name, path in external(settings).items()]
+    return [f"TemporaryFileSystem={library_backups.TREE}:ro", *bound]
 
 
 def folders(settings):

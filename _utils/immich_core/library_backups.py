@@ -6,7 +6,8 @@ What a snapshot holds and says, the command lines, what of it is kept, and how t
 database. The backup's program and Salt's modules go by this. Needs nothing but Python.
 
 The two halves of a snapshot are ``/library`` and ``/database``, wherever they are on the host, so that a snapshot can
-be restored to any place. Its tags are ``TAG`` and the name of the dump, which is the id of both halves.
+be restored to any place. On request ``/external`` is beside them, with external libraries as Immich's container sees
+them. Its tags are ``TAG`` and the name of the dump, which is the id of both halves.
 """
 
 import calendar
@@ -27,7 +28,7 @@ SSH_KNOWN_HOSTS = "/etc/immich-formula/library-backup.known_hosts"
 USER, USER_ID = "immich-backup", 60885
 # Where the unit sees the two halves, under their names in a snapshot.
 TREE = "/run/immich-library"
-LIBRARY, DATABASE = "library", "database"
+LIBRARY, DATABASE, EXTERNAL = "library", "database", "external"
 TAG = "immich-formula"
 # Immich's folders for what has been uploaded, and what lies there beside it.
 ORIGINALS = ("upload", "library")
@@ -194,7 +195,7 @@ def backup_words(config, dump, parent):
     words += ["--parent", parent] if parent else ["--force"]
     words += ["--limit-upload", str(config["bandwidth"])] if config["bandwidth"] else []
     # The dump comes first: it is removed earlier than any photo.
-    return [*words, f"{DATABASE}/{dump}", f"{DATABASE}/{dump}{backups.CHECKSUM}", LIBRARY]
+    return [*words, f"{DATABASE}/{dump}", f"{DATABASE}/{dump}{backups.CHECKSUM}", LIBRARY, *config["external"]]
 
 
 def forget_words(config):
@@ -325,7 +326,7 @@ def of_database(there, database):
     return [each for each, dump in said if dump["database"] in (None, database) and not dump["empty"]]
 
 
-def listed_with(local, there, rate=None):
+def listed_with(local, there, record, now):
     """
     Return backups with both of their halves, newest first: each of ``immich.backups``, with its snapshot as
     ``library``, or ``None`` if there is none; and those of which only the repository has the dump, with no ``path``.
@@ -334,28 +335,35 @@ def listed_with(local, there, rate=None):
         Backups in their directory.
     there
         As of :py:func:`snapshots`.
-    rate
-        Bytes per second at which the last snapshot could be restored, if that is known.
+    record
+        What the program has noted: ``rate``, the bytes per second of the last larger snapshot, and ``last``.
+    now
+        Seconds since the epoch.
 
     .. code-block:: python
 
-        library_backups.listed_with(local, there)
+        library_backups.listed_with(local, there, {}, time.time())
     """
+    noted = (record.get("last") or {}, record.get("rate"), now)
     halves = {each["dump"]: each for each in reversed(there)}
-    found = [{**backup, "library": _half(halves.pop(backup["name"], None), rate)} for backup in local]
+    found = [{**backup, "library": _half(halves.pop(backup["name"], None), *noted)} for backup in local]
     for name, snapshot in halves.items():
         said = backups.parsed(name)
         only = {"path": None, "name": name, "time": backups.iso(said["moment"]), "size": None}
         only.update({key: said[key] for key in ("version", "database", "empty")})
-        found.append({**only, "library": _half(snapshot, rate)})
+        found.append({**only, "library": _half(snapshot, *noted)})
     return sorted(found, key=lambda backup: backup["name"], reverse=True)
 
 
-def _half(snapshot, rate):
+def _half(snapshot, last, rate, now):
     if snapshot is None:
         return None
-    seconds = round(snapshot["size"] / rate) if rate and snapshot["size"] else None
-    return {"snapshot": snapshot["id"][:8], "size": snapshot["size"], "files": snapshot["files"], "seconds": seconds}
+    size, files = snapshot["size"], snapshot["files"]
+    if size is None and last.get("snapshot") == snapshot["id"][:8]:
+        size, files = last["bytes"], last["files"]  # restic before 0.17 does not note them
+    seconds = round(size / rate) if rate and size else None
+    age = round((now - backups.parsed(snapshot["dump"])["moment"]) / 3600, 1)
+    return {"snapshot": snapshot["id"][:8], "age": age, "size": size, "files": files, "seconds": seconds}
 
 
 # -- library and database ----------------------------------------
@@ -378,6 +386,23 @@ def in_library(path):
             below = posixpath.normpath(path[len(prefix) :])
             return below if below.split("/")[0] in ORIGINALS else None
     return None
+
+
+def in_external(path, folders):
+    """
+    Return where a snapshot has a file of an external library, or ``None`` if none of those that it holds has it.
+
+    path
+        ``asset."originalPath"``.
+    folders
+        ``external`` of the program's configuration.
+
+    .. code-block:: python
+
+        library_backups.in_external("/mnt/photos/a.jpg", ["external/mnt/photos"])
+    """
+    place = posixpath.normpath(f"{EXTERNAL}/{path}")
+    return place if any(place.startswith(f"{folder}/") for folder in folders) else None
 
 
 def is_original(path):

@@ -8,7 +8,7 @@ deadline, and only what has the right form counts.
 
 import re
 
-from immich_backup import library
+from immich_backup import library, library_plan
 from immich_core import library_backups
 from immich_core.findings import WARNING, finding
 from immich_restore import access, deadlines, reporting
@@ -26,9 +26,11 @@ LONGEST = library_backups.LONGEST_PATH + 1
 
 def assets(target, database, login):
     """
-    The originals that a database knows, as checksums by paths below the library, and how many rows name none in it: of
-    external libraries, or of no possible form.
+    The originals that a database knows, as checksums by paths below the library; those of external libraries in the
+    snapshots, of whose content Immich stores no checksum, as ``None`` by their places in a snapshot; and how many rows
+    name neither: of other external libraries, or of no possible form.
     """
+    folders = library_plan.external(target.settings)
     with access.hba_record(target, database, login["user"]):
         tables = target.salt["pgsql_table.list"](database, connection=login)
         table = next((name for name in TABLES if name in tables), None)
@@ -41,8 +43,11 @@ def assets(target, database, login):
     found, elsewhere = {}, 0
     for path, checksum in rows:
         below = library_backups.in_library(path) if path and len(path) < LONGEST else None
+        place = library_backups.in_external(path, folders) if path and len(path) < LONGEST else None
         if below and SHA1.fullmatch(checksum or ""):
             found[below] = checksum
+        elif place:
+            found[place] = None
         else:
             elsewhere += 1
     return found, elsewhere
@@ -76,7 +81,20 @@ def comparison(target, snapshot, known, sample):
         "moved_since": moved,
         "elsewhere": elsewhere,
     }
-    return answer, _findings(missing, seen["changed"], orphans, answer["orphaned"])
+    external = seen.get("external_missing", [])
+    if "external" in seen:
+        answer["external"] = {"files": seen["external"], "missing": external[:100]}
+    return answer, [*_findings(missing, seen["changed"], orphans, answer["orphaned"]), *_of_external(external)]
+
+
+def _of_external(missing):
+    """Immich keeps the rows of files that are no longer there: a warning, and no failure."""
+    if not missing:
+        return []
+    seen = (
+        f"The snapshot lacks {len(missing)} files of external libraries that Immich has: {reporting.first_of(missing)}"
+    )
+    return [finding("library-lacks-external", PART, seen, severity=WARNING)]
 
 
 def _findings(missing, changed, orphans, orphaned):

@@ -1,5 +1,6 @@
 """The program that backs up the library, with this release's restic and a repository in a folder."""
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -16,6 +17,8 @@ import pytest
 REPO = Path(__file__).resolve().parents[2]
 DUMP = "immich_20261124T203000Z_v3.3.1_immich.dump"
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+# What restic is called for by a run that checks the repository.
+STEPS = ["cat", "unlock", "snapshots", "backup", "ls", "forget", "prune", "check", "snapshots"]
 EMPTY = "immich_20261125T203000Z_v3.3.1_immich.empty.dump"
 # The program as it is, with all its places below one folder.
 PROGRAM = """
@@ -69,7 +72,7 @@ class Backup:
             "database": "immich",
             "bandwidth": None,
         }
-        config |= {"exclude": ["thumbs"], "keep": {"daily": 7}, "check_weeks": 2, **changes}
+        config |= {"exclude": ["thumbs"], "external": [], "keep": {"daily": 7}, "check_weeks": 2, **changes}
         (self.folder / "config").write_text(json.dumps(config), encoding="utf8")
 
     def start(self, *words, **kwargs):
@@ -112,12 +115,26 @@ class Backup:
         """A run that takes a minute, while it uploads."""
         self.upload(f"upload/a/{time.monotonic_ns()}", os.urandom(3_000_000))
         self.configure(bandwidth=50)
+        (self.folder / "status").write_text("{}", encoding="ascii")
         process = self.start("run")
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not ("backing up" in str(self.status()) and self.locks()):
             time.sleep(0.1)
         self.configure()
         return process
+
+    @contextlib.contextmanager
+    def with_restic(self, script):
+        """Another restic, which has done what a shell script does when it becomes the one of the release."""
+        wrapper = self.folder / "bin/restic"
+        wrapper.parent.mkdir(exist_ok=True)
+        wrapper.write_text(f'#!/bin/sh\n{script}\nexec {shutil.which("restic")} "$@"\n', encoding="ascii")
+        wrapper.chmod(0o755)
+        os.environ["PATH"], path = f"{wrapper.parent}:{os.environ['PATH']}", os.environ["PATH"]
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = path
 
     def locks(self):
         return os.listdir(self.folder / "repository/locks")
@@ -172,6 +189,11 @@ def test_what_is_missing_or_differs_is_restored_and_what_is_new_stays(backup):
     assert second.read_bytes() == kept
     assert hashlib.sha1(first.read_bytes()).hexdigest() == backup.files["upload/a/b.jpg"]
     assert (backup.library / "upload/new").exists()
+    # A file that is damaged has its size: only a restic that has come to its end has found it.
+    with backup.with_restic(
+        'for word; do [ "$word" != restore ] || { echo "Fatal: connection lost" >&2; exit 1; }; done'
+    ):
+        assert "connection lost" in backup.refused("restore", newest(backup))
 
 
 def test_a_killed_run_is_completed_by_the_next_and_a_stopped_one_leaves_no_lock(backup):
@@ -183,16 +205,78 @@ def test_a_killed_run_is_completed_by_the_next_and_a_stopped_one_leaves_no_lock(
     process.wait()
     os.kill(restic, signal.SIGKILL)
     os.waitpid(restic, 0)
-    assert backup.locks()
-    backup.run()
-    assert backup.locks() == []
+    dead = set(backup.locks())
     process = backup.in_the_middle()
+    held = set(backup.locks())
+    assert dead
+    assert not dead & held
+    assert "already locked" in backup.refused("run"), "by a process that is alive"
+    assert held <= set(backup.locks())
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 1
     assert backup.status()["error"] == "it was stopped"
     assert backup.locks() == []
     backup.run()
     assert backup.compare(newest(backup), backup.files)["changed"] == []
+
+
+@pytest.mark.once
+def test_one_that_is_killed_between_its_steps_is_completed_by_the_next(backup):
+    record = json.loads((backup.folder / "record").read_text(encoding="utf8"))
+    (backup.folder / "record").write_text(json.dumps({**record, "checked": 0}), encoding="utf8")
+    count = backup.folder / "count"
+    script = f'echo "$1" >>{count}; [ "$(wc -l <{count})" = "$(cat {backup.folder}/step)" ] && kill -9 $PPID && exit 1'
+    # The snapshot is made, old ones are forgotten, the repository is checked.
+    for step in ("ls", "prune", "snapshots", None):
+        backup.upload(f"upload/a/{step}.jpg", os.urandom(1000))
+        (backup.folder / "step").write_text(str(STEPS.index(step, 4) + 1 if step else 0), encoding="ascii")
+        count.unlink(missing_ok=True)
+        with backup.with_restic(script):
+            code, _, errors = backup.call("run")
+        assert code == (-signal.SIGKILL if step else 0), errors
+    assert count.read_text(encoding="ascii").split() == STEPS
+    answer = backup.compare(newest(backup), backup.files)
+    assert (answer["missing"], answer["changed"], backup.locks()) == ([], [], [])
+
+
+def test_a_full_disk_fails_and_is_continued_when_there_is_room(backup):
+    """That of the repository, and at a restore that of the library."""
+    full, library = backup.folder / "full", backup.library
+    full.mkdir()
+    backup.upload("upload/a/large.jpg", os.urandom(3_000_000))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", full], check=True)
+    backup.configure(repository=str(full / "repository"))
+    assert "no space left" in backup.refused("run")
+    subprocess.run(["mount", "-o", "remount,size=64m", full], check=True)
+    backup.run()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", library], check=True)
+    said = backup.refused("restore", newest(backup))
+    assert "files were not restored: library/upload/a/" in said
+    assert "no space left on device" in said
+    subprocess.run(["mount", "-o", "remount,size=64m", library], check=True)
+    backup.made("restore", newest(backup))
+    restored = {path: hashlib.sha1((library / path).read_bytes()).hexdigest() for path in backup.files}
+    assert restored == backup.files
+    subprocess.run(["umount", library, full], check=True)
+    backup.configure()
+
+
+def test_external_libraries_are_in_the_snapshot_on_request(backup):
+    name = "external/mnt/a [1]"
+    folder = backup.library.parent / name
+    folder.mkdir(parents=True)
+    (folder / "c.jpg").write_text("c", encoding="ascii")
+    backup.configure(external=[name, "external/mnt/unplugged"])
+    assert backup.refused("run").endswith("the snapshot lacks them: external/mnt/unplugged")
+    assert "no directory for external/mnt/unplugged" in backup.refused("restore", newest(backup))
+    backup.configure(external=[name])
+    answer = backup.compare(newest(backup), {**backup.files, f"{name}/c.jpg": None, f"{name}/gone.jpg": None})
+    assert (answer["external"], answer["external_missing"]) == (2, [f"{name}/gone.jpg"])
+    assert (answer["missing"], answer["changed"]) == ([], [])
+    (folder / "c.jpg").unlink()
+    backup.made("restore", newest(backup))
+    assert (folder / "c.jpg").read_text(encoding="ascii") == "c"
+    backup.configure()
 
 
 def test_what_a_container_can_leave_there_does_not_stop_it(backup):
@@ -216,7 +300,7 @@ def test_what_a_container_can_leave_there_does_not_stop_it(backup):
     original = backup.library / "upload/a/b.jpg"
     original.rename(backup.folder / "b.jpg")
     (original / "in the way").mkdir(parents=True)
-    assert "files were not restored: upload/a/b.jpg" in backup.refused("restore", newest(backup))
+    assert "files were not restored: library/upload/a/b.jpg" in backup.refused("restore", newest(backup))
     shutil.rmtree(original)
     (backup.folder / "b.jpg").rename(original)
 
@@ -224,18 +308,11 @@ def test_what_a_container_can_leave_there_does_not_stop_it(backup):
 def test_a_file_that_cannot_be_read_is_named(backup):
     """Root can read any: here restic reports an error that it did not have, and one of a file that is gone by now."""
     lost = "upload/a/b.jpg"
-    wrapper = backup.folder / "bin/restic"
-    wrapper.parent.mkdir()
     error = json.dumps({"message_type": "error", "error": {}, "during": "archival", "item": f"library/{lost}"})
     gone = error.replace(lost, "upload/a/gone.jpg")
     lines = f"for word; do case $word in backup) echo '{gone}' >&2; echo '{error}' >&2;; esac; done"
-    wrapper.write_text(f'#!/bin/sh\n{lines}\nexec {shutil.which("restic")} "$@"\n', encoding="ascii")
-    wrapper.chmod(0o755)
-    os.environ["PATH"], path = f"{wrapper.parent}:{os.environ['PATH']}", os.environ["PATH"]
-    try:
+    with backup.with_restic(lines):
         said = backup.refused("run")
-    finally:
-        os.environ["PATH"] = path
     assert said.endswith(f"the snapshot lacks them: library/{lost}")
 
 

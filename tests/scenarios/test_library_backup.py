@@ -1,5 +1,6 @@
 """The house burns down: photos and database come back from another house, to the last byte and row."""
 
+import hashlib
 import json
 
 import pytest
@@ -12,13 +13,18 @@ from tests.scenarios.conftest import PRINTABLE, deployed, get, merged, pillar_wi
 pytestmark = pytest.mark.long
 
 UPLOADS = "/srv/immich/upload"
+PICTURES = "/srv/pictures"
 PSQL = "runuser -u postgres -- psql -qAtX immich"
 ADMIN = {"email": "ana@example.org", "name": "Ana", "password": "a password of Ana"}
 PASSWORD = PRINTABLE[7:].strip() + PRINTABLE[1:7]
 UNIT = "immich-library-backup"
 # What an original, a row of Immich's and the owner of a file are, in one text.
-FILES = f"cd {UPLOADS} && find . -type f ! -name .immich -printf '%p %s %U:%G %m\\n' -exec sha1sum {{}} + | sort"
+FILES = (
+    f"cd {UPLOADS} && find . {PICTURES} -type f ! -name .immich -printf '%p %s %U:%G %m\\n' -exec sha1sum {{}} + | sort"
+)
 ROWS = f"""{PSQL} -c 'select "originalPath", checksum, id from asset order by 1; select email, password from "user"' """
+# Connections to the neighbour, with what is on its way to each.
+SSH = "ss -Htn state established '( dport = 22 )'"
 # restic reads a file of this size for as long as the bandwidth says.
 SLOW = {"bandwidth": 200}
 BIG = 1_500_000
@@ -30,6 +36,8 @@ class Nas:
     def __init__(self, host):
         self.host = host
         host.run("apt-get -qq install --no-install-recommends openssh-server >/dev/null", timeout=300)
+        # A disk that can be filled.
+        host.run("mkdir /srv/repo && mount -t tmpfs -o size=48m tmpfs /srv/repo")
         host.run("useradd --create-home backup2 && install -d -o backup2 -m 700 /srv/repo ~backup2/.ssh")
         host.run("ssh-keygen -q -t ed25519 -N '' -f /root/key && cp /root/key.pub ~backup2/.ssh/authorized_keys")
         host.run("mkdir -p /run/sshd && systemctl restart ssh")
@@ -80,7 +88,7 @@ def ended(host):
 
 
 def failures(host, text):
-    host.wait_for(f"grep -q -- '{text}' /root/failures")
+    host.wait_for(f"grep -q -- '{text}' /root/failures", 120)
     host.run("rm /root/failures")
 
 
@@ -168,14 +176,20 @@ def test_a_run_that_is_killed_or_cut_is_completed_by_the_next(host, nas):
     host.wait_for("systemctl is-active immich", 120)
     # A network that comes back: restic goes on where it was.
     in_the_middle(host)
-    nas.host.run("ip link set host0 down; sleep 8; ip link set host0 up")
+    nas.host.run("ip link set host0 down")
+    host.wait_for(f"{SSH} | awk '$2 > 0 {{ lost = 1 }} END {{ exit !lost }}'")
+    nas.host.run("ip link set host0 up")
     ended(host)
-    # One that does not let anybody write.
+    assert host.out(f"systemctl show -P Result {UNIT}") == "success"
+    # A server that ends.
     in_the_middle(host)
-    nas.host.run("chmod 500 /srv/repo/immich/data/*; chown -R root /srv/repo/immich/data")
-    ended(host)
-    failures(host, "restic")
-    nas.host.run("chown -R backup2 /srv/repo/immich/data; chmod 700 /srv/repo/immich/data/*")
+    nas.host.run("pkill -KILL -u backup2")
+    failures(host, "restic backup")
+    # A disk without room.
+    in_the_middle(host)
+    nas.host.run("head -c 100M /dev/zero >/srv/repo/full", check=False)
+    failures(host, "no space left")
+    nas.host.run("rm /srv/repo/full")
     declare(host, nas.library())
     host.apply("immich.backup")
     made = host.salt("immich.backup")
@@ -197,12 +211,21 @@ def test_another_host_or_repository_is_not_taken_for_the_own(host, nas):
 
 
 def test_the_house_burns_down(host, nas):
+    external = {"external_libraries": [PICTURES]}
+    host.run(f"install -d -o nobody {PICTURES} && date >{PICTURES}/a.jpg && chown nobody {PICTURES}/a.jpg")
+    # Immich stores the SHA-1 of an external file's path: services/library.service.ts, v2.7.2.
+    checksum = hashlib.sha1(f"path:{PICTURES}/a.jpg".encode()).hexdigest()
+    row = f"'{PICTURES}/a.jpg', 'a.jpg', '\\x{checksum}'"
+    host.run(PSQL, stdin=f'INSERT INTO asset ("originalPath", "originalFileName", checksum) VALUES ({row})')
+    declare(host, nas.library(external_libraries=True), **external)
+    host.apply("immich.backup")
     made = host.salt("immich.backup")
     files, rows = lines(host, FILES), lines(host, ROWS)
     host.crash()
     with Host("new", lan=host.lan) as new:
         use_registry(new)
-        declare(new, nas.library())
+        declare(new, nas.library(external_libraries=True), **external)
+        new.run(f"mkdir {PICTURES}")
         new.apply()
         # It fails loudly until somebody has restored: an empty Immich is not the newest snapshot.
         assert "the database has no users" in refusal(new, "immich.backup")
@@ -212,19 +235,25 @@ def test_the_house_burns_down(host, nas):
         would = new.salt("immich.restore", made["name"], "test=True")["would"]
         assert would[0].startswith("restore the library of snapshot")
         assert new.out("ls /var/backups/immich/*v3.3.1_immich.dump", check=False) == ""
-        # Killed while files are restored, while Immich serves.
-        new.run(f"salt-call --local immich.restore {made['name']} confirm=host >/root/first 2>&1 &")
+        # Killed while files are restored, while Immich serves, and then cut.
+        restore = f"salt-call --local immich.restore {made['name']} confirm=host"
+        new.run(f"{restore} >/root/first 2>&1 &")
         new.wait_for(f"ls {UPLOADS}/upload/*.jpg")
         new.run("pkill -9 salt-call; systemctl kill --signal=KILL immich-library-read", check=False)
+        new.run(f"{{ {restore}; echo $? >/root/code; }} >/root/second 2>&1 &")
+        new.run("""until pkill -KILL -P "$(pgrep -of '[r]estic .* (restore|ls) ')" ssh; do :; done""")
+        new.wait_for("test -s /root/code", 120)
+        assert (new.read("/root/code"), "restic" in new.read("/root/second")) == ("1\n", True)
         assert get(new, "/api/server/ping") == {"res": "pong"}
         answer = new.salt("immich.restore", made["name"], "confirm=host")
         assert answer["library"]["snapshot"] == made["library"]["snapshot"]
         assert lines(new, FILES) ^ files == set()
         assert lines(new, ROWS) ^ rows == set()
         state = get(new, "/standin/state")
-        assert state["storage"]["intact_assets"] == state["database"]["counts"]["assets"]
+        assert state["storage"]["intact_assets"] == state["database"]["counts"]["assets"] - 1  # the external one
         assert not [each for each in new.apply() if each["result"] is False]
-        assert drill(new)["library"]["changed"] == []
+        found = drill(new)["library"]
+        assert (found["changed"], found["external"]) == ([], {"files": 1, "missing": []})
         again = new.salt("immich.backup")
         assert again["library"]["files"] == made["library"]["files"]
         the_same_from_s3(new, nas)

@@ -90,6 +90,21 @@ def test_it_can_read_all_files_and_nothing_else(settings):
     assert "ProtectSystem=strict" in lines
 
 
+def test_external_libraries_are_read_on_request_as_the_container_sees_them(settings, modules, errors):
+    folders = ["/mnt/photos", {"path": "/home/ana/My Pictures", "mount": "/mnt/ana 100%"}]
+    asked = {**LIBRARY, "external_libraries": True}
+    plan = modules["immich.library_backup_plan"](settings(asked, external_libraries=folders))
+    bound = 'BindReadOnlyPaths=-"/home/ana/My Pictures":"/run/immich-library/external/mnt/ana 100%%"'
+    assert bound in plan["sandbox"]
+    assert json.loads(plan["config"])["external"] == ["external/mnt/photos", "external/mnt/ana 100%"]
+    assert '"/mnt/photos"' in plan["mounts"]
+    assert not [line for line in plan["sandbox"] if line.startswith("BindPaths")], "which only a restore writes to"
+    plan = modules["immich.library_backup_plan"](settings(LIBRARY, external_libraries=folders))
+    assert "external" not in str(plan["sandbox"])
+    found = errors({**LIBRARY, "repository": "/mnt/photos/immich"}, external_libraries=folders)
+    assert "overlaps immich:external_libraries:0" in found["repository"]
+
+
 @pytest.mark.parametrize(
     ("library", "path", "words"),
     (
@@ -113,6 +128,7 @@ def test_it_can_read_all_files_and_nothing_else(settings):
             "cannot be read",
         ),
         ({**LIBRARY, "environment": {"B2_ACCOUNT_KEY": {}}}, "environment:B2_ACCOUNT_KEY", "must be a text"),
+        ({**LIBRARY, "external_libraries": True}, "external_libraries", "there are none"),
         ({**LIBRARY, "exclude": ["upload"]}, "exclude:0", "must not be left out"),
         ({**LIBRARY, "exclude": ["thumbs/../upload"]}, "exclude:0", "must not be left out"),
     ),

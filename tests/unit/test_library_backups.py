@@ -1,5 +1,7 @@
 """What a snapshot of the library holds, which command makes it, and how it compares with a database."""
 
+import calendar
+
 import pytest
 
 from immich_core import library_backups
@@ -7,7 +9,12 @@ from immich_core.backups import CHECKSUM
 
 DUMP, OLDER = "immich_20261124T203000Z_v3.3.1_immich.dump", "immich_20261123T203000Z_v3.3.0_immich.dump"
 EMPTY = "immich_20261125T203000Z_v3.3.1_immich.empty.dump"
-CONFIG = {"host": "photos.example.org", "bandwidth": None, "keep": {"daily": 7, "weekly": None, "yearly": 0}}
+CONFIG = {
+    "host": "photos.example.org",
+    "bandwidth": None,
+    "external": [],
+    "keep": {"daily": 7, "weekly": None, "yearly": 0},
+}
 
 
 def listed(dump, digit, **more):
@@ -73,6 +80,8 @@ def test_the_dump_comes_first_and_the_parent_is_named():
     assert words[words.index("--parent") + 1] == "a" * 64
     assert [words[index + 1] for index, word in enumerate(words) if word == "--tag"] == [library_backups.TAG, DUMP]
     assert "--force" in library_backups.backup_words({**CONFIG, "bandwidth": 100}, DUMP, None)
+    more = library_backups.backup_words({**CONFIG, "external": ["external/mnt/a"]}, DUMP, None)
+    assert more[-2:] == ["library", "external/mnt/a"]
 
 
 def test_only_the_folder_itself_is_left_out_and_its_marker_stays():
@@ -129,16 +138,19 @@ def test_both_halves_of_a_backup_are_one_entry():
     local = [{"name": DUMP, "path": f"/var/backups/immich/{DUMP}"}, {"name": EMPTY, "path": "/x"}]
     summary = {"total_bytes_processed": 5000, "total_files_processed": 2}
     there = library_backups.snapshots([listed(DUMP, "b", summary=summary), listed(OLDER, "a")])
-    empty, both, remote = library_backups.listed_with(local, there, rate=1000.0)
+    record = {"rate": 1000.0, "last": {"snapshot": "aaaaaaaa", "bytes": 7000, "files": 3}}
+    now = calendar.timegm((2026, 11, 25, 8, 0, 0))
+    empty, both, remote = library_backups.listed_with(local, there, record, now)
     assert empty["library"] is None
-    assert both["library"] == {"snapshot": "bbbbbbbb", "size": 5000, "files": 2, "seconds": 5}
+    assert both["library"] == {"snapshot": "bbbbbbbb", "age": 11.5, "size": 5000, "files": 2, "seconds": 5}
     assert (remote["path"], remote["name"], remote["version"], remote["time"]) == (
         None,
         OLDER,
         "v3.3.0",
         "2026-11-23T20:30:00Z",
     )
-    assert remote["library"]["seconds"] is None
+    assert remote["library"]["seconds"] == 7, "this restic notes no size: what the program has noted of the last one"
+    assert library_backups.listed_with(local, there, {}, now)[2]["library"]["seconds"] is None
 
 
 @pytest.mark.parametrize(
@@ -154,6 +166,20 @@ def test_both_halves_of_a_backup_are_one_entry():
 )
 def test_where_a_file_of_the_database_is(path, below):
     assert library_backups.in_library(path) == below
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    (
+        ("/mnt/photos/a/b.jpg", "external/mnt/photos/a/b.jpg"),
+        ("/mnt/photos2/a.jpg", None),
+        ("/mnt/photos/../../../etc/shadow", None),
+        ("/data/upload/a.jpg", None),
+    ),
+)
+def test_where_a_snapshot_has_a_file_of_an_external_library(path, place):
+    assert library_backups.in_external(path, ["external/mnt/photos"]) == place
+    assert library_backups.in_external(path, []) is None
 
 
 def test_missing_and_orphaned_files():

@@ -351,6 +351,10 @@ def _check_local_repository(settings):
         ("upload_location",): settings["upload_location"],
         ("backup", "directory"): settings["backup"]["directory"],
         **{("storage", folder): place for folder, place in settings["storage"].items() if place},
+        **{
+            ("external_libraries", index): library_of(library)["path"]
+            for index, library in entries(settings["external_libraries"])
+        },
     }
     for other, value in places.items():
         if _contains(value, repository) or _contains(repository, value):
