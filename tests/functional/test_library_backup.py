@@ -190,9 +190,8 @@ def test_what_is_missing_or_differs_is_restored_and_what_is_new_stays(backup):
     assert hashlib.sha1(first.read_bytes()).hexdigest() == backup.files["upload/a/b.jpg"]
     assert (backup.library / "upload/new").exists()
     # A file that is damaged has its size: only a restic that has come to its end has found it.
-    with backup.with_restic(
-        'for word; do [ "$word" != restore ] || { echo "Fatal: connection lost" >&2; exit 1; }; done'
-    ):
+    cut = 'for word; do [ "$word" != restore ] || { echo "Fatal: connection lost" >&2; exit 1; }; done'
+    with backup.with_restic(cut):
         assert "connection lost" in backup.refused("restore", newest(backup))
 
 

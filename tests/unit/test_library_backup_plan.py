@@ -128,7 +128,6 @@ def test_external_libraries_are_read_on_request_as_the_container_sees_them(setti
             "cannot be read",
         ),
         ({**LIBRARY, "environment": {"B2_ACCOUNT_KEY": {}}}, "environment:B2_ACCOUNT_KEY", "must be a text"),
-        ({**LIBRARY, "external_libraries": True}, "external_libraries", "there are none"),
         ({**LIBRARY, "exclude": ["upload"]}, "exclude:0", "must not be left out"),
         ({**LIBRARY, "exclude": ["thumbs/../upload"]}, "exclude:0", "must not be left out"),
     ),

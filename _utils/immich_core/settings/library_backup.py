@@ -29,8 +29,6 @@ def check_library_backup(settings):
             yield (*PATH, "environment", name), "is set by the formula"
         elif isinstance(where, dict) and len(where) != 1:
             yield (*PATH, "environment", name), "must be a text, {pillar: PATH} or {file: PATH}"
-    if library["external_libraries"] and not settings["external_libraries"]:
-        yield (*PATH, "external_libraries"), "is for directories of immich:external_libraries, of which there are none"
     for index, folder in entries(library["exclude"]):
         if ".." in folder.split("/") or folder.split("/")[0] in library_backups.ORIGINALS:
             yield (*PATH, "exclude", index), "must not be left out: it holds what nobody else has"
