@@ -159,21 +159,6 @@ def test_the_drill_on_a_timer_asks_the_master(fleet):
     fleet.apply()
 
 
-def test_the_master_learns_of_a_part_that_has_changed(fleet):
-    """By the beacon, which came with the formula; without a restart of the minion."""
-    fleet.answer("salt photos immich_metrics.write /run/immich.prom")
-    assert fleet.answer("""salt photos beacons.add immich '[{"interval": 1}]'""")["result"] is True
-    # The same event, until somebody listens.
-    reported = "/var/lib/immich-formula/records/beacon.json"
-    fleet.minion.run(f"systemd-run -q --unit forget sh -c 'while sleep 1; do rm -f {reported}; done'")
-    event = fleet.run("salt-run state.event 'salt/beacon/photos/immich/health' count=1").stdout
-    fleet.minion.run("systemctl stop forget")
-    data = json.loads(event.partition("\t")[2])
-    assert (data["old"], data["new"]) == (None, "warning"), event
-    assert data["part"] in {row["part"] for row in fleet.answer(step(4)[0]) if row["result"] == "warning"}
-    assert fleet.answer("salt photos beacons.delete immich")["result"] is True
-
-
 def test_a_newer_formula_is_taken_up(fleet):
     """Not before the master's configuration names it: a newer branch, then a newer tag."""
     unit_file = "immich/app/files/immich.service.jinja"
