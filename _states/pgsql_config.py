@@ -8,17 +8,10 @@ Requires the execution modules ``pgsql_config``, ``pgsql_server``, ``systemd_uni
 ``connection``: see the execution module ``pgsql_server``, which documents it.
 """
 
-import contextlib
-from pathlib import Path
-
 import salt.utils.network
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from host_core import durable
 from pgsql_core import list_settings
-
-# Where ALTER SYSTEM writes to, below the server's data directory.
-ALTERED = "postgresql.auto.conf"
 
 
 def __virtual__():
@@ -32,8 +25,7 @@ def present(name, settings=None, include=None, service=None, connection=None):
     Ensure that the server runs with settings, and will after a restart.
 
     Settings that a running server cannot apply need a restart. That happens at most once, only when the running
-    server differs, and is announced. A server that does not start with them, for example because it cannot have that
-    much memory, is started with its former ones again, and the state fails with the reason.
+    server differs, and is announced.
 
     name
         What the state is about, for the output only.
@@ -145,7 +137,6 @@ def _apply(ret, current, desired, statements, service, connection):
         if due and service:
             ret["restarts"] = {service: list(due)}
         return ret
-    former = _altered(connection) if persisted and service else None
     if persisted:
         __salt__["pgsql_config.set"]({key: statements[key] for key in persisted}, connection)
     else:
@@ -156,12 +147,7 @@ def _apply(ret, current, desired, statements, service, connection):
         key: change for key, change in _running_changes(current, desired, connection).items() if current[key]["restart"]
     }
     if due and service:
-        try:
-            _restart(service, connection)
-        except CommandExecutionError as err:
-            if former is None:
-                raise
-            return {**ret, "result": False, "changes": {}, "comment": f"{err} {_put_back(former, service, connection)}"}
+        _restart(service, connection)
         current = _current(list(desired), connection)
     left = {**_persisted_changes(current, desired, connection), **_running_changes(current, desired, connection)}
     if not service:
@@ -175,26 +161,6 @@ def _apply(ret, current, desired, statements, service, connection):
         return ret
     ret["comment"] = f"PostgreSQL was set up{_outcome(due, service, 'was')}."
     return ret
-
-
-def _altered(connection):
-    """What ALTER SYSTEM has written until now, by the path of its file; None where that is not on this host."""
-    directory = __salt__["pgsql_config.get"](["data_directory"], connection)["data_directory"]["running"]
-    path = Path(directory) / ALTERED
-    with contextlib.suppress(OSError):
-        return path, path.read_text(encoding="utf8", errors="surrogateescape")
-    return None
-
-
-def _put_back(former, service, connection):
-    """Start the server as ALTER SYSTEM had it before, and return what came of it, in a sentence."""
-    path, text = former
-    try:
-        durable.replace(path, text)
-        __salt__["pgsql_server.restart"](service, connection)
-    except (CommandExecutionError, OSError) as err:
-        return f"Nor did it with its former settings: {err}"
-    return "It runs with its former settings again."
 
 
 def _listening(ret, entries, service, connection):
@@ -248,5 +214,5 @@ def _restart(service, connection):
         __salt__["pgsql_server.restart"](service, connection)
     except CommandExecutionError as err:
         raise CommandExecutionError(
-            f"{service} did not restart with these settings: see `journalctl -u {service}`. {err}"
+            f"The settings are persisted, but {service} did not restart: see `journalctl -u {service}`. {err}"
         ) from err

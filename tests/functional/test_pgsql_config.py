@@ -258,25 +258,12 @@ def test_systemd_does_not_limit_restarts(pg):
         assert pg.modules.pgsql_server.restart(UNIT) is True
 
 
-def test_server_that_does_not_start_with_new_settings_runs_with_its_former_ones(pg):
-    pg.sql("ALTER SYSTEM SET work_mem = '5MB'")
-    before = pg.value("SHOW shared_buffers")
-    ret = present(pg, settings={"shared_buffers": "7000GB", "work_mem": "6MB"}, service=UNIT)
-    assert (ret["result"], ret["changes"]) == (False, {})
-    assert f"{UNIT} did not restart with these settings" in ret["comment"]
-    assert "shared memory" in ret["comment"]
-    assert ret["comment"].endswith("It runs with its former settings again.")
-    assert (pg.value("SHOW shared_buffers"), pg.value("SHOW work_mem")) == (before, "5MB")
-    assert persisted(pg, "shared_buffers") is None
-
-
 def test_server_that_does_not_start(pg):
     CONF_D.write_text("shared_preload_libraries = 't_none'\n")
     ret = present(pg, settings={"max_connections": 90}, service=UNIT)
-    assert (ret["result"], ret["changes"]) == (False, {})
+    assert (ret["result"], set(ret["changes"])) == (False, {"max_connections"})
     assert f"{UNIT} did not restart" in ret["comment"]
     assert 'could not access file "t_none"' in ret["comment"]
-    assert "Nor did it with its former settings" in ret["comment"]
     # The next run makes up for it.
     CONF_D.unlink()
     systemctl("start", UNIT)
@@ -297,7 +284,7 @@ def test_service_that_does_not_restart(pg):
         logging.disable(logging.NOTSET)
     assert ret["result"] is False
     assert "t-none did not restart" in ret["comment"]
-    assert ret["changes"] == {}
+    assert set(ret["changes"]) == {"max_connections"}
     # The next run makes up for it.
     assert present(pg, settings={"max_connections": 90}, service=UNIT)["result"] is True
     assert pg.value("SHOW max_connections") == "90"
