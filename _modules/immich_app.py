@@ -5,12 +5,14 @@ Immich on this host: what its service needs, and whether it serves
 ``settings`` is what ``immich_settings.get`` returns. Its service is started and stopped in ``immich_host.service``.
 """
 
+import os
+
 from salt.exceptions import CommandExecutionError
 
-from host_core import addresses, command, unit_file
-from immich_core import compose, container_users, exposure, hardware, run_facts, units
+from host_core import addresses, command, mounts, unit_file
+from immich_core import compose, container_users, exposure, hardware, run_facts, storage, units
 from immich_core.obstacles import hardware as lacking_hardware
-from immich_core.obstacles import ports
+from immich_core.obstacles import ports, volumes
 from immich_host import machine_learning, used_settings
 from immich_host import server_warnings as warnings_of_server
 from immich_io import containers as project_containers
@@ -56,7 +58,9 @@ def unit(settings):
 
 
 def _mounts(settings):
-    return [settings["upload_location"], *(library["path"] for library in settings["external_libraries"])]
+    libraries = [library["path"] for library in settings["external_libraries"]]
+    volumes_of_both = [volume["path"] for part in CONTAINERS for volume in settings[part]["volumes"]]
+    return [settings["upload_location"], *storage.elsewhere(settings).values(), *libraries, *volumes_of_both]
 
 
 def containers(directory):
@@ -110,8 +114,29 @@ def hardware_obstacles(settings, listeners):
 
     Called by ``immich_preflight.obstacles``.
     """
-    asked = hardware.asked(settings["hardware"])
-    return lacking_hardware.obstacles(settings, devices.seen(asked)) if asked["devices"] else []
+    asked, found = hardware.asked(settings["hardware"]), []
+    if asked["devices"]:
+        found += lacking_hardware.obstacles(settings, devices.seen(asked))
+    for part in CONTAINERS:
+        listed = settings[part]["devices"]
+        if listed:
+            found += lacking_hardware.of_listed(settings, part, devices.seen(hardware.nothing_but(listed)))
+    return found
+
+
+def volume_obstacles(settings, listeners):
+    """
+    Return which volumes of the containers this host does not have, as findings.
+
+    settings
+        The formula's settings.
+
+    listeners
+        The sockets that listen on this host: nothing to volumes.
+
+    Called by ``immich_preflight.obstacles``.
+    """
+    return volumes.obstacles(settings, mounts.missing, os.path.exists)
 
 
 # -- does it serve ----------------------------------------

@@ -9,7 +9,7 @@ anything changes: each part is migrated, or refused with the next step. See the 
 ``settings`` is what ``immich_settings.get`` returns.
 """
 
-from immich_core import container_users
+from immich_core import container_users, storage
 from immich_host import identity
 from immich_io import host_users
 
@@ -64,10 +64,12 @@ def folders(settings):
     """
     there = identity.current(settings)
     words = {"server": "library", "machine_learning": "model cache"}
+    inner = {path: f"folder {folder}" for folder, path in storage.elsewhere(settings).items()}
     return {
         "accounts": container_users.accounts(settings),
         "folders": [
-            {"what": words[key], "path": path, **container_users.numbers(there[f"{key}_user"])}
-            for key, path in container_users.folders(settings).items()
+            {"what": inner.get(path, words[key]), "path": path, **container_users.numbers(there[f"{key}_user"])}
+            for key, paths in container_users.folders(settings).items()
+            for path in paths
         ],
     }

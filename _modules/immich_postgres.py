@@ -12,10 +12,17 @@ from salt.exceptions import CommandExecutionError
 from host_core import pillar, terminal
 from immich_core import findings, postgres_declared
 from immich_core import postgres_extensions as extensions
-from immich_core.obstacles import postgres_cluster
+from immich_core.obstacles import obstacle, postgres_cluster
 from immich_core.pillar_paths import POSTGRES_PASSWORD
 from immich_core.postgres_extensions import SCHEMA, VECTOR_VERSIONS
-from immich_host import debian_clusters, postgres_refusals, vector_extension
+from immich_host import (
+    debian_clusters,
+    postgres_refusals,
+    postgres_tuning,
+    server_certificate,
+    vector_extension,
+    vectorchord_package,
+)
 from pgsql_core import list_settings
 
 # The doctor's row.
@@ -59,11 +66,37 @@ def obstacles(settings, listeners):
     Called by ``immich_preflight.obstacles``.
     """
     if not settings["postgres"]["here"]:
-        return []
+        return _tls_obstacles(settings["postgres"])
     port, unit = settings["postgres"]["port"], settings["lookup"]["postgres"]["unit"]
     sockets = listeners.with_holders({port})
     addresses, clusters = ["127.0.0.1", *settings["listen_addresses"]], debian_clusters.ports()
-    return list(postgres_cluster.found(port, unit, addresses, sockets, clusters, debian_clusters.installed))
+    found = postgres_cluster.found(port, unit, addresses, sockets, clusters, debian_clusters.installed)
+    return [*found, *_package_obstacles(settings["postgres"]["vectorchord"])]
+
+
+def _tls_obstacles(postgres):
+    """Why Immich would not connect by TLS as declared: it would serve no more."""
+    if postgres["sslmode"] == "verify-full":
+        why = server_certificate.refused(
+            postgres["host"], postgres["port"], postgres["sslrootcert"], server_certificate.POSTGRES
+        )
+        remedy = "name its authority in immich:postgres:sslrootcert, or a host that its certificate names"
+        return [obstacle("postgres-tls", "postgres:sslmode", why, remedy)] if why else []
+    return []
+
+
+def _package_obstacles(declared):
+    """What is wrong with the file of a package. One that Salt downloads is looked at when it is there."""
+    path, expected = declared["package"], declared["hash"]
+    if not path or not path.startswith("/"):
+        return []
+    try:
+        if vectorchord_package.installed(expected):
+            return []
+        vectorchord_package.file_of(path, expected, __salt__)
+    except (CommandExecutionError, OSError) as err:
+        return [obstacle("vectorchord-package", "postgres:vectorchord:package", str(err), "see that file")]
+    return []
 
 
 def verify(settings, connection=None):
@@ -96,6 +129,12 @@ def verify(settings, connection=None):
     powerful = __salt__["pgsql_role.powers"](user, connection)
     broken += [_finding("postgres-role-member", f"The role {user} is a member of {name}") for name in powerful]
     broken += _broken_extensions(database, postgres["vector_extension"], connection)
+    if postgres["tuning"] != "none":
+        broken += _broken_tuning(postgres["tuning"], connection)
+    declared = postgres["vectorchord"]
+    if declared["package"] and not vectorchord_package.installed(declared["hash"]):
+        seen = f"{declared['package']} is not what this host has installed"
+        broken.append(_finding("postgres-vectorchord-package", seen, path="immich:postgres:vectorchord"))
     if postgres["managed"] and settings["listen_addresses"]:
         broken += _broken_hba(settings, connection)
         broken += _broken_listening(settings["listen_addresses"], connection)
@@ -203,6 +242,14 @@ def _broken_extensions(database, vector, connection):
 def _moved(name, extension):
     """At its start Immich updates the vector extension to what the server offers, and without superuser it fails."""
     return extension["available"] != extension["installed"] and extensions.supported(name, extension["available"])
+
+
+def _broken_tuning(profile, connection):
+    differing = postgres_tuning.differing(profile, __grains__["mem_total"], connection, __salt__)
+    if not differing:
+        return []
+    said = ", ".join(f"{name} {change['new']}" for name, change in sorted(differing.items()))
+    return [_finding("postgres-tuning", f"PostgreSQL does not run with {said}", path="immich:postgres:tuning")]
 
 
 def _broken_hba(settings, connection):

@@ -174,7 +174,7 @@ def _evaluate(pillar, found, doubtful, files):
         *checks.check_timezone(settings, files["timezones"], _zone_on_host(settings["timezone"])),
         *networks.check_networks(settings, external),
         *checks.check_lookup(lookup, files["schema"], __grains__),
-        *_unusable_certificates(settings["server"]["ca_certificates"]),
+        *_unusable_certificates(settings),
         *trouble,
     ]
     if "podman" in components.of_host(files["components"], settings):
@@ -192,7 +192,7 @@ def _evaluate(pillar, found, doubtful, files):
         external,
         gateway,
         _container_users(settings),
-        _accelerated(settings["hardware"]),
+        _hardware(settings),
         registry,
         left,
         files["schema"],
@@ -249,9 +249,9 @@ def _secrets_not_found(declared):
             yield (server_settings.KEY, *path), str(error)
 
 
-def _unusable_certificates(path):
-    why = path and secret_files.unusable_certificates(path)
-    return [(("server", "ca_certificates"), why)] if why else []
+def _unusable_certificates(settings):
+    asked = [(path, secret_files.unusable_certificates(file)) for path, file in derivation.authorities(settings)]
+    return [(path, why) for path, why in asked if why]
 
 
 def _zone_on_host(name):
@@ -325,18 +325,26 @@ def _signed_up(settings):
     return administrator.signed_up(postgres, derivation.project_dir(settings), __salt__)
 
 
-def _accelerated(declared):
+def _hardware(settings):
     """What each container gets of this host's devices, by its part of the settings."""
-    return hardware.given(declared, devices.seen(hardware.asked(declared))) if hardware.chosen(declared) else {}
+    declared = settings["hardware"]
+    given = hardware.given(declared, devices.seen(hardware.asked(declared))) if hardware.chosen(declared) else {}
+    return {name: _with_devices(given.get(name, {}), settings[name]) for name in hardware.CONTAINERS.values()}
+
+
+def _with_devices(given, part):
+    listed = part["devices"]
+    return hardware.by_hand(given, listed, devices.seen(hardware.nothing_but(listed))) if listed else given
 
 
 def _open_folders(derived):
-    """Folders that root of a container writes to and every user of this host can enter, by the part of the settings."""
-    return {
-        part: folder
-        for part, folder in container_users.folders(derived).items()
+    """Parts of the settings, each with a folder that root of its container writes to and every user here can enter."""
+    return [
+        (part, folder)
+        for part, folders in container_users.folders(derived).items()
+        for folder in folders
         if 0 in map(int, derived[part]["user"].split(":")) and owners.open_to_others(folder)
-    }
+    ]
 
 
 def _gateway_address(settings):

@@ -9,10 +9,11 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import files, pillar
 from immich_core import findings, valkey_memory, valkey_users
+from immich_core.obstacles import obstacle
 from immich_core.obstacles import valkey as obstacles_of_valkey
 from immich_core.pillar_paths import VALKEY_ADMIN_PASSWORD, VALKEY_PASSWORD
 from immich_core.valkey_users import ALLOWS, DENIES, LOGIN, RULES
-from immich_host import valkey_refusals
+from immich_host import server_certificate, valkey_refusals
 
 __virtualname__ = "immich_valkey"
 
@@ -143,7 +144,7 @@ def obstacles(settings, listeners):
     Called by ``immich_preflight.obstacles``.
     """
     if not settings["valkey"]["here"]:
-        return []
+        return _tls_obstacles(settings["valkey"])
     port, lookup = settings["valkey"]["port"], settings["lookup"]["valkey"]
     configured = obstacles_of_valkey.configured_port(files.text(lookup["config_file"]))
     sockets = listeners.with_holders({port, configured})
@@ -152,6 +153,15 @@ def obstacles(settings, listeners):
     if found or not obstacles_of_valkey.serves(port, lookup["service"], sockets):
         return found
     return _refusal(settings) or _memory_refusal(settings)
+
+
+def _tls_obstacles(valkey):
+    """Why Immich would not connect by TLS as declared: it would serve no more."""
+    if not valkey["tls"]:
+        return []
+    why = server_certificate.refused(valkey["host"], valkey["port"], valkey["tls_ca"])
+    remedy = "name its authority in immich:valkey:tls_ca, its port for TLS, or a host that its certificate names"
+    return [obstacle("valkey-tls", "valkey:tls", why, remedy)] if why else []
 
 
 def _refusal(settings):

@@ -135,6 +135,36 @@ def server_settings_managed(name, settings, user, group):
     return {**ret, "changes": {**kept, **server_settings.changes(former, contents)} if ret["changes"] else {}}
 
 
+def certificates_managed(name, files, user, group):
+    """
+    Make sure that a file has the certificates of some other ones, and that the container's user alone can read it.
+
+    name
+        Path of the file.
+
+    files
+        List of paths of files in PEM format.
+
+    user, group
+        Numbers of the container's user and group.
+
+    .. code-block:: yaml
+
+        The certificates that Immich trusts are present:
+          immich_app.certificates_managed:
+            - name: /opt/podman/immich/secrets/ca_certificates
+            - files: [/etc/ssl/certs/home-ca.pem]
+            - user: 60883
+            - group: 60883
+    """
+    try:
+        contents = secret_files.certificates(files).decode("ascii")
+    except (*FAILURES, ValueError) as error:
+        return {"name": name, "changes": {}, "result": False, "comment": str(error)}
+    owner = {"user": user, "group": group, "mode": "0400"}
+    return __states__["file.managed"](name, contents=contents, contents_newline=False, show_changes=False, **owner)
+
+
 def _compose(settings):
     """The compose file's text; the vector extension is the one that the database has."""
     postgres = settings["postgres"]

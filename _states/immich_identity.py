@@ -222,21 +222,26 @@ def _change_owner(settings, part, old, new):
     Change the owner of what a container writes. The record names both users meanwhile: an interrupted run is completed
     by the next one, whichever of them that one declares.
     """
-    folder = container_users.folders(settings)[identity.OWNERS[part][0]]
+    folders = _written(settings, part)
     # A first run has no record before its end.
     noted = installation.record()
     if noted:
         _note(**{part: f"{old.partition(',')[0]}, partly {new}"})
-    done = owners.change_owner(folder, new)
+    done = sum(owners.change_owner(folder, new) for folder in folders)
     if noted:
         _note(**{part: new})
-    return f"{done} files of {folder} changed their owner to {new}"
+    return f"{done} files of {', '.join(folders)} changed their owner to {new}"
 
 
 def _planned_owner(settings, part, new):
     """What that would do, as a sentence."""
-    folder = container_users.folders(settings)[identity.OWNERS[part][0]]
-    return f"{owners.count(folder, new)} files of {folder} would change their owner to {new}"
+    folders = _written(settings, part)
+    count = sum(owners.count(folder, new) for folder in folders)
+    return f"{count} files of {', '.join(folders)} would change their owner to {new}"
+
+
+def _written(settings, part):
+    return container_users.folders(settings)[identity.OWNERS[part][0]]
 
 
 def _reassign(settings, old, new):

@@ -9,7 +9,9 @@ from salt.exceptions import CommandExecutionError, SaltInvocationError
 
 from host_core import terminal
 from immich_core import postgres_declared, postgres_extensions
+from immich_host import postgres_tuning, vectorchord_package
 from immich_host import vector_extension as immich_vector
+from pgsql_core import list_settings
 
 
 def __virtual__():
@@ -18,9 +20,12 @@ def __virtual__():
     return True
 
 
-def server_configured(name, listen_addresses, database, vector_extension="auto", service=None, connection=None):
+def server_configured(
+    name, listen_addresses, database, vector_extension="auto", service=None, connection=None, tuning="none"
+):
     """
-    Ensure that the server listens for Immich, and preloads what its vector extension needs.
+    Ensure that the server listens for Immich, preloads what its vector extension needs, and has the settings of a
+    profile.
 
     name
         What the state is about, for the output only.
@@ -34,6 +39,8 @@ def server_configured(name, listen_addresses, database, vector_extension="auto",
         Service to restart, at most once, where that is needed. Defaults to none.
     connection
         As in ``pgsql_server``. Defaults to the superuser on this host's server.
+    tuning
+        ``ssd``, ``hdd``, or ``none``, the default, which gives settings of a former profile their former values back.
 
     .. code-block:: yaml
 
@@ -46,11 +53,103 @@ def server_configured(name, listen_addresses, database, vector_extension="auto",
     include = {"listen_addresses": listen_addresses} if listen_addresses else {}
     try:
         libraries = _libraries(database, vector_extension, connection)
-    except (CommandExecutionError, SaltInvocationError) as err:
+        settings, record = postgres_tuning.plan(tuning, __grains__["mem_total"], connection, __salt__)
+        if settings and not __opts__["test"]:
+            # Before, so that a run which ends early does not take its own values for the former ones.
+            postgres_tuning.note({**postgres_tuning.recorded(), **record})
+    except (CommandExecutionError, SaltInvocationError, OSError) as err:
         return {"name": name, "result": False, "comment": str(err), "changes": {}}
     if libraries:
         include["shared_preload_libraries"] = libraries
-    return __states__["pgsql_config.present"](name, include=include, service=service, connection=connection)
+    ret = __states__["pgsql_config.present"](
+        name, settings=settings, include=include, service=service, connection=connection
+    )
+    return _tuned(ret, record)
+
+
+def tuning_absent(name, connection=None):
+    """
+    Ensure that settings which a profile has set have their former values. The server gets those that need a restart
+    when it is restarted.
+
+    name
+        What the state is about, for the output only.
+    connection
+        As in ``pgsql_server``. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        PostgreSQL has its former settings:
+          immich_postgres.tuning_absent: []
+    """
+    try:
+        settings, record = postgres_tuning.plan("none", __grains__["mem_total"], connection, __salt__)
+    except (CommandExecutionError, SaltInvocationError) as err:
+        return {"name": name, "result": False, "comment": str(err), "changes": {}}
+    return _tuned(__states__["pgsql_config.present"](name, settings=settings, connection=connection), record)
+
+
+def _tuned(ret, record):
+    """The return of the state that has set a profile's settings, once the record has no more than these."""
+    if ret["result"] is True and not __opts__["test"]:
+        try:
+            postgres_tuning.note(record)
+        except OSError as err:
+            return {**ret, "result": False, "comment": f"{ret['comment']} It is not on record: {err}"}
+    return ret
+
+
+def vectorchord_installed(name, package, hash, service=None, connection=None):
+    """
+    Ensure that the package of VectorChord that the pillar names is installed.
+
+    Its hash is compared, and that it has the extension for this server's version, before anything changes. A server
+    that has loaded the library of another version is restarted.
+
+    name
+        What the state is about, for the output only.
+    package
+        URL or path of a Debian package.
+    hash
+        Its SHA-256, in hexadecimal.
+    service
+        Service to restart. Defaults to none: the server then runs with the former library until it is restarted.
+    connection
+        As in ``pgsql_server``. Defaults to the superuser on this host's server.
+
+    .. code-block:: yaml
+
+        VectorChord is installed:
+          immich_postgres.vectorchord_installed:
+            - package: /root/postgresql-17-vchord_0.4.3-1_amd64.deb
+            - hash: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+    """
+    ret = {"name": name, "result": True, "changes": {}, "comment": ""}
+    try:
+        there = vectorchord_package.installed(hash)
+        if there:
+            return {**ret, "comment": f"{there['name']} {there['version']} is installed"}
+        if __opts__["test"]:
+            ret["changes"] = {"VectorChord": {"old": None, "new": package}}
+            return {**ret, "result": None, "comment": f"{package} would be installed"}
+        path = vectorchord_package.file_of(package, hash, __salt__)
+        found = vectorchord_package.fitting(path, __salt__["pgsql_server.version"](connection) // 10000)
+        former = vectorchord_package.version(found["name"])
+        vectorchord_package.install(path, found, hash)
+        ret["changes"] = {found["name"]: {"old": former, "new": found["version"]}}
+        ret["comment"] = f"{found['name']} {found['version']} was installed"
+        if former != found["version"] and service and _is_loaded(connection):
+            __salt__["pgsql_server.restart"](service, connection)
+            ret["comment"] += f", and {service} was restarted"
+    except (CommandExecutionError, SaltInvocationError, OSError) as err:
+        return {**ret, "result": False, "comment": str(err)}
+    return ret
+
+
+def _is_loaded(connection):
+    name = "shared_preload_libraries"
+    held = __salt__["pgsql_config.get"]([name], connection)[name]["running"]
+    return bool(set(list_settings.entries_of(held)) & set(postgres_extensions.preload_libraries("vchord")))
 
 
 def extensions_present(name, database, vector_extension="auto", connection=None):

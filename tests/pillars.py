@@ -138,6 +138,18 @@ KNOWN = {
     ),
     "server:ca_certificates": st.none(),
     "server:user": st.none() | sample("0:0", "2000:2000", "2147483647:1", "own", "root"),
+    **{
+        f"{part}:{key}": values
+        for part in ("server", "machine_learning")
+        for key, values in {
+            "volumes": sample(
+                [], ["/usr/share/doc"], [{"path": "/usr/share/doc", "mount": "/mnt/doc", "read_only": False}]
+            ),
+            "hosts": sample({}, {"nas.example.org": "192.0.2.9", "a_b": "2001:db8::9"}),
+            "dns": sample([], ["192.0.2.53"]),
+            "devices": st.just([]),
+        }.items()
+    },
     "server:own_user:name": sample("immich-server", "photos", "_"),
     "server:own_user:id": st.integers(50000, 50099),
     "machine_learning:user": st.none() | sample("0:0", "2000:3000", "own"),
@@ -154,6 +166,11 @@ KNOWN = {
     "podman:external_networks": _networks(),
     "postgres:port": st.integers(5001, 6000),
     "postgres:password": secret().map(one_form),
+    "postgres:vectorchord": st.just({}),
+    "valkey:tls": st.just(False),
+    "valkey:tls_ca": st.none(),
+    "postgres:sslmode": st.none(),
+    "postgres:sslrootcert": st.none(),
     "postgres:host": sample(None, "host.containers.internal", "db.example", "192.0.2.5"),
     "postgres:admin:host": sample("db.example", "192.0.2.5", "/var/run/postgresql"),
     "valkey:port": st.integers(6001, 7000),
@@ -165,6 +182,7 @@ KNOWN = {
     "backup:restore_drill": sample(None, "monthly", "Sun 04:00"),
     "backup:on_failure": st.none() | text(1),
     "update:require_pinned": st.just(False),
+    "clean:delete_storage": st.just([]),
     **{
         f"clean:{key}": st.none()
         for key in ("delete_database", "delete_uploads", "delete_model_cache", "delete_backups")
@@ -227,6 +245,7 @@ def consistent(pillar):
         if part.get("managed", True):
             part.pop("host", None)
         else:
+            part.pop("tuning", None)
             admin["host"] = admin.get("host") or "server.example"
             admin["password"] = f"{MARK} of the administrator"
         part["admin"] = admin

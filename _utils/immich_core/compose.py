@@ -13,7 +13,7 @@ import json
 
 import yaml  # PyYAML: a dependency of Salt
 
-from immich_core import labels, pillar_paths, sign_up
+from immich_core import labels, pillar_paths, sign_up, storage
 from immich_core.gateway import HOST_NAME
 
 SERVER = "immich-server"
@@ -24,6 +24,8 @@ SECRETS = {"db_password": pillar_paths.POSTGRES_PASSWORD, "redis_password": pill
 # More of them, where the pillar declares what they hold.
 SERVER_SETTINGS = "server_settings"
 CA_CERTIFICATES = "ca_certificates"
+# By which Immich connects to Valkey by TLS, on the host and in the container.
+VALKEY_TLS = "/usr/local/lib/immich-formula/valkey-tls.cjs"
 
 
 def project(settings, vector_extension, selinux=False):
@@ -127,7 +129,7 @@ def secrets(settings):
     """
     declared = {
         SERVER_SETTINGS: settings["server"]["settings_managed"],
-        CA_CERTIFICATES: settings["server"]["ca_certificates"],
+        CA_CERTIFICATES: settings["server"]["trusted"],
     }
     return [*SECRETS, *(name for name, there in declared.items() if there)]
 
@@ -137,7 +139,12 @@ def _common(settings, name, part, selinux):
         "image": part["image"],
         "container_name": name,
         "networks": ["immich"],
-        "extra_hosts": [f"{HOST_NAME}:{settings['gateway_address']}"],
+        "extra_hosts": [
+            f"{HOST_NAME}:{settings['gateway_address']}",
+            *(f"{host}:{address}" for host, address in sorted(part["hosts"].items())),
+        ],
+        # podman-compose 1.0 knows no DNS servers: immich-stack hands them on to Podman.
+        **({"dns": part["dns"]} if part["dns"] else {}),
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         # The journal has the lines too (immich.service follows them); this is for `podman compose logs`, and bounded.
@@ -183,18 +190,29 @@ def _server(settings, vector_extension, selinux):
         "REDIS_USERNAME": valkey["user"],
         "REDIS_PASSWORD_FILE": "/run/secrets/redis_password",
         **({sign_up.VARIABLE: "false"} if settings["sign_up"] == sign_up.CLOSED else {}),
+        **({"DB_SSL_MODE": postgres["sslmode"]} if postgres["sslmode"] else {}),
         **settings["server"]["hardware"].get("environment", {}),
         **settings["server"]["environment"],
     }
     if settings["server"]["settings_managed"]:
         environment["IMMICH_CONFIG_FILE"] = f"/run/secrets/{SERVER_SETTINGS}"
-    if settings["server"]["ca_certificates"]:
+    if settings["server"]["trusted"]:
         environment["NODE_EXTRA_CA_CERTS"] = f"/run/secrets/{CA_CERTIFICATES}"
+    program = [_bind(VALKEY_TLS, VALKEY_TLS, True)] if valkey["tls"] else []
+    if valkey["tls"]:
+        environment["NODE_OPTIONS"] = f"--require={VALKEY_TLS}"
+    folders = [_bind(path, f"{storage.MEDIA}/{folder}", False) for folder, path in storage.elsewhere(settings).items()]
     libraries = [_bind(library["path"], library["mount"], True) for library in settings["external_libraries"]]
     return {
         **_common(settings, SERVER, settings["server"], selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(settings["upload_location"], "/data", False), *libraries, *_drivers(settings["server"])],
+        "volumes": [
+            _bind(settings["upload_location"], storage.MEDIA, False),
+            *folders,
+            *libraries,
+            *_volumes(settings["server"]),
+            *program,
+        ],
         "secrets": secrets(settings),
         "ports": [f"{_bracketed(address)}:{settings['port']}:2283" for address in _published(settings)],
         "healthcheck": _healthcheck(["CMD", "immich-healthcheck"]),
@@ -223,15 +241,16 @@ def _machine_learning(settings, selinux):
     return {
         **_common(settings, MACHINE_LEARNING, part, selinux),
         "environment": _environment(environment),
-        "volumes": [_bind(part["cache_location"], "/cache", False), *_drivers(part)],
+        "volumes": [_bind(part["cache_location"], "/cache", False), *_volumes(part)],
         "healthcheck": _healthcheck(["CMD", "python3", "/usr/src/healthcheck.py"]),
         "stop_grace_period": "10s",
     }
 
 
-def _drivers(part):
-    """Libraries of a driver and the like, which the container sees where this host has them."""
-    return [_bind(path, path, True) for path in part["hardware"].get("mounts", [])]
+def _volumes(part):
+    """What the pillar lists, and libraries of a driver and the like, at the same path as on this host."""
+    listed = [_bind(volume["path"], volume["mount"], volume["read_only"]) for volume in part["volumes"]]
+    return [*listed, *(_bind(path, path, True) for path in part["hardware"].get("mounts", []))]
 
 
 def _environment(values):

@@ -6,6 +6,8 @@ A container runs as ``UID:GID`` of the host. By default that is the current owne
 installation a system user of the formula's own. ``settings`` is what ``immich_settings.get`` returns.
 """
 
+from immich_core import storage
+
 ROOT = "0:0"
 
 
@@ -53,14 +55,15 @@ def numbers(user):
 
 def folders(settings):
     """
-    Return the folder that each container writes to, by its part of the settings; of the containers that run here.
+    Return the folders that each container writes to, by its part of the settings, the one that has the others first; of
+    the containers that run here.
 
     settings
         The formula's settings.
     """
-    found = {"server": settings["upload_location"]}
+    found = {"server": [settings["upload_location"], *storage.elsewhere(settings).values()]}
     if settings["machine_learning"]["enabled"]:
-        found["machine_learning"] = settings["machine_learning"]["cache_location"]
+        found["machine_learning"] = [settings["machine_learning"]["cache_location"]]
     return found
 
 

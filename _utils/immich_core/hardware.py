@@ -203,14 +203,55 @@ def given(hardware, seen):
     return {CONTAINERS[key]: _given(word, hardware["devices"], seen) for key, word in chosen(hardware).items()}
 
 
+def by_hand(given_to, listed, seen):
+    """
+    Return what a container gets, with devices that the pillar lists for it.
+
+    given_to
+        Its part of what :py:func:`given` has returned, or nothing.
+    listed
+        The setting ``devices`` of the container.
+    seen
+        As for :py:func:`given`, of these devices too.
+
+    .. code-block:: python
+
+        hardware.by_hand({}, ["/dev/dri/renderD128"], devices.seen(hardware.nothing_but(["/dev/dri/renderD128"])))
+    """
+    bare = given_to or _given(Acceleration(()), "auto", seen)
+    more = [device for device in listed if device not in bare["devices"]]
+    groups = {int(number) for number in bare["group_add"]} | _groups_of(more, seen)
+    return {**bare, "devices": [*bare["devices"], *more], "group_add": _numbers(groups)}
+
+
+def nothing_but(listed):
+    """
+    Return what has to be known of a host for devices without a word, as :py:func:`asked` does.
+
+    listed
+        The setting ``devices`` of a container.
+
+    .. code-block:: python
+
+        hardware.nothing_but(["nvidia.com/gpu=0"])
+    """
+    return {"devices": listed, "files": list(NVIDIA_NODES), "groups": []}
+
+
+def _groups_of(handed, seen):
+    return {node["group"] for device in handed for node in seen["nodes"].get(device, {}).values()}
+
+
+def _numbers(groups):
+    # A container is not put into root's group: a node of that group is an obstacle.
+    return [str(number) for number in sorted(groups - {None, 0})]
+
+
 def _given(acceleration, listed, seen):
     handed = devices(acceleration, listed)
-    numbers = {node["group"] for device in handed for node in seen["nodes"].get(device, {}).values()}
-    numbers |= {seen["groups"].get(name) for name in acceleration.groups}
-    # A container is not put into root's group: a node of that group is an obstacle.
     return {
         "devices": handed,
-        "group_add": [str(number) for number in sorted(numbers - {None, 0})],
+        "group_add": _numbers(_groups_of(handed, seen) | {seen["groups"].get(name) for name in acceleration.groups}),
         "security_opt": list(acceleration.security_opt),
         "mounts": [*acceleration.mounts, *(each for each in acceleration.mounts_if_there if each in seen["files"])],
         "environment": dict(acceleration.environment),

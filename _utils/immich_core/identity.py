@@ -7,7 +7,7 @@ Asks nobody: the record is in ``immich_io.installation``, and the host in ``immi
 
 import shlex
 
-from immich_core import container_users, findings
+from immich_core import container_users, findings, storage
 from immich_core.compose import SERVER
 
 # Each part of an installation, and where the pillar has it.
@@ -16,6 +16,7 @@ PARTS = {
     "database": "immich:postgres:database",
     "role": "immich:postgres:user",
     "library": "immich:upload_location",
+    storage.PART: "immich:storage",
     "network": "immich:network",
     "project_dir": "immich:podman:projects_dir",
     "valkey_database": "immich:valkey:database",
@@ -30,8 +31,10 @@ OWNERS = {
 }
 # The parts that migrate while Immich is stopped. The others need no more than a new record.
 MIGRATED = ("network", "project_dir", "role", "valkey_database", *OWNERS)
+# Where the photos are.
+_FILES = ("library", storage.PART)
 # What clean leaves on the host.
-KEPT = ("server", "database", "role", "library")
+KEPT = ("server", "database", "role", "library", storage.PART)
 
 
 def declared(settings):
@@ -48,6 +51,7 @@ def declared(settings):
         "database": postgres["database"],
         "role": postgres["user"],
         "library": settings["upload_location"],
+        storage.PART: storage.elsewhere(settings) or None,
         "network": settings["network"]["name"],
         "project_dir": settings["project_dir"],
         "valkey_database": valkey["database"],
@@ -76,6 +80,7 @@ def compare(there, desired, facts):
     refusals = [
         _library_refusal(there.get("library"), desired.get("library"), facts),
         _database_refusal(there, desired, facts),
+        *storage.refusals(there, desired, facts["storage"]),
         _network_refusal(changes.get("network"), facts),
         *(_mount_refusal(part, path, facts) for part in OWNERS if part in changes for path in facts["mounts"][part]),
     ]
@@ -188,11 +193,11 @@ def kept(there, clean):
     clean
         The settings below ``immich:clean``.
     """
-    left = {part: there[part] for part in KEPT if part in there}
+    left = {part: there[part] for part in KEPT if there.get(part)}
     if clean["delete_uploads"] == there.get("library"):
-        left.pop("library", None)
+        left = {part: value for part, value in left.items() if part not in _FILES}
     if clean["delete_database"] == there.get("database"):
-        left = {part: value for part, value in left.items() if part == "library"}
+        left = {part: value for part, value in left.items() if part in _FILES}
     return left if left.keys() & {"library", "database"} else {}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import salt.utils.yaml
 
-from immich_core import units
+from immich_core import storage, units
 from immich_core.compose import MACHINE_LEARNING, SERVER
 from immich_diagnosis.check import NotCheckedError
 
@@ -33,7 +33,11 @@ def gather(settings):
         "compose_text": text,
         "compose": compose,
         "uploads": source(server, "/data"),
+        "storage": {
+            folder: path for folder in storage.FOLDERS if (path := source(server, f"{storage.MEDIA}/{folder}"))
+        },
         "cache": source(learning, "/cache"),
+        "volumes": [],
         "libraries": [_unescaped(mount["source"]) for mount in _mounts(server) if mount.get("read_only")],
         "users": {SERVER: server.get("user"), MACHINE_LEARNING: learning.get("user")},
         "ping": compose.get("x-immich-stack", {}).get("ping"),
@@ -59,6 +63,13 @@ def _by_settings(settings):
     units = {"postgres": [postgres.get("unit", postgres["service"])], "valkey": [valkey["service"]]}
     return {
         "uploads": settings["upload_location"],
+        "storage": storage.elsewhere(settings),
+        "volumes": [
+            volume
+            for part in ("server", "machine_learning")
+            if settings[part].get("enabled", True)
+            for volume in settings[part]["volumes"]
+        ],
         "cache": learning["cache_location"] if learning["enabled"] else None,
         "libraries": [library["path"] for library in settings["external_libraries"]],
         "socket_dir": postgres.get("socket_dir", "/var/run/postgresql"),

@@ -11,6 +11,8 @@ import time
 from salt.exceptions import CommandExecutionError
 
 from host_core import mounts
+from immich_core import storage
+from immich_core.storage import FOLDERS, MARKER
 from immich_diagnosis.check import FAILED, OK, WARNING, Check, NotCheckedError, call
 from immich_diagnosis.facts import MACHINE_LEARNING, SERVER, settings_of, source
 from immich_diagnosis.permissions import may_use, user_ids
@@ -18,8 +20,6 @@ from immich_diagnosis.words import one_line
 from immich_io import file_tree
 
 GIB = 1024**3
-# The folders in which Immich keeps a marker file, without which it does not start.
-FOLDERS = ("encoded-video", "library", "upload", "profile", "thumbs", "backups")
 # What a container can leave for other users of the host. The remedies contain no name that it chose, and stop it, since
 # chmod follows a link that has taken a file's place.
 PLANTED = {
@@ -31,7 +31,8 @@ MOST_PLANTED = 3
 
 
 def _paths(here):
-    return [path for path in (here["uploads"], *here["libraries"], here["cache"]) if path]
+    listed = (*here["libraries"], *(volume["path"] for volume in here["volumes"]))
+    return [path for path in (here["uploads"], *here["storage"].values(), *listed, here["cache"]) if path]
 
 
 def _mounted(here):
@@ -41,7 +42,7 @@ def _mounted(here):
         point = mounts.missing(path)
         if point:
             yield FAILED, f"{point} is in /etc/fstab and is not mounted", f"mount {point}"
-        elif not os.path.isdir(path):
+        elif not os.path.exists(path):
             yield FAILED, f"{path} is not there", _missing_advice(here, path)
         else:
             yield OK, path
@@ -56,7 +57,7 @@ def _missing_advice(here, path):
 def _space(here):
     places = {os.path.realpath(path): None for path in (*_paths(here), "/var/lib/containers", "/var/lib", "/var/log")}
     devices = {}
-    for path in filter(os.path.isdir, places):
+    for path in filter(os.path.exists, places):
         devices.setdefault(os.stat(path).st_dev, path)
     for path in devices.values():
         held = os.statvfs(path)
@@ -93,13 +94,15 @@ def _uploads(here):
     if deployed not in (None, path):
         seen = f"the installation's library is {deployed}, and immich:upload_location is {path}"
         return [(FAILED, seen, f"move the files, then immich:upload_location_moved_from: {deployed}")]
-    missing = [name for name in FOLDERS if not os.path.exists(f"{path}/{name}/.immich")]
+    places = storage.places(path, here["storage"])
+    missing = [name for name in FOLDERS if not os.path.exists(f"{places[name]}/{MARKER}")]
     if missing == list(FOLDERS):
         return [_empty_library(here, path)]
     if missing:
-        seen = f"{path} lacks the marker file .immich in {', '.join(missing)}"
-        return [(FAILED, seen, f"mount what is missing below {path}. Do not create the markers by hand")]
-    inner = [f"{path}/{name}" for name in FOLDERS] + [f"{path}/{name}/.immich" for name in FOLDERS]
+        apart = "".join(f", {places[name]}" for name in missing if name in here["storage"])
+        seen = f"{path}{apart} lacks the marker file {MARKER} in {', '.join(missing)}"
+        return [(FAILED, seen, f"mount what is missing below {path}{apart}. Do not create the markers by hand")]
+    inner = [*places.values(), *(f"{place}/{MARKER}" for place in places.values())]
     return may_use([path, *inner], here["users"][SERVER], "immich:server:user") or [
         (OK, f"{path} is as Immich left it")
     ]
@@ -143,7 +146,9 @@ def _cache(here):
 
 def _planted(here):
     """Setuid and setgid files, and devices, in the folders that containers write. Immich itself creates none."""
-    folders = [path for path in (here["uploads"], here["cache"]) if path and os.path.isdir(path)]
+    writable = (volume["path"] for volume in here["volumes"] if not volume["read_only"])
+    written = (here["uploads"], *here["storage"].values(), *writable, here["cache"])
+    folders = [path for path in written if path and os.path.isdir(path)]
     if not folders:
         raise NotCheckedError("mounts")
     # Large folders take longer than a check may.

@@ -16,7 +16,7 @@ from salt.exceptions import CommandExecutionError
 from salt.utils import yaml
 
 from host_core import command
-from immich_core import container_users, identity, run_facts, units, versions
+from immich_core import container_users, identity, run_facts, storage, units, versions
 from immich_io import compose_file, containers, host_users, installation, owners
 
 UNIT = Path(units.file(units.IMMICH))
@@ -84,7 +84,7 @@ def _observed(directory):
         parts = {"project_dir": str(directory), "library": compose_file.upload_location(path)}
     except compose_file.ComposeFileError as error:
         raise CommandExecutionError(str(error)) from error
-    parts.update(_observed_users(directory))
+    parts.update({**_observed_users(directory), storage.PART: compose_file.storage(path) or None})
     with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
         project = yaml.safe_load(compose_file.read(path))
         environment = project["services"][identity.SERVER]["environment"]
@@ -143,7 +143,7 @@ def _unlike_own(settings, desired):
     """Owners of folders with content, where a new installation declares the formula's own user."""
     written = container_users.folders(settings)
     found = {
-        part: host_users.owner(written[key])
+        part: host_users.owner(written[key][0])
         for part, (key, _) in identity.OWNERS.items()
         if key in written and settings[key]["own_user"] in container_users.accounts(settings)
     }
@@ -156,6 +156,7 @@ def _facts(settings, there, desired, salt):
     return {
         "library_is_there": os.path.isdir(desired["library"]),
         "library_moved_from": moved_from and os.path.normpath(moved_from),
+        "storage": _storage_facts(settings["storage_moved_from"], desired),
         "os_user": settings["postgres"]["connection"].get("os_user") if settings["postgres"]["managed"] else None,
         **_database_facts(settings["postgres"], there, desired, salt),
         "network_users": _overlapping_users(settings, there, desired, salt),
@@ -164,11 +165,23 @@ def _facts(settings, there, desired, salt):
     }
 
 
+def _storage_facts(moved_from, desired):
+    """What is at the place of each folder of the library. A container can write there: no more is read of it."""
+    return {
+        folder: {
+            "moved_from": moved_from[folder],
+            "is_there": os.path.isdir(path),
+            "has_marker": os.path.lexists(f"{path}/{storage.MARKER}"),
+        }
+        for folder, path in storage.places(desired["library"], desired[storage.PART] or {}).items()
+    }
+
+
 def _mounts(settings, there, desired):
     """Mount points below folders that change their owner, as far as they belong to another user."""
     written = container_users.folders(settings)
     return {
-        part: owners.mounts_of_others(written[key], desired[part])
+        part: [point for folder in written[key] for point in owners.mounts_of_others(folder, desired[part])]
         for part, (key, _) in identity.OWNERS.items()
         if part in desired and there.get(part, desired[part]) != desired[part]
     }

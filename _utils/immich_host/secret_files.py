@@ -31,9 +31,18 @@ def desired(settings, pillar):
         found[name] = None if password is None else str(password).encode()
     if settings["server"]["settings_managed"]:
         found[compose.SERVER_SETTINGS] = settings_text(settings, pillar).encode()
-    if settings["server"]["ca_certificates"]:
-        found[compose.CA_CERTIFICATES] = _read(settings["server"]["ca_certificates"])
+    if settings["server"]["trusted"]:
+        found[compose.CA_CERTIFICATES] = certificates(settings["server"]["trusted"])
     return found
+
+
+def certificates(files):
+    """
+    Return what is in files of certificates, one after the other, in bytes.
+
+    Raises CommandExecutionError if one cannot be read.
+    """
+    return b"".join(_read(file).rstrip(b"\n") + b"\n" for file in files)
 
 
 def settings_text(settings, pillar):

@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from immich_core import compose, labels, sign_up
+from immich_core import storage as library_folders
 from immich_io.project import parsed
 
 # What comes of a file that is no compose file, or another one.
@@ -58,11 +59,35 @@ def upload_location(path):
     if text is None:
         return None
     try:
-        mounts = parsed(text)["services"][compose.SERVER]["volumes"]
-        sources = [_mount_source(mount) for mount in mounts if _mount_target(mount) == "/data"]
+        return _mounted(text).get(library_folders.MEDIA)
     except UNREADABLE as error:
         raise ComposeFileError(f"{path} exists, but does not state which path is mounted at /data") from error
-    return sources[0].replace("$$", "$") if sources else None
+
+
+def storage(path):
+    """
+    Return the folders of the library that a compose file mounts from elsewhere, with their paths on this host. One that
+    is not there, or cannot be understood, has none.
+
+    path
+        Path of ``docker-compose.yml``.
+
+    .. code-block:: python
+
+        compose_file.storage("/opt/podman/immich/docker-compose.yml")
+    """
+    try:
+        mounted = _mounted(read(path) or "")
+    except (OSError, *UNREADABLE):
+        return {}
+    targets = {folder: f"{library_folders.MEDIA}/{folder}" for folder in library_folders.FOLDERS}
+    return {folder: mounted[target] for folder, target in targets.items() if target in mounted}
+
+
+def _mounted(text):
+    """The source on this host of each path that the server has mounted. The first one counts."""
+    mounts = parsed(text)["services"][compose.SERVER]["volumes"]
+    return {_mount_target(mount): _mount_source(mount).replace("$$", "$") for mount in reversed(mounts)}
 
 
 def users(path):

@@ -35,6 +35,17 @@ Immich's project directory is absent:
 {%-   for what, path, own_user in (("uploads", settings.upload_location, settings.server.own_user),
                               ("model_cache", settings.machine_learning.cache_location, settings.machine_learning.own_user)) %}
 {%-     if settings.clean["delete_" ~ what] == path %}
+{%-       set parts = settings.clean.delete_storage if what == "uploads" else [] %}
+{%-       for part in parts %}
+
+{{ (part ~ " is deleted, as immich:clean:delete_storage says") | json }}:
+  immich_folder.absent:
+    - name: {{ part | json }}
+    - require:
+      - Immich is stopped and disabled
+    - require_in:
+      - Immich's user {{ own_user.name }} is absent
+{%-       endfor %}
 
 Immich's {{ what | replace("_", " ") }} are deleted, as immich:clean:delete_{{ what }} says:
   immich_folder.absent:

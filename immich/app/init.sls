@@ -65,18 +65,29 @@ Immich's own settings are as declared:
     - require_in:
       - Immich's compose file is managed
 {%-   endif %}
-{%-   if settings.server.ca_certificates %}
+{%-   if settings.server.trusted %}
 
 The certificates that Immich trusts are present:
-  file.managed:
+  immich_app.certificates_managed:
     - name: {{ (project ~ "/secrets/ca_certificates") | json }}
-    - source: {{ settings.server.ca_certificates | json }}
-    - show_changes: false
+    - files: {{ settings.server.trusted | json }}
     - user: {{ service.owner.server.user }}
     - group: {{ service.owner.server.group }}
-    - mode: "0400"
     - require:
       - Immich's secrets directory is present
+    - require_in:
+      - Immich's compose file is managed
+{%-   endif %}
+
+{%-   if settings.valkey.tls %}
+
+Immich's way to Valkey by TLS is present:
+  file.managed:
+    - name: /usr/local/lib/immich-formula/valkey-tls.cjs
+    - source: salt://immich/app/files/valkey-tls.cjs
+    - mode: "0644"
+    - require:
+      - sls: immich.programs
     - require_in:
       - Immich's compose file is managed
 {%-   endif %}
@@ -114,7 +125,7 @@ Immich is running:
       - Immich's secret redis_password is present
 
 # Not before: a container that was made with them cannot be started again without them.
-{%-   for name, there in (("server_settings", settings.server.settings_managed), ("ca_certificates", settings.server.ca_certificates)) %}
+{%-   for name, there in (("server_settings", settings.server.settings_managed), ("ca_certificates", settings.server.trusted)) %}
 {%-     set file = project ~ "/secrets/" ~ name %}
 {%-     if not there and salt["file.file_exists"](file) %}
 
@@ -125,6 +136,15 @@ Immich's secret {{ name }} is absent:
       - Immich is running
 {%-     endif %}
 {%-   endfor %}
+
+{%-   if not settings.valkey.tls and salt["file.file_exists"]("/usr/local/lib/immich-formula/valkey-tls.cjs") %}
+
+Immich's way to Valkey by TLS is absent:
+  file.absent:
+    - name: /usr/local/lib/immich-formula/valkey-tls.cjs
+    - require:
+      - Immich is running
+{%-   endif %}
 
 Immich's former Valkey passwords are invalid:
   immich_valkey.former_passwords_absent:

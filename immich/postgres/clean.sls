@@ -13,6 +13,12 @@ Immich may not log in from its network:
     - connection: {{ postgres.connection | json }}
     - require: {{ included | json }}
 
+PostgreSQL has the settings of before immich:postgres:tuning:
+  immich_postgres.tuning_absent:
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - pgsql_hba: Immich may not log in from its network
+
 PostgreSQL does not listen at the gateway's address:
   pgsql_config.absent:
     - include:
@@ -20,7 +26,7 @@ PostgreSQL does not listen at the gateway's address:
     - service: {{ settings.lookup.postgres.unit | json }}
     - connection: {{ postgres.connection | json }}
     - require:
-      - pgsql_hba: Immich may not log in from its network
+      - immich_postgres: PostgreSQL has the settings of before immich:postgres:tuning
 {%- endif %}
 {%- if settings.clean.delete_database == postgres.database %}
 
@@ -51,6 +57,6 @@ Immich has no role in PostgreSQL:
 # Last: by this file the next removal knows that PostgreSQL is to be looked at.
 PostgreSQL is no longer recorded as a component of this host:
   file.absent:
-    - name: /var/lib/immich-formula/postgres
+    - names: [/var/lib/immich-formula/vectorchord.json, /var/lib/immich-formula/postgres]
     - require: {{ before | json }}
 {%- endif %}

@@ -47,11 +47,26 @@ PostgreSQL is running:
       - sls: immich.gateway
 {%- endif %}
 
+{%- if postgres.vectorchord.package %}
+
+VectorChord is installed:
+  immich_postgres.vectorchord_installed:
+    - package: {{ postgres.vectorchord.package | json }}
+    - hash: {{ postgres.vectorchord.hash | json }}
+    - service: {{ host.unit | json }}
+    - connection: {{ postgres.connection | json }}
+    - require:
+      - systemd_unit: PostgreSQL is running
+    - require_in:
+      - immich_postgres: PostgreSQL is set up for Immich
+{%- endif %}
+
 PostgreSQL is set up for Immich:
   immich_postgres.server_configured:
     - listen_addresses: {{ settings.listen_addresses | json }}
     - database: {{ postgres.database | json }}
     - vector_extension: {{ postgres.vector_extension | json }}
+    - tuning: {{ postgres.tuning | json }}
     - service: {{ host.unit | json }}
     - connection: {{ postgres.connection | json }}
     - require:

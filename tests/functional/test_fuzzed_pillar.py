@@ -17,7 +17,7 @@ import tomllib
 import yaml
 from hypothesis import HealthCheck, Phase, example, given, settings
 
-from immich_core import compose
+from immich_core import compose, storage
 from immich_io import compose_file
 from tests.pillars import MARK, RIGHT, WRONG
 
@@ -209,7 +209,11 @@ def check_compose(compiler, podman_compose, desired):
     server = parsed["services"]["immich-server"]
     volumes = [podman_compose.mount_desc_to_volume_args(None, each, "s", "c") for each in server["volumes"]]
     libraries = [f"{each['path']}:{each['mount']}:ro" for each in desired["external_libraries"]]
-    assert volumes == [f"{desired['upload_location']}:/data", *libraries]
+    folders = [f"{path}:/data/{folder}" for folder, path in storage.elsewhere(desired).items()]
+    more = [
+        f"{each['path']}:{each['mount']}{':ro' if each['read_only'] else ''}" for each in desired["server"]["volumes"]
+    ]
+    assert volumes == [f"{desired['upload_location']}:/data", *folders, *libraries, *more]
     assert compose_file.deviations(desired, text) == {"by_hand": [], "differences": []}
 
 
@@ -251,6 +255,7 @@ AWKWARD = """ a'b"c\\d %n%% $e$$ ${f} #g {{ h }};i,j=k~é"""
 PATHS = {
     **PASSWORDS,
     "upload_location": f"/srv/upload{AWKWARD}",
+    "storage": {"thumbs": f"/srv/thumbs{AWKWARD}"},
     "external_libraries": [f"/srv/library{AWKWARD}"],
     "machine_learning": {"cache_location": f"/srv/cache{AWKWARD}"},
     "podman": {"projects_dir": f"/srv/projects{AWKWARD}"},
@@ -327,7 +332,7 @@ def check_unit(unit, desired):
     kind = unit.partition("-")[2]
     if kind == "immich.service":
         libraries = [each["path"] for each in desired["external_libraries"]]
-        assert set(mounts) >= {desired["upload_location"], *libraries}
+        assert set(mounts) >= {desired["upload_location"], *storage.elsewhere(desired).values(), *libraries}
         (start,) = properties(unit, "Service", "ExecStart")
         # It makes one of two dollars when it starts the command.
         assert start[0][1][-1].replace("$$", "$") == desired["project_dir"]

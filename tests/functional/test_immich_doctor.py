@@ -15,7 +15,7 @@ def test_what_a_container_has_left_for_others_is_named(tmp_path):
     uploads, cache = tmp_path / "my uploads", tmp_path / "cache"
     for folder in (uploads / "upload", cache):
         folder.mkdir(parents=True)
-    here = {"uploads": str(uploads), "cache": str(cache), "seconds": 20}
+    here = {"uploads": str(uploads), "storage": {}, "volumes": [], "cache": str(cache), "seconds": 20}
     assert folders._planted(here) == [("ok", "none among 1 files")]
 
     planted = uploads / "upload" / "sh\x1b[2J; reboot"

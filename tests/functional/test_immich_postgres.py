@@ -26,6 +26,8 @@ SETTINGS = {
         "user": "t_immich",
         "settings": {"work_mem": "64MB"},
         "vector_extension": "auto",
+        "vectorchord": {"package": None, "hash": None},
+        "tuning": "none",
         "connection": {"host": "/var/run/postgresql", "port": 5432, "user": "postgres", "os_user": "postgres"},
     },
     "network": {"name": "immich", "subnet": "172.20.0.0/16"},

@@ -72,6 +72,11 @@ def own_settings(host):
     host.run("cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/home-ca.pem")
 
 
+def authority(host):
+    for name in ("db-ca", "cache-ca"):
+        host.run(f"cp /etc/ssl/certs/ISRG_Root_X1.pem /etc/ssl/{name}.pem")
+
+
 def kept_database(host):
     host.run("runuser -u postgres -- createdb immich_kept_20261124T203500Z")
 
@@ -80,6 +85,7 @@ BEFORE = {
     "docs/howto/accounts.md": pictures,
     "docs/howto/external-libraries.md": pictures,
     "docs/howto/from-compose.md": official_compose,
+    "docs/howto/managed-elsewhere.md": authority,
     "docs/howto/restore.md": kept_database,
     "docs/howto/settings.md": own_settings,
 }
@@ -164,13 +170,15 @@ def test_page(reader, page):
 def test_library_on_a_share(own_host):
     host = own_host
     # The machine serves no NFS: another folder is the share.
-    host.run("mkdir -p /srv/nas /mnt/photos && echo '/srv/nas /mnt/photos none bind,nofail 0 0' >>/etc/fstab")
+    for share, point in (("/srv/nas", "/mnt/photos"), ("/srv/disk", "/mnt/ssd")):
+        host.run(f"mkdir -p {share} {point} && echo '{share} {point} none bind,nofail 0 0' >>/etc/fstab")
     host.run("systemctl daemon-reload")
     before = post(host, "/standin/assets") and get(host, "/standin/state")
     Reader(host).follow("docs/howto/storage.md")
     assert get(host, "/standin/state") == before
     assert "/mnt/photos/immich" in host.read("/opt/podman/immich/docker-compose.yml")
-    assert "/mnt/photos/immich" in host.out("systemctl show --property RequiresMountsFor --value immich")
+    mounts = host.out("systemctl show --property RequiresMountsFor --value immich").split()
+    assert {"/mnt/photos/immich", "/mnt/ssd/immich-thumbs"} <= set(mounts)
 
 
 def test_hardware_of_this_host_and_of_another(own_host):

@@ -4,7 +4,7 @@ import pytest
 
 from tests.host.machine import Host, HostError
 from tests.host.registry import use_registry
-from tests.scenarios.conftest import changed, get, pillar_with, post
+from tests.scenarios.conftest import PASSWORDS, changed, get, merged, pillar_with, post
 
 pytestmark = pytest.mark.long
 
@@ -65,21 +65,42 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
             "postgres": {
                 "managed": False,
                 "host": services.address,
+                "sslmode": "verify-full",
+                "sslrootcert": "/etc/ssl/services.pem",
                 "admin": {**admin, "user": "boss", "sslmode": "verify-full", "sslrootcert": "/etc/ssl/services.pem"},
             },
             "valkey": {
                 "managed": False,
                 "host": services.address,
-                "admin": {**admin, "username": "boss", "port": 6380, "tls": True, "tls_ca": "/etc/ssl/services.pem"},
+                "port": 6380,
+                "tls": True,
+                "tls_ca": "/etc/ssl/services.pem",
+                "admin": {**admin, "username": "boss", "tls": True, "tls_ca": "/etc/ssl/services.pem"},
             },
-            "server": {"environment": {"DB_SSL_MODE": "require"}},
         }
         host.run("apt-get -qq remove postgresql-common postgresql-client-common >/dev/null")
         before = services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf")
         pids = services.out("systemctl show -p MainPID --value postgresql@17-main valkey-server")
+        # An authority that has not signed the server's certificate is found before anything changes.
+        other = "/etc/ssl/certs/ISRG_Root_X1.pem"
+        wrong = {"postgres": {"sslrootcert": other}, "valkey": {"tls_ca": other}}
+        host.pillar(pillar_with(**merged(changes, wrong)))
+        states = host.apply(check=False)
+        assert changed(states) == {}
+        assert states[-1]["comment"].count("has a certificate that Immich would refuse") == 2
         host.pillar(pillar_with(**changes))
         host.apply()
         assert changed(host.apply()) == {}
+        encrypted = "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'immich'"
+        assert services.out(f'runuser -u postgres -- psql -Atc "{encrypted}"') == "t"
+        clients = services.out(f"REDISCLI_AUTH={sh(ADMIN)} valkey-cli --user boss CLIENT LIST").splitlines()
+        immichs = [client for client in clients if " user=immich " in client]
+        assert immichs
+        assert all(f" laddr={services.address}:6380 " in client for client in immichs)
+        # Neither the file that everybody can read nor Podman has a password.
+        for text in (host.read("/opt/podman/immich/docker-compose.yml"), host.out("podman inspect immich-server")):
+            assert "ioredis://" not in text
+            assert PASSWORDS["valkey"] not in text
         assert get(host, "/api/server/ping") == {"res": "pong"}
         assert post(host, "/standin/jobs")["denied"] == []
         assert services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf") == before

@@ -49,6 +49,47 @@ def test_the_root_is_read_only_unless_an_image_does_not_bear_it(project, setting
     assert not {"read_only", "tmpfs"} & set(other)
 
 
+def test_folders_of_the_library_are_mounted_into_it(project, settings):
+    storage = {**settings["storage"], "thumbs": "/mnt/s$d", "profile": "/mnt/faces"}
+    volumes = project(storage=storage)["services"]["immich-server"]["volumes"]
+    assert volumes == [
+        {"type": "bind", "source": "/srv/immich/upload", "target": "/data"},
+        {"type": "bind", "source": "/mnt/faces", "target": "/data/profile"},
+        {"type": "bind", "source": "/mnt/s$$d", "target": "/data/thumbs"},
+    ]
+
+
+def test_valkey_by_tls_is_without_a_password_in_the_environment(project, settings):
+    server = project(valkey={**settings["valkey"], "tls": True})["services"]["immich-server"]
+    assert server["environment"]["NODE_OPTIONS"] == f"--require={compose.VALKEY_TLS}"
+    assert "REDIS_URL" not in server["environment"]
+    assert {"type": "bind", "source": compose.VALKEY_TLS, "target": compose.VALKEY_TLS, "read_only": True} in server[
+        "volumes"
+    ]
+    assert "NODE_OPTIONS" not in project()["services"]["immich-server"]["environment"]
+
+
+@pytest.mark.parametrize("part", ("server", "machine_learning"))
+def test_what_the_pillar_adds_is_for_the_one_container(project, settings, part):
+    added = {
+        "volumes": [
+            {"path": "/usr/share/fonts", "mount": "/fonts", "read_only": True},
+            {"path": "/srv/x", "mount": "/srv/x", "read_only": False},
+        ],
+        "hosts": {"nas.home": "192.168.1.5", "login.home": "fd00::5"},
+        "dns": ["192.168.1.1"],
+    }
+    services = project(**{part: {**settings[part], **added}})["services"]
+    service, other = (services.pop(f"immich-{part.replace('_', '-')}"), *services.values())
+    assert service["volumes"][1:] == [
+        {"type": "bind", "source": "/usr/share/fonts", "target": "/fonts", "read_only": True},
+        {"type": "bind", "source": "/srv/x", "target": "/srv/x"},
+    ]
+    assert service["extra_hosts"][1:] == ["login.home:fd00::5", "nas.home:192.168.1.5"]
+    assert service["dns"] == ["192.168.1.1"]
+    assert (len(other["volumes"]), len(other["extra_hosts"]), "dns" in other) == (1, 1, False)
+
+
 @pytest.mark.parametrize("part", ("server", "machine_learning"))
 def test_limits_are_those_of_the_one_container(project, settings, part):
     services = project(**{part: {**settings[part], "memory_limit": "4g", "pids_limit": 500}})["services"]
@@ -219,7 +260,7 @@ def test_selinux_is_told_to_leave_the_volumes_alone(settings, project):
 
 def test_immichs_own_settings_and_certificates_are_secrets_of_the_server(settings, project):
     as_before = project()
-    server = {**settings["server"], "settings_managed": True, "ca_certificates": "/etc/ssl/home.pem"}
+    server = {**settings["server"], "settings_managed": True, "trusted": ["/etc/ssl/home.pem"]}
     declared = project(server=server)
     files = ["server_settings", "ca_certificates"]
     service = declared["services"]["immich-server"]

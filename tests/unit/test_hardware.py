@@ -380,3 +380,29 @@ def test_a_device_of_cdi_stands_among_the_words_that_made_a_container():
     assert hardware.withheld("immich-server", given, there) == []
     (found,) = hardware.withheld("immich-server", given, {**there, "arguments": []})
     assert found["seen"].endswith("the device nvidia.com/gpu=all")
+
+
+def test_devices_by_hand_come_with_their_groups_beside_those_of_a_word():
+    seen = {**NOTHING, "nodes": {"/dev/kfd": EVERYTHING["nodes"]["/dev/kfd"]}}
+    bare = {"devices": ["/dev/kfd"], "group_add": ["105"], "security_opt": [], "mounts": [], "environment": {}}
+    assert hardware.by_hand({}, ["/dev/kfd"], seen) == bare
+    given = {**bare, "devices": ["/dev/dri"], "group_add": ["44"], "mounts": ["/usr/lib/wsl"]}
+    both = {**given, "devices": ["/dev/dri", "/dev/kfd"], "group_add": ["44", "105"]}
+    assert hardware.by_hand(given, ["/dev/dri", "/dev/kfd"], seen) == both
+
+
+@pytest.mark.parametrize(
+    ("device", "seen", "words"),
+    (
+        ("/dev/kfd", EVERYTHING, None),
+        ("/dev/kfd", NOTHING, "/dev/kfd is not on this host"),
+        ("/dev/ttyACM0", NOTHING, "/dev/ttyACM0 is not on this host"),
+        ("nvidia.com/gpu=0", NOTHING, "NVIDIA's driver is not loaded"),
+        ("intel.com/gpu=0", NOTHING, "no file in /etc/cdi or /run/cdi describes intel.com/gpu=0"),
+    ),
+)
+def test_a_device_by_hand_that_the_host_lacks_is_named_with_its_place(device, seen, words):
+    settings = {"server": {"user": "60883:60883", "devices": [device]}}
+    found = lacking_hardware.of_listed(settings, "server", seen)
+    assert [each["path"] for each in found] == (["immich:server:devices:0"] if words else [])
+    assert all(words in each["seen"] for each in found)

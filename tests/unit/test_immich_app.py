@@ -8,8 +8,9 @@ from immich_host import identity, stop_reasons, update
 
 
 def test_mounts_of_the_unit_are_quoted(modules, settings):
-    unit = modules.immich_app.unit({**settings, "upload_location": "/srv/my photos 100%"})
-    assert unit["mounts"] == ['"/srv/my photos 100%%"']
+    apart = {**settings["storage"], "thumbs": "/mnt/ssd"}
+    unit = modules.immich_app.unit({**settings, "upload_location": "/srv/my photos 100%", "storage": apart})
+    assert unit["mounts"] == ['"/srv/my photos 100%%"', '"/mnt/ssd"']
 
 
 HELD = {"db_password": b"postgres-secret-1", "redis_password": b"valkey-secret-12"}

@@ -559,7 +559,7 @@ def test_a_large_library_is_looked_through_as_long_as_there_is_time(tmp_path):
         (tmp_path / str(number)).mkdir()
         for name in range(100):
             (tmp_path / str(number) / str(name)).touch()
-    here = {"uploads": str(tmp_path), "cache": None}
+    here = {"uploads": str(tmp_path), "storage": {}, "volumes": [], "cache": None}
     began = time.monotonic()
     assert folders._planted({**here, "seconds": 60}) == [("ok", "none among 10100 files")]
     assert time.monotonic() - began < 3

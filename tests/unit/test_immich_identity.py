@@ -8,7 +8,7 @@ import pytest
 from salt.exceptions import CommandExecutionError
 
 from _states import immich_identity as states_immich_identity
-from immich_core import compose, findings, run_facts
+from immich_core import compose, findings, run_facts, storage
 from immich_core import identity as core
 from immich_host import identity as on_host
 from immich_host import update
@@ -33,8 +33,20 @@ MIGRATES = (
 )
 OWN = {"server_user": "60883:60883"}
 MOUNTED = {"mounts": {"server_user": ["/srv/immich/upload/my thumbs"]}, "desired_users": OWN}
+THUMBS = {"storage": {"thumbs": "/mnt/ssd"}}
+INSIDE = "/srv/immich/upload/thumbs"
+HERE = {"moved_from": None, "is_there": True, "has_marker": True}
+GONE = {**HERE, "is_there": False, "has_marker": False}
+
+
+def at_thumbs(**facts):
+    """What is at the places of the library's folders, of which that of the thumbnails differs."""
+    return {"storage": {**FACTS["storage"], "thumbs": {**HERE, **facts}}}
+
+
 FACTS = {
     "library_is_there": True,
+    "storage": dict.fromkeys(storage.FOLDERS, HERE),
     "library_moved_from": None,
     "os_user": "postgres",
     "database_moved_from": None,
@@ -86,6 +98,18 @@ DECISIONS = {
         "/srv/photos does not exist",
     ),
     "library is gone": ({}, {"library_is_there": False}, "a mount missing?"),
+    "folder": (THUMBS, {}, f"immich:storage_moved_from:thumbs: {INSIDE}"),
+    "folder that was moved": (THUMBS, at_thumbs(moved_from=INSIDE), None),
+    "folder that was not moved": (
+        THUMBS,
+        at_thumbs(moved_from=INSIDE, has_marker=False),
+        f"cp -a {INSIDE}/. /mnt/ssd",
+    ),
+    "folder and library that were moved": (
+        {**THUMBS, **MOVED},
+        {**at_thumbs(moved_from=INSIDE), "library_moved_from": "/srv/immich/upload"},
+        None,
+    ),
     "network": ({"network": "photos"}, {}, None),
     "network that others use": ({"network": "photos"}, {"network_users": ["shop"]}, "immich, which shop use"),
     "directory": ({"project_dir": "/srv/projects/immich"}, {}, None),
@@ -105,9 +129,34 @@ DECISIONS = {
 def test_a_part_is_migrated_or_refused(case):
     desired, facts, words = DECISIONS[case]
     plan = core.compare(THERE, {**THERE, **desired}, {**FACTS, **facts})
-    assert plan["changes"] == {part: {"old": THERE[part], "new": value} for part, value in desired.items()}
+    changed = {part: {"old": THERE.get(part), "new": value} for part, value in desired.items()}
+    # A folder that leaves the library is a change of what was not on record.
+    assert plan["changes"] == {part: change for part, change in changed.items() if change["old"] is not None}
     text = "".join(map(findings.sentence, plan["refusals"]))
     assert (words in text) if words else plan["refusals"] == []
+
+
+def test_a_folder_elsewhere_is_missed_where_it_is_gone_and_where_the_pillar_no_longer_names_it():
+    apart = {**THERE, **THUMBS}
+    (gone,) = core.compare(apart, apart, {**FACTS, **at_thumbs(**GONE)})["refusals"]
+    assert (gone["code"], gone["seen"]) == (
+        "storage-gone",
+        "/mnt/ssd was this installation's folder thumbs and is gone: is a mount missing?",
+    )
+    plan = core.compare(apart, {**THERE, "storage": None}, FACTS)
+    assert plan["changes"] == {"storage": {"old": {"thumbs": "/mnt/ssd"}, "new": None}}
+    assert [each["seen"] for each in plan["refusals"]] == [
+        f"the installation's folder thumbs is /mnt/ssd, not {INSIDE}"
+    ]
+    back = core.compare(apart, {**THERE, "storage": None}, {**FACTS, **at_thumbs(moved_from="/mnt/ssd")})
+    assert back["refusals"] == []
+
+
+def test_clean_keeps_the_folders_with_the_library():
+    apart = {**THERE, **THUMBS}
+    kept = core.kept(apart, {"delete_uploads": None, "delete_database": None})
+    assert kept["storage"] == {"thumbs": "/mnt/ssd"}
+    assert "storage" not in core.kept(apart, {"delete_uploads": apart["library"], "delete_database": None})
 
 
 def test_all_refusals_come_at_once_and_name_the_pillar():
@@ -154,7 +203,9 @@ def deployed(modules, settings, tmp_path):
 
 
 def test_an_installation_without_a_record_is_known_by_unit_and_compose_file(identity, deployed):
-    assert identity.known("/nonexistent") == core.declared(deployed)
+    assert identity.known("/nonexistent") == {
+        part: value for part, value in core.declared(deployed).items() if value is not None
+    }
     assert not installation.record()
 
 
@@ -165,6 +216,9 @@ def test_a_compose_file_of_somebody_else_says_what_it_says(identity, deployed, t
     (tmp_path / "immich.service").unlink()
     directory = str(tmp_path / "other")
     assert identity.known(directory) == {"project_dir": directory, "library": "/photos"}
+    theirs["services"]["immich-server"]["volumes"].append("/mnt/s$$d:/data/thumbs")
+    (tmp_path / "other/docker-compose.yml").write_text(json.dumps(theirs), encoding="utf8")
+    assert identity.known(directory)["storage"] == {"thumbs": "/mnt/s$d"}
     assert identity.known("/nonexistent") == {}
 
 

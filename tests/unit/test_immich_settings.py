@@ -195,7 +195,13 @@ def code():
 
 
 # Handed on whole, to what takes each key by its name: see the tests of networks, connections and ACL users below.
-HANDED_ON = (("postgres", "admin"), ("valkey", "admin"), ("lookup", "podman", "network"))
+HANDED_ON = (
+    ("postgres", "admin"),
+    ("valkey", "admin"),
+    ("lookup", "podman", "network"),
+    ("storage",),
+    ("storage_moved_from",),
+)
 # Says what a pillar must not hold, and nothing else.
 CHECKED = (("update", "require_pinned"),)
 
@@ -697,7 +703,7 @@ WRONG = (
     (
         "server:zzz",
         1,
-        "is not a setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, ca_cert",
+        "is not a setting; there are image, user, read_only, tmp_size, memory_limit, pids_limit, environment, volumes",
     ),
     ("podman:external_networks:0:gatway", [{"name": "a", "subnet": "10.9.0.0/24", "gatway": "10.9.0.1"}], "gateway?"),
     ("lookup:valkey:service_name", "x", "is not a setting: did you mean service?"),
@@ -741,6 +747,12 @@ WRONG = (
     ("backup:on_failure", "", "must not be empty"),
     ("podman:projects_dir", "/srv/immich/upload", "overlaps immich:upload_location"),
     ("upload_location_moved_from", "/srv/immich/upload/", "is the same as"),
+    ("storage:thumbs", "thumbs", "absolute path"),
+    ("storage:thumbs", "/mnt/../thumbs", "must not hold .."),
+    ("storage:thumbs", "/var/lib", "must not be /var/lib itself"),
+    ("storage:thumbs", "/srv/immich/upload/thumbs", "overlaps immich:upload_location"),
+    ("storage:thumbnails", "/mnt/ssd", "is not a setting: did you mean thumbs?"),
+    ("storage_moved_from:thumbs", "/srv/immich/upload/thumbs/", "is where immich:storage:thumbs has it"),
     ("external_libraries:0", ["/srv/immich/upload/more"], "overlaps immich:upload_location"),
     ("external_libraries:1", ["/mnt/a", "/mnt/a"], "overlaps immich:external_libraries:0"),
     ("external_libraries:0", ["/data/photos"], "set its mount"),
@@ -907,11 +919,44 @@ WRONG = (
     ("valkey:acl_users:0:rules", [{**ACL, "rules": ">secret +@read"}], "rules about passwords"),
     ("valkey:acl_users:0:rules", [{**ACL, "rules": "nopass +@read"}], "rules about passwords"),
     ("valkey:acl_users:0:password", [{**ACL, "name": "immich"}], "differs from immich:valkey:password"),
+    ("postgres:tuning", "nvme", "must be one of none, ssd, hdd"),
+    ("postgres:vectorchord:hash", "0" * 63, "64 hexadecimal digits"),
+    ("postgres:vectorchord:package", "vchord.deb", "the URL or the absolute path of a Debian package"),
+    ("postgres:vectorchord:package", "/root/a.rpm", "a Debian package"),
+    ("postgres:sslmode", "verify-full", "a managed server is this host's"),
+    ("postgres:sslmode", "verify-ca", "must be one of"),
+    ("postgres:sslrootcert", "/nonexistent/ca.pem", "cannot be read"),
+    ("valkey:tls", True, "a managed server is this host's"),
+    ("valkey:tls_ca", "/nonexistent/ca.pem", "cannot be read"),
+    # what is added to a container
+    ("server:volumes:0", ["fonts"], "absolute path"),
+    ("server:volumes:0", ["/srv/../etc"], "must not hold .."),
+    ("server:volumes:0", ["/"], "would show /etc/immich-formula to the container"),
+    ("server:volumes:0", ["/run/podman/podman.sock"], "would show /run to the container"),
+    ("server:volumes:0", ["/opt/podman/immich/secrets"], "would show /opt/podman/immich to the container"),
+    (
+        "server:volumes:0",
+        [{"path": "/srv/x", "mount": "/data/thumbs"}],
+        "set immich:upload_location and immich:storage",
+    ),
+    ("server:volumes:0", [{"path": "/srv/x", "mount": "/usr"}], "which the container needs itself"),
+    ("server:volumes:0", ["/tmp/x"], "which the container needs itself"),
+    ("server:volumes:1", ["/srv/x", {"path": "/srv/y", "mount": "/srv/x"}], "same place as immich:server:volumes:0"),
+    ("server:volumes:0:readonly", [{"path": "/srv/x", "readonly": True}], "did you mean read_only?"),
+    ("machine_learning:volumes:0", [{"path": "/srv/x", "mount": "/cache/clip"}], "machine_learning:cache_location"),
+    ("server:hosts:immich-machine-learning", "192.0.2.1", "the formula or Podman gives"),
+    ("server:hosts:a b", "192.0.2.1", "is not a host name"),
+    ("server:hosts:nas", "nas.home", "must be an IP address"),
+    ("server:hosts:nas", "127.0.0.1", "in a container is not another host"),
+    ("server:dns:1", ["192.168.1.1", "127.0.0.53"], "in a container is not another host"),
+    ("server:dns:0", ["dns.home"], "must be an IP address"),
+    ("server:devices:0", ["dri"], "a path below /dev"),
     # confirmations
     ("clean:delete_database", "immich2", "must be the value of immich:postgres:database"),
     ("clean:delete_backups", "/var/backups", "must be the value of immich:backup:directory"),
     ("clean:delete_uploads", True, "must be text, not true or false"),
     ("clean:delete_uploads", "/srv/immich", "must be the value of immich:upload_location"),
+    ("clean:delete_storage:0", ["/mnt/ssd"], "must be a value of immich:storage"),
 )
 
 
@@ -954,6 +999,21 @@ def test_wrong_value_is_reported_with_its_path(subject, path, value, message):
 )
 def test_servers_managed_elsewhere_need_an_administrator(subject, pillar, path, message):
     assert message in subject.errors(merged(REQUIRED, pillar))[path]
+
+
+def test_immich_trusts_the_authority_of_its_database(subject, monkeypatch):
+    monkeypatch.setattr(subject.module.secret_files, "unusable_certificates", lambda path: None)
+    postgres = {"managed": False, "host": "db", "admin": {"host": "db", "password": "x"}, "sslmode": "verify-full"}
+    found = subject.get(
+        {"postgres": {**postgres, "sslrootcert": "/ca.pem"}, "server": {"ca_certificates": "/home.pem"}}
+    )
+    assert found["server"]["trusted"] == ["/home.pem", "/ca.pem"]
+    other = {**postgres, "sslmode": "require", "sslrootcert": "/ca.pem"}
+    words = subject.errors(merged(REQUIRED, {"postgres": other}))["immich:postgres:sslrootcert"]
+    assert words == "has no effect unless immich:postgres:sslmode is verify-full"
+    variables = {"server": {"environment": {"DB_SSL_MODE": "require"}}}
+    path = "immich:server:environment:DB_SSL_MODE"
+    assert "use immich:postgres:sslmode" in subject.errors(merged(REQUIRED, {"postgres": postgres, **variables}))[path]
 
 
 def test_socket_needs_no_password(subject):

@@ -153,14 +153,15 @@ def test_a_server_that_exits_again_and_again_is_given_up_with_the_reason(supervi
 
 
 def test_what_podman_compose_hands_on_to_no_container_is_handed_on(program):
-    """podman-compose 1.3.0 leaves out the limit of processes, and 1.0.3 groups."""
-    services = {"one": {"pids_limit": 500, "group_add": ["44", "105"]}, "other": {}}
+    """podman-compose 1.3.0 leaves out the limit of processes, and 1.0.3 groups and DNS servers."""
+    services = {"one": {"pids_limit": 500, "group_add": ["44", "105"], "dns": ["192.0.2.53"]}, "other": {}}
     handed_on = {name: program.Stack.handed_on(SimpleNamespace(services=services), name) for name in services}
     assert handed_on == {
         "one": [
             "--podman-run-args=--pids-limit=500",
             "--podman-run-args=--group-add=44",
             "--podman-run-args=--group-add=105",
+            "--podman-run-args=--dns=192.0.2.53",
         ],
         "other": [],
     }

@@ -21,7 +21,7 @@ REMEDIES = {
     "/usr/lib/wsl": "use vaapi: this host is not WSL",
     "/sys/kernel/debug": "`mount -t debugfs debugfs /sys/kernel/debug`",
 }
-_ROCKCHIP = "run a kernel with Rockchip's drivers, as the board's vendor has it"
+_DRIVER = "load its driver, and see that `ls -l` shows it: boards of Rockchip need their vendor's kernel"
 
 
 def obstacles(settings, seen):
@@ -50,6 +50,28 @@ def obstacles(settings, seen):
     return found
 
 
+def of_listed(settings, part, seen):
+    """
+    Return which devices that the pillar lists for a container a host lacks, as :py:func:`obstacles` does.
+
+    settings
+        The formula's settings.
+    part
+        The part of the settings, ``server`` or ``machine_learning``.
+    seen
+        What ``immich_io.devices.seen`` has found of ``immich_core.hardware.nothing_but``.
+
+    .. code-block:: python
+
+        hardware.of_listed(settings, "server", devices.seen(hardware.nothing_but(settings["server"]["devices"])))
+    """
+    user, found = int(settings[part]["user"].partition(":")[0]), []
+    for index, device in enumerate(settings[part]["devices"]):
+        lacks = _cdi_lack(device, seen) if is_cdi(device) else _node_lack(device, user, seen)
+        found += [obstacle(code, f"{part}:devices:{index}", said, remedy) for code, said, remedy in lacks]
+    return found
+
+
 def _of_word(word, path, code, seen, remedy):
     return obstacle(code, path, f"{word}: {seen}", remedy)
 
@@ -67,7 +89,7 @@ def _group_lacks(acceleration, seen):
 
 
 def _cdi_lack(device, seen):
-    if not any(node in seen["files"] for node in NVIDIA_NODES):
+    if device.startswith("nvidia.com/") and not any(node in seen["files"] for node in NVIDIA_NODES):
         remedy = (
             "install NVIDIA's driver (Debian: nvidia-driver, of contrib and non-free), and see that `nvidia-smi` works"
         )
@@ -110,7 +132,7 @@ def _node_lack(device, user, seen):
 
 
 def _other_remedy(device):
-    return REMEDIES[DRI] if device.startswith(f"{DRI}/") else _ROCKCHIP
+    return REMEDIES[DRI] if device.startswith(f"{DRI}/") else _DRIVER
 
 
 def _opens(node, user):

@@ -12,6 +12,7 @@ import stringprep
 import unicodedata
 
 from immich_core.gateway import HOST_NAME
+from immich_core.settings.containers import check_containers
 from immich_core.settings.derivation import FORMULA_USER, library_of, normal, project_dir
 from immich_core.settings.environment import check_environment
 from immich_core.settings.hardware import check_hardware, unused_image
@@ -73,6 +74,16 @@ def _check_postgres(settings):
     if postgres["database"] in ("postgres", "template0", "template1"):
         yield ("postgres", "database"), "is a database of PostgreSQL's own: Immich needs one for itself"
     yield from _check_managed(settings, "postgres")
+    if postgres["tuning"] != "none" and not (postgres["managed"] and "postgres" in settings["roles"]):
+        yield ("postgres", "tuning"), "has no effect: this pillar does not manage a PostgreSQL of this host"
+    yield from _check_vectorchord(postgres)
+    if postgres["managed"] and postgres["sslmode"]:
+        yield (
+            ("postgres", "sslmode"),
+            "has no effect: a managed server is this host's, which the containers reach locally",
+        )
+    if postgres["sslrootcert"] and postgres["sslmode"] != "verify-full":
+        yield ("postgres", "sslrootcert"), "has no effect unless immich:postgres:sslmode is verify-full"
     socket = (admin["host"] or "").startswith("/")
     if not postgres["managed"] and not socket and admin["password"] is None and admin["sslcert"] is None:
         yield (
@@ -85,6 +96,17 @@ def _check_postgres(settings):
             "must be a host name, an address, or the absolute path of a directory",
         )
     yield from _check_certificate(("postgres", "admin"), admin, "sslcert", "sslkey")
+
+
+def _check_vectorchord(postgres):
+    package, path = postgres["vectorchord"], ("postgres", "vectorchord")
+    for given, missing in (("package", "hash"), ("hash", "package")):
+        if package[given] and not package[missing]:
+            yield (*path, missing), f"is missing: {given} and {missing} belong together"
+    if package["package"] and not postgres["managed"]:
+        yield (*path, "package"), "has no effect: this pillar does not manage that PostgreSQL"
+    elif package["package"] and postgres["vector_extension"] == "pgvector":
+        yield (*path, "package"), "has no effect while immich:postgres:vector_extension is pgvector"
 
 
 def _mebibytes(size):
@@ -100,6 +122,10 @@ def _check_valkey(settings):
     yield from _check_managed(settings, "valkey")
     if not valkey["managed"] and admin["password"] is None:
         yield ("valkey", "admin", "password"), "is required where immich:valkey:managed is false"
+    if valkey["managed"] and valkey["tls"]:
+        yield ("valkey", "tls"), "has no effect: a managed server is this host's, which the containers reach locally"
+    if valkey["tls_ca"] and not valkey["tls"]:
+        yield ("valkey", "tls_ca"), "has no effect while immich:valkey:tls is false"
     for key in ("tls_ca", "tls_cert", "tls_key"):
         if admin[key] and not admin["tls"]:
             yield ("valkey", "admin", key), "has no effect while immich:valkey:admin:tls is false"
@@ -171,12 +197,17 @@ def _check_paths(settings):
     }
     if settings["upload_location_moved_from"]:
         paths[("upload_location_moved_from",)] = settings["upload_location_moved_from"]
+    for key in ("storage", "storage_moved_from"):
+        paths |= {(key, folder): path for folder, path in settings[key].items() if path}
     for path, value in paths.items():
         yield from _check_path(path, value, _PROJECTS_DIRS if path[0] == "podman" else _SYSTEM_DIRS)
     yield from _check_overlap(settings)
     moved_from = settings["upload_location_moved_from"]
     if moved_from and normal(moved_from) == normal(settings["upload_location"]):
         yield ("upload_location_moved_from",), "is the same as immich:upload_location"
+    for folder, path in settings["storage_moved_from"].items():
+        if path and normal(path) == normal(settings["storage"][folder] or f"{settings['upload_location']}/{folder}"):
+            yield ("storage_moved_from", folder), f"is where immich:storage:{folder} has it: name the former path"
 
 
 def _check_path(path, value, refused):
@@ -189,9 +220,10 @@ def _check_path(path, value, refused):
 
 
 def _check_overlap(settings):
-    """Uploads, compose project, backups, model cache and external libraries each need a directory of their own."""
+    """Uploads, their folders elsewhere, compose project, backups, model cache and external libraries are apart."""
     places = {
         ("upload_location",): settings["upload_location"],
+        **{("storage", folder): path for folder, path in settings["storage"].items() if path},
         ("podman", "projects_dir"): project_dir(settings),
         ("backup", "directory"): settings["backup"]["directory"],
     }
@@ -312,6 +344,11 @@ def _check_clean(settings):
             value = value[part]
         if confirmed is not None and confirmed != value:
             yield ("clean", key), f"must be the value of immich:{path_text(path)}, as a confirmation"
+    for index, path in entries(settings["clean"]["delete_storage"]):
+        if path not in settings["storage"].values():
+            yield ("clean", "delete_storage", index), "must be a value of immich:storage, as a confirmation"
+        elif settings["clean"]["delete_uploads"] is None:
+            yield ("clean", "delete_storage", index), "requires delete_uploads, as a part of the library"
 
 
 def _moving_tags(settings):
@@ -384,6 +421,7 @@ _CHECKS = (
     _check_container_users,
     check_environment,
     check_hardware,
+    check_containers,
     _check_backup,
     _check_clean,
     _check_pinned,
@@ -425,10 +463,10 @@ def warnings(settings, networks, isolation):
 def open_folder_warnings(folders):
     """
     folders
-        Folder of each container, by its part of the settings, in which root of the container can leave a setuid program
-        for other users of this host.
+        Pairs: a part of the settings, and a folder in which root of its container can leave a setuid program for other
+        users of this host.
     """
-    for part, folder in folders.items():
+    for part, folder in folders:
         closed = f"`chown root:root {shlex.quote(folder)} && chmod o-x {shlex.quote(folder)}`"
         yield (
             (part, "user"),

@@ -58,6 +58,8 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
     own = next(network for network in external if network["name"] == settings["network"])
     following = {
         "upload_location": normal(settings["upload_location"]),
+        "storage": _normal_each(settings["storage"]),
+        "storage_moved_from": _normal_each(settings["storage_moved_from"]),
         "external_libraries": [library_of(entry) for entry in settings["external_libraries"]],
         "users": [_user(index, user) for index, user in enumerate(settings["users"])],
         "gateway_address": gateway,
@@ -73,7 +75,9 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             "image": tagged(settings["server"]["image"], settings["version"], ""),
             "hardware": accelerated.get("server", {}),
             "environment": _variables(settings["server"]["environment"]),
+            **_by_hand(settings["server"]),
             "settings_managed": settings["settings"] is not None,
+            "trusted": list(dict.fromkeys(path for _, path in authorities(settings))),
         },
         "machine_learning": {
             "enabled": settings["machine_learning"]["enabled"] and "machine_learning" in settings["roles"],
@@ -83,6 +87,7 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
             ),
             "hardware": accelerated.get("machine_learning", {}),
             "environment": _variables(settings["machine_learning"]["environment"]),
+            **_by_hand(settings["machine_learning"]),
             "cache_location": normal(settings["machine_learning"]["cache_location"]),
         },
         "podman": {"external_networks": external},
@@ -101,6 +106,12 @@ def derived(settings, networks, gateway, users, accelerated, registry, left, sch
     }
     addresses = [str(ip_address(text)) for _, text in bind_addresses(settings)]
     return public({**merged(settings, following), **sign_up.derived(settings, setup, addresses)}, schema)
+
+
+def authorities(settings):
+    """The files of certificates that the server trusts besides the usual ones, each with its place in the pillar."""
+    declared = (("server", "ca_certificates"), ("postgres", "sslrootcert"), ("valkey", "tls_ca"))
+    return [(path, settings[path[0]][path[1]]) for path in declared if settings[path[0]][path[1]]]
 
 
 def handed_down(settings):
@@ -168,14 +179,34 @@ def library_of(entry):
     return {"path": path, "mount": normal(entry.get("mount", path)), **owner}
 
 
+def volume_of(entry):
+    """Either form of a volume as a path of this host, its mount in the container, and whether that is read-only."""
+    if isinstance(entry, str):
+        entry = {"path": entry}
+    path = normal(entry["path"])
+    return {"path": path, "mount": normal(entry.get("mount", path)), "read_only": entry.get("read_only", True)}
+
+
 def _user(index, user):
     """A declared account, with the place of its password."""
     declared = {key: value for key, value in user.items() if key != "password"}
     return {**declared, "password_pillar": f"{PILLAR_KEY}:users:{index}:password"}
 
 
+def _by_hand(part):
+    return {
+        "volumes": [volume_of(entry) for entry in part["volumes"]],
+        "hosts": {name: str(ip_address(text)) for name, text in part["hosts"].items()},
+        "dns": [str(ip_address(text)) for text in part["dns"]],
+    }
+
+
 def _variables(environment):
     return {name: str(value) for name, value in environment.items()}
+
+
+def _normal_each(paths):
+    return {key: path and normal(path) for key, path in paths.items()}
 
 
 def normal(path):

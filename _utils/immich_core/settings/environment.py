@@ -6,6 +6,7 @@ The environment of Immich's containers: which variables a pillar may set
 import math
 import re
 
+from immich_core.settings.derivation import authorities
 from immich_core.settings.schema import kind_of
 
 # What Linux takes as one argument of a command, in bytes: NAME=value, on its way to Podman.
@@ -68,7 +69,9 @@ _SECRET_PLACES = (
 def check_environment(settings):
     set_by_formula = {
         "IMMICH_CONFIG_FILE": settings["settings"] is not None and "immich:settings",
-        "NODE_EXTRA_CA_CERTS": settings["server"]["ca_certificates"] and "immich:server:ca_certificates",
+        "DB_SSL_MODE": settings["postgres"]["sslmode"] and "immich:postgres:sslmode",
+        "NODE_OPTIONS": settings["valkey"]["tls"] and "immich:valkey:tls",
+        "NODE_EXTRA_CA_CERTS": authorities(settings) and "immich:server:ca_certificates",
     }
     for name, setting in set_by_formula.items():
         if setting and name in settings["server"]["environment"]:
