@@ -82,6 +82,23 @@ def test_a_run_that_was_killed_before_it_recorded_the_end_keeps_the_former_value
     assert shown(pg, "max_wal_size") == ["1GB"]
 
 
+def test_a_profile_with_which_the_server_does_not_start_is_taken_back(pg, host, record, monkeypatch):
+    names = sorted(postgres_tuning.values("ssd", 4096))
+    former = shown(pg, *names)
+    monkeypatch.setattr(postgres_tuning, "_SHARED_BUFFERS", (1, 4 * 1024**2, 4 * 1024**2))
+    ret = tuned(pg, "ssd")
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert f"{UNIT} does not start with shared_buffers 4194304MB" in ret["comment"]
+    assert "could not map anonymous shared memory" in ret["comment"]
+    pg.new_run()
+    assert shown(pg, *names) == former
+    # The same pillar on a host with the memory: what was before is still on record as that.
+    monkeypatch.undo()
+    assert tuned(pg, "ssd")["result"] is True
+    assert tuned(pg, "none")["result"] is True
+    assert shown(pg, *names) == former
+
+
 @pytest.fixture
 def package(tmp_path):
     """A function that makes a package of a version, for a PostgreSQL; returns its path and hash."""
