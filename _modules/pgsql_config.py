@@ -4,9 +4,13 @@ Manage the settings of a PostgreSQL server.
 Every function takes ``connection``: see the execution module ``pgsql_server``, which documents it.
 """
 
+import os
+from pathlib import Path
+
 from salt.exceptions import CommandExecutionError, SaltInvocationError
 
-from pgsql_core import driver, errors, list_settings, quoting, setting_values
+from host_core import durable
+from pgsql_core import auto_conf, driver, errors, list_settings, quoting, setting_values
 from pgsql_core.errors import ServerError
 from pgsql_core.session import Server
 
@@ -111,6 +115,52 @@ def changes(current, desired, connection=None):
     """
     server = _server(connection)
     return setting_values.changes(current, desired, lambda: _setting_kinds(server))
+
+
+@_salt_errors
+def auto_file(connection=None):
+    """
+    Return the path of the file that ALTER SYSTEM writes, on the server's host.
+
+    Raises ``CommandExecutionError`` if the server cannot be reached, or does not tell this role its directory.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_config.auto_file
+    """
+    shown = "SELECT current_setting('data_directory') || '/postgresql.auto.conf' AS path"
+    return _server(connection).query(shown)[0]["path"]
+
+
+@_salt_errors
+def restore(path, settings):
+    """
+    Give settings other values in the file of ALTER SYSTEM, for a server on this host that does not start.
+
+    path
+        The file, as :py:func:`auto_file` returned it while the server ran.
+    settings
+        ``{name: value}``; nothing to take out what ALTER SYSTEM wrote.
+
+    Raises ``CommandExecutionError`` if the file cannot be read or written.
+
+    CLI Example:
+
+    .. code-block:: bash
+
+        salt '*' pgsql_config.restore /var/lib/postgresql/17/main/postgresql.auto.conf '{shared_buffers: null}'
+    """
+    try:
+        # The folder is its user's, who could have put a link there.
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf8", errors="surrogateescape") as file:
+            held, text = os.fstat(file.fileno()), file.read()
+        owner = (held.st_uid, held.st_gid)
+        durable.write(Path(path), auto_conf.with_values(text, settings), held.st_mode & 0o7777, owner)
+    except OSError as error:
+        raise ServerError(f"The former settings cannot be put back into {path}: {error}") from error
+    return True
 
 
 def _server(connection):

@@ -2,7 +2,8 @@
 Manage settings of a PostgreSQL server, through ALTER SYSTEM.
 
 Both the configuration files and the running server are compared: if a run was interrupted before a restart that was
-due, the next one restarts.
+due, the next one restarts. If the server does not start with the new settings, the former ones are put back, and the
+state fails.
 
 Requires the execution modules ``pgsql_config``, ``pgsql_server``, ``systemd_unit`` and ``netns``. Both states take
 ``connection``: see the execution module ``pgsql_server``, which documents it.
@@ -137,6 +138,9 @@ def _apply(ret, current, desired, statements, service, connection):
         if due and service:
             ret["restarts"] = {service: list(due)}
         return ret
+    # Read while the server answers: one that does not start can neither tell nor take them.
+    former = _former(current, connection) if due and service else {}
+    file = __salt__["pgsql_config.auto_file"](connection) if former else None
     if persisted:
         __salt__["pgsql_config.set"]({key: statements[key] for key in persisted}, connection)
     else:
@@ -147,7 +151,10 @@ def _apply(ret, current, desired, statements, service, connection):
         key: change for key, change in _running_changes(current, desired, connection).items() if current[key]["restart"]
     }
     if due and service:
-        _restart(service, connection)
+        try:
+            __salt__["pgsql_server.restart"](service, connection)
+        except CommandExecutionError as err:
+            return _not_restarted(ret, str(err), desired, former, file, service, connection)
         current = _current(list(desired), connection)
     left = {**_persisted_changes(current, desired, connection), **_running_changes(current, desired, connection)}
     if not service:
@@ -161,6 +168,45 @@ def _apply(ret, current, desired, statements, service, connection):
         return ret
     ret["comment"] = f"PostgreSQL was set up{_outcome(due, service, 'was')}."
     return ret
+
+
+def _former(current, connection):
+    """``{name: value}`` for the file of ALTER SYSTEM with which the server starts as it runs now; None is no entry."""
+    waiting = _running_changes(current, {key: held["persisted"] for key, held in current.items()}, connection)
+
+    def written(key, held):
+        if key in waiting and held["restart"]:
+            return held["running"]
+        return held["persisted"] if held["persisted"] != held["below"] else None
+
+    return {key: written(key, held) for key, held in current.items()}
+
+
+def _not_restarted(ret, why, desired, former, file, service, connection):
+    """The return after a failed restart. A server that does not start with the new settings gets the former ones."""
+    if not _is_down(service, connection):
+        return {**ret, "result": False, "comment": _persisted_only(service, why)}
+    ret = {**ret, "result": False, "changes": {}}
+    wanted = ", ".join(f"{key} {value}" for key, value in desired.items())
+    try:
+        __salt__["pgsql_config.restore"](file, former)
+        __salt__["pgsql_server.restart"](service, connection)
+    except CommandExecutionError as err:
+        comment = f"{service} did not restart with {wanted}, nor with its former settings: {why} Then: {err}"
+        return {**ret, "comment": comment}
+    comment = f"{service} does not start with {wanted}, and runs with its former settings again. {why}"
+    return {**ret, "comment": comment}
+
+
+def _is_down(service, connection):
+    """Whether the unit has ended. One that does not answer yet may be recovering, and is left to that."""
+    if __salt__["systemd_unit.status"](service)["active"] not in ("failed", "inactive"):
+        return False
+    try:
+        __salt__["pgsql_server.version"](connection)
+    except CommandExecutionError:
+        return True
+    return False
 
 
 def _listening(ret, entries, service, connection):
@@ -213,6 +259,8 @@ def _restart(service, connection):
     try:
         __salt__["pgsql_server.restart"](service, connection)
     except CommandExecutionError as err:
-        raise CommandExecutionError(
-            f"The settings are persisted, but {service} did not restart: see `journalctl -u {service}`. {err}"
-        ) from err
+        raise CommandExecutionError(_persisted_only(service, err)) from err
+
+
+def _persisted_only(service, why):
+    return f"The settings are persisted, but {service} did not restart: see `journalctl -u {service}`. {why}"

@@ -240,6 +240,7 @@ OWN_FILES = {
         "immich_restore/swap",
         "immich_restore/target",
         "pgsql_core/__init__",
+        "pgsql_core/auto_conf",
         "pgsql_core/connection",
         "pgsql_core/databases",
         "pgsql_core/driver",

@@ -4,9 +4,14 @@ The package is made here, as Debian has none: it has VectorChord's name, its ver
 preload (another extension's, renamed), but no index to search with.
 """
 
+import contextlib
+import functools
 import hashlib
+import http.server
 import shutil
 import subprocess
+import threading
+from pathlib import Path
 
 import pytest
 
@@ -82,6 +87,23 @@ def test_a_run_that_was_killed_before_it_recorded_the_end_keeps_the_former_value
     assert shown(pg, "max_wal_size") == ["1GB"]
 
 
+def test_a_profile_with_which_the_server_does_not_start_is_taken_back(pg, host, record, monkeypatch):
+    names = sorted(postgres_tuning.values("ssd", 4096))
+    former = shown(pg, *names)
+    monkeypatch.setattr(postgres_tuning, "_SHARED_BUFFERS", (1, 4 * 1024**2, 4 * 1024**2))
+    ret = tuned(pg, "ssd")
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert f"{UNIT} does not start with shared_buffers 4194304MB" in ret["comment"]
+    assert "could not map anonymous shared memory" in ret["comment"]
+    pg.new_run()
+    assert shown(pg, *names) == former
+    # The same pillar on a host with the memory: what was before is still on record as that.
+    monkeypatch.undo()
+    assert tuned(pg, "ssd")["result"] is True
+    assert tuned(pg, "none")["result"] is True
+    assert shown(pg, *names) == former
+
+
 @pytest.fixture
 def package(tmp_path):
     """A function that makes a package of a version, for a PostgreSQL; returns its path and hash."""
@@ -113,6 +135,16 @@ def installed(pg, file, digest, **arguments):
     return pg.state("immich_postgres.vectorchord_installed", "t", package=file, hash=digest, service=UNIT, **arguments)
 
 
+@contextlib.contextmanager
+def served(file):
+    """The URL of a file while a server of this host has it."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=Path(file).parent)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{Path(file).name}"
+        server.shutdown()
+
+
 def test_a_package_is_checked_installed_and_updated(pg, host, database, package):
     file, digest = package()
     wrong = installed(pg, file, "0" * 64)
@@ -132,7 +164,11 @@ def test_a_package_is_checked_installed_and_updated(pg, host, database, package)
     assert beside.installed(pg)["vchord"] == "public"
     # A server that has loaded the former library is restarted, and the extension follows.
     before = restarts()
-    newer = installed(pg, *package("0.4.9"))
+    file, digest = package("0.4.9")
+    with served(file) as url:
+        wrong = installed(pg, url, "0" * 64)
+        assert f"has the hash {digest}, not 000" in wrong["comment"]
+        newer = installed(pg, url, digest)
     assert newer["changes"] == {NAME: {"old": "0.4.3-1", "new": "0.4.9-1"}}, newer["comment"]
     assert restarts() != before
     assert beside.extensions_present(pg)["changes"]["vchord"] == {"old": "0.4.3", "new": "0.4.9"}

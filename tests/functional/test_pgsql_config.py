@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+from pathlib import Path
 
 import pytest
 from salt.exceptions import CommandExecutionError, SaltInvocationError
@@ -258,15 +259,51 @@ def test_systemd_does_not_limit_restarts(pg):
         assert pg.modules.pgsql_server.restart(UNIT) is True
 
 
-def test_server_that_does_not_start(pg):
+def auto_conf(pg):
+    return Path(pg.modules.pgsql_config.auto_file())
+
+
+def test_server_that_does_not_start_gets_its_former_settings_back(pg):
+    pg.sql("ALTER SYSTEM SET work_mem = '5MB'")
+    pg.sql("ALTER SYSTEM SET max_connections = 80")
+    systemctl("restart", UNIT)
+    pg.new_run()
+    file = auto_conf(pg)
+    before, owner = sorted(file.read_text().splitlines()), file.stat()
+    former = pg.value("SHOW shared_buffers")
+    settings = {"shared_buffers": "4TB", "work_mem": "6MB", "max_connections": 90}
+    ret = present(pg, settings=settings, service=UNIT)
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert f"{UNIT} does not start with shared_buffers 4TB, work_mem 6MB, max_connections 90" in ret["comment"]
+    assert "and runs with its former settings again" in ret["comment"]
+    assert "could not map anonymous shared memory" in ret["comment"]
+    pg.new_run()
+    assert [pg.value(f"SHOW {name}") for name in settings] == [former, "5MB", "80"]
+    assert sorted(file.read_text().splitlines()) == before
+    assert (file.stat().st_uid, file.stat().st_mode) == (owner.st_uid, owner.st_mode)
+    # An interrupted run has left it to this one to restart.
+    pg.sql("ALTER SYSTEM SET shared_buffers = '4TB'")
+    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.new_run()
+    assert (
+        "runs with its former settings again"
+        in present(pg, settings={"shared_buffers": "4TB"}, service=UNIT)["comment"]
+    )
+    pg.new_run()
+    assert pg.value("SHOW shared_buffers") == former
+
+
+def test_server_that_does_not_start_with_its_former_settings_either(pg):
+    before = auto_conf(pg).read_text()
     CONF_D.write_text("shared_preload_libraries = 't_none'\n")
     ret = present(pg, settings={"max_connections": 90}, service=UNIT)
-    assert (ret["result"], set(ret["changes"])) == (False, {"max_connections"})
-    assert f"{UNIT} did not restart" in ret["comment"]
+    assert (ret["result"], ret["changes"]) == (False, {})
+    assert f"{UNIT} did not restart with max_connections 90, nor with its former settings" in ret["comment"]
     assert 'could not access file "t_none"' in ret["comment"]
     # The next run makes up for it.
     CONF_D.unlink()
     systemctl("start", UNIT)
+    assert auto_conf(pg).read_text() == before
     assert present(pg, settings={"max_connections": 90}, service=UNIT)["result"] is True
     assert pg.value("SHOW max_connections") == "90"
 
