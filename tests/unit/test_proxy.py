@@ -37,6 +37,15 @@ def test_each_name_is_served_and_redirected():
     assert "reverse_proxy 127.0.0.1:2283 {" in text
 
 
+def test_immich_has_ten_minutes_for_an_answer():
+    lines = [line.strip() for line in proxy.site(settings()).splitlines()]
+    assert [line for line in lines if line.endswith(" 600s")] == [
+        "response_header_timeout 600s",
+        "read_timeout 600s",
+        "write_timeout 600s",
+    ]
+
+
 def test_the_site_passes_nothing_on_while_only_this_host_may_reach_immich():
     text = proxy.site({**settings(), "sign_up": "host"})
     assert "reverse_proxy" not in text
