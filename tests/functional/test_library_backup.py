@@ -154,6 +154,16 @@ def backup(tmp_path_factory):
     return backup
 
 
+@contextlib.contextmanager
+def file_system(folder):
+    """A small file system at a folder, and a function that makes it larger."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
+    try:
+        yield lambda: subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 def newest(backup):
     return json.loads(backup.made("list"))[0]["id"]
 
@@ -184,10 +194,16 @@ def test_what_is_missing_or_differs_is_restored_and_what_is_new_stays(backup):
     kept = second.read_bytes()
     first.unlink()
     second.write_bytes(b"changed")
+    # A full disk or a failing one can leave a file of the right size and time.
+    third = backup.library / list(backup.files)[2]
+    former = third.stat()
+    third.write_bytes(bytes(former.st_size))
+    os.utime(third, ns=(former.st_atime_ns, former.st_mtime_ns))
     (backup.library / "upload/new").touch()
     backup.made("restore", newest(backup))
     assert second.read_bytes() == kept
     assert hashlib.sha1(first.read_bytes()).hexdigest() == backup.files["upload/a/b.jpg"]
+    assert hashlib.sha1(third.read_bytes()).hexdigest() == list(backup.files.values())[2]
     assert (backup.library / "upload/new").exists()
     # A file that is damaged has its size: only a restic that has come to its end has found it.
     cut = 'for word; do [ "$word" != restore ] || { echo "Fatal: connection lost" >&2; exit 1; }; done'
@@ -240,23 +256,22 @@ def test_one_that_is_killed_between_its_steps_is_completed_by_the_next(backup):
 
 def test_a_full_disk_fails_and_is_continued_when_there_is_room(backup):
     """That of the repository, and at a restore that of the library."""
-    full, library = backup.folder / "full", backup.library
+    full = backup.folder / "full"
     full.mkdir()
     backup.upload("upload/a/large.jpg", os.urandom(3_000_000))
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", full], check=True)
-    backup.configure(repository=str(full / "repository"))
-    assert "no space left" in backup.refused("run")
-    subprocess.run(["mount", "-o", "remount,size=64m", full], check=True)
-    backup.run()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", library], check=True)
-    said = backup.refused("restore", newest(backup))
-    assert "files were not restored: library/upload/a/" in said
-    assert "no space left on device" in said
-    subprocess.run(["mount", "-o", "remount,size=64m", library], check=True)
-    backup.made("restore", newest(backup))
-    restored = {path: hashlib.sha1((library / path).read_bytes()).hexdigest() for path in backup.files}
-    assert restored == backup.files
-    subprocess.run(["umount", library, full], check=True)
+    with file_system(full) as grow:
+        backup.configure(repository=str(full / "repository"))
+        assert "no space left" in backup.refused("run")
+        grow()
+        backup.run()
+        with file_system(backup.library) as grow_library:
+            said = backup.refused("restore", newest(backup))
+            assert "files were not restored: library/upload/a/" in said
+            assert "no space left on device" in said
+            grow_library()
+            backup.made("restore", newest(backup))
+            found = {path: hashlib.sha1((backup.library / path).read_bytes()).hexdigest() for path in backup.files}
+    assert found == backup.files
     backup.configure()
 
 
