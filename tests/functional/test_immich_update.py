@@ -60,6 +60,7 @@ def host(server, tmp_path):
                 "postgres": postgres,
                 "valkey": {"database": 0, "user": "immich"},
                 "upload_location": "/srv/immich/upload",
+                "storage": {},
                 "network": {"name": "immich"},
                 "update": {"backup": True, "database_version": None, **update},
             }

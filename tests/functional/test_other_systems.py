@@ -22,6 +22,7 @@ PILLAR = {
     "valkey": {"password": "valkey-secret-12", "admin_password": "admin-secret-123"},
     "admin": {"email": "ana@example.org", "name": "Ana", "password": "ana-secret-1234"},
     "proxy": {"domain": "photos.example.org"},
+    "metrics": {"enabled": True},
 }
 RPM = {
     "podman": ["podman", "podman-compose", "netavark", "aardvark-dns", "nftables", "iproute"],
