@@ -63,7 +63,7 @@ def test_terminal_shows_a_converged_run(host):
 def test_terminal_shows_a_warned_and_a_failed_run(host):
     host.pillar(pillar_with(version="v3"))
     text = plain(on_terminal(host, f"{APPLY} test=True"))
-    assert_readable(text, warnings=2, lines=720)
+    assert_readable(text, warnings=2, lines=730)
     assert text.count("is a moving tag") == 1
     host.pillar(pillar_with(upload_location="/srv/elsewhere"))
     text = plain(on_terminal(host, APPLY, check=False))

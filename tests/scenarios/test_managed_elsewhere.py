@@ -12,8 +12,8 @@ ADMIN = "admin-password with ' \" $ % : \\ \\: #"
 SETUP = """
 set -eu
 cd /root
-openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={address} -addext subjectAltName=IP:{address} \
-    -keyout key.pem -out cert.pem 2>/dev/null
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={address} \
+    -addext subjectAltName=IP:{address},DNS:services.lan -keyout key.pem -out cert.pem 2>/dev/null
 install -o postgres -g postgres -m 600 key.pem cert.pem /var/lib/postgresql/
 install -o valkey -g valkey -m 600 key.pem cert.pem /var/lib/valkey/
 cat >/etc/postgresql/17/main/conf.d/lan.conf <<END
@@ -60,11 +60,12 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
         use_registry(host)
         host.write("/etc/ssl/services.pem", services.read("/root/cert.pem"))
         host.run("systemctl disable --now postgresql valkey-server")
+        host.run(f"echo '{services.address} services.lan' >>/etc/hosts")
         admin = {"host": services.address, "password": ADMIN}
         changes = {
             "postgres": {
                 "managed": False,
-                "host": services.address,
+                "host": "services.lan",
                 "sslmode": "verify-full",
                 "sslrootcert": "/etc/ssl/services.pem",
                 "admin": {**admin, "user": "boss", "sslmode": "verify-full", "sslrootcert": "/etc/ssl/services.pem"},
@@ -77,6 +78,7 @@ def test_only_role_database_extensions_and_acl_user_are_managed(lan, services):
                 "tls_ca": "/etc/ssl/services.pem",
                 "admin": {**admin, "username": "boss", "tls": True, "tls_ca": "/etc/ssl/services.pem"},
             },
+            "server": {"hosts": {"services.lan": services.address}},
         }
         host.run("apt-get -qq remove postgresql-common postgresql-client-common >/dev/null")
         before = services.out("cat /etc/postgresql/17/main/pg_hba.conf /etc/valkey/valkey.conf")

@@ -137,7 +137,7 @@ def test_day_two_from_the_master(fleet):
     assert [each["name"] for each in fleet.answer(backups)] == [name]
     assert fleet.answer(drill)["changed"] == {}
     post(fleet.minion, "/standin/assets")
-    assert fleet.answer(would.replace(DUMP.search(would)[0], name))["would"][0] == "stop immich.service"
+    assert "stop immich.service" in fleet.answer(would.replace(DUMP.search(would)[0], name))["would"]
     assert get(fleet.minion, "/standin/state")["database"]["counts"]["assets"] == 2
     refused = fleet.answer(restore.replace(DUMP.search(restore)[0], name).replace("=photos", "=host"))
     assert "pass confirm=photos" in refused

@@ -1059,6 +1059,8 @@ def test_immich_trusts_the_authority_of_its_database(subject, monkeypatch):
     )
     assert found["server"]["trusted"] == ["/home.pem", "/ca.pem"]
     other = {**postgres, "sslmode": "require", "sslrootcert": "/ca.pem"}
+    address = subject.errors(merged(REQUIRED, {"postgres": {**postgres, "host": "192.0.2.7"}}))
+    assert address["immich:postgres:host"].startswith("must be a name with sslmode verify-full")
     words = subject.errors(merged(REQUIRED, {"postgres": other}))["immich:postgres:sslrootcert"]
     assert words == "has no effect unless immich:postgres:sslmode is verify-full"
     variables = {"server": {"environment": {"DB_SSL_MODE": "require"}}}

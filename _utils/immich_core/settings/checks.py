@@ -19,7 +19,7 @@ from immich_core.settings.environment import check_environment
 from immich_core.settings.hardware import check_hardware, unused_image
 from immich_core.settings.library_backup import check_library_backup
 from immich_core.settings.metrics import check_metrics
-from immich_core.settings.networks import check_addresses, check_bind_addresses
+from immich_core.settings.networks import check_addresses, check_bind_addresses, ip_address
 from immich_core.settings.problems import likely, path_text
 from immich_core.settings.proxy import check_proxy
 from immich_core.settings.roles import check_roles, passwords
@@ -85,6 +85,12 @@ def _check_postgres(settings):
         yield (
             ("postgres", "sslmode"),
             "has no effect: a managed server is this host's, which the containers reach locally",
+        )
+    # node-postgres (pg/lib/connection.js, 8.x) hands TLS a name alone; without one Node compares with "localhost".
+    if postgres["sslmode"] == "verify-full" and ip_address(postgres["host"] or ""):
+        yield (
+            ("postgres", "host"),
+            "must be a name with sslmode verify-full: Immich compares no certificate with an address. See server:hosts",
         )
     if postgres["sslrootcert"] and postgres["sslmode"] != "verify-full":
         yield ("postgres", "sslrootcert"), "has no effect unless immich:postgres:sslmode is verify-full"
