@@ -3,7 +3,7 @@
 # no state for, and Valkey's users are a file that is not compared with what the server holds.
 {%- import_yaml "benchmarks/playbooks/run/vars.yml" as vars %}
 {%- set context = {
-      "app": vars.app, "backup": vars.backup, "compose_provider": vars.compose_provider, "user": vars.user,
+      "app": vars.app, "backup": vars.backup, "library": vars.library, "compose_provider": vars.compose_provider, "user": vars.user,
       "schedule": vars.schedule, "what": vars.what, "gateway": vars.gateway, "network": vars.network,
       "ports": vars.ports, "timezone": vars.timezone, "database": vars.database, "acl_rules": vars.acl_rules,
       "log_level": pillar["log_level"],
