@@ -7,16 +7,7 @@ from _modules import immich
 from _states import immich_account, immich_library
 from immich_core.obstacles import accounts
 from immich_io import api
-
-BEN = {
-    "id": "00000000-0000-4000-8000-000000000001",
-    "email": "ben@example.org",
-    "name": "Ben",
-    "isAdmin": False,
-    "storageLabel": None,
-    "quotaSizeInBytes": None,
-    "deletedAt": None,
-}
+from tests.accounts import BEN
 
 
 class Immich:

@@ -3,16 +3,8 @@
 import pytest
 
 from immich_core import accounts
+from tests.accounts import BEN
 
-BEN = {
-    "id": "00000000-0000-4000-8000-000000000001",
-    "email": "ben@example.org",
-    "name": "Ben",
-    "isAdmin": False,
-    "storageLabel": None,
-    "quotaSizeInBytes": None,
-    "deletedAt": None,
-}
 LIBRARY = {"id": "1", "ownerId": BEN["id"], "name": "a", "importPaths": ["/a", "/b"], "exclusionPatterns": []}
 
 

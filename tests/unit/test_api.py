@@ -10,18 +10,10 @@ import time
 import pytest
 
 from immich_io import api
+from tests.accounts import BEN
 
 IDENTIFIER = "0f8fad5b-d9cb-469f-a165-70867728950e"
-USER = {
-    "id": IDENTIFIER,
-    "email": "ben@example.org",
-    "name": "Ben",
-    "isAdmin": False,
-    "storageLabel": None,
-    "quotaSizeInBytes": None,
-    "deletedAt": None,
-    "more": {"is": "ignored"},
-}
+USER = {**BEN, "id": IDENTIFIER, "more": {"is": "ignored"}}
 KEY = "k" * 43
 
 
