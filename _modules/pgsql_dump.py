@@ -247,17 +247,12 @@ def _dump_list(program, path):
 @contextlib.contextmanager
 def _reading_dump(command, path, progress, **streams):
     """Run a program that reads a dump on its standard input, as an unprivileged user; end it with the block."""
-    with _opened(path) as dump, _running([*UNPRIVILEGED, *command], stdin=subprocess.PIPE, **streams) as process:
-        feeder = threading.Thread(target=_feed, args=(dump, process.stdin, progress), daemon=True)
-        feeder.start()
-        try:
+    with _opened(path) as dump, contextlib.ExitStack() as afterwards:
+        with _running([*UNPRIVILEGED, *command], stdin=subprocess.PIPE, **streams) as process:
+            feeder = threading.Thread(target=_feed, args=(dump, process.stdin, progress), daemon=True)
+            feeder.start()
+            afterwards.callback(feeder.join)  # whom the end of the program ends
             yield process
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            process.wait()
-            feeder.join()
 
 
 @contextlib.contextmanager
