@@ -2,7 +2,7 @@
 Immich's administrator, and the formula's own API key
 ======================================================
 
-With these the states ``immich_user`` and ``immich_library`` come in. Each speaks to Immich's API at ``url``.
+With these the states ``immich_user`` and ``immich_library`` authenticate. Each speaks to Immich's API at ``url``.
 """
 
 import contextlib

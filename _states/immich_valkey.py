@@ -62,7 +62,7 @@ def login_present(name, password_file="/etc/immich-formula/valkey.password", con
             return ret
         if __opts__["test"]:
             return {**ret, "result": None, "comment": "The formula's Valkey login would be created."}
-        # From here on the formula comes in as itself: the way it came may be closed by the next state.
+        # From here on the formula authenticates as itself: the next state may take its former login away.
         __salt__["valkey_acl.disconnect"]()
         return {**ret, "comment": "The formula's Valkey login was created."}
     except (OSError, CommandExecutionError, SaltInvocationError) as err:

@@ -108,7 +108,7 @@ def plan(address, network, ports, host_ports, networks, addresses, setup=sign_up
         "closed": sign_up.is_local(setup),
         "metrics": f"tcp dport {{ {', '.join(map(str, telemetry.PORTS.values()))} }}",
         "metrics_allow": list(metrics_allow),
-        # Of this host, where root alone comes in: a reverse proxy here would let everybody in.
+        # Of this host, where root alone has access: a reverse proxy here would pass on everybody's requests.
         "root_alone": [f"{of} daddr {each}" for of, each in subnets.items()] if setup == sign_up.ROOT else [],
     }
 

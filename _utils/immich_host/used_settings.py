@@ -47,7 +47,7 @@ def unlike(settings, pillar, client):
     settings, pillar
         As of :py:func:`differing`.
     client
-        A client of the server's API that comes in as administrator (``immich_io.api``).
+        A client of the server's API that authenticates as administrator (``immich_io.api``).
 
     Raises ``ApiError``, and CommandExecutionError if a secret is not where the pillar says.
     """

@@ -152,7 +152,7 @@ def manages_users(user, commands):
 
 
 def accepts(user, hashes):
-    """Return whether a user is let in with one of these passwords, given as SHA-256."""
+    """Return whether a user authenticates with one of these passwords, given as SHA-256."""
     return user["nopass"] or bool(user["passwords"] & hashes)
 
 

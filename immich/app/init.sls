@@ -39,7 +39,7 @@ Immich's secret {{ secret }} is present:
     - mode: "0400"
     - require:
       - Immich's secrets directory is present
-      # A container that starts with it is let in.
+      # A container that starts with it can authenticate.
       - sls: immich.{{ service_of }}
 {%-   endfor %}
 
