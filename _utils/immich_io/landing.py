@@ -37,7 +37,7 @@ class Landing:
 
         with Landing(dumping.stdout.fileno(), path, reading.stdin.fileno()) as landing:
             dumping.wait()
-            landing.wait()
+        landing.result()
     """
 
     def __init__(self, source, path, reader):
