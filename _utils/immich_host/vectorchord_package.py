@@ -3,12 +3,12 @@ The package of VectorChord that the pillar names, on this host
 ==============================================================
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
 
 from salt.exceptions import CommandExecutionError
+from salt.utils.hashutils import get_hash
 
 from host_core import command, durable
 from immich_core import vectorchord_package
@@ -17,19 +17,6 @@ RECORD = Path("/var/lib/immich-formula/vectorchord.json")
 # Seconds: reading a package, and installing one.
 _READ, _INSTALL = 60, 600
 _OPTIONS = ("-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Options::=--force-confold", "--no-install-recommends")
-
-
-def digest(path):
-    """
-    Return the SHA-256 of a file, in hexadecimal.
-
-    Raises OSError.
-    """
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def installed(digest_of_pillar):
@@ -79,7 +66,7 @@ def file_of(package, expected, salt):
     path = package if package.startswith("/") else salt["cp.cache_file"](package, source_hash=expected)
     if not path or not os.path.isfile(path):
         raise CommandExecutionError(f"There is no file at {package}. Correct immich:postgres:vectorchord:package")
-    found = digest(path)
+    found = get_hash(path, "sha256")
     if found != expected:
         advice = "Compare immich:postgres:vectorchord:hash with that of its publisher"
         raise CommandExecutionError(f"{package} has the hash {found}, not {expected}. {advice}")
