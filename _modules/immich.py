@@ -216,7 +216,7 @@ def rotate():
     if restore:
         raise CommandExecutionError(restore)
     try:
-        api_key.make(api_key.required_client(compose.server_url(settings)))
+        api_key.make(api_key.required_client(compose.server_url(settings), wait=api.RESTART))
     except (api.ApiError, OSError) as error:
         raise CommandExecutionError(f"{error}. If the key is lost: salt-call state.apply immich.accounts") from error
     return [str(api_key.FILE)]

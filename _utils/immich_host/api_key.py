@@ -35,7 +35,7 @@ def held(file=FILE):
         raise CommandExecutionError(f"{file} cannot be read: {reason}. Remove it, then apply again") from None
 
 
-def client(url, timeout=api.SECONDS, file=FILE):
+def client(url, timeout=api.SECONDS, file=FILE, wait=0):
     """
     Return a client of the server that authenticates with the key, or ``None`` if this host has no key.
 
@@ -45,38 +45,40 @@ def client(url, timeout=api.SECONDS, file=FILE):
         Seconds for an answer. Defaults to 30.
     file
         As of :py:func:`held`.
+    wait
+        Seconds to wait for a server that restarts. Defaults to 0.
 
     Raises ``CommandExecutionError`` as :py:func:`held`.
     """
     key = held(file)
-    return api.Client(url, key["secret"], timeout) if key else None
+    return api.Client(url, key["secret"], timeout, wait) if key else None
 
 
-def required_client(url, file=FILE):
+def required_client(url, file=FILE, wait=0):
     """
     Return a client as :py:func:`client` does.
 
-    url, file
+    url, file, wait
         As of :py:func:`client`.
 
     Raises ``ApiError`` if this host has no key, and ``CommandExecutionError`` as :py:func:`held`.
     """
-    found = client(url, file=file)
+    found = client(url, file=file, wait=wait)
     if found is None:
         raise api.ApiError("The formula has no API key for Immich: set immich:admin, then apply immich.accounts")
     return found
 
 
-def state(url, file=FILE):
+def state(url, file=FILE, wait=0):
     """
     Return whether the server accepts the key: ``works``, ``refused``, or ``absent`` if this host has none.
 
-    url, file
+    url, file, wait
         As of :py:func:`client`.
 
     Raises ``ApiError`` if that is not known, and ``CommandExecutionError`` as :py:func:`held`.
     """
-    asking = client(url, file=file)
+    asking = client(url, file=file, wait=wait)
     if asking is None:
         return "absent"
     try:

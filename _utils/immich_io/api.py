@@ -8,7 +8,9 @@ anybody's: each is read with a limit and a deadline (``untrusted``), and has the
 error. No message holds a password or a key.
 """
 
+import errno
 import re
+import time
 
 from host_core import terminal
 from immich_io import untrusted
@@ -18,6 +20,11 @@ LARGEST_LIST = 8 * 1024**2
 # Seconds for an answer: a password is hashed on purpose slowly, also on a busy host.
 SECONDS = 30
 LONGEST_MESSAGE = 300
+# Seconds that a restart of the server may take, and pauses between two looks meanwhile.
+RESTART = 30
+PAUSE = 0.5
+# Nobody has received anything then: the container is being made anew.
+NOT_CONNECTED = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH)
 IDENTIFIER = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 # What goes into a header.
 TOKEN = re.compile("[!-~]{16,512}")
@@ -57,15 +64,18 @@ class Client:
         An API key. Defaults to none: then only what needs no login can be asked, and :py:meth:`login`.
     timeout
         Seconds for an answer. Defaults to 30.
+    wait
+        Seconds to try again for while nobody can be connected to, as during a restart. Defaults to 0.
 
     .. code-block:: python
 
         api.Client("http://127.0.0.1:2283", key).users()
     """
 
-    def __init__(self, url, key=None, timeout=SECONDS):
+    def __init__(self, url, key=None, timeout=SECONDS, wait=0):
         self._url = url
         self._timeout = timeout
+        self._wait = wait
         self._headers = {}
         self._secrets = []
         if key is not None:
@@ -73,7 +83,7 @@ class Client:
 
     def with_key(self, key):
         """Return a client of the same server that authenticates with an API key."""
-        return Client(self._url, key, self._timeout)
+        return Client(self._url, key, self._timeout, self._wait)
 
     # -- without a login ----------------------------------------
 
@@ -195,13 +205,23 @@ class Client:
     def _ask(self, method, path, body=None, size=untrusted.LARGEST_ANSWER):
         url = f"{self._url}/api/{path}"
         try:
-            status, answer = untrusted.request_json(method, url, body, self._headers, self._timeout, size)
+            status, answer = self._answer(method, url, body, size)
         except (OSError, ValueError) as error:
             raise ApiError(f"{method} {url.partition('?')[0]}: {error}") from error
         if not 200 <= status < 300:
             message = f"Immich answers {status} to {method} /api/{path.partition('?')[0]}: {said(answer)}"
             raise ApiError(self._without_secrets(message), status)
         return answer
+
+    def _answer(self, method, url, body, size):
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                return untrusted.request_json(method, url, body, self._headers, self._timeout, size)
+            except OSError as error:
+                if error.errno not in NOT_CONNECTED or time.monotonic() > deadline:
+                    raise
+                time.sleep(PAUSE)
 
     def _without_secrets(self, text):
         """A server that was taken over may quote what it was sent."""

@@ -143,6 +143,27 @@ def test_a_server_that_is_away_or_another_one_is_an_error(server):
         api.Client(url).signed_up()
 
 
+def test_a_server_that_restarts_is_waited_for(monkeypatch):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(api.ApiError, match="Connection refused"):
+            api.Client(url).signed_up()
+
+        def answer():
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b'HTTP/1.0 200 OK\r\n\r\n{"isInitialized": true}')
+
+        def started(_):
+            listening.listen()
+            threading.Thread(target=answer, daemon=True).start()
+
+        monkeypatch.setattr(api.time, "sleep", started)
+        assert api.Client(url, wait=60).signed_up()
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "known"),
     ((200, {"passwordLogin": False}, False), (200, {"passwordLogin": True}, True), (200, [], True), (404, {}, True)),
