@@ -235,10 +235,15 @@ def test_the_house_burns_down(host, nas):
         would = new.salt("immich.restore", made["name"], "test=True")["would"]
         assert would[0].startswith("restore the library of snapshot")
         assert new.out("ls /var/backups/immich/*v3.3.1_immich.dump", check=False) == ""
-        # Killed while files are restored, while Immich serves, and then cut.
+        # While files are restored and Immich serves: the power is cut, all is killed, the network is lost.
         restore = f"salt-call --local immich.restore {made['name']} confirm=host"
-        new.run(f"{restore} >/root/first 2>&1 &")
+        new.run(f"setsid {restore} >/root/first 2>&1 &")
         new.wait_for(f"ls {UPLOADS}/upload/*.jpg")
+        new.crash()
+        new.boot()
+        new.wait_for("systemctl is-active immich", 120)
+        new.run(f"{restore} >/root/first 2>&1 &")
+        new.wait_for("systemctl is-active immich-library-read")
         new.run("pkill -9 salt-call; systemctl kill --signal=KILL immich-library-read", check=False)
         new.run(f"{{ {restore}; echo $? >/root/code; }} >/root/second 2>&1 &")
         new.run("""until pkill -KILL -P "$(pgrep -of '[r]estic .* (restore|ls) ')" ssh; do :; done""")
