@@ -103,7 +103,7 @@ def test_a_key_is_made_by_an_administrator_who_logs_in(monkeypatch, client, resu
     made = []
     monkeypatch.setattr(immich_account.api_key, "state", lambda *_: "absent")
     monkeypatch.setattr(immich_account.api_key, "make", lambda *given: made.append(given))
-    monkeypatch.setattr(immich_account.api, "Client", lambda _url: client)
+    monkeypatch.setattr(immich_account.api, "Client", lambda _url, wait: client)
     monkeypatch.setattr(immich_account, "__opts__", {"test": False}, raising=False)
     monkeypatch.setattr(immich_account, "__pillar__", {"a": {"b": "a password"}}, raising=False)
     ret = immich_account.key_present("/key", "ana@example.org", "a:b")
@@ -133,7 +133,7 @@ def test_a_release_that_does_not_say_who_has_signed_up_leaves_it_to_the_database
         assert (user, database) == ("immich", "photos")
         return [{"found": bool(client.administrators)}]
 
-    monkeypatch.setattr(immich_account.api, "Client", lambda _url: client)
+    monkeypatch.setattr(immich_account.api, "Client", lambda _url, wait: client)
     monkeypatch.setattr(immich_account, "__opts__", {"test": False}, raising=False)
     monkeypatch.setattr(immich_account, "__pillar__", {"a": "a password"}, raising=False)
     monkeypatch.setattr(immich_account, "__salt__", {"pgsql_database.query_as": query_as}, raising=False)
