@@ -175,7 +175,7 @@ def test_immich_answers_at_several_addresses_and_waits_for_them(own_host):
     applied(host, bind_address="::")
     assert "pong" in host.lan.run("curl", "-sf", f"http://[{ipv6}]:2283/api/server/ping")
     assert host.run(f"curl -s http://{host.address}:2283/", check=False).returncode != 0
-    assert host.run(f"curl -sf -X POST http://[{ipv6}]:2283/standin/ml").returncode == 0
+    host.wait_for(f"curl -sf -X POST http://[{ipv6}]:2283/standin/ml")  # the server gives machine learning two seconds
 
 
 def test_settings_of_the_server_reach_its_container(own_host):
@@ -206,7 +206,7 @@ def test_settings_of_the_server_reach_its_container(own_host):
     assert host.out(f"{inside} id -u") == "3000"
     assert host.out(f"{inside} printenv HF_XET_CACHE MPLCONFIGDIR") == "/cache/huggingface-xet\n/cache/matplotlib"
     host.run(f"{inside} sh -c 'mkdir -p $HF_XET_CACHE $MPLCONFIGDIR && touch $HF_XET_CACHE/a $MPLCONFIGDIR/a /tmp/a'")
-    assert host.run("curl -sf -X POST http://127.0.0.1:8080/standin/ml").returncode == 0
+    host.wait_for("curl -sf -X POST http://127.0.0.1:8080/standin/ml")  # the server gives machine learning two seconds
     assert host.out("stat -c %u /srv/immich/model-cache /srv/immich/model-cache/*/").split() == ["3000"] * 4
     assert "Read-only" in host.run(f"{inside} touch /usr/src/a", check=False).stderr
 
