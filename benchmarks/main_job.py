@@ -119,7 +119,7 @@ def one_round(lan, layers, number, tools):
         for tool, host in hosts.items():
             say(f"first apply: {TOOLS[tool]}")
             found["first"][tool] = run(host, tool, "log")
-            host.wait_for(SERVES, 60)
+            host.wait_for(SERVES, 300)
         say("converged, in turns")
         found["floor"] = side_by_side.start_of_salt(hosts["formula"])
         for tool, host in hosts.items():
@@ -127,7 +127,7 @@ def one_round(lan, layers, number, tools):
         say("one setting changed, in turns")
         for tool, host in hosts.items():
             found["changed"][tool] = run(host, tool, "debug")
-            host.wait_for(SERVES, 60)
+            host.wait_for(SERVES, 300)
         found["surroundings"] = side_by_side.surroundings(hosts["formula"], "ansible" in tools)
     return found
 

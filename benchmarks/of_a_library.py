@@ -174,7 +174,7 @@ def _template(host):
     seconds = _metered(host, COPY)["seconds"]
     size = int(host.out(f"{PSQL} -d postgres -c \"select pg_database_size('raw')\"")) / 1e6
     host.run(f"{PSQL} -d postgres -c 'DROP DATABASE raw'; systemctl start immich")
-    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 300)
     return seconds, size
 
 

@@ -80,8 +80,9 @@ def _row(proof, advice):
 
 
 def _seconds(here):
-    """What a command in a container may take: all of the time but what Podman needs around it."""
-    return max(1, here["seconds"] * TIMES - 4)
+    """What a command in a container may take: all of the time but what Podman needs around it, on a busy host more."""
+    whole = here["seconds"] * TIMES
+    return max(1, whole - max(4, whole / 3))
 
 
 def _inspected(container):

@@ -27,7 +27,7 @@ export RES_OPTIONS="timeout:1 attempts:3"
 for target; do
   host=${target%:*} port=${target##*:}
   if ! timeout 4 getent ahosts "$host" >/dev/null; then echo "$target name getaddrinfo ENOTFOUND $host"; continue; fi
-  said=$(timeout 1 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>&1)
+  said=$(timeout 3 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>&1)
   case $? in 0) said= ;; 124) said=" port connect ETIMEDOUT" ;; *) said=" port ${said##*: }" ;; esac
   echo "$target$said"
 done

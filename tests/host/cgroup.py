@@ -27,7 +27,9 @@ def enter(name):
 def remove(prefix):
     """Remove the cgroups whose names begin with this, now that nothing runs in them."""
     for top in _own().glob(f"{prefix}*"):
-        folders = [folder for folder in top.rglob("*") if folder.is_dir()]
+        folders = []
+        with contextlib.suppress(OSError):  # gone meanwhile
+            folders = [folder for folder in top.rglob("*") if folder.is_dir()]
         for folder in (*sorted(folders, key=lambda each: -len(each.parts)), top):
             with contextlib.suppress(OSError):
                 folder.rmdir()

@@ -233,7 +233,7 @@ def serve(lan, host, shown):
         )
         try:
             for number, path in ((port, "/api/server/ping"), (pages.server_port, "/")):
-                urllib.request.urlopen(f"http://127.0.0.1:{number}{path}", timeout=30).close()
+                urllib.request.urlopen(f"http://127.0.0.1:{number}{path}", timeout=120).close()
             say(f"what runs, what was checked, what was denied: http://127.0.0.1:{pages.server_port} (kept: {shown})")
             say(f"the server itself: http://127.0.0.1:{port}")
             size = _disk(host.upper, host.containers)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tests.host.cache import REPO, run
+from tests.host.machine import WAIT_SECONDS
 
 PORT = 8418
 URL = f"http://git.test:{PORT}/immich-formula.git"
@@ -58,7 +59,8 @@ class GitServer:
 
     def _wait(self, lan):
         probe = [*lan.enter, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{PORT}"]
-        for _ in range(100):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
             if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
                 return
             time.sleep(0.05)
@@ -66,7 +68,7 @@ class GitServer:
 
     def close(self):
         self._server.terminate()
-        self._server.wait(timeout=30)
+        self._server.wait(timeout=WAIT_SECONDS)
 
     def __enter__(self):
         return self

@@ -16,6 +16,8 @@ RUN = CACHE / "run"
 # TEST-NET-2 of RFC 5737: an address range that no real host has.
 PREFIX = "198.51.100"
 CABLE_PREFIX = "203.0.113"
+# For how long what was killed may still use its mounts.
+UNMOUNT_SECONDS = 120
 
 
 class Lan:
@@ -109,16 +111,17 @@ def _remove(folder):
     for pid in _processes_of(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for _ in range(50):
+    deadline = time.monotonic() + UNMOUNT_SECONDS
+    while True:
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf8").splitlines()]
         left = [mount for mount in mounts if mount.startswith(f"{folder}/")]
         if not left:
             break
         for mount in reversed(left):
             subprocess.run(["umount", mount], capture_output=True, check=False)
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"still mounted below {folder}")
         time.sleep(0.1)
-    else:
-        raise RuntimeError(f"still mounted below {folder}")
     cgroup.remove(f"{folder.name}-")
     subprocess.run(["ip", "netns", "delete", folder.name], capture_output=True, check=False)
     subprocess.run(["nft", "delete", "table", "ip", folder.name], capture_output=True, check=False)

@@ -1,5 +1,6 @@
 """One test host: a Debian machine booted with systemd-nspawn on an overlay of cached layers."""
 
+import contextlib
 import json
 import os
 import select
@@ -15,7 +16,8 @@ from tests.host import cgroup, images
 from tests.host.cache import run
 from tests.host.lan import Lan
 
-BOOT_SECONDS = 120
+# Limits of what is waited for, in seconds: far beyond what a busy machine takes, for what would never come.
+BOOT_SECONDS, END_SECONDS, WAIT_SECONDS, RUN_SECONDS = 300, 300, 120, 600
 NETWORK_FILE = "[Match]\nName=host0\n[Network]\nAddress={address}/24\nGateway={gateway}\nLinkLocalAddressing=no\n"
 
 
@@ -97,7 +99,7 @@ class Host:
             resolver = Path("/etc/resolv.conf").read_text(encoding="ascii")
         (self.root / "etc/resolv.conf").write_text(resolver, encoding="ascii")
         # A connection to a container that has just died would otherwise hang.
-        (self.root / "root/.curlrc").write_text("max-time = 30\nconnect-timeout = 3\n", encoding="ascii")
+        (self.root / "root/.curlrc").write_text("max-time = 120\nconnect-timeout = 10\n", encoding="ascii")
         network = self.root / "etc/systemd/network/10-host0.network"
         network.parent.mkdir(parents=True, exist_ok=True)
         network.write_text(NETWORK_FILE.format(address=self.address, gateway=self.lan_gateway), encoding="ascii")
@@ -162,20 +164,22 @@ class Host:
         """Reboot in the regular way and wait until the machine is back."""
         self.run("systemctl reboot", check=False)
         # With --keep-unit nspawn leaves the restart to whoever started it.
-        self._process.wait(timeout=120)
+        self._process.wait(timeout=END_SECONDS)
         self.boot()
 
     def power_off(self):
         """Shut down in the regular way."""
         self.run("systemctl poweroff", check=False)
-        self._process.wait(timeout=120)
+        self._process.wait(timeout=END_SECONDS)
 
     def crash(self):
         """Cut the power: every process dies at once."""
         if self._process.poll() is None:
-            if self.pid:
-                os.kill(self.pid, signal.SIGKILL)
-            self._process.wait(timeout=30)
+            pid = self.pid
+            if pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait(timeout=END_SECONDS)
 
     def close(self):
         self.crash()
@@ -200,7 +204,7 @@ class Host:
             "/bin/sh", "-c", f"cd /root; {script}",
         ]  # fmt: skip
 
-    def run(self, script, check=True, timeout=120, stdin=None):
+    def run(self, script, check=True, timeout=RUN_SECONDS, stdin=None):
         """Run a shell script as root; return the completed process, text in stdout and stderr."""
         done = subprocess.run(
             self.command(script), capture_output=True, text=True, check=False, timeout=timeout, input=stdin
@@ -323,7 +327,7 @@ class Host:
             raise HostError(f"state.apply {sls}: " + json.dumps(failed, indent=1)[:8000])
         return states
 
-    def wait_for(self, script, seconds=30):
+    def wait_for(self, script, seconds=WAIT_SECONDS):
         """Wait until a shell script succeeds; return what it printed. A script that takes long is run less often."""
         deadline = time.monotonic() + seconds
         while True:

@@ -6,7 +6,7 @@ import time
 from tests.host import images
 from tests.host.cache import built, run
 from tests.host.lan import Lan
-from tests.host.machine import Host
+from tests.host.machine import WAIT_SECONDS, Host
 from tests.standin import images as standin
 
 PORT = 5000
@@ -48,13 +48,14 @@ class Registry:
     def stop(self):
         """Be gone: connections to the address are refused."""
         self._process.terminate()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=WAIT_SECONDS)
         self._wait(1)
 
     def _wait(self, exit_code):
         """Wait until a connection succeeds (0) or is refused (1)."""
         probe = [*self.lan.enter, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{PORT}"]
-        for _ in range(200):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
             if subprocess.run(probe, capture_output=True, check=False).returncode == exit_code:
                 return
             time.sleep(0.05)

@@ -168,7 +168,7 @@ def deployed(first_run, **options):
     with Lan() as lan:
         lan.registry = Registry(lan, stored())
         with Host("host", lan=lan, layers=first_run.layers, containers=first_run.containers, **options) as host:
-            host.wait_for("systemctl is-active immich", 60)
+            host.wait_for("systemctl is-active immich", 300)
             yield host
 
 
@@ -244,6 +244,11 @@ def plain(text):
     return re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", "\n".join(lines))
 
 
+def untimed(text):
+    """The lines of a text of bin/deploy but those of steps that took seconds, of which a slow machine has more."""
+    return [line for line in text.splitlines() if not re.match(r" *\d+ s  ", line)]
+
+
 def get(host, path, port=2283):
     """What the server answers on the host, parsed."""
     return json.loads(host.out(f"curl -sf http://127.0.0.1:{port}{path} || curl -s http://127.0.0.1:{port}{path}"))
@@ -255,9 +260,10 @@ def post(host, path, body=None):
     return json.loads(host.out(f"curl -s -H 'Content-Type: application/json' -d '{data}' http://127.0.0.1:2283{path}"))
 
 
-def recreated(host):
-    """How often the server's container was recreated so far, for whatever reason."""
-    return int(host.out("journalctl -u immich -o cat | grep -c 'immich-server is (re)created'"))
+def recreated(host, least=1):
+    """How often the server's container was recreated so far, for whatever reason, once the journal has ``least``."""
+    count = "journalctl -u immich -o cat | grep -c 'immich-server is (re)created'"
+    return int(host.wait_for(f"found=$({count}); echo $found; test $found -ge {least}"))
 
 
 def foreign_connections(host):

@@ -28,7 +28,7 @@ async function postgres({ sql, options }) {
     user: env.DB_USERNAME,
     database: env.DB_DATABASE_NAME,
     password: secret(env.DB_PASSWORD_FILE),
-    statement_timeout: 5000,
+    statement_timeout: 60000,
     ...options,
   });
   client.on("error", () => {});
@@ -55,7 +55,7 @@ async function valkey(commands) {
   try {
     let answer;
     for (const command of Array.isArray(commands[0]) ? commands : [commands]) {
-      answer = await Promise.race([client.call(...command), later(3000, "no answer")]);
+      answer = await Promise.race([client.call(...command), later(10000, "no answer")]);
     }
     return answer;
   } finally {
@@ -65,7 +65,7 @@ async function valkey(commands) {
 
 function connect([host, port]) {
   return new Promise((resolve, reject) => {
-    const socket = net.connect({ host, port, timeout: 1500 });
+    const socket = net.connect({ host, port, timeout: 5000 });
     socket.on("connect", () => resolve("connected") || socket.destroy());
     socket.on("timeout", () => reject(new Error("timeout")) || socket.destroy());
     socket.on("error", reject);

@@ -72,13 +72,14 @@ class Neighbours:
         lines = [log.splitlines()[skipped:] for log, skipped in zip(logs, but)]
         return [[line.split(" ", 2) for line in each if line.count(" ") > 1] for each in lines]
 
-    def try_on(self, both=True):
-        """Wait until each has tried twice more, and return what they have been answered since."""
+    def try_on(self, both=True, told=""):
+        """Wait until each has tried twice more, and one was told this; return what they have been answered since."""
         before = [len(each) for each in self.said()]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             on_lan, local = self.said(before)
-            if sum(each[0] == self._host.address for each in on_lan) >= 4 and (len(local) >= 4 or not both):
+            tried = sum(each[0] == self._host.address for each in on_lan) >= 4 and (len(local) >= 4 or not both)
+            if tried and any(told in each[2] for each in on_lan + local):
                 return on_lan + local
             assert time.monotonic() < deadline, (on_lan, local)
             time.sleep(0.2)
@@ -121,9 +122,9 @@ def assert_kept_out(answers):
     assert [each for each in answers if each[2][0].isdigit()] == []
 
 
-def assert_let_in_and_refused(answers):
-    """That they are kept out before is no fault of theirs."""
-    assert any("Admin setup is disabled" in each[2] for each in answers), answers[-9:]
+def assert_let_in_and_refused(neighbours, both=True, told="Admin setup is disabled"):
+    """That they are kept out before is no fault of theirs. On a busy machine many a try ends before its answer."""
+    answers = neighbours.try_on(both, told)
     assert not [each for each in answers if each[2].startswith("2")]
 
 
@@ -142,22 +143,22 @@ def test_nobody_else_becomes_administrator_whatever_happens_in_between(host, nei
     (row,) = [row for row in host.salt("immich.doctor", check=False) if row["part"] == "accounts"]
     assert (row["result"], row["remedy"]) == ("failed", "salt-call state.apply immich")
     host.reboot()
-    host.wait_for("systemctl is-active immich", 60)
+    host.wait_for("systemctl is-active immich", 300)
     assert get(host, "/api/server/config")["isInitialized"] is False
     assert_kept_out(neighbours.try_on())
 
     # It is killed as soon as the administrator is there, and then the power fails.
     there = """runuser -u postgres -- psql -qAtX immich -c 'SELECT 1 FROM "user"' | grep -q 1"""
-    assert host.out(KILL_AT.format(condition=there), timeout=300) == "killed"
+    assert host.out(KILL_AT.format(condition=there)) == "killed"
     assert users(host) == ["ana@example.org"]
     assert_kept_out(neighbours.try_on())
     host.crash()
     host.boot()
-    host.wait_for("systemctl is-active immich", 60)
+    host.wait_for("systemctl is-active immich", 300)
     assert_kept_out(neighbours.try_on())
 
     host.apply()
-    assert_let_in_and_refused(neighbours.try_on())
+    assert_let_in_and_refused(neighbours)
     assert changed(host.apply()) == changed(host.apply(test=True)) == {}
     assert users(host) == ["ana@example.org"]
     assert sql(host, "SELECT count(*) FROM system_metadata WHERE key = 'maintenance-mode'") == "0"
@@ -297,12 +298,12 @@ def test_a_database_without_an_administrator_closes_the_port_again(host, neighbo
     host.pillar(DECLARED)
     sql(host, 'TRUNCATE "user" CASCADE')
     # Whoever comes in cannot sign up: the server holds to it.
-    assert_let_in_and_refused(neighbours.try_on())
+    assert_let_in_and_refused(neighbours)
     planned, done = changed(host.apply(test=True)), changed(host.apply())
     assert set(planned) == set(done)
     assert users(host) == ["ana@example.org"]
     assert not [each for each in itertools.chain(*neighbours.said()) if each[2].startswith("2")]
-    assert_let_in_and_refused(neighbours.try_on())
+    assert_let_in_and_refused(neighbours)
     assert changed(host.apply()) == {}
 
 
@@ -315,13 +316,13 @@ def test_clean_takes_the_key_from_both_and_an_installation_with_users_is_open_at
     assert users(host) == ["ana@example.org"]
     done = changed(host.apply())
     assert "Sign-up is closed, and the port of Immich is open" not in done
-    assert_let_in_and_refused(neighbours.try_on())
+    assert_let_in_and_refused(neighbours)
     # So is one whose pillar says nothing of accounts, and its key is removed when that is wanted.
     host.pillar(pillar_with())
     host.apply("immich.accounts.clean")
     host.apply()
     assert "ALLOW_SETUP" not in host.read("/opt/podman/immich/docker-compose.yml")
-    assert any("The server already has an admin" in each[2] for each in neighbours.try_on())
+    assert_let_in_and_refused(neighbours, told="The server already has an admin")
 
 
 def test_the_port_is_for_this_host_alone_until_a_person_has_signed_up(host, neighbours):
@@ -338,6 +339,6 @@ def test_the_port_is_for_this_host_alone_until_a_person_has_signed_up(host, neig
     asked = "curl -s -H 'Content-Type: application/json' -d @- http://127.0.0.1:2283/api/auth/admin-sign-up"
     assert json.loads(host.out(f"runuser -u nobody -- {asked}", stdin=person))["isAdmin"] is True
     host.apply()
-    assert_let_in_and_refused(neighbours.try_on(both=False))
+    assert_let_in_and_refused(neighbours, both=False)
     assert users(host) == ["p@example.org"]
     assert changed(host.apply()) == {}

@@ -22,6 +22,7 @@ GATEWAY, NETWORK_GATEWAY = "10.88.0.1", "172.20.0.1"
 INSIDE = (Path(__file__).parent / "inside.js").read_text(encoding="utf8")
 ON_DEFAULT_NETWORK = "podman run --rm --network podman --rootfs /:O"
 PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
+TRIES = 20
 SSH = 2222  # something on the host that is nobody's business, at every address
 
 # -- PostgreSQL ------------------------------------------------------------------------------------------
@@ -220,6 +221,7 @@ def host(first_run):
             f'systemd-run --unit=listener python3 -c "import socket, time; s = {listen}; time.sleep(10000)"'
         )
         host.wait_for(f"ss -ltn | grep -q :{SSH}")
+        host.wait_for(f"{PSQL} -c \"select 1 from pg_stat_activity where usename = 'tenant'\" | grep -q 1")
         yield host
 
 
@@ -322,10 +324,18 @@ def test_exposure_of_the_units(host, unit, most):
 # -- the network ------------------------------------------------------------------------------------------
 
 
-def reached(host, prefix, targets):
-    """Those of the ``address/port`` that a command prefix gets a connection to, all tried at the same time."""
+def reached(host, prefix, targets, meant=()):
+    """Those of the ``address/port`` that a command prefix gets a connection to, all tried at the same time.
+
+    Tried again while one is missing that is ``meant`` to be reached: a busy machine may take longer than two seconds.
+    """
     tries = " ".join(f"(timeout 2 bash -c '</dev/tcp/{target}' 2>/dev/null && echo {target}) &" for target in targets)
-    return set(host.out(f"{prefix} sh -c {shlex.quote(f'{tries} wait')}").split())
+    found = set()
+    for _ in range(TRIES):
+        found |= set(host.out(f"{prefix} sh -c {shlex.quote(f'{tries} wait')}").split())
+        if found >= set(meant):
+            break
+    return found
 
 
 def address(host, container, network="immich"):
@@ -349,7 +359,7 @@ def test_of_the_host_the_container_reaches_what_is_meant_for_it(host):
     found = taken_over(host, connect=[*targets, *meant[2:]])["connect"]
     assert [t for t, got in zip([*targets, *meant[2:]], found) if got == {"answer": "connected"}] == meant
     # The listeners do listen: it is the firewall that stands between.
-    assert reached(host, "", [f"{place}/{SSH}" for place in (GATEWAY, NETWORK_GATEWAY, host.address)]) != set()
+    host.wait_for(f"bash -c '</dev/tcp/{host.address}/{SSH}'")
 
 
 def test_a_neighbour_with_routes_reaches_the_published_port_alone(host):
@@ -358,11 +368,11 @@ def test_a_neighbour_with_routes_reaches_the_published_port_alone(host):
     with Host("neighbour", lan=host.lan) as neighbour:
         for route in (f"{GATEWAY}/32", "172.20.0.0/16"):
             neighbour.run(f"ip route add {route} via {host.address}")
-        assert reached(neighbour, "", {*services, *containers(host), published}) == {published}
+        assert reached(neighbour, "", {*services, *containers(host), published}, {published}) == {published}
         # Without the table he gets to the containers, and to PostgreSQL and Valkey: the routes are good.
         host.run("nft delete table inet immich")
         there = {*containers(host), f"{GATEWAY}/5432", f"{GATEWAY}/6379"}
-        assert reached(neighbour, "", {*services, *there}) == there
+        assert reached(neighbour, "", {*services, *there}, there) == there
         host.apply("immich.gateway")
         assert reached(neighbour, "", there) == set()
 
@@ -370,7 +380,8 @@ def test_a_neighbour_with_routes_reaches_the_published_port_alone(host):
 @pytest.mark.parametrize("prefix", (ON_DEFAULT_NETWORK, "podman exec tenant"), ids=("default network", "tenant's"))
 def test_other_containers_reach_neither_the_services_nor_immich(host, prefix):
     services = {f"{place}/{port}" for place in (GATEWAY, NETWORK_GATEWAY, host.address) for port in (5432, 6379)}
-    assert reached(host, prefix, {*services, *containers(host), f"{GATEWAY}/{SSH}"}) == {f"{GATEWAY}/{SSH}"}
+    meant = {f"{GATEWAY}/{SSH}"}
+    assert reached(host, prefix, {*services, *containers(host), *meant}, meant) == meant
 
 
 def test_a_port_of_the_host_opens_by_its_setting(host):
@@ -421,9 +432,8 @@ def test_what_the_container_says_is_short_and_in_its_own_name(host):
     host.run(f"podman exec --detach immich-server bash -c {shlex.quote(INTO_THE_ANSWER)}")
     try:
         host.write("/run/test/measured.py", MEASURED)
-        host.wait_for("python3 /run/test/measured.py | grep 'did not end within'")
-        peak, said = host.out("python3 /run/test/measured.py").split(" kB: ")
-        assert "did not end within" in said
+        # It does not stop each of them in time.
+        peak, _ = host.wait_for("python3 /run/test/measured.py | grep ' kB: .*did not end within'").split(" kB: ")
         assert int(peak) < 200_000
     finally:
         host.run("pkill -9 -f 'known[=]'", check=False)

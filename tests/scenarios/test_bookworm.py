@@ -121,7 +121,7 @@ def test_day_two(host):
 
 def test_it_comes_back_after_a_reboot(host):
     host.reboot()
-    host.wait_for("systemctl is-active immich", 90)
+    host.wait_for("systemctl is-active immich", 300)
     assert get(host, "/api/server/ping") == {"res": "pong"}
     host.pillar(pillar_with(version="v3.3.2"))
     assert changed(host.apply()) == {}
@@ -171,9 +171,11 @@ def test_no_strict_isolation_and_a_word_about_it(host):
         start = f"podman run --detach --rm --name {network}-server --network {network} --entrypoint python3"
         host.run(f"{start} {image} -m http.server 8000")
         there, immich = address(host, f"{network}-server"), address(host, "immich-machine-learning")
-        host.wait_for(f"podman exec {network}-server {connect('127.0.0.1', 8000)}", 30)
+        host.wait_for(f"podman exec {network}-server {connect('127.0.0.1', 8000)}")
         assert not reaches(host, f"{network}-server", immich, 3003)
-        reached[network] = reaches(host, "immich-server", there, 8000)
+        if network == "podman":  # where it is meant to get, a busy machine may take longer than the try does
+            host.wait_for(f"podman exec immich-server {connect(there, 8000)}")
+        reached[network] = network == "podman" or reaches(host, "immich-server", there, 8000)
         host.run(f"podman rm --force --time 0 {network}-server")
     assert reached == {"other": False, "podman": True}
 

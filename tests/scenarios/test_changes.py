@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 
 import pytest
 
@@ -62,8 +63,8 @@ def test_machine_learning_can_be_disabled_and_is_looked_after_when_enabled_again
     assert "machine-learning" not in host.out("systemctl show -p StatusText immich")
     applied(host, machine_learning={"enabled": True})
     host.run("podman kill immich-machine-learning")
-    host.wait_for("systemctl show -p StatusText immich | grep -q 'immich-machine-learning exited:'", 20)
-    host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true", 30)
+    host.wait_for("systemctl show -p StatusText immich | grep -q 'immich-machine-learning exited:'")
+    host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true")
 
 
 @pytest.mark.long
@@ -72,7 +73,7 @@ def test_another_gateway_address_can_be_chosen(host):
     assert "10.88.0.1" not in host.out("ip -4 -br address show dev lo")
     assert "10.99.0.1" in host.out("podman exec immich-server cat /etc/hosts")
     host.reboot()
-    host.wait_for("systemctl is-active immich", 60)
+    host.wait_for("systemctl is-active immich", 300)
     assert host.out("systemctl is-active valkey-server postgresql@17-main").split() == ["active", "active"]
     assert changed(host.apply()) == {}
 
@@ -167,14 +168,14 @@ def test_immich_answers_at_several_addresses_and_waits_for_them(own_host):
     assert f"immich:bind_address: {vpn} is on no interface" in failed["comment"]
     assert ids(host) == before
     host.run("systemctl restart --no-block immich")
-    host.wait_for(f"systemctl show -p StatusText immich | grep -q 'Waiting for {vpn} of immich:bind_address'", 60)
+    host.wait_for(f"systemctl show -p StatusText immich | grep -q 'Waiting for {vpn} of immich:bind_address'")
     host.run(f"ip address add {vpn}/32 dev lo")
-    host.wait_for("systemctl is-active immich", 60)
+    host.wait_for("systemctl is-active immich", 300)
     # Every address of IPv6, and none of IPv4.
     applied(host, bind_address="::")
     assert "pong" in host.lan.run("curl", "-sf", f"http://[{ipv6}]:2283/api/server/ping")
     assert host.run(f"curl -s http://{host.address}:2283/", check=False).returncode != 0
-    assert host.run(f"curl -sf -X POST http://[{ipv6}]:2283/standin/ml").returncode == 0
+    host.wait_for(f"curl -sf -X POST http://[{ipv6}]:2283/standin/ml")  # the server gives machine learning two seconds
 
 
 def test_settings_of_the_server_reach_its_container(own_host):
@@ -205,7 +206,7 @@ def test_settings_of_the_server_reach_its_container(own_host):
     assert host.out(f"{inside} id -u") == "3000"
     assert host.out(f"{inside} printenv HF_XET_CACHE MPLCONFIGDIR") == "/cache/huggingface-xet\n/cache/matplotlib"
     host.run(f"{inside} sh -c 'mkdir -p $HF_XET_CACHE $MPLCONFIGDIR && touch $HF_XET_CACHE/a $MPLCONFIGDIR/a /tmp/a'")
-    assert host.run("curl -sf -X POST http://127.0.0.1:8080/standin/ml").returncode == 0
+    host.wait_for("curl -sf -X POST http://127.0.0.1:8080/standin/ml")  # the server gives machine learning two seconds
     assert host.out("stat -c %u /srv/immich/model-cache /srv/immich/model-cache/*/").split() == ["3000"] * 4
     assert "Read-only" in host.run(f"{inside} touch /usr/src/a", check=False).stderr
 
@@ -215,12 +216,16 @@ RECORD = "/opt/podman/immich/update.json"
 PROGRAM = "/usr/local/lib/immich-formula/immich-stack"
 
 
-def failed_start(host, seconds, **changes):
-    """What `Immich is running` says of settings with which the server does not serve; it says so within ``seconds``."""
+# Half of what a start may take by default: nobody has waited for what is not to come.
+SOON = 300
+
+
+def failed_start(host, **changes):
+    """What `Immich is running` says of settings with which the server does not serve; it says so soon."""
     host.pillar(pillar_with(**changes))
     states = {state["id"]: state for state in host.apply(check=False)}
     assert states["Immich is running"]["result"] is False
-    assert states["Immich is running"]["duration"] < seconds * 1000
+    assert states["Immich is running"]["duration"] < SOON * 1000
     return states["Immich is running"]["comment"]
 
 
@@ -230,13 +235,13 @@ def test_settings_with_which_the_server_does_not_serve_are_rolled_back(host):
     known = recreated(host)
     passwords = {"postgres": {"password": PRINTABLE[13:] + PRINTABLE[:13]}, "valkey": {"password": PRINTABLE[17:]}}
     broken = {"port": 8080, "server": {"environment": {"STANDIN_CRASH_AFTER": "0"}}}
-    said = failed_start(host, 60, **broken, **passwords)
+    said = failed_start(host, **broken, **passwords)
     assert "The stand-in was told to crash" in said
     assert 'services:immich-server:environment:STANDIN_CRASH_AFTER: null becomes "0"' in said
     assert 'services:immich-server:ports: ["0.0.0.0:2283:2283"] becomes ["0.0.0.0:8080:2283"]' in said
     assert re.search(rf"{FORMER_SERVES}, after \d+\.\d+ s without an answer", said)
     assert "There were no errors" not in said
-    assert recreated(host) == known + 2
+    assert recreated(host, known + 2) == known + 2
     assert post(host, "/standin/jobs")["denied"] == []
     assert host.read("/opt/podman/immich/docker-compose.yml") == compose
     assert host.out("systemctl is-active immich") == "active"
@@ -252,18 +257,18 @@ def test_a_change_of_settings_that_was_killed_is_rolled_back_by_the_next_run(hos
     host.pillar(pillar_with(**broken))
     waiting = "podman exec immich-server printenv STANDIN_START_DELAY"
     assert host.out(KILL_AT.format(condition=f"{waiting} >/dev/null 2>&1")) == "killed"
-    said = failed_start(host, 90, **broken)
+    said = failed_start(host, **broken)
     assert "did not answer within 30 s" in said
     assert FORMER_SERVES in said
     # Killed again, and an update follows: what served last is what is put back.
     host.pillar(pillar_with(**broken))
     assert host.out(KILL_AT.format(condition=f"{waiting} >/dev/null 2>&1")) == "killed"
-    said = failed_start(host, 90, version="v3.3.97", service={"start_timeout": 30})
+    said = failed_start(host, version="v3.3.97", service={"start_timeout": 30})
     assert "v3.3.1 serves again" in said
     assert get(host, "/api/server/ping") == {"res": "pong"}
     # Where the server did not serve before, there is nothing to put back.
     host.run("systemctl stop immich")
-    said = failed_start(host, 90, server={"environment": {"STANDIN_CRASH_AFTER": "0"}})
+    said = failed_start(host, server={"environment": {"STANDIN_CRASH_AFTER": "0"}})
     assert "The stand-in was told to crash" in said
     assert "put back" not in said
     host.pillar(pillar_with())
@@ -271,14 +276,24 @@ def test_a_change_of_settings_that_was_killed_is_rolled_back_by_the_next_run(hos
     assert changed(host.apply()) == {}
 
 
+def no_foreign_connections(host):
+    """True as soon as there is none: a server notes the end of a connection after its client."""
+    for _ in range(60):
+        found = foreign_connections(host)
+        if not found:
+            return True
+        time.sleep(0.5)
+    raise AssertionError(found)
+
+
 @pytest.mark.long
 def test_no_connection_stays_open(host):
     for pillar in ({"postgres": {"password": PRINTABLE + "x"}}, {}):
         host.pillar(pillar_with(**pillar))
         host.apply()
-        assert foreign_connections(host) == []
+        assert no_foreign_connections(host)
     host.salt("immich.doctor")
-    assert foreign_connections(host) == []
+    assert no_foreign_connections(host)
 
 
 @pytest.mark.long
@@ -298,7 +313,7 @@ def test_limits_reach_the_container(own_host):
     if {"memory", "pids"} <= set(host.read("/sys/fs/cgroup/cgroup.controllers").split()):
         assert get(host, "/api/server/ping") == {"res": "pong"}
     else:
-        host.wait_for("journalctl -u immich | grep -Eq 'crun: .*(memory.max|controller .pids. is not available)'", 60)
+        host.wait_for("journalctl -u immich | grep -Eq 'crun: .*(memory.max|controller .pids. is not available)'")
 
 
 def test_a_new_version_pulls_first_and_recreates_both(host):

@@ -13,7 +13,7 @@ PSQL = "runuser -u postgres -- psql -Atc"
 def test_clean_keeps_library_and_database_and_closes_nothing_open(host):
     post(host, "/standin/assets")
     # The server notes its version some seconds after it serves.
-    host.wait_for("runuser -u postgres -- psql -At immich -c 'SELECT 1 FROM version_history' | grep -q 1", 60)
+    host.wait_for("runuser -u postgres -- psql -At immich -c 'SELECT 1 FROM version_history' | grep -q 1")
     before = get(host, "/standin/state")
     backup = host.salt("immich.backup")
     planned = {state["id"] for state in host.apply("immich.clean", test=True) if state["result"] is None}

@@ -196,6 +196,7 @@ def test_hardware_of_this_host_and_of_another(own_host):
         gpu.run(f"podman run -d -p 3003:3003 {LEARNING}", timeout=300)
         own_host.run(f"echo '{gpu.address} gpu.example.org' >>/etc/hosts")
         Reader(own_host).follow("docs/howto/hardware.md")
+        own_host.wait_for("curl -sf http://127.0.0.1:2283/standin/ml | grep -q pong")  # it is given two seconds
         answer = get(own_host, "/standin/ml")
         assert (answer["url"], answer["answer"]) == ("http://gpu.example.org:3003", "pong"), answer
         assert own_host.run("podman container exists immich-machine-learning", check=False).returncode != 0

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.scenarios.conftest import changed, get, on_terminal, pillar_with, plain, post
+from tests.scenarios.conftest import changed, get, on_terminal, pillar_with, plain, post, untimed
 
 VALKEY = "REDISCLI_AUTH=$(cat /etc/immich-formula/valkey.password) valkey-cli --user immich-formula"
 APPLY = "salt-call --local state.apply immich"
@@ -32,7 +32,9 @@ def assert_readable(text, warnings, lines):
     """States in the order in which they ran, each warning once, and no data structure in place of them."""
     started = re.findall(r"Started: ([\d:.]+)", text)
     assert started
-    assert started == sorted(started)
+    # A day may end meanwhile.
+    days = [(started[0] >= "23:" and each < "01:", each) for each in started]
+    assert days == sorted(days)
     assert "__run_num__" not in text
     in_states, in_summary = re.findall(r"Warnings:(?!  +\d)", text), re.findall(r"Warnings:  +\d", text)
     assert len(in_states) == warnings, text
@@ -76,7 +78,7 @@ def test_deploy_has_nothing_to_do_and_does_not_ask(host):
     text = plain(on_terminal(host, "/srv/formula/bin/deploy"))
     assert "Nothing to do" in text
     assert f"http://{host.address}:2283" in text
-    assert len(text.splitlines()) <= 24
+    assert len(untimed(text)) <= 24
     assert host.run("ls /opt/immich-formula /usr/local/bin/salt-call.new", check=False).stdout == ""
 
 
@@ -151,7 +153,7 @@ def test_jobs_pass_all_queues_and_valkey_denied_nothing(host):
 def test_everything_is_back_after_a_reboot(host):
     posted = post(host, "/standin/assets")
     host.reboot()
-    host.wait_for("systemctl is-active immich", 60)
+    host.wait_for("systemctl is-active immich", 300)
     assert get(host, "/api/server/ping") == {"res": "pong"}
     assert get(host, "/standin/state")
     assert posted
@@ -165,10 +167,10 @@ def test_everything_is_back_after_a_reboot(host):
 def test_postgresql_down_at_boot_and_started_later(host):
     host.run("systemctl disable --now postgresql; systemctl mask postgresql@17-main")
     host.reboot()
-    host.wait_for("journalctl -u immich | grep -q 'time(s) in a row'", 60)
+    host.wait_for("journalctl -u immich | grep -q 'time(s) in a row'", 300)
     assert host.out("systemctl is-active immich", check=False) != "active"
     host.run(
         "systemctl unmask postgresql@17-main; systemctl enable --now postgresql; systemctl start postgresql@17-main"
     )
-    host.wait_for("systemctl is-active immich", 90)
+    host.wait_for("systemctl is-active immich", 300)
     assert get(host, "/api/server/ping") == {"res": "pong"}

@@ -96,7 +96,8 @@ def test_each_part_is_migrated_or_refused_with_the_way_to_do_it(own_host):
     pillar, _ = followed(host, pillar, "Move the compose project")
     assert host.run("test -e /opt/podman/immich", check=False).returncode != 0
     assert host.out("podman ps --format '{{.Labels}}' | grep -c working_dir:/srv/projects/immich") == "2"
-    assert host.out("pgrep -fc '[i]mmich-stack run'") == "1"
+    # For a moment there is another one of each program that it starts.
+    host.wait_for("test $(pgrep -fc '[i]mmich-stack run') = 1")
     host.run("sleep 4; systemctl is-active immich")
 
     # What the former role has elsewhere stays its own.
