@@ -109,7 +109,7 @@ def _remove(folder):
     for pid in _processes_of(folder):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    for _ in range(50):
+    for _ in range(1200):
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text(encoding="utf8").splitlines()]
         left = [mount for mount in mounts if mount.startswith(f"{folder}/")]
         if not left:

@@ -15,7 +15,7 @@ from tests.host import cgroup, images
 from tests.host.cache import run
 from tests.host.lan import Lan
 
-BOOT_SECONDS = 120
+BOOT_SECONDS = 300
 NETWORK_FILE = "[Match]\nName=host0\n[Network]\nAddress={address}/24\nGateway={gateway}\nLinkLocalAddressing=no\n"
 
 
@@ -97,7 +97,7 @@ class Host:
             resolver = Path("/etc/resolv.conf").read_text(encoding="ascii")
         (self.root / "etc/resolv.conf").write_text(resolver, encoding="ascii")
         # A connection to a container that has just died would otherwise hang.
-        (self.root / "root/.curlrc").write_text("max-time = 30\nconnect-timeout = 3\n", encoding="ascii")
+        (self.root / "root/.curlrc").write_text("max-time = 120\nconnect-timeout = 10\n", encoding="ascii")
         network = self.root / "etc/systemd/network/10-host0.network"
         network.parent.mkdir(parents=True, exist_ok=True)
         network.write_text(NETWORK_FILE.format(address=self.address, gateway=self.lan_gateway), encoding="ascii")
@@ -153,7 +153,15 @@ class Host:
             children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text(encoding="ascii")
         except OSError:
             return None
-        return int(children.split()[0]) if children.split() else None
+        if not children.split():
+            return None
+        pid = int(children.split()[0])
+        try:
+            # Before it boots the machine, nspawn's child is a process of this machine, and so would be what enters it.
+            booting = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+        except OSError:
+            return None
+        return None if booting else pid
 
     def console(self):
         return (self.folder / "console.log").read_text(encoding="utf8", errors="replace")
@@ -162,20 +170,20 @@ class Host:
         """Reboot in the regular way and wait until the machine is back."""
         self.run("systemctl reboot", check=False)
         # With --keep-unit nspawn leaves the restart to whoever started it.
-        self._process.wait(timeout=120)
+        self._process.wait(timeout=300)
         self.boot()
 
     def power_off(self):
         """Shut down in the regular way."""
         self.run("systemctl poweroff", check=False)
-        self._process.wait(timeout=120)
+        self._process.wait(timeout=300)
 
     def crash(self):
         """Cut the power: every process dies at once."""
         if self._process.poll() is None:
             if self.pid:
                 os.kill(self.pid, signal.SIGKILL)
-            self._process.wait(timeout=30)
+            self._process.wait(timeout=120)
 
     def close(self):
         self.crash()
@@ -200,7 +208,7 @@ class Host:
             "/bin/sh", "-c", f"cd /root; {script}",
         ]  # fmt: skip
 
-    def run(self, script, check=True, timeout=120, stdin=None):
+    def run(self, script, check=True, timeout=300, stdin=None):
         """Run a shell script as root; return the completed process, text in stdout and stderr."""
         done = subprocess.run(
             self.command(script), capture_output=True, text=True, check=False, timeout=timeout, input=stdin
@@ -323,14 +331,17 @@ class Host:
             raise HostError(f"state.apply {sls}: " + json.dumps(failed, indent=1)[:8000])
         return states
 
-    def wait_for(self, script, seconds=30):
-        """Wait until a shell script succeeds; return what it printed. A script that takes long is run less often."""
+    def wait_for(self, script, seconds=120):
+        """Wait until a shell script succeeds; return what it printed. A script that takes long is run less often.
+
+        It is run once more after the time is up: this machine may have done nothing else for a while.
+        """
         deadline = time.monotonic() + seconds
         while True:
             began = time.monotonic()
             done = self.run(script, check=False)
             if done.returncode == 0:
                 return done.stdout.strip()
-            if time.monotonic() > deadline:
+            if began > deadline:
                 raise HostError(f"{self.name}: not within {seconds} s: {script}\n{done.stdout}\n{done.stderr}")
             time.sleep(min(1, max(0.2, 4 * (time.monotonic() - began))))

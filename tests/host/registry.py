@@ -48,13 +48,13 @@ class Registry:
     def stop(self):
         """Be gone: connections to the address are refused."""
         self._process.terminate()
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=120)
         self._wait(1)
 
     def _wait(self, exit_code):
         """Wait until a connection succeeds (0) or is refused (1)."""
         probe = [*self.lan.enter, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{PORT}"]
-        for _ in range(200):
+        for _ in range(2400):
             if subprocess.run(probe, capture_output=True, check=False).returncode == exit_code:
                 return
             time.sleep(0.05)

@@ -168,7 +168,7 @@ def deployed(first_run, **options):
     with Lan() as lan:
         lan.registry = Registry(lan, stored())
         with Host("host", lan=lan, layers=first_run.layers, containers=first_run.containers, **options) as host:
-            host.wait_for("systemctl is-active immich", 60)
+            host.wait_for("systemctl is-active immich", 300)
             yield host
 
 
