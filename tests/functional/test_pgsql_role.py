@@ -210,7 +210,7 @@ def test_iteration_count_of_the_stored_verifier_counts(pg):
 @only(POSTGRES >= 16)
 def test_servers_iteration_count_is_used_for_a_new_verifier(pg):
     pg.sql("ALTER SYSTEM SET scram_iterations = 5000")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.reload()
     try:
         pg.new_run()
         present(pg, login=True, password="abc")
@@ -218,7 +218,7 @@ def test_servers_iteration_count_is_used_for_a_new_verifier(pg):
         assert pg.logs_in("t_role", "abc")
     finally:
         pg.sql("ALTER SYSTEM RESET scram_iterations")
-        pg.sql("SELECT pg_reload_conf()")
+        pg.reload()
 
 
 def test_right_md5_is_kept_unless_scram_is_asked_for(pg):
@@ -248,7 +248,7 @@ def test_password_is_in_no_log_of_the_server_and_no_output(pg, caplog):
     secret = "s3cr3t-in-no-log"
     log = Path(f"/var/log/postgresql/postgresql-{POSTGRES}-main.log")
     pg.sql("ALTER SYSTEM SET log_statement = 'all'")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.3)")
+    pg.reload()
     try:
         start = log.stat().st_size
         with caplog.at_level(1):
@@ -258,7 +258,7 @@ def test_password_is_in_no_log_of_the_server_and_no_output(pg, caplog):
         logged = log.read_bytes()[start:].decode()
     finally:
         pg.sql("ALTER SYSTEM RESET log_statement")
-        pg.sql("SELECT pg_reload_conf()")
+        pg.reload()
     assert "CREATE ROLE" in logged
     assert secret not in logged
     assert [ret["result"] for ret in rets] == [None, True, True, True, False]
