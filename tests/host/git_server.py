@@ -58,7 +58,7 @@ class GitServer:
 
     def _wait(self, lan):
         probe = [*lan.enter, "bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{PORT}"]
-        for _ in range(100):
+        for _ in range(2400):
             if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
                 return
             time.sleep(0.05)
@@ -66,7 +66,7 @@ class GitServer:
 
     def close(self):
         self._server.terminate()
-        self._server.wait(timeout=30)
+        self._server.wait(timeout=120)
 
     def __enter__(self):
         return self

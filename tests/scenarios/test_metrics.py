@@ -111,6 +111,13 @@ def write_figures(host):
     host.run("systemctl start immich-metrics", timeout=300)
 
 
+def wait_for_the_timer(host):
+    """Wait until the timer has just run, or does not for a minute: it would write anew what a test has changed."""
+    at = 'date -d "$(systemctl show -P NextElapseUSecRealtime immich-metrics.timer)" +%s'
+    rests = "systemctl show -P ActiveState immich-metrics | grep -qx inactive"
+    host.wait_for(f"test $(($({at}) - $(date +%s))) -gt 60 && {rests}", 400)
+
+
 def events(host):
     """What the beacon raises now: the part and its new result, by the tag."""
     host.write("/run/test/beacon.py", BEACON)
@@ -142,7 +149,7 @@ def test_prometheus_reads_immich_and_its_host(host):
     assert_query(host, "immich_users_total", {("localhost:8081",): 0})
     assert_query(host, "node_textfile_scrape_error", {("localhost:9100",): 0})
     assert_query(host, 'immich_host_part_status{part="Valkey"}', {("localhost:9100", "Valkey"): 0})
-    rows = host.salt("immich.doctor")
+    rows = host.salt("immich.doctor", "timeout=60")
     assert_query(host, "count(immich_host_part_status)", {(): len({row["part"] for row in rows})})
     assert [row["seen"] for row in rows if row["part"] == "metrics"] == [
         "Immich's are published, those of this host are written"
@@ -209,11 +216,12 @@ def test_each_alert_is_fired_by_its_fault(host):
     wait_for_alerts(host, {*caused, "ImmichBackupShrunk", "ImmichRestoreDrillFailed"})
     assert reached([], lambda: empty_panels(host)) == []
     assert figure(host, "releases_behind") >= 2
-    (row,) = (row for row in host.salt("immich.doctor") if row["part"] == "releases")
+    (row,) = (row for row in host.salt("immich.doctor", "timeout=60") if row["part"] == "releases")
     assert (row["result"], row["code"]) == ("warning", "release-newer")
     assert "is out; this host has v3.3.1, and is" in row["seen"]
 
     # A timer that has not run for two hours.
+    wait_for_the_timer(host)
     host.run(f"sed -i -E 's/^(immich_host_status_timestamp_seconds) .*/echo \\1 $(($(date +%s) - 7200))/e' {TEXTFILE}")
     wait_for_alerts(host, {*caused, "ImmichBackupShrunk", "ImmichRestoreDrillFailed", "ImmichMetricsOutdated"})
 
@@ -230,12 +238,13 @@ def test_each_alert_is_fired_by_its_fault(host):
 
 
 def test_figures_that_are_not_written_are_a_row_of_the_doctor(host):
+    wait_for_the_timer(host)
     host.run(f"touch --date '2 hours ago' {TEXTFILE}")
-    (row,) = (row for row in host.salt("immich.doctor") if row["part"] == "metrics")
+    (row,) = (row for row in host.salt("immich.doctor", "timeout=60") if row["part"] == "metrics")
     assert (row["result"], row["code"]) == ("failed", "metrics-outdated")
     host.run(row["remedy"], timeout=300)
     host.run("systemctl disable --now immich-metrics.timer")
-    (row,) = (row for row in host.salt("immich.doctor") if row["part"] == "metrics")
+    (row,) = (row for row in host.salt("immich.doctor", "timeout=60") if row["part"] == "metrics")
     assert (row["result"], row["code"]) == ("failed", "metrics-timer")
     assert set(changed(host.apply())) == {"The metrics of this host are scheduled"}
 

@@ -249,7 +249,7 @@ def test_the_doctor_reports_a_caddy_that_is_gone(host):
     (row,) = [row for row in host.salt("immich.doctor", check=False) if row["part"] == "proxy"]
     assert (row["result"], row["code"]) == ("failed", "proxy-inactive")
     host.run(row["remedy"].split("`")[1])
-    (row,) = [row for row in host.salt("immich.doctor") if row["part"] == "proxy"]
+    (row,) = [row for row in host.salt("immich.doctor", "timeout=60") if row["part"] == "proxy"]
     assert row["result"] == "ok", row
 
 

@@ -60,7 +60,8 @@ def refused(host, *changes):
 
 
 def rows(host, *parts):
-    return {row["part"]: (row["result"], row["seen"]) for row in host.salt("immich.doctor") if row["part"] in parts}
+    found = host.salt("immich.doctor", "timeout=60")
+    return {row["part"]: (row["result"], row["seen"]) for row in found if row["part"] in parts}
 
 
 def inside(host, command):
@@ -144,7 +145,7 @@ def test_a_disk_that_is_gone_stops_an_apply_and_nothing_is_written_in_its_place(
     words = "".join(state["comment"] for state in states if state["result"] is False)
     assert f"{SSD} was this installation's folder thumbs and is gone: is a mount missing?" in words
     assert host.out("ls -A /mnt/ssd") == ""
-    found = host.salt("immich.doctor")
+    found = host.salt("immich.doctor", "timeout=60")
     assert "mount /mnt/ssd" in [row["remedy"] for row in found if row["part"] == "mounts"]
     # At its start the unit mounts what it needs.
     host.run("systemctl start immich", timeout=300)
