@@ -64,6 +64,14 @@ class Pg:
     def value(self, statement, arguments=None, database="postgres"):
         return self.sql(statement, arguments, database)[0][0]
 
+    def at_last(self, statement, expected):
+        """The rows of a query about sessions, at the latest after two minutes: one that its client has closed is there
+        until its process has ended."""
+        deadline = time.monotonic() + 120
+        while (rows := self.sql(statement)) != expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return rows
+
     @contextlib.contextmanager
     def superuser(self, database="postgres"):
         root = os.geteuid()

@@ -173,7 +173,7 @@ def test_second_run_writes_nothing(pg, database, testmode):
 def test_one_connection_to_the_database(pg, database):
     extensions_present(pg)
     statement = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt' AND datname = 't_immich'"
-    assert pg.value(statement) == 1
+    assert pg.at_last(statement, [(1,)]) == [(1,)]
 
 
 @pytest.fixture

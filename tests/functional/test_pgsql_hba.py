@@ -185,7 +185,6 @@ def test_file_that_the_server_has_not_read_is_read(pg, testmode):
     """As after a kill between writing and reloading."""
     present(pg)
     text = HBA.read_text()
-    pg.reload()  # not later, with what is written now
     pg.sql("SELECT pg_sleep(0.1)")
     HBA.write_text(text)
     ret = present(pg, test=testmode)
