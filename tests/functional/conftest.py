@@ -66,7 +66,7 @@ def at_once():
         processes = [fork.Process(target=work) for _ in range(4)]
         for process in processes:
             process.start()
-        answered = [answers.get(timeout=120) for _ in processes]
+        answered = [answers.get(timeout=600) for _ in processes]
         for process in processes:
             process.join()
         return answered

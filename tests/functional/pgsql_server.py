@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import subprocess
+import time
 from pathlib import Path
 
 import psycopg2
@@ -52,8 +53,24 @@ class Pg:
             cursor.execute(statement, arguments)
             return cursor.fetchall() if cursor.description else None
 
+    def reload(self):
+        """Have the server read its files, and wait until it has: a new session says when that was."""
+        before, deadline = self.value("SELECT clock_timestamp()"), time.monotonic() + 120
+        self.sql("SELECT pg_reload_conf()")
+        while self.value("SELECT pg_conf_load_time()") < before:
+            assert time.monotonic() < deadline, "PostgreSQL does not read its files"
+            time.sleep(0.02)
+
     def value(self, statement, arguments=None, database="postgres"):
         return self.sql(statement, arguments, database)[0][0]
+
+    def at_last(self, statement, expected):
+        """The rows of a query about sessions, at the latest after two minutes: one that its client has closed is there
+        until its process has ended."""
+        deadline = time.monotonic() + 120
+        while (rows := self.sql(statement)) != expected and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return rows
 
     @contextlib.contextmanager
     def superuser(self, database="postgres"):

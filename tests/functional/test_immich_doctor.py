@@ -42,16 +42,28 @@ def test_what_a_container_has_left_for_others_is_named(tmp_path):
     assert "and more" in folders._planted(here)[0][1]
 
 
+def begun(pid, states):
+    """Wait until the states of a process and its child are as given: S waits, R runs."""
+    deadline = time.monotonic() + 120
+    while True:
+        ps = ["ps", "-o", "stat=", "-p", str(pid), "--ppid", str(pid)]
+        told = subprocess.run(ps, stdout=subprocess.PIPE, text=True, check=False).stdout.split()
+        if sorted(each[0] for each in told) == sorted(states):
+            return
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize(("program", "goes_on"), (("while :; do :; done", True), ("read line <fifo", False)))
 def test_work_of_half_a_day_is_ended_only_if_it_does_not_go_on(monkeypatch, tmp_path, program, goes_on):
     """What waits is a shell's own command: the start of a program would take time, on a busy machine any time."""
     os.mkfifo(tmp_path / "fifo")
     monkeypatch.setattr(leftovers, "_last_line_of_work", lambda _here: "2026-11-27T10:00:00+0000")
-    monkeypatch.setattr(leftovers, "WORK_SECONDS", 0.5)
+    monkeypatch.setattr(leftovers, "WORK_SECONDS", 3 if goes_on else 0.5)
     now = leftovers.calendar.timegm((2026, 11, 27, 16, 10, 0))
     with subprocess.Popen(["sh", "-c", f"({program}) & wait"], start_new_session=True, cwd=tmp_path) as holder:
-        time.sleep(0.5)  # both shells have started
         try:
+            begun(holder.pid, "SR" if goes_on else "SS")
             result, seen, *do = leftovers._working_row({}, {**WORK, "pid": holder.pid}, now)
         finally:
             os.killpg(holder.pid, 9)

@@ -355,8 +355,13 @@ def connects(*prefix, port=PORTS[0]):
     return run(*prefix, "python3", "-c", CONNECT, ADDRESS, str(port), check=False).returncode == 0
 
 
-def from_container(network):
-    return connects("podman", "run", "--rm", "--network", network, "--rootfs", "/:O")
+def gets_through(*prefix, port=PORTS[0]):
+    """Whether somebody who is let through connects, at the latest when this machine has time for it."""
+    return any(connects(*prefix, port=port) for _ in range(40))
+
+
+def container(network):
+    return "podman", "run", "--rm", "--network", network, "--rootfs", "/:O"
 
 
 @pytest.fixture
@@ -394,7 +399,7 @@ def neighbour():
     run(*inside, "ip", "route", "add", "default", "via", "192.0.2.1")
     yield inside
     run("ip", "netns", "delete", "t-lan")
-    for _ in range(50):  # the kernel removes the other end a little later
+    for _ in range(1200):  # the kernel removes the other end a little later
         if not Path("/sys/class/net/t-lan0").exists():
             break
         time.sleep(0.1)
@@ -402,22 +407,22 @@ def neighbour():
 
 @pytest.mark.usefixtures("listening")
 def test_only_the_immich_network_gets_through(neighbour):
-    assert from_container("t-immich")
-    assert connects()  # the host itself
-    assert not from_container("podman")
+    assert gets_through(*container("t-immich"))
+    assert gets_through()  # the host itself
+    assert not connects(*container("podman"))
     for port in PORTS:
         assert not connects(*neighbour, port=port)
-    assert connects(*neighbour, port=OTHER_PORT)  # the way is there: it is the firewall that closes the ports
+    assert gets_through(*neighbour, port=OTHER_PORT)  # the way is there: it is the firewall that closes the ports
 
 
 @pytest.mark.usefixtures("listening")
 def test_the_immich_network_gets_to_no_other_port_unless_it_is_said(states, written):
-    inside = ("podman", "run", "--rm", "--network", "t-immich", "--rootfs", "/:O")
+    inside = container("t-immich")
     assert not connects(*inside, port=OTHER_PORT)
     ret = states.immich_gateway.active("gateway", **written(host_ports=[OTHER_PORT]))
     assert ret.changes == {"firewall": {"old": "outdated", "new": "loaded"}}
-    assert connects(*inside, port=OTHER_PORT)
-    assert all(connects(*inside, port=port) for port in PORTS)
+    assert gets_through(*inside, port=OTHER_PORT)
+    assert all(gets_through(*inside, port=port) for port in PORTS)
 
 
 @pytest.mark.usefixtures("listening")
@@ -425,7 +430,7 @@ def test_neighbour_with_an_address_of_the_network_does_not_get_through(neighbour
     run(*neighbour, "ip", "address", "add", "10.207.0.66/32", "dev", "eth0")
     run(*neighbour, "ip", "route", "replace", "default", "via", "192.0.2.1", "src", "10.207.0.66")
     run("ip", "route", "add", "10.207.0.66/32", "dev", "t-lan0")
-    assert connects(*neighbour, port=OTHER_PORT)
+    assert gets_through(*neighbour, port=OTHER_PORT)
     assert not connects(*neighbour)
 
 
@@ -434,9 +439,9 @@ def test_containers_on_the_default_network_come_and_go():
     """podman0 carries the same address while they run."""
     run("podman", "run", "--detach", "--name", "t-default", "--network", "podman", "--rootfs", "/:O", "sleep", "1000")
     assert "10.88.0.1/16" in run("ip", "address", "show", "dev", "podman0").stdout
-    assert from_container("t-immich")
-    assert connects("podman", "exec", "t-default", port=OTHER_PORT)
+    assert gets_through(*container("t-immich"))
+    assert gets_through("podman", "exec", "t-default", port=OTHER_PORT)
     assert not connects("podman", "exec", "t-default")
     run("podman", "rm", "--force", "--time=0", "t-default")
     assert on_lo() == {ADDRESS}
-    assert from_container("t-immich")
+    assert gets_through(*container("t-immich"))

@@ -52,7 +52,7 @@ def test_a_profile_is_set_with_one_restart_and_goes_as_it_came(pg, host, record)
     memory = pg.loaders.opts["grains"]["mem_total"]
     names = sorted(postgres_tuning.values("ssd", memory))
     pg.sql("ALTER SYSTEM SET work_mem = '5MB'")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.reload()
     former, before = shown(pg, *names), restarts()
     dry = tuned(pg, "ssd", test=True)
     assert (dry["result"], set(dry["changes"])) == (None, set(names))
@@ -73,7 +73,7 @@ def test_a_profile_is_set_with_one_restart_and_goes_as_it_came(pg, host, record)
     assert tuned(pg, "none")["result"] is True
     assert shown(pg, "max_wal_size", "work_mem") == ["3GB", "5MB"]
     pg.sql("ALTER SYSTEM RESET max_wal_size")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.reload()
     assert shown(pg, *names) == former
     assert not record.exists()
 

@@ -125,7 +125,7 @@ def test_evaluated_in_a_blink(loaders):
     loaders.opts["pillar"]["immich"] = PASSWORDS
     get = loaders.modules["immich_settings.get"]
     get()
-    start = time.perf_counter()
+    start = time.process_time()  # this machine may be busy with something else
     for _ in range(10):
         get()
-    assert time.perf_counter() - start < 0.1
+    assert time.process_time() - start < 0.1

@@ -117,7 +117,7 @@ class Backup:
         self.configure(bandwidth=50)
         (self.folder / "status").write_text("{}", encoding="ascii")
         process = self.start("run")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and not ("backing up" in str(self.status()) and self.locks()):
             time.sleep(0.1)
         self.configure()

@@ -21,7 +21,7 @@ def pg(pg_server):
     pg_server.new_run()
     CONF_D.unlink(missing_ok=True)
     pg_server.sql("ALTER SYSTEM RESET ALL")
-    pg_server.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg_server.reload()
     if pg_server.value("SELECT count(*) FROM pg_settings WHERE pending_restart"):
         subprocess.run(["systemctl", "restart", UNIT], check=True)
 
@@ -74,7 +74,7 @@ def test_same_setting_in_other_words(pg, name, held, same):
         else f"'{held}'"
     )
     pg.sql(f'ALTER SYSTEM SET "{name}" = {values}')
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.reload()
     with pg.read_only():
         assert present(pg, settings={name: same}, service=UNIT)["changes"] == {}
 
@@ -243,11 +243,27 @@ def test_server_that_is_not_there(pg, testmode):
     assert ret["result"] is testmode
 
 
-def test_restart_waits_for_the_server_alone(pg):
+@pytest.fixture
+def slow_to_be_active():
+    """A file: as long as it is not there, a start of the server is not over for systemd, though the server answers."""
+    go, added = Path("/run/t-go"), Path(f"/run/systemd/system/{UNIT}.service.d/t-slow.conf")
+    added.parent.mkdir(parents=True, exist_ok=True)
+    added.write_text(f"[Service]\nExecStartPost=/bin/sh -c 'until [ -e {go} ]; do sleep 0.1; done'\n")
+    systemctl("daemon-reload")
+    yield go
+    go.touch()
+    systemctl("start", UNIT)
+    added.unlink()
+    systemctl("daemon-reload")
+    go.unlink()
+
+
+def test_restart_waits_for_the_server_alone(pg, slow_to_be_active):
     started = pg.value("SELECT pg_postmaster_start_time()")
     assert pg.modules.pgsql_server.restart(UNIT) is True
     assert pg.modules.systemd_unit.status(f"{UNIT}.service")["active"] == "activating"
     assert pg.value("SELECT pg_postmaster_start_time()") > started
+    slow_to_be_active.touch()
     ret = pg.state("systemd_unit.running", f"{UNIT}.service")
     assert (ret["result"], ret["changes"]) == (True, {})
     assert systemctl("is-active", UNIT) == "active"
@@ -283,7 +299,7 @@ def test_server_that_does_not_start_gets_its_former_settings_back(pg):
     assert (file.stat().st_uid, file.stat().st_mode) == (owner.st_uid, owner.st_mode)
     # An interrupted run has left it to this one to restart.
     pg.sql("ALTER SYSTEM SET shared_buffers = '4TB'")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.reload()
     pg.new_run()
     assert (
         "runs with its former settings again"

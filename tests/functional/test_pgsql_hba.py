@@ -23,7 +23,7 @@ def pg(pg_server, tmp_path):
     yield pg_server
     shutil.copy2(original, HBA)
     os.chown(HBA, owner.st_uid, owner.st_gid)
-    pg_server.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg_server.reload()
     pg_server.sweep()
 
 
@@ -37,7 +37,7 @@ def absent(pg, **arguments):
 
 def rewrite(pg, text):
     HBA.write_text(text)
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.reload()
 
 
 def records(pg):

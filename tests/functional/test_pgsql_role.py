@@ -210,7 +210,7 @@ def test_iteration_count_of_the_stored_verifier_counts(pg):
 @only(POSTGRES >= 16)
 def test_servers_iteration_count_is_used_for_a_new_verifier(pg):
     pg.sql("ALTER SYSTEM SET scram_iterations = 5000")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.2)")
+    pg.reload()
     try:
         pg.new_run()
         present(pg, login=True, password="abc")
@@ -218,7 +218,7 @@ def test_servers_iteration_count_is_used_for_a_new_verifier(pg):
         assert pg.logs_in("t_role", "abc")
     finally:
         pg.sql("ALTER SYSTEM RESET scram_iterations")
-        pg.sql("SELECT pg_reload_conf()")
+        pg.reload()
 
 
 def test_right_md5_is_kept_unless_scram_is_asked_for(pg):
@@ -248,7 +248,7 @@ def test_password_is_in_no_log_of_the_server_and_no_output(pg, caplog):
     secret = "s3cr3t-in-no-log"
     log = Path(f"/var/log/postgresql/postgresql-{POSTGRES}-main.log")
     pg.sql("ALTER SYSTEM SET log_statement = 'all'")
-    pg.sql("SELECT pg_reload_conf(), pg_sleep(0.3)")
+    pg.reload()
     try:
         start = log.stat().st_size
         with caplog.at_level(1):
@@ -258,7 +258,7 @@ def test_password_is_in_no_log_of_the_server_and_no_output(pg, caplog):
         logged = log.read_bytes()[start:].decode()
     finally:
         pg.sql("ALTER SYSTEM RESET log_statement")
-        pg.sql("SELECT pg_reload_conf()")
+        pg.reload()
     assert "CREATE ROLE" in logged
     assert secret not in logged
     assert [ret["result"] for ret in rets] == [None, True, True, True, False]
@@ -536,14 +536,15 @@ def test_login_that_fails_is_an_error_and_never_absence(pg, connection, reason, 
 
 def test_session_that_the_server_ended_is_opened_again(pg):
     present(pg, login=True)
-    pg.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'salt'")
+    pg.sql("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'salt'")
     assert present(pg, login=True)["changes"] == {}
 
 
 def test_one_connection_serves_many_states(pg):
     for index in range(5):
         pg.state("pgsql_role.present", f"t_role{index}", login=True, settings={"work_mem": "5MB"})
-    assert pg.value("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt'") == 1
+    sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'salt'"
+    assert pg.at_last(sessions, [(1,)]) == [(1,)]
 
 
 def test_connection_from_pillar(pg):
@@ -556,7 +557,8 @@ def test_connection_from_pillar(pg):
         SELECT usename, client_addr::text, ssl FROM pg_stat_activity JOIN pg_stat_ssl USING (pid)
         WHERE application_name = 'salt'
         """
-    assert pg.sql(statement) == [("t_admin", "127.0.0.1/32", True)]
+    expected = [("t_admin", "127.0.0.1/32", True)]
+    assert pg.at_last(statement, expected) == expected
 
 
 def test_connection_from_the_minions_configuration(pg, tmp_path, monkeypatch):
@@ -570,7 +572,8 @@ def test_connection_from_the_minions_configuration(pg, tmp_path, monkeypatch):
     pg.new_run()
     assert pg.modules.pgsql_role.list(connection={"password_file": str(password)})
     statement = "SELECT usename, client_addr::text FROM pg_stat_activity WHERE application_name = 'salt'"
-    assert pg.sql(statement) == [("t_admin", "127.0.0.1/32")]
+    expected = [("t_admin", "127.0.0.1/32")]
+    assert pg.at_last(statement, expected) == expected
     with pytest.raises(CommandExecutionError, match="password authentication failed"):
         pg.modules.pgsql_role.list()
 

@@ -155,7 +155,15 @@ class Host:
             children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text(encoding="ascii")
         except OSError:
             return None
-        return int(children.split()[0]) if children.split() else None
+        if not children.split():
+            return None
+        pid = int(children.split()[0])
+        try:
+            # Before it boots the machine, nspawn's child is a process of this machine, and so would be what enters it.
+            booting = os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+        except OSError:
+            return None
+        return None if booting else pid
 
     def console(self):
         return (self.folder / "console.log").read_text(encoding="utf8", errors="replace")
@@ -328,13 +336,16 @@ class Host:
         return states
 
     def wait_for(self, script, seconds=WAIT_SECONDS):
-        """Wait until a shell script succeeds; return what it printed. A script that takes long is run less often."""
+        """Wait until a shell script succeeds; return what it printed. A script that takes long is run less often.
+
+        It is run once more after the time is up: this machine may have done nothing else for a while.
+        """
         deadline = time.monotonic() + seconds
         while True:
             began = time.monotonic()
             done = self.run(script, check=False)
             if done.returncode == 0:
                 return done.stdout.strip()
-            if time.monotonic() > deadline:
+            if began > deadline:
                 raise HostError(f"{self.name}: not within {seconds} s: {script}\n{done.stdout}\n{done.stderr}")
             time.sleep(min(1, max(0.2, 4 * (time.monotonic() - began))))

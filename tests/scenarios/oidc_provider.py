@@ -37,11 +37,11 @@ class Provider:
         command = [*host.lan.enter, *program, str(folder / "tls.pem"), str(folder / "tls.key")]
         with open(folder / "log", "ab") as log:
             self.process = subprocess.Popen(command, cwd=REPO, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        host.wait_for(f"curl -sf --cacert /root/ca.pem {ISSUER}/.well-known/openid-configuration", 30)
+        host.wait_for(f"curl -sf --cacert /root/ca.pem {ISSUER}/.well-known/openid-configuration", 120)
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=120)
 
     def call(self, method, path, body):
         """What the provider answers to JSON."""

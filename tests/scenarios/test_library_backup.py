@@ -26,7 +26,7 @@ ROWS = f"""{PSQL} -c 'select "originalPath", checksum, id from asset order by 1;
 # Connections to the neighbour, with what is on its way to each.
 SSH = "ss -Htn state established '( dport = 22 )'"
 # restic reads a file of this size for as long as the bandwidth says.
-SLOW = {"bandwidth": 200}
+SLOW = {"bandwidth": 100}
 BIG = 1_500_000
 
 
@@ -84,18 +84,18 @@ def refusal(host, *words):
 
 
 def ended(host):
-    host.wait_for(f"! systemctl is-active {UNIT} | grep -q activating", 120)
+    host.wait_for(f"! systemctl is-active {UNIT} | grep -q activating", 300)
 
 
 def failures(host, text):
-    host.wait_for(f"grep -q -- '{text}' /root/failures", 120)
+    host.wait_for(f"grep -q -- '{text}' /root/failures", 300)
     host.run("rm /root/failures")
 
 
 def in_the_middle(host):
-    """A run that uploads a large file slowly."""
-    big = f"{UPLOADS}/upload/big-$(date +%N).bin"
-    host.run(f"file={big}; head -c {BIG} /dev/urandom >$file; chown immich-server: $file")
+    """A run that uploads a large file slowly, and what is missing of the one before."""
+    host.run(f"cd {UPLOADS}/upload && {{ test ! -e big.bin || mv big.bin before.bin; }}")
+    host.run(f"file={UPLOADS}/upload/big.bin; head -c {BIG} /dev/urandom >$file; chown immich-server: $file")
     host.run(f"systemctl start --no-block {UNIT}")
     host.wait_for(f"grep -q '\"backing up\"' /run/{UNIT}/status.json")
     host.wait_for("pgrep -x restic")
@@ -173,7 +173,7 @@ def test_a_run_that_is_killed_or_cut_is_completed_by_the_next(host, nas):
     in_the_middle(host)
     host.crash()
     host.boot()
-    host.wait_for("systemctl is-active immich", 120)
+    host.wait_for("systemctl is-active immich", 300)
     # A network that comes back: restic goes on where it was.
     in_the_middle(host)
     nas.host.run("ip link set host0 down")
@@ -247,7 +247,7 @@ def test_the_house_burns_down(host, nas):
         new.run("pkill -9 salt-call; systemctl kill --signal=KILL immich-library-read", check=False)
         new.run(f"{{ {restore}; echo $? >/root/code; }} >/root/second 2>&1 &")
         new.run("""until pkill -KILL -P "$(pgrep -of '[r]estic .* (restore|ls) ')" ssh; do :; done""")
-        new.wait_for("test -s /root/code", 120)
+        new.wait_for("test -s /root/code", 300)
         assert (new.read("/root/code"), "restic" in new.read("/root/second")) == ("1\n", True)
         assert get(new, "/api/server/ping") == {"res": "pong"}
         answer = new.salt("immich.restore", made["name"], "confirm=host")

@@ -63,7 +63,7 @@ class Fleet:
 
     def wait(self):
         """Wait until the minion answers the master."""
-        self.master.wait_for("/opt/salt/bin/salt --out=json --static -t 5 photos test.ping | grep -q true", 180)
+        self.master.wait_for("/opt/salt/bin/salt --out=json --static -t 5 photos test.ping | grep -q true", 600)
 
     def close(self):
         self.minion.close()
@@ -82,8 +82,8 @@ class Fleet:
 
     def run(self, command, check=True):
         """A command of the how-to, typed on the master; with more patience, as this machine may be busy."""
-        patient = re.sub("^salt ", "salt -t 300 ", command)
-        return self.master.run(PROGRAMS.sub(r"/opt/salt/bin/\1 ", patient), check=check, timeout=400)
+        patient = re.sub("^salt ", "salt -t 600 ", command)
+        return self.master.run(PROGRAMS.sub(r"/opt/salt/bin/\1 ", patient), check=check, timeout=900)
 
     def answer(self, command):
         """What the minion answers to such a command, as data."""
@@ -153,8 +153,8 @@ def test_the_drill_on_a_timer_asks_the_master(fleet):
     fleet.pillar(backup={"restore_drill": "monthly"})
     assert "The restore drill is scheduled" in changed(fleet.apply())
     fleet.answer(step(4)[1])  # a backup
-    fleet.minion.run("systemctl start immich-restore-drill", timeout=200)
-    assert "can be restored" in fleet.minion.out("journalctl -u immich-restore-drill -o cat")
+    fleet.minion.run("systemctl start immich-restore-drill", timeout=600)
+    assert "can be restored" in fleet.minion.out("journalctl --sync; journalctl -u immich-restore-drill -o cat")
     fleet.pillar()
     fleet.apply()
 

@@ -114,7 +114,7 @@ def test_a_host_of_postgresql_alone_needs_that_alone():
         assert "10.88.0.1" not in listens
         assert "immich" not in host.out("cat /etc/postgresql/17/main/pg_hba.conf")
         host.salt("immich.backup")
-        rows = host.salt("immich.doctor")
+        rows = host.salt("immich.doctor", "timeout=60")
         assert [row for row in rows if row["result"] == "failed"] == []
         assert {"PostgreSQL", "database", "backups"} <= {row["part"] for row in rows}
         for test in (True, False):

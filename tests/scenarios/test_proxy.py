@@ -63,7 +63,7 @@ PROCESS = "systemctl show --property=MainPID --value caddy"
 WATCHED_UPLOAD = """
 truncate -s {megabytes}M /srv/video.mp4 && date +%N | dd of=/srv/video.mp4 conv=notrunc status=none
 before=$(du -sb /var/lib/caddy /proc/$({process})/root/tmp 2>/dev/null | awk '{{n+=$1}} END {{print n}}')
-curl -s --cacert /run/test/root.pem --max-time 300 -H 'Authorization: Bearer {token}' -F assetData=@/srv/video.mp4 \
+curl -s --cacert /run/test/root.pem --max-time 900 -H 'Authorization: Bearer {token}' -F assetData=@/srv/video.mp4 \
     -F fileCreatedAt=2026-01-01T00:00:00Z -F fileModifiedAt=2026-01-01T00:00:00Z {url}/api/assets >/run/test/answer &
 while kill -0 $! 2>/dev/null; do
   echo "memory $(awk '/VmRSS/ {{print $2}}' /proc/$({process})/status)"
@@ -159,16 +159,18 @@ def test_immich_learns_the_clients_address_from_this_proxy_alone(host):
         "x-forwarded-proto": "https",
     }
     pid = host.out("podman inspect --format '{{.State.Pid}}' immich-server")
-    peers = host.out(f"nsenter -n -t {pid} ss -Htn state established 'sport = :2283'")
-    seen = {line.split()[3].rpartition(":")[0].removeprefix("[::ffff:").rstrip("]") for line in peers.splitlines()}
     trusted = host.out("podman exec immich-server printenv IMMICH_TRUSTED_PROXIES")
-    assert trusted in seen, peers
+    assert trusted
+    # The server closes a connection after some seconds without a request.
+    ask = f"curl -s --cacert /run/test/root.pem {URL}/api/server/ping >/dev/null"
+    peers = f"nsenter -n -t {pid} ss -Htn state established 'sport = :2283' | awk '{{ print $4 }}'"
+    host.wait_for(f"{ask}; {peers} | grep -Fw '{trusted}'")
 
 
 def test_a_large_upload_is_neither_in_caddys_memory_nor_on_its_disk(host):
     token = post(host, "/api/auth/login", ADMIN)["accessToken"]
     script = WATCHED_UPLOAD.format(megabytes=MEGABYTES, token=token, url=URL, process=PROCESS)
-    watched = host.out(script, timeout=300)
+    watched = host.out(script, timeout=1000)
     answer = json.loads(host.read("/run/test/answer"))
     assert (answer["status"], answer["size"]) == ("created", MEGABYTES * 2**20)
     halfway = [int(size) for size in re.findall(r"immich (\d+)", watched)]
@@ -247,7 +249,7 @@ def test_the_doctor_reports_a_caddy_that_is_gone(host):
     (row,) = [row for row in host.salt("immich.doctor", check=False) if row["part"] == "proxy"]
     assert (row["result"], row["code"]) == ("failed", "proxy-inactive")
     host.run(row["remedy"].split("`")[1])
-    (row,) = [row for row in host.salt("immich.doctor") if row["part"] == "proxy"]
+    (row,) = [row for row in host.salt("immich.doctor", "timeout=60") if row["part"] == "proxy"]
     assert row["result"] == "ok", row
 
 
@@ -256,7 +258,7 @@ def test_a_certificate_is_renewed(host):
         f"echo | openssl s_client -connect 127.0.0.1:443 -servername {NAME} 2>/dev/null | openssl x509 -noout -serial"
     )
     before = host.out(serial)
-    host.wait_for(f'test "$({serial})" != "{before}"', 150)
+    host.wait_for(f'test "$({serial})" != "{before}"', 400)
     assert json.loads(curl(host, f"{URL}/api/server/ping")) == {"res": "pong"}
 
 

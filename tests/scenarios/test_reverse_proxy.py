@@ -26,7 +26,7 @@ update-ca-certificates >/dev/null 2>&1
 # a body's file as soon as it has opened it, so it is seen among the open ones alone.
 WATCHED_UPLOAD = """
 truncate -s {megabytes}M /srv/video.mp4 && date +%N | dd of=/srv/video.mp4 conv=notrunc status=none
-curl -s --max-time 300 --limit-rate 75M -H 'Authorization: Bearer {token}' -F assetData=@/srv/video.mp4 \
+curl -s --max-time 900 --limit-rate 75M -H 'Authorization: Bearer {token}' -F assetData=@/srv/video.mp4 \
     -F fileCreatedAt=2026-01-01T00:00:00Z -F fileModifiedAt=2026-01-01T00:00:00Z {url}/api/assets >/run/test/answer &
 while kill -0 $! 2>/dev/null; do
   echo "nginx $(find $(pgrep -x nginx | sed 's#.*#/proc/&/fd#') -lname '/var/lib/nginx/*' -printf '%l ')"
@@ -69,7 +69,7 @@ def test_headers_arrive(proxied):
 
 def test_a_large_upload_streams_to_immich_and_is_never_on_nginxs_disk(proxied):
     token = post(proxied, "/api/auth/login", ADMIN)["accessToken"]
-    watched = proxied.out(WATCHED_UPLOAD.format(megabytes=MEGABYTES, token=token, url=URL))
+    watched = proxied.out(WATCHED_UPLOAD.format(megabytes=MEGABYTES, token=token, url=URL), timeout=1000)
     assert re.findall(r"nginx .*\d", watched) == []
     halfway = [int(size) for size in re.findall(r"immich (\d+)", watched)]
     assert any(0 < size < MEGABYTES * 2**20 for size in halfway), watched
@@ -81,8 +81,9 @@ def test_a_websocket_opens_through_the_proxy(proxied):
     upgrade = "-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13'"
     key = "-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='"
     url = f"{URL}/api/socket.io/?EIO=4&transport=websocket"
-    opened = proxied.out(
-        f"curl -sN --http1.1 --max-time 3 -i {upgrade} {key} '{url}' | tr -d '\\0\\201\\376'", check=False
-    )
+    # It stays open: whoever waits for its end waits for the time to be up.
+    proxied.run(f"curl -sN --http1.1 --max-time 120 -i {upgrade} {key} '{url}' >/run/test/opened 2>/dev/null &")
+    proxied.wait_for("""grep -aq '"sid"' /run/test/opened""")
+    opened = proxied.out("tr -d '\\0\\201\\376' </run/test/opened")
     assert opened.startswith("HTTP/1.1 101 ")
     assert '"sid"' in opened

@@ -40,12 +40,12 @@ def test_stop_removes_a_container_whose_monitor_was_killed(host):
 @pytest.mark.long
 def test_by_hand_down_makes_the_unit_inactive_for_good(host):
     host.run(f"cd {PROJECT} && podman compose ps && podman compose logs --tail 1 && podman compose down")
-    host.wait_for("! systemctl is-active immich", 30)
+    host.wait_for("! systemctl is-active immich")
     host.run("sleep 8")
     assert active(host) == "inactive"
     assert ids(host) == {}
     host.run(f"cd {PROJECT} && podman compose up -d")
-    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 300)
     host.run(f"systemctl start immich && cd {PROJECT} && podman compose pull")
     assert active(host) == "active"
 
@@ -55,22 +55,21 @@ def test_by_hand_force_recreate_keeps_the_unit_active_and_its_logs_going(host):
     before = ids(host)
     cursor = host.out("journalctl -u immich -n 1 --show-cursor | sed -n 's/^-- cursor: //p'")
     host.run(f"cd {PROJECT} && podman compose up -d --force-recreate")
-    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 300)
     host.run("sleep 8")
     assert active(host) == "active"
     assert set(ids(host)) == set(before)
     assert not set(ids(host).values()) & set(before.values())
-    logged = host.out(f"journalctl -u immich --after-cursor '{cursor}'")
-    assert "immich-server | " in logged
-    assert "immich-machine-learning | " in logged
+    for name in ("immich-server", "immich-machine-learning"):
+        host.wait_for(f"journalctl -u immich --after-cursor '{cursor}' | grep '{name} | '")
 
 
 @pytest.mark.long
 def test_a_killed_container_comes_back(host):
     host.run("podman kill immich-server")
-    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 60)
+    host.wait_for("curl -sf http://127.0.0.1:2283/api/server/ping", 300)
     host.run("podman kill immich-machine-learning")
-    host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true", 30)
+    host.wait_for("podman inspect --format '{{.State.Running}}' immich-machine-learning | grep -q true", 120)
     assert active(host) == "active"
 
 
@@ -100,7 +99,7 @@ def test_a_slow_host_gives_up_too(host):
     steady = "^STEADY_SECONDS = 60"
     host.run(f"systemctl stop immich; grep -q '{steady}' {program}")
     host.run(f"sed -i 's/{steady}/STEADY_SECONDS = 1/' {program}")
-    done = host.run("python3 /run/test/slow.py && timeout 60 systemctl start immich", check=False)
+    done = host.run("python3 /run/test/slow.py && timeout 400 systemctl start immich", check=False, timeout=500)
     assert done.returncode not in (0, 124)
     status = host.out("systemctl show --property StatusText immich")
     assert "exited 3 time(s) in a row" in status
@@ -130,5 +129,5 @@ def test_the_upload_mount_is_needed(host):
 
 def test_machine_learning_that_crashes_shows_in_the_status_while_photos_are_served(host):
     host.run("podman exec immich-machine-learning sh -c 'kill 1'", check=False)
-    host.wait_for("systemctl status immich | grep -q 'immich-machine-learning exited:'", 20)
+    host.wait_for("systemctl status immich | grep -q 'immich-machine-learning exited:'", 120)
     assert get(host, "/api/server/ping") == {"res": "pong"}

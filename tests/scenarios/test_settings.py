@@ -76,7 +76,7 @@ def as_admin(host, method="GET", body=None):
 
 
 def doctor_row(host):
-    return next(row for row in host.salt("immich.doctor") if row["part"] == "Immich's settings")
+    return next(row for row in host.salt("immich.doctor", "timeout=60") if row["part"] == "Immich's settings")
 
 
 def test_the_page_is_in_charge_as_long_as_nothing_is_declared(host):
@@ -113,7 +113,7 @@ def test_declared_settings_are_used_and_their_secrets_shown_nowhere(host, client
     assert used["trash"]["days"] == 30
     assert as_admin(host, "PUT", used)[1] == 400
     assert changed(host.apply(test=True)) == {}
-    assert [row for row in host.salt("immich.doctor") if row["result"] == "failed"] == []
+    assert [row for row in host.salt("immich.doctor", "timeout=60") if row["result"] == "failed"] == []
     row = doctor_row(host)
     assert (row["result"], row["seen"]) == ("ok", "are those of immich:settings, as far as the server says")
     # The next to look: everybody on this host, and whoever reads logs.

@@ -60,7 +60,8 @@ def refused(host, *changes):
 
 
 def rows(host, *parts):
-    return {row["part"]: (row["result"], row["seen"]) for row in host.salt("immich.doctor") if row["part"] in parts}
+    found = host.salt("immich.doctor", "timeout=60")
+    return {row["part"]: (row["result"], row["seen"]) for row in found if row["part"] in parts}
 
 
 def inside(host, command):
@@ -86,7 +87,7 @@ def test_folder_volumes_names_and_devices_arrive(host):
     before = get(host, "/standin/state")
     host.run("install -d -o 60883 -g 60883 /srv/inbox && groupadd --system play")
     host.run("mknod -m 660 /dev/ttyPLAY0 c 1 5 && chgrp play /dev/ttyPLAY0")
-    host.run(f"systemctl stop immich && cp -a {INSIDE} {SSD} && systemctl start immich", timeout=120)
+    host.run(f"systemctl stop immich && cp -a {INSIDE} {SSD} && systemctl start immich", timeout=300)
     host.write("/run/test/dns.py", DNS_SERVER.format(address=host.address))
     host.run("systemd-run --quiet --unit=play-dns python3 /run/test/dns.py")
     DECLARED.update(merged(merged(MOVED, ADDED), {"server": {"dns": [host.address]}, "postgres": {"tuning": "ssd"}}))
@@ -138,22 +139,22 @@ def test_the_doctor_says_where_postgresql_was_tuned_otherwise(host):
 
 
 def test_a_disk_that_is_gone_stops_an_apply_and_nothing_is_written_in_its_place(host):
-    host.run("systemctl stop immich && umount /mnt/ssd", timeout=120)
+    host.run("systemctl stop immich && umount /mnt/ssd", timeout=300)
     states = host.apply(check=False)
     assert changed(states) == {}
     words = "".join(state["comment"] for state in states if state["result"] is False)
     assert f"{SSD} was this installation's folder thumbs and is gone: is a mount missing?" in words
     assert host.out("ls -A /mnt/ssd") == ""
-    found = host.salt("immich.doctor")
+    found = host.salt("immich.doctor", "timeout=60")
     assert "mount /mnt/ssd" in [row["remedy"] for row in found if row["part"] == "mounts"]
     # At its start the unit mounts what it needs.
-    host.run("systemctl start immich", timeout=120)
+    host.run("systemctl start immich", timeout=300)
     assert host.out("findmnt -no TARGET /mnt/ssd") == "/mnt/ssd"
     assert changed(host.apply()) == {}
 
 
 def test_a_folder_goes_back(host):
-    host.run(f"systemctl stop immich && rm -r {INSIDE} && cp -a {SSD} {INSIDE} && systemctl start immich", timeout=120)
+    host.run(f"systemctl stop immich && rm -r {INSIDE} && cp -a {SSD} {INSIDE} && systemctl start immich", timeout=300)
     host.pillar(pillar_with())
     words = "".join(state["comment"] for state in host.apply(check=False) if state["result"] is False)
     assert f"immich:storage_moved_from:thumbs: {SSD}" in words
@@ -166,7 +167,7 @@ def test_a_folder_goes_back(host):
 
 
 def test_removal_deletes_a_folder_where_it_is_named(host):
-    host.run(f"systemctl stop immich && rm -r {SSD} && cp -a {INSIDE} {SSD}", timeout=120)
+    host.run(f"systemctl stop immich && rm -r {SSD} && cp -a {INSIDE} {SSD}", timeout=300)
     host.pillar(pillar_with(**merged(merged(MOVED, CLEANED), {"postgres": {"tuning": "hdd"}})))
     host.apply()
     host.run("test -e /var/lib/immich-formula/postgres-tuning.json")

@@ -242,17 +242,25 @@ def test_a_check_that_breaks_hides_no_other():
     assert fine == ("good", "ok", "x")
 
 
+def wait_for_children(seconds):
+    """Wait until those that were killed have ended; ChildProcessError once none is left."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        os.waitpid(-1, os.WNOHANG)
+        time.sleep(0.01)
+
+
 @READS_PROC
 def test_a_check_that_hangs_costs_the_time_that_was_given_and_is_named(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.1, 0.1))  # the machine of the tests may be busy
-    rows = run(group(hanging, good), group(good), seconds=1)
+    rows = run(group(hanging, good), group(good), seconds=3)
     assert rows == [
-        ("hanging", "failed", "no answer within 1 s"),
-        ("good", "warning", "not checked: hanging took longer than 1 s"),
+        ("hanging", "failed", "no answer within 3 s"),
+        ("good", "warning", "not checked: hanging took longer than 3 s"),
         ("good", "ok", "x"),
     ]
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        wait_for_children(60)
 
 
 def test_silence_on_a_busy_host_proves_nothing(monkeypatch):
@@ -263,23 +271,23 @@ def test_silence_on_a_busy_host_proves_nothing(monkeypatch):
 
 
 def slow(here):
-    time.sleep(0.7)
+    time.sleep(1.5)
     yield "ok", "slow"
 
 
 @READS_PROC
 def test_each_check_has_its_own_time():
     """Slow ones use up none of the others': under load 18 of 38 were not checked."""
-    assert [seen for _, _, seen in run(group(slow, slow, slow, good), seconds=1)] == ["slow"] * 3 + ["x"]
+    assert [seen for _, _, seen in run(group(slow, slow, slow, good), seconds=4)] == ["slow"] * 3 + ["x"]
 
 
 @READS_PROC
 def test_a_check_that_may_take_longer_does():
     def slow(_):
-        time.sleep(0.4)
+        time.sleep(2)
         return [("ok", "was woken")]
 
-    checks = [(check.Check("card", slow, times=times),) for times in (1, 50)]
+    checks = [(check.Check("card", slow, times=times),) for times in (1, 600)]
     assert run(*checks, seconds=0.1)[-1] == ("card", "ok", "was woken")
     assert run(checks[0], seconds=0.1) != [("card", "ok", "was woken")]
 
@@ -591,7 +599,7 @@ def test_a_large_library_is_looked_through_as_long_as_there_is_time(tmp_path):
     here = {"uploads": str(tmp_path), "storage": {}, "volumes": [], "cache": None}
     began = time.monotonic()
     assert folders._planted({**here, "seconds": 60}) == [("ok", "none among 10100 files")]
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30
     ((result, seen),) = folders._planted({**here, "seconds": 0.001})
     assert (result, "the rest was not checked" in seen) == ("ok", True)
 
