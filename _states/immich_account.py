@@ -59,7 +59,7 @@ def administrator_present(name, full_name, password_pillar, url="http://127.0.0.
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "Somebody has signed up as administrator"}
     changes = {name: {"old": None, "new": "administrator"}}
-    client = api.Client(url, wait=_wait())
+    client = api.Client(url, wait=api.patience(__opts__["test"]))
     try:
         if _signed_up(client, postgres):
             return ret
@@ -160,7 +160,7 @@ def key_present(name, email, password_pillar, url="http://127.0.0.1:2283"):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": "Immich accepts the formula's API key"}
     try:
-        found = api_key.state(url, name, _wait())
+        found = api_key.state(url, name, api.patience(__opts__["test"]))
         if found == "works":
             return ret
         changes = {name: {"old": None if found == "absent" else "refused by Immich", "new": "made"}}
@@ -206,11 +206,6 @@ def key_absent(name, url="http://127.0.0.1:2283"):
     return {**ret, "comment": f"The formula's API key was deleted on this host. {kept}"}
 
 
-def _wait():
-    """Seconds for a server that restarts. A dry run may come before its first start."""
-    return 0 if __opts__["test"] else api.RESTART
-
-
 def _password(path):
     password = pillar.value(__pillar__, path)
     if not isinstance(password, str):
@@ -221,7 +216,7 @@ def _password(path):
 @contextlib.contextmanager
 def _logged_in(url, email, password_pillar):
     """A client that has logged in as administrator, whose session ends with the block."""
-    client = api.Client(url, wait=_wait())
+    client = api.Client(url, wait=api.patience(__opts__["test"]))
     try:
         account = client.login(email, _password(password_pillar))
     except api.ApiError as error:

@@ -51,7 +51,7 @@ def present(name, owner, url="http://127.0.0.1:2283", key_file=KEY_FILE):
     ret = {"name": name, "changes": {}, "result": True, "comment": f"{name} is a library of {owner}"}
     changes = {name: {"old": None, "new": f"library of {owner}"}}
     try:
-        client = api_key.required_client(url, key_file, 0 if __opts__["test"] else api.RESTART)
+        client = api_key.required_client(url, key_file, api.patience(__opts__["test"]))
         user = accounts.find(client.users(), owner)
         if user is None or accounts.is_deleted(user):
             if __opts__["test"]:  # an earlier state may create it

@@ -77,7 +77,7 @@ def present(
     ret = {"name": name, "changes": {}, "result": True, "comment": f"The account {name} is as declared"}
     fields = accounts.user_fields(full_name, quota, storage_label, admin)
     try:
-        client = api_key.required_client(url, key_file, 0 if __opts__["test"] else api.RESTART)
+        client = api_key.required_client(url, key_file, api.patience(__opts__["test"]))
         user = accounts.find(client.users(), name)
         if user is None:
             return _created(ret, client, fields, password_pillar)
@@ -148,7 +148,7 @@ def absent(name, confirm=None, url="http://127.0.0.1:2283", key_file=KEY_FILE):
     """
     ret = {"name": name, "changes": {}, "result": True, "comment": f"There is no account {name}"}
     try:
-        client = api_key.required_client(url, key_file, 0 if __opts__["test"] else api.RESTART)
+        client = api_key.required_client(url, key_file, api.patience(__opts__["test"]))
         user = accounts.find(client.users(), name)
         if user is None or accounts.is_deleted(user):
             return ret

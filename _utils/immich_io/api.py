@@ -41,6 +41,21 @@ LIBRARY = {"id": IDENTIFIER, "ownerId": IDENTIFIER, "name": str, "importPaths": 
 KEY = {"id": IDENTIFIER, "name": str}
 
 
+def patience(test):
+    """
+    Return the seconds for which a state waits for a server that restarts: none in a dry run, which may come before its
+    first start.
+
+    test
+        Whether it is a dry run.
+
+    .. code-block:: python
+
+        api.patience(__opts__["test"])
+    """
+    return 0 if test else RESTART
+
+
 class ApiError(Exception):
     """
     The server refuses, or its answer is not what it should be.
