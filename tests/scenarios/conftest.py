@@ -260,6 +260,19 @@ def post(host, path, body=None):
     return json.loads(host.out(f"curl -s -H 'Content-Type: application/json' -d '{data}' http://127.0.0.1:2283{path}"))
 
 
+def found_by(host, command, meant):
+    """All that a command prints, which is run again while it has not printed what it is ``meant`` to find.
+
+    Whoever asks waits for seconds only, and a busy machine may take longer.
+    """
+    found = set()
+    for _ in range(20):
+        found |= set(host.out(command).split())
+        if found >= set(meant):
+            break
+    return found
+
+
 def recreated(host, least=1):
     """How often the server's container was recreated so far, for whatever reason, once the journal has ``least``."""
     count = "journalctl -u immich -o cat | grep -c 'immich-server is (re)created'"

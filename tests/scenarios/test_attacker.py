@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.machine import Host
-from tests.scenarios.conftest import deployed, pillar_with, post
+from tests.scenarios.conftest import deployed, found_by, pillar_with, post
 from tests.scenarios.test_isolation import DENIED, valkey
 
 pytestmark = pytest.mark.long
@@ -22,7 +22,6 @@ GATEWAY, NETWORK_GATEWAY = "10.88.0.1", "172.20.0.1"
 INSIDE = (Path(__file__).parent / "inside.js").read_text(encoding="utf8")
 ON_DEFAULT_NETWORK = "podman run --rm --network podman --rootfs /:O"
 PSQL = "runuser -u postgres -- psql -qAtX -v ON_ERROR_STOP=1"
-TRIES = 20
 SSH = 2222  # something on the host that is nobody's business, at every address
 
 # -- PostgreSQL ------------------------------------------------------------------------------------------
@@ -330,12 +329,7 @@ def reached(host, prefix, targets, meant=()):
     Tried again while one is missing that is ``meant`` to be reached: a busy machine may take longer than two seconds.
     """
     tries = " ".join(f"(timeout 2 bash -c '</dev/tcp/{target}' 2>/dev/null && echo {target}) &" for target in targets)
-    found = set()
-    for _ in range(TRIES):
-        found |= set(host.out(f"{prefix} sh -c {shlex.quote(f'{tries} wait')}").split())
-        if found >= set(meant):
-            break
-    return found
+    return found_by(host, f"{prefix} sh -c {shlex.quote(f'{tries} wait')}", meant)
 
 
 def address(host, container, network="immich"):

@@ -5,13 +5,12 @@ import shlex
 import pytest
 
 from tests.host.machine import Host
-from tests.scenarios.conftest import changed
+from tests.scenarios.conftest import changed, found_by
 
 pytestmark = pytest.mark.long
 
 ADDRESS = "10.88.0.1"
 BRIDGE = "172.20.0.1"
-TRIES = 20
 SERVICES = {"PostgreSQL": 5432, "Valkey": 6379}
 IN_IMMICH = "nsenter -t $(podman inspect --format '{{.State.Pid}}' immich-server) -n"
 ON_DEFAULT_NETWORK = "podman run --rm --network podman --rootfs /:O"
@@ -48,19 +47,6 @@ try:
 except OSError:
     pass
 """
-
-
-def found_by(host, command, meant):
-    """All that a command prints, which is run again while it has not printed what it is ``meant`` to find.
-
-    Whoever asks waits for seconds only, and a busy machine may take longer.
-    """
-    found = set()
-    for _ in range(TRIES):
-        found |= set(host.out(command).split())
-        if found >= set(meant):
-            break
-    return found
 
 
 def dns_open_to(host, source="0.0.0.0", prefix="", meant=()):
